@@ -1,0 +1,91 @@
+"""1-D convolution for every GPU, and for CPUs: OpenCL kernels written for the problem at hand.
+
+Layers the way of PuzzleLib (`Conv1D`), functions the way of PyTorch (`functional`), and what is
+behind them: devices, runtimes, plans.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clconv import errors, functional, gpuarray
+from clconv.conv1d import Conv1D
+from clconv.deconv1d import Deconv1D
+from clconv.device import DeviceProfile
+from clconv.device import profile as _profile
+from clconv.errors import (
+    BuildError,
+    ClconvError,
+    DeviceError,
+    ModuleError,
+    OutOfMemoryError,
+    ProblemError,
+)
+from clconv.module import Module
+from clconv.opencl import DeviceInfo, devices
+from clconv.pad1d import Pad1D
+from clconv.planner import KernelPlan, plans, serving
+from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.runtime import Runtime, default_runtime
+from clconv.sequential import Sequential
+from clconv.variable import Variable
+from clconv.version import VERSION
+
+__all__ = [
+    "BuildError",
+    "ClconvError",
+    "Conv1D",
+    "Conv1dProblem",
+    "Deconv1D",
+    "DeviceError",
+    "DeviceInfo",
+    "DeviceProfile",
+    "Epilogue",
+    "KernelPlan",
+    "Module",
+    "ModuleError",
+    "OutOfMemoryError",
+    "Pad1D",
+    "Pass",
+    "ProblemError",
+    "Runtime",
+    "Sequential",
+    "Variable",
+    "default_runtime",
+    "devices",
+    "errors",
+    "functional",
+    "gpuarray",
+    "plan",
+    "variants",
+]
+
+__version__ = VERSION
+
+Device = Runtime | DeviceProfile | str | None
+
+
+def _profile_of(device: Any) -> DeviceProfile:
+    if isinstance(device, DeviceProfile):
+        return device
+    if isinstance(device, str):
+        return _profile(device)
+    if device is None or isinstance(device, Runtime):
+        return (device or default_runtime()).profile
+    raise DeviceError(
+        f"device is {device!r}, expected a Runtime, a DeviceProfile or the name of one"
+    )
+
+
+def plan(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> KernelPlan:
+    """The plan that "auto" takes for a pass ("forward", "input_gradient", …) of a problem.
+
+    `device` is a runtime (None: the default one), a profile or a profile's name. Raises
+    ProblemError, DeviceError.
+    """
+    return plans(problem, Pass.of(pass_), _profile_of(device))[0]
+
+
+def variants(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> list[str]:
+    """The names of the variants that can serve, best first by the cost model."""
+    return serving(problem, Pass.of(pass_), _profile_of(device))

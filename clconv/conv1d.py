@@ -1,0 +1,93 @@
+"""The convolution layer, PuzzleLib's way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from clconv import functional
+from clconv.convolution import Convolution, scheme_of
+from clconv.errors import ModuleError
+from clconv.problem import Conv1dProblem, Pass
+from clconv.runtime import Runtime
+
+__all__ = ["Conv1D"]
+
+
+class Conv1D(Convolution):
+    """Cross-correlation of (N, inmaps, L) with W (outmaps, inmaps / groups, 1, size), plus b.
+
+    Lout = (L + 2 pad - dilation (size - 1) - 1) // stride + 1. `activation` is None, "relu",
+    "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". Raises ModuleError.
+    """
+
+    def __init__(
+        self,
+        inmaps: int,
+        outmaps: int,
+        size: int,
+        stride: int = 1,
+        pad: int = 0,
+        dilation: int = 1,
+        wscale: float = 1.0,
+        useBias: bool = True,
+        name: str | None = None,
+        initscheme: Any = None,
+        empty: bool = False,
+        groups: int = 1,
+        *,
+        activation: Any = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        scheme = scheme_of(locals())
+        self.check(scheme)
+        super().__init__(
+            scheme,
+            (outmaps, inmaps // groups, 1, size),
+            (inmaps / groups * size, outmaps * size),
+            activation,
+            runtime,
+        )
+
+    @property
+    def _window(self) -> int:
+        return int(self.dilation * (self.size - 1) + 1)
+
+    def _check_length(self, length: int) -> None:
+        padded = length + 2 * self.pad
+        if padded < self._window:
+            raise ModuleError(
+                f"Data maps size is too small (got {padded}, expected at least {self._window})"
+            )
+
+    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """(N, outmaps, Lout) for data (N, inmaps, L)."""
+        length = (shape[2] + 2 * self.pad - self._window) // self.stride + 1
+        return shape[0], self.outmaps, length
+
+    def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shortest (N, inmaps, L) that gives (N, outmaps, Lout)."""
+        length = (shape[2] - 1) * self.stride + self._window - 2 * self.pad
+        return shape[0], self.inmaps, length
+
+    def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
+        problem = Conv1dProblem(
+            shape[0], self.inmaps, shape[2], self.outmaps, self.size, self.stride, self.pad,
+            self.dilation, self.groups, self.calctype,
+        )  # fmt: skip
+        return problem, (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+
+    def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
+        return functional._conv1d(
+            data, self._parameter("W"), self._parameter("b"), self.stride, self.pad, self.dilation,
+            self.groups, activation, None, None, keep, "auto", self.runtime, self._chosen,
+        )  # fmt: skip
+
+    def _gradients(
+        self, grad: Any, need: tuple[bool, bool, bool], outs: tuple[Any, Any, Any], scale: float,
+        momentum: float,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        return functional._conv1d_backward(
+            self.inData, self._parameter("W"), grad, self.stride, self.pad, self.dilation,
+            self.groups, need, outs, scale, momentum, "auto", self.runtime, self._chosen,
+        )  # fmt: skip

@@ -1,0 +1,286 @@
+"""What Conv1D and Deconv1D share: parameters, activation, their gradients, the choice of tiles."""
+
+from __future__ import annotations
+
+import numbers
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyopencl.array as cl_array
+
+from clconv import initialisation
+from clconv.elementwise import activation_gradient
+from clconv.errors import ModuleError, ProblemError
+from clconv.module import Module
+from clconv.planner import KernelPlan
+from clconv.problem import ACTIVATIONS, Conv1dProblem, Epilogue, Pass
+from clconv.runtime import Runtime
+from clconv.variable import Variable
+
+# optimizeForShape measures this many of the planner's best, so many times each.
+CANDIDATES_TIMED = 5
+TIMINGS = 3
+
+
+class Convolution(Module):
+    """Base of the layers with a weight W and a bias b."""
+
+    def __init__(
+        self,
+        scheme: dict[str, Any],
+        weight_shape: tuple[int, int, int, int],
+        fans: tuple[float, float],
+        activation: Any,
+        runtime: Runtime | None,
+    ) -> None:
+        try:
+            self._activation, self._slope = Epilogue.parse_activation(activation)
+        except ProblemError as error:
+            raise ModuleError(str(error)) from error
+        super().__init__(scheme["name"], runtime=runtime)
+        self._scheme = scheme
+        self.activation = activation
+        self.inmaps, self.outmaps = scheme["inmaps"], scheme["outmaps"]
+        self.size, self.stride, self.pad = scheme["size"], scheme["stride"], scheme["pad"]
+        self.dilation, self.groups = scheme["dilation"], scheme["groups"]
+        self.useBias = scheme["useBias"]
+        self._shapes = {"W": weight_shape, "b": (1, self.outmaps, 1, 1)}
+        self._reshaped: dict[str, tuple[Any, Any]] = {}
+        self._before_activation: Any = None
+        self._chosen: dict[Pass, Mapping[str, int]] = {}
+        if scheme["empty"]:
+            return
+        weights = initialisation.draw(
+            scheme["initscheme"], weight_shape, fans[0], fans[1], scheme["wscale"]
+        )
+        self.setVar("W", Variable(self.runtime.to_device(weights)))
+        if self.useBias:
+            self.setVar("b", Variable(self.runtime.zeros(self._shapes["b"])))
+
+    # Construction
+
+    @staticmethod
+    def check(scheme: Mapping[str, Any]) -> None:
+        """ModuleError for sizes that no layer can have."""
+        for name, least in (
+            ("inmaps", 1), ("outmaps", 1), ("size", 1), ("stride", 1), ("pad", 0),
+            ("dilation", 1), ("groups", 1), ("postpad", 0),
+        ):  # fmt: skip
+            value = scheme.get(name, least)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+                raise ModuleError(f"{name} is {value!r}, expected an integer of at least {least}")
+        inmaps, outmaps, groups = scheme["inmaps"], scheme["outmaps"], scheme["groups"]
+        if inmaps % groups or outmaps % groups:
+            raise ModuleError(
+                "Number of input and output maps must be divisible by number of groups "
+                f"({inmaps} inmaps, {outmaps} outmaps, {groups} groups)"
+            )
+
+    def getBlueprint(self) -> dict[str, Any]:
+        """The class and its constructor's arguments."""
+        scheme = dict(self._scheme, name=self.name)
+        if self.activation is not None:
+            scheme["activation"] = self.activation
+        return {"classname": type(self).__name__, "scheme": scheme}
+
+    # Variables
+
+    @property
+    def W(self) -> Any:
+        """The weights, None in an empty layer."""
+        return self.vars["W"].data if "W" in self.vars else None
+
+    @property
+    def b(self) -> Any:
+        """The bias (1, outmaps, 1, 1), None where there is none."""
+        return self.vars["b"].data if "b" in self.vars else None
+
+    def setVar(self, name: str, variable: Variable) -> None:
+        """Makes `variable` the weights "W" or the bias "b"; ModuleError where it does not fit."""
+        names = ("W", "b") if self.useBias else ("W",)
+        if name not in names:
+            raise ModuleError(f"variable is named {name!r}, expected one of {', '.join(names)}")
+        if isinstance(variable, Variable):
+            data = variable.data
+            if tuple(data.shape) != self._shapes[name]:
+                raise ModuleError(
+                    f"{name} has shape {tuple(data.shape)}, expected {self._shapes[name]}"
+                )
+            if data.dtype != self.calctype:
+                raise ModuleError(f"{name} has dtype {data.dtype}, expected {self.calctype}")
+            if not data.flags.c_contiguous:
+                raise ModuleError(f"{name} has strides {data.strides}, expected contiguous")
+        super().setVar(name, variable)
+
+    def _parameter(self, name: str, gradient: bool = False) -> Any:
+        """A variable's array as the functions take it: W (·, ·, size), b (outmaps,)."""
+        if name not in self.vars:
+            return None
+        variable = self.vars[name]
+        array = variable.grad if gradient else variable.data
+        if array is None:
+            return None
+        key = f"{name}.grad" if gradient else name
+        kept = self._reshaped.get(key)
+        if kept is None or kept[0] is not array:
+            shape = self._shapes[name]
+            flat = array.reshape(shape[0], shape[1], shape[3]) if name == "W" else array.ravel()
+            kept = self._reshaped[key] = (array, flat)
+        return kept[1]
+
+    # Forward and backward, in terms of the functions that a subclass names
+
+    def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
+        raise ModuleError(f"{type(self).__name__} does not define _forward")
+
+    def _gradients(
+        self, grad: Any, need: tuple[bool, bool, bool], outs: tuple[Any, Any, Any], scale: float,
+        momentum: float,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        raise ModuleError(f"{type(self).__name__} does not define _gradients")
+
+    def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
+        """The problem for data of this shape, and which of its passes forward and the gradients
+        of data and weights are."""
+        raise ModuleError(f"{type(self).__name__} does not define _problem")
+
+    def reset(self) -> None:
+        """Drops inData, data, grad and what was kept for the backward pass."""
+        super().reset()
+        self._before_activation = None
+
+    @property
+    def _needs_argument(self) -> bool:
+        return self._activation is not None and ACTIVATIONS[self._activation] == "pre_activation"
+
+    def updateData(self, data: Any) -> Any:
+        """The layer's result for checked data."""
+        if "W" not in self.vars:
+            raise ModuleError(f"Module {self.name} has no weights: set them with setVar('W', …)")
+        keep = None
+        if self._needs_argument and self.train:
+            keep = self.runtime.empty(self.dataShapeFrom(data.shape), data.dtype)
+        activation = self._activation
+        named = (activation, self._slope) if activation == "leaky_relu" else activation
+        result = self._forward(data, named, keep)
+        self._before_activation = keep
+        return result
+
+    def _before(self, grad: Any) -> Any:
+        """The gradient before the activation."""
+        if self._activation is None:
+            return grad
+        saved = self.data
+        if self._needs_argument:
+            saved = self._before_activation
+            if saved is None:  # not kept in evalMode
+                saved = self._forward(self.inData, None, None)
+        return activation_gradient(self.runtime, self._activation, self._slope, saved, grad)
+
+    def _backward(
+        self, grad: Any, params: bool, inputs: bool, scale: float, momentum: float
+    ) -> Any:
+        outs = (None, self._parameter("W", gradient=True), self._parameter("b", gradient=True))
+        need = (inputs, params and outs[1] is not None, params and outs[2] is not None)
+        if not any(need):
+            return None
+        return self._gradients(self._before(grad), need, outs, scale, momentum)[0]
+
+    # Checks
+
+    def checkDataShape(self, shape: Sequence[int]) -> None:
+        """ModuleError unless (N, inmaps, L) with at least one window."""
+        if len(shape) != 3:
+            raise ModuleError("Data must be 3d tensor")
+        if shape[1] != self.inmaps:
+            raise ModuleError(f"Data has {shape[1]} maps (expected: {self.inmaps})")
+        self._check_length(shape[2])
+
+    def _check_length(self, length: int) -> None:
+        raise ModuleError(f"{type(self).__name__} does not define _check_length")
+
+    def checkGradShape(self, shape: Sequence[int]) -> None:
+        """ModuleError unless the shape is that of the last result."""
+        if len(shape) != 3:
+            raise ModuleError("Grad must be 3d tensor")
+        if shape[1] != self.outmaps:
+            raise ModuleError(f"Grad has {shape[1]} maps (expected: {self.outmaps})")
+        batch, _, length = self.data.shape
+        if shape[0] != batch:
+            raise ModuleError(f"Grad has batch {shape[0]} (expected: {batch}, of the last data)")
+        if shape[2] != length:
+            raise ModuleError(
+                f"Grad maps have size {shape[2]} (expected: {length}, of the last data)"
+            )
+
+    # Choice of tiles
+
+    def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
+        """Times the planner's best candidates of all passes for data (N, inmaps, L) on the device.
+
+        Keeps for this layer the fastest whose workspace fits `memlimit` bytes; ModuleError where
+        none does.
+        """
+        self.checkDataShape(shape)
+        problem, passes = self._problem(shape)
+        chosen = {}
+        for pass_ in passes:
+            plans = self.runtime.plans(problem, pass_)
+            fitting = [p for p in plans if memlimit is None or p.workspace_bytes <= memlimit]
+            if not fitting:
+                least = min(p.workspace_bytes for p in plans)
+                raise ModuleError(
+                    f"memlimit is {memlimit} bytes, expected at least {least} for {pass_.value}"
+                )
+            if problem.batch:
+                fitting = fitting[:CANDIDATES_TIMED]
+                chosen[pass_] = min(fitting, key=lambda plan: self._time(problem, plan)).tile
+        self._chosen = chosen
+
+    def _time(self, problem: Conv1dProblem, plan: KernelPlan) -> float:
+        """Median seconds of a plan on zeros."""
+        runtime = self.runtime
+        dtype = problem.dtype
+        tensors = {
+            "x": runtime.zeros(problem.input_shape, dtype),
+            "w": runtime.zeros(problem.weight_shape, dtype),
+            "y": runtime.zeros(problem.output_shape, dtype),
+        }
+        seconds = []
+        for _ in range(TIMINGS + 1):  # the first builds
+            start = time.perf_counter()
+            self._run_plan(plan, tensors)
+            runtime.finish()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[1:])
+
+    def _run_plan(self, plan: KernelPlan, tensors: Mapping[str, cl_array.Array]) -> None:
+        roles = {
+            Pass.FORWARD: {"x": "x", "weight": "w", "y": "y"},
+            Pass.INPUT_GRADIENT: {"x": "y", "weight": "w", "y": "x"},
+            Pass.WEIGHT_GRADIENT: {"x": "x", "y": "y", "result": "w"},
+        }[plan.pass_]
+        prepared = self.runtime.prepare([plan])
+        bound: dict[str, Any] = {}
+        for operand, name in roles.items():
+            array = tensors[name]
+            steps = tuple(s // array.dtype.itemsize for s in array.strides[:2])
+            bound[operand] = (array.base_data, 0) + (() if name == "w" else steps)
+        workspace = self.runtime.workspace(prepared)
+        bound["partial"] = (workspace, 0)
+        numbers_ = {"slope": 0.0, "scale": 1.0, "momentum": 0.0}
+        arrays = [tensors[name] for name in roles.values()]
+        self.runtime.run(prepared, bound, numbers_, arrays[:-1], arrays[-1:])
+
+
+def scheme_of(local_names: Mapping[str, Any]) -> dict[str, Any]:
+    """A constructor's arguments in order, with integers as Python's own."""
+    skipped = ("self", "activation", "runtime", "__class__")
+    return {
+        name: int(value) if isinstance(value, np.integer) else value
+        for name, value in local_names.items()
+        if name not in skipped
+    }

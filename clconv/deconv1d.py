@@ -1,0 +1,99 @@
+"""The transposed convolution layer, PuzzleLib's way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from clconv import functional
+from clconv.convolution import Convolution, scheme_of
+from clconv.errors import ModuleError
+from clconv.problem import Conv1dProblem, Pass
+from clconv.runtime import Runtime
+
+__all__ = ["Deconv1D"]
+
+
+class Deconv1D(Convolution):
+    """Transposed convolution of (N, inmaps, L) with W (inmaps, outmaps / groups, 1, size), plus b.
+
+    Lout = (L - 1) stride + dilation (size - 1) - 2 pad + 1 + postpad. `activation` as in Conv1D.
+    Raises ModuleError.
+    """
+
+    def __init__(
+        self,
+        inmaps: int,
+        outmaps: int,
+        size: int,
+        stride: int = 1,
+        pad: int = 0,
+        dilation: int = 1,
+        postpad: int = 0,
+        wscale: float = 1.0,
+        useBias: bool = True,
+        name: str | None = None,
+        initscheme: Any = None,
+        empty: bool = False,
+        groups: int = 1,
+        *,
+        activation: Any = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        scheme = scheme_of(locals())
+        self.check(scheme)
+        if postpad >= max(stride, dilation):
+            raise ModuleError("Postpad must be smaller than stride and dilation")
+        super().__init__(
+            scheme,
+            (inmaps, outmaps // groups, 1, size),
+            (inmaps * size, outmaps / groups * size),
+            activation,
+            runtime,
+        )
+        self.postpad = postpad
+
+    @property
+    def _beyond(self) -> int:
+        """Output positions beyond (L - 1) stride; may be negative."""
+        return int(self.dilation * (self.size - 1) - 2 * self.pad + 1 + self.postpad)
+
+    def _check_length(self, length: int) -> None:
+        least = max(1, -((self._beyond - 1) // self.stride) + 1)
+        if length < least:
+            raise ModuleError(
+                f"Data maps size is too small (got {length}, expected at least {least})"
+            )
+
+    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """(N, outmaps, Lout) for data (N, inmaps, L)."""
+        return shape[0], self.outmaps, (shape[2] - 1) * self.stride + self._beyond
+
+    def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shortest (N, inmaps, L) that gives at least (N, outmaps, Lout)."""
+        return shape[0], self.inmaps, -((self._beyond - shape[2]) // self.stride) + 1
+
+    def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
+        _, _, length = self.dataShapeFrom(shape)
+        problem = Conv1dProblem(
+            shape[0], self.outmaps, length, self.inmaps, self.size, self.stride,
+            (self.pad, max(self.pad - self.postpad, 0)), self.dilation, self.groups, self.calctype,
+        )  # fmt: skip
+        return problem, (Pass.INPUT_GRADIENT, Pass.FORWARD, Pass.WEIGHT_GRADIENT)
+
+    def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
+        return functional._conv_transpose1d(
+            data, self._parameter("W"), self._parameter("b"), self.stride, self.pad, self.postpad,
+            self.groups, self.dilation, activation, None, None, keep, "auto", self.runtime,
+            self._chosen,
+        )  # fmt: skip
+
+    def _gradients(
+        self, grad: Any, need: tuple[bool, bool, bool], outs: tuple[Any, Any, Any], scale: float,
+        momentum: float,
+    ) -> tuple[Any, Any, Any]:  # fmt: skip
+        return functional._conv_transpose1d_backward(
+            self.inData, self._parameter("W"), grad, self.stride, self.pad, self.postpad,
+            self.groups, self.dilation, need, outs, scale, momentum, "auto", self.runtime,
+            self._chosen,
+        )  # fmt: skip

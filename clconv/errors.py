@@ -1,0 +1,65 @@
+"""Everything that clconv raises on purpose.
+
+ClconvError
+├── ModuleError (ValueError)         a layer got wrong arguments or wrong data
+├── ProblemError (ValueError)        impossible shapes, parameters or arrays
+│   └── ArrayTypeError (TypeError)   no array, or NumPy and device arrays mixed
+├── DeviceError (RuntimeError)       no device, a wrong one, or one that failed
+│   ├── BuildError                   the device's compiler refused a kernel
+│   └── OutOfMemoryError (MemoryError)
+└── RenderError                      a template failed: a fault of clconv
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArrayTypeError",
+    "BuildError",
+    "ClconvError",
+    "DeviceError",
+    "ModuleError",
+    "OutOfMemoryError",
+    "ProblemError",
+    "RenderError",
+]
+
+
+class ClconvError(Exception):
+    """Base of every error that clconv raises on purpose."""
+
+
+class ModuleError(ClconvError, ValueError):
+    """A layer got wrong arguments, wrong data or a call out of order."""
+
+
+class ProblemError(ClconvError, ValueError):
+    """Shapes, parameters or arrays that no convolution can have."""
+
+
+class ArrayTypeError(ProblemError, TypeError):
+    """Not an array, or NumPy and device arrays mixed in one call."""
+
+
+class DeviceError(ClconvError, RuntimeError):
+    """No such device, an array of another context, or a device that failed."""
+
+
+class BuildError(DeviceError):
+    """The device's compiler refused a kernel; has `kernel`, `device` and `log`."""
+
+    def __init__(self, kernel: str, device: str, log: str) -> None:
+        self.kernel = kernel
+        self.device = device
+        self.log = log
+        super().__init__(f"kernel {kernel} does not build on {device}:\n{log.strip()}")
+
+    def __reduce__(self) -> tuple[type[BuildError], tuple[str, str, str]]:
+        return BuildError, (self.kernel, self.device, self.log)
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """The device has no room; the message has the bytes asked for and what the device has."""
+
+
+class RenderError(ClconvError):
+    """A template failed: a fault of clconv. The message has the constants and the template line."""

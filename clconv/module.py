@@ -1,0 +1,218 @@
+"""What every layer does: variables, modes, the order of forward and backward, its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyopencl.array as cl_array
+
+from clconv.errors import ArrayTypeError, ModuleError
+from clconv.runtime import Runtime, default_runtime
+from clconv.variable import Variable
+
+__all__ = ["Module"]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
+
+
+class Module:
+    """Base class of layers.
+
+    A layer of one's own defines `updateData(data)`, which returns the result, and
+    `updateGrad(grad)`, which returns the gradient of the input; with parameters also
+    `accGradParams(grad, scale, momentum)`. It may check with `checkDataShape(shape)` and
+    `checkGradShape(shape)`, and give `dataShapeFrom`, `gradShapeFrom`. Parameters are registered
+    with `setVar(name, Variable(…))`.
+    """
+
+    def __init__(self, name: str | None = None, *, runtime: Runtime | None = None) -> None:
+        self.name = name
+        self.runtime = runtime or default_runtime()
+        self.vars: dict[str, Variable] = {}
+        self.attrs: dict[str, Any] = {}
+        self.train = True
+        self.calctype = np.dtype(np.float32)
+        self.inData: Any = None
+        self.data: Any = None
+        self.grad: Any = None
+
+    def __repr__(self) -> str:
+        return f"<clconv.{type(self).__name__} {self.name}>"
+
+    # Variables
+
+    def setVar(self, name: str, variable: Variable) -> None:
+        """Makes `variable` the parameter of this name."""
+        if not isinstance(variable, Variable):
+            raise ModuleError(f"variable is a {type(variable).__name__}, expected a Variable")
+        self.vars[name] = variable
+
+    def getVar(self, name: str) -> Variable:
+        """The parameter of this name; ModuleError where there is none."""
+        if name not in self.vars:
+            names = ", ".join(self.vars) or "none"
+            raise ModuleError(f"Module {self.name} has no variable {name!r}, it has: {names}")
+        return self.vars[name]
+
+    def hasVar(self, name: str) -> bool:
+        """Whether there is a parameter of this name."""
+        return name in self.vars
+
+    def getVarTable(
+        self, vartable: dict[Variable, list[str]] | None = None, name: str | None = None
+    ) -> dict[Variable, list[str]]:
+        """{variable: names} of all parameters; a shared one has several names.
+
+        `name` is the path of the module, `vartable` a table to add to.
+        """
+        table = {} if vartable is None else vartable
+        for key, variable in self.vars.items():
+            full = f"{name}.{key}" if name else key
+            table.setdefault(variable, []).append(full)
+        return table
+
+    def zeroGradParams(self) -> None:
+        """Queues filling all gradients with zeros."""
+        for variable in self.vars.values():
+            variable.zeroGrad()
+
+    def updateParams(self, learnRate: float) -> None:
+        """Queues `data += learnRate * grad` of all parameters."""
+        for variable in self.vars.values():
+            variable.update(learnRate)
+
+    def numOfParams(self) -> int:
+        """How many numbers the parameters are."""
+        return sum(variable.data.size for variable in self.getVarTable())
+
+    def paramSize(self, unit: str | None = None) -> float:
+        """Size of the parameters in bytes, or in "kb" or "mb"."""
+        divisors = {None: 1, "kb": 1024, "mb": 1024**2}
+        if unit not in divisors:
+            raise ModuleError(f"unit is {unit!r}, expected None, 'kb' or 'mb'")
+        size = sum(variable.data.nbytes for variable in self.getVarTable())
+        return size if unit is None else size / divisors[unit]
+
+    # Modes
+
+    def trainMode(self) -> None:
+        """Training: gradients of parameters are accumulated. Drops the last data and gradient."""
+        self.train = True
+        self.reset()
+
+    def evalMode(self) -> None:
+        """Inference. Drops the last data and gradient."""
+        self.train = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Drops inData, data and grad."""
+        self.inData = self.data = self.grad = None
+
+    def calcMode(self, T: Any) -> None:
+        """Computes in float32, float16 (sums in float32) or float64 from now on."""
+        try:
+            dtype = np.dtype(T)
+        except TypeError:
+            dtype = None
+        if dtype not in DTYPES or (dtype == np.float64 and not self.runtime.profile.fp64):
+            raise ModuleError(f"Unsupported dtype {T}")
+        if dtype == self.calctype:
+            return
+        for variable in self.vars.values():
+            if variable.data.dtype != dtype:
+                variable.calcMode(dtype)
+        self.calctype = dtype
+        self.reset()
+
+    # Forward and backward
+
+    def __call__(self, data: Any) -> Any:
+        """The layer's result; sets `inData` and `data`."""
+        self._check_array("data", data)
+        self.checkDataShape(data.shape)
+        self.checkDataType(data.dtype)
+        result = self.updateData(data)
+        self.inData, self.data = data, result
+        return result
+
+    def backward(
+        self,
+        grad: Any,
+        updParamGrads: bool = True,
+        updGrad: bool = True,
+        scale: float = 1.0,
+        momentum: float = 0.0,
+    ) -> Any:
+        """The gradient of the last input, which `grad` also keeps, and those of the parameters.
+
+        They accumulate: momentum * old + scale * gradient.
+        """
+        if self.inData is None:
+            raise ModuleError(f"Module {self.name}: backward needs a forward call before it")
+        self._check_array("grad", grad)
+        self.checkGradShape(grad.shape)
+        self.checkGradType(grad.dtype)
+        result = self._backward(grad, updParamGrads and self.train, updGrad, scale, momentum)
+        self.grad = result
+        return result
+
+    def _backward(
+        self, grad: Any, params: bool, inputs: bool, scale: float, momentum: float
+    ) -> Any:
+        result = self.updateGrad(grad) if inputs else None
+        if params:
+            self.accGradParams(grad, scale, momentum)
+        return result
+
+    def updateData(self, data: Any) -> Any:
+        """The result of the layer for checked data."""
+        raise ModuleError(f"{type(self).__name__} does not define updateData")
+
+    def updateGrad(self, grad: Any) -> Any:
+        """The gradient of `inData` for a checked gradient of `data`."""
+        raise ModuleError(f"{type(self).__name__} does not define updateGrad")
+
+    def accGradParams(self, grad: Any, scale: float = 1.0, momentum: float = 0.0) -> None:
+        """Adds to the gradients of the parameters; nothing where there are none."""
+
+    # Checks and shapes
+
+    def _check_array(self, name: str, array: Any) -> None:
+        if not isinstance(array, cl_array.Array):
+            raise ArrayTypeError(
+                f"{name} is a {type(array).__module__}.{type(array).__qualname__}, expected a "
+                "device array (gpuarray.to_gpu makes one)"
+            )
+
+    def checkDataShape(self, shape: Sequence[int]) -> None:
+        """ModuleError where the layer cannot take data of this shape."""
+
+    def checkGradShape(self, shape: Sequence[int]) -> None:
+        """ModuleError where the last result cannot have a gradient of this shape."""
+
+    def checkDataType(self, dtype: Any) -> None:
+        """ModuleError where data has another dtype than the layer."""
+        if dtype != self.calctype:
+            raise ModuleError(f"Expected dtype {self.calctype}, got {dtype}")
+
+    def checkGradType(self, dtype: Any) -> None:
+        """ModuleError where a gradient has another dtype than the layer."""
+        self.checkDataType(dtype)
+
+    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the result for data of this shape."""
+        return tuple(shape)
+
+    def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the shortest data that gives a result of this shape."""
+        return tuple(shape)
+
+    def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
+        """Chooses the fastest way for data of this shape, where there is a choice."""
+
+    def getBlueprint(self) -> dict[str, Any]:
+        """What it takes to construct the layer anew."""
+        return {"classname": type(self).__name__, "scheme": {"name": self.name}}

@@ -1,0 +1,82 @@
+"""TEXT: a launch's OpenCL C, from its template; the only module that knows Mako."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from mako.exceptions import text_error_template
+from mako.lookup import TemplateLookup
+
+from clconv.errors import RenderError
+from clconv.variants.base import Constants, Launch, Layout, Operand, Scalar, accumulator
+
+__all__ = ["render", "sum_dtype"]
+
+RENDERED_KEPT = 1024
+
+_templates = TemplateLookup(
+    directories=[str(resources.files("clconv") / "templates")],
+    strict_undefined=True,
+    input_encoding="utf-8",
+    preprocessor=lambda text: text.replace("\r\n", "\n"),
+)
+
+
+def _parameters(operand: Operand) -> list[str]:
+    const = "" if operand.written else "const "
+    name = operand.name
+    parameters = [f"__global {const}{operand.element} *{name}", f"const long {name}_offset"]
+    if operand.layout is Layout.ROWS:
+        parameters += [f"const long {name}_batch_stride", f"const long {name}_channel_stride"]
+    return parameters
+
+
+def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
+    """The kernel's parameters in the order in which the runtime binds them."""
+    groups = [", ".join(_parameters(operand)) for operand in operands]
+    groups.append(", ".join(f"const {s.type} {s.name}" for s in scalars))
+    return ",\n    ".join(["", *groups]).removeprefix(",")
+
+
+@lru_cache(RENDERED_KEPT)
+def _render(
+    kernel: str,
+    constants: Constants,
+    operands: tuple[Operand, ...],
+    scalars: tuple[tuple[str, str], ...],
+    local_size: tuple[int, int, int],
+) -> str:
+    names: dict[str, Any] = dict(constants)
+    try:
+        parts = [_templates.get_template("common.cl.mako").render(**names)]
+        names |= {
+            "attributes": "__attribute__((reqd_work_group_size({}, {}, {})))".format(*local_size),
+            "signature": signature(operands, [Scalar(*s) for s in scalars]),
+            "bound": frozenset(operand.name for operand in operands),
+        }
+        parts.append(_templates.get_template(f"{kernel}.cl.mako").render(**names))
+    except Exception as error:
+        raise RenderError(
+            f"{kernel} does not render with {names}:\n{text_error_template().render()}"
+        ) from error
+    return "\n".join(parts)
+
+
+def render(launch: Launch) -> str:
+    """The OpenCL C that a launch runs: everything that its build depends on but the options."""
+    return _render(
+        launch.kernel,
+        launch.constants,
+        launch.operands,
+        tuple((s.name, s.type) for s in launch.scalars),
+        launch.local_size,
+    )
+
+
+def sum_dtype(launch: Launch) -> np.dtype[Any]:
+    """The dtype of a launch's sums and of its scalars of type SUM."""
+    return accumulator(np.dtype(dict(launch.constants)["dtype"]))

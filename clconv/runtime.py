@@ -1,0 +1,553 @@
+"""Where things run: a device's context, queue, memory and programs, and the launches on it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyopencl as cl
+import pyopencl.array as cl_array
+import pyopencl.tools
+from numpy.typing import DTypeLike, NDArray
+
+from clconv import binaries
+from clconv.errors import BuildError, DeviceError, OutOfMemoryError
+from clconv.opencl import check_process, choose, info_of, profile_of
+from clconv.planner import KernelPlan, plans
+from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.render import render, sum_dtype
+from clconv.variants.base import Launch, Layout
+
+__all__ = ["Argument", "Runtime", "default_runtime", "runtime_of"]
+
+_log = logging.getLogger(__name__)
+
+BUILD_OPTIONS = ("-cl-std=CL1.2",)
+# Platforms whose drivers keep compiled programs on disk themselves.
+DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
+PLANS_KEPT = 1024
+# Runtimes made for arrays of contexts that no living Runtime has.
+ADOPTED_KEPT = 8
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+# What a kernel gets for an operand: its buffer, then 64-bit offset and strides in elements.
+Argument = tuple[Any, ...]
+
+_SCALARS = {"int": np.dtype(np.int32), "long": np.dtype(np.int64)}
+
+
+class _Bounded(Generic[Key, Value]):
+    """A dictionary that forgets its least recently used entry beyond `size`. Safe for threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Key) -> Value | None:
+        with self._lock:
+            value = self._entries.get(key)
+            if value is not None:
+                self._entries.move_to_end(key)
+            return value
+
+    def set_default(self, key: Key, value: Value) -> Value:
+        """The entry of this key; `value`, now kept, where there was none."""
+        with self._lock:
+            kept = self._entries.setdefault(key, value)
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+            return kept
+
+    def drop(self, key: Key, value: Value) -> None:
+        """Forgets the entry if it still is this one."""
+        with self._lock:
+            if self._entries.get(key) is value:
+                del self._entries[key]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan whose kernels are built, ready to be queued by the thread that prepared it."""
+
+    plan: KernelPlan
+    kernels: tuple[Any, ...]
+
+
+class Runtime:
+    """One device made ready: context, in-order queue, memory pool and compiled programs.
+
+    `device` is an index, an id "platform:device", part of a name, or a pyopencl Device, Context or
+    CommandQueue; None asks `CLCONV_DEVICE`, then `PYOPENCL_CTX`, then takes the first of
+    `devices()`. `workspace_limit` is the most bytes that a plan's workspace may have,
+    `program_cache_size` how many compiled programs are kept. Raises DeviceError where there is no
+    such device. `with runtime:` makes it the default of that block and thread.
+    """
+
+    def __init__(
+        self,
+        device: Any = None,
+        *,
+        workspace_limit: int | None = None,
+        program_cache_size: int = 256,
+    ) -> None:
+        for name, value, least in (
+            ("workspace_limit", workspace_limit, 0),
+            ("program_cache_size", program_cache_size, 1),
+        ):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
+        check_process()
+        queue = None
+        if isinstance(device, cl.CommandQueue):
+            context, chosen = device.context, device.device
+            # Launches rely on the order of the queue; another queue's arrays are waited for.
+            if not device.properties & cl.command_queue_properties.OUT_OF_ORDER_EXEC_MODE_ENABLE:
+                queue = device
+        elif isinstance(device, cl.Context):
+            context, chosen = device, device.devices[0]
+        else:
+            chosen = device if isinstance(device, cl.Device) else choose(device)
+            try:
+                context = cl.Context([chosen])
+            except cl.Error as error:
+                raise DeviceError(f"{chosen.name.strip()} gives no context: {error}") from error
+        self.context = context
+        self.device = chosen
+        self.info = info_of(chosen)
+        self.profile = profile_of(chosen)
+        self.queue = queue or cl.CommandQueue(context, chosen)
+        self.workspace_limit = workspace_limit
+        self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
+        self._allocating = threading.Lock()
+        self._cache_size = program_cache_size
+        self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
+        self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
+        self._plans: _Bounded[Hashable, list[KernelPlan]] = _Bounded(PLANS_KEPT)
+        self._threads = threading.local()
+        self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
+        self.launches = 0  # kernels queued so far
+        platform = chosen.platform
+        self._keeps_binaries = not platform.name.strip().lower().startswith(DRIVERS_WITH_CACHE)
+        self._build_identity = (
+            platform.name,
+            platform.version,
+            chosen.name,
+            chosen.version,
+            chosen.driver_version,
+            str(pyopencl.VERSION_TEXT),
+        )
+        _runtimes.append(weakref.ref(self))
+
+    def __repr__(self) -> str:
+        return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"
+
+    def __enter__(self) -> Runtime:
+        check_process()
+        _entered().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _entered().pop()
+
+    # Memory
+
+    def _allocate(self, nbytes: int) -> Any:
+        """A device buffer from the pool; OutOfMemoryError with the figures where there is none."""
+        check_process()
+        nbytes = max(nbytes, 1)
+        error: cl.Error | None = None
+        if nbytes <= self.profile.max_alloc_bytes:
+            with self._allocating:
+                # What the pool holds goes back before an allocation fails. The pool rounds sizes
+                # up, so that the last try is without it.
+                for attempt in (self._pool, self._pool, self._unpooled):
+                    try:
+                        return attempt(nbytes)
+                    except cl.MemoryError as refused:
+                        error = refused
+                        self._pool.free_held()
+        raise OutOfMemoryError(
+            f"{nbytes} bytes asked for; {self.info.name} allocates at most "
+            f"{self.profile.max_alloc_bytes} bytes at once and {self.profile.global_bytes} in all, "
+            f"{self._pool.active_bytes} of them in use by this runtime"
+        ) from error
+
+    def _unpooled(self, nbytes: int) -> Any:
+        return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+
+    def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
+        """An uninitialised device array. Raises OutOfMemoryError."""
+        shape = (shape,) if isinstance(shape, int) else tuple(int(s) for s in shape)
+        dtype = np.dtype(dtype)
+        buffer = self._allocate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        return cl_array.Array(self.queue, shape, dtype, data=buffer, allocator=self._pool)
+
+    def zeros(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
+        """A device array of zeros. Raises OutOfMemoryError."""
+        array = self.empty(shape, dtype)
+        self.fill(array, 0)
+        return array
+
+    def to_device(self, array: NDArray[Any]) -> cl_array.Array:
+        """A device array with the values of a NumPy array, contiguous. Raises OutOfMemoryError."""
+        host = np.asarray(array)
+        device = self.empty(host.shape, host.dtype)
+        if host.size:
+            device.set(np.ascontiguousarray(host))
+        return device
+
+    def fill(self, array: cl_array.Array, value: float) -> None:
+        """Queues filling a contiguous device array, of any dtype, with one value."""
+        if array.size == 0:
+            return
+        pattern = np.array(value, array.dtype)
+        event = cl.enqueue_fill_buffer(
+            self.queue, array.base_data, pattern, array.offset, array.nbytes,
+            wait_for=self._waits((array,)),
+        )  # fmt: skip
+        self._record(event, (array,), ())
+
+    def copy_block(
+        self,
+        source: cl_array.Array,
+        target: cl_array.Array,
+        count: int,
+        width: int,
+        pitch: int,
+        start: int,
+    ) -> None:
+        """Queues copying `count` runs of `width` bytes, side by side in `source`, to places
+        `pitch` bytes apart in `target`, the first at byte `start`."""
+        event = cl.enqueue_copy(
+            self.queue, target.base_data, source.base_data,
+            src_origin=(source.offset, 0, 0), dst_origin=(target.offset + start, 0, 0),
+            region=(width, count, 1), src_pitches=(width, width * count),
+            dst_pitches=(pitch, pitch * count), wait_for=self._waits((source, target)),
+        )  # fmt: skip
+        self._record(event, (target,), (source,))
+
+    def finish(self) -> None:
+        """Waits for everything that was queued."""
+        check_process()
+        self.queue.finish()
+        self._foreign.clear()
+
+    def trim(self) -> None:
+        """Gives memory that the pool holds but nobody uses back to the device."""
+        check_process()
+        with self._allocating:
+            self._pool.free_held()
+
+    def memory_info(self) -> dict[str, int]:
+        """Bytes: `in_use` by arrays, `held` by the pool for reuse, `device` in all, `largest`
+        single allocation."""
+        managed, active = self._pool.managed_bytes, self._pool.active_bytes
+        return {
+            "in_use": active,
+            "held": managed - active,
+            "device": self.profile.global_bytes,
+            "largest": self.profile.max_alloc_bytes,
+        }
+
+    # Programs
+
+    def _build(self, launch: Launch, source: str) -> Any:
+        if not self._keeps_binaries:
+            return self._compile(launch, source)
+        name = binaries.key(source, " ".join(BUILD_OPTIONS), *self._build_identity)
+        binary = binaries.load(name)
+        if binary is not None:
+            try:
+                return cl.Program(self.context, [self.device], [binary]).build()
+            except cl.Error as error:
+                _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, error)
+        program = self._compile(launch, source)
+        binaries.store(name, program.get_info(cl.program_info.BINARIES)[0])
+        return program
+
+    def _compile(self, launch: Launch, source: str) -> Any:
+        program: Any = cl.Program(self.context, source)
+        try:
+            return program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
+        except cl.RuntimeError as error:
+            raise BuildError(launch.kernel, self.info.name, str(error)) from error
+
+    def _program(self, launch: Launch, source: str) -> Any:
+        while True:
+            mine: Future[Any] = Future()
+            entry = self._programs.set_default(source, mine)
+            if entry is not mine:
+                program = entry.result()  # another thread's build, or a finished one
+                if program is not None:
+                    return program
+                continue  # that thread was interrupted
+            try:
+                program = self._build(launch, source)
+            except BaseException as error:
+                self._programs.drop(source, mine)
+                if isinstance(error, Exception):
+                    mine.set_exception(error)
+                else:
+                    mine.set_result(None)
+                raise
+            mine.set_result(program)
+            return program
+
+    def _kernel(self, launch: Launch) -> Any:
+        """This thread's kernel object: arguments are part of its state."""
+        kernels: _Bounded[str, Any] | None = getattr(self._threads, "kernels", None)
+        if kernels is None:
+            kernels = self._threads.kernels = _Bounded(self._cache_size)
+        source = render(launch)
+        kernel = kernels.get(source)
+        if kernel is not None:
+            return kernel
+        refused = self._refused.get(source)
+        if refused is not None:
+            raise BuildError(refused.kernel, refused.device, refused.log)
+        try:
+            kernel = cl.Kernel(self._program(launch, source), launch.kernel)
+            items = int(np.prod(launch.local_size))
+            most = kernel.get_work_group_info(
+                cl.kernel_work_group_info.WORK_GROUP_SIZE, self.device
+            )
+            if most < items:
+                log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
+                raise BuildError(launch.kernel, self.info.name, log)
+        except BuildError as error:
+            self._refused.set_default(source, error)
+            raise
+        kernel.set_scalar_arg_dtypes(_argument_dtypes(launch))
+        return kernels.set_default(source, kernel)
+
+    # Planning
+
+    def plans(
+        self,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        epilogue: Epilogue = Epilogue(),
+        variant: str = "auto",
+    ) -> list[KernelPlan]:
+        """The plans for this device, best first, remembered."""
+        key = (problem, pass_, epilogue, variant, self.workspace_limit)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans.set_default(
+                key,
+                plans(problem, pass_, self.profile, epilogue=epilogue, variant=variant,
+                      workspace_limit=self.workspace_limit),
+            )  # fmt: skip
+        return found
+
+    def prepare(self, candidates: Sequence[KernelPlan]) -> Prepared:
+        """The first plan that the device builds, built. A refusal is remembered and logged.
+
+        Raises the last BuildError where the device refuses all.
+        """
+        check_process()
+        for place, plan in enumerate(candidates):
+            try:
+                return Prepared(plan, tuple(self._kernel(launch) for launch in plan.launches))
+            except BuildError as error:
+                if place + 1 == len(candidates):
+                    raise
+                after = candidates[place + 1]
+                _log.warning(
+                    "%s refuses %s %s, trying %s %s: %s",
+                    self.info.name, plan.variant, dict(plan.tile), after.variant, dict(after.tile),
+                    error,
+                )  # fmt: skip
+        raise DeviceError("prepare needs at least one plan")
+
+    # Launches
+
+    def workspace(self, prepared: Prepared) -> Any:
+        """A buffer for the workspace that a prepared plan needs, or None."""
+        needed = prepared.plan.workspace_bytes
+        return self._allocate(needed) if needed else None
+
+    def run(
+        self,
+        prepared: Prepared,
+        bound: Mapping[str, Argument],
+        numbers: Mapping[str, float],
+        reads: Sequence[cl_array.Array],
+        writes: Sequence[cl_array.Array],
+    ) -> None:
+        """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
+        call knows, or that it knows better; `reads` and `writes` are the arrays behind them, for their events."""
+        self.launch(prepared.kernels, prepared.plan.launches, bound, numbers, reads, writes)
+
+    def run_one(
+        self,
+        launch: Launch,
+        bound: Mapping[str, Argument],
+        numbers: Mapping[str, float],
+        reads: Sequence[cl_array.Array],
+        writes: Sequence[cl_array.Array],
+    ) -> None:
+        """Builds and queues one launch that belongs to no plan."""
+        check_process()
+        self.launch((self._kernel(launch),), (launch,), bound, numbers, reads, writes)
+
+    def launch(
+        self,
+        kernels: Sequence[Any],
+        launches: Sequence[Launch],
+        bound: Mapping[str, Argument],
+        numbers: Mapping[str, float],
+        reads: Sequence[cl_array.Array],
+        writes: Sequence[cl_array.Array],
+    ) -> None:
+        """Queues kernels of this thread, in order."""
+        event = None
+        waits = self._waits((*reads, *writes))
+        for kernel, launch in zip(kernels, launches, strict=True):
+            arguments: list[Any] = []
+            for operand in launch.operands:
+                arguments += bound[operand.name]
+            for scalar in launch.scalars:
+                value = numbers.get(scalar.name, scalar.value)
+                if value is None:
+                    raise DeviceError(f"{launch.kernel} was given no {scalar.name}")
+                arguments.append(value)
+            try:
+                event = kernel(
+                    self.queue, launch.global_size, launch.local_size, *arguments, wait_for=waits
+                )
+            except cl.MemoryError as error:
+                raise OutOfMemoryError(
+                    f"{self.info.name} has no room to run {launch.kernel}: {error}; it has "
+                    f"{self.profile.global_bytes} bytes, {self._pool.active_bytes} in use here"
+                ) from error
+            except cl.Error as error:
+                raise DeviceError(
+                    f"{self.info.name} does not run {launch.kernel} with global size "
+                    f"{launch.global_size}, local size {launch.local_size}: {error}"
+                ) from error
+            waits = None
+            self.launches += 1
+        if event is not None:
+            self._record(event, writes, reads)
+
+    def _is_foreign(self, array: cl_array.Array) -> bool:
+        return array.queue is None or array.queue.int_ptr != self.queue.int_ptr
+
+    def _waits(self, arrays: Sequence[cl_array.Array]) -> list[Any] | None:
+        """Events that a launch must wait for: the queue's own order covers its own arrays."""
+        waits = [event for a in arrays if a.events and self._is_foreign(a) for event in a.events]
+        # An array of this queue may have been written by another, whose event it carries.
+        waits += [
+            event
+            for a in arrays
+            if not self._is_foreign(a)
+            for event in a.events
+            if event.command_queue.int_ptr != self.queue.int_ptr
+        ]
+        return waits or None
+
+    def _record(
+        self, event: Any, writes: Sequence[cl_array.Array], reads: Sequence[cl_array.Array]
+    ) -> None:
+        """Lets later users of the arrays wait for `event`, and other queues' arrays live until
+        then."""
+        for array in writes:
+            array.events[:] = [event]  # which waited for all that were there before
+        foreign = tuple(a for a in (*reads, *writes) if self._is_foreign(a))
+        for array in foreign:
+            if event not in array.events:
+                array.events[:] = [e for e in array.events if not _complete(e)] + [event]
+        while self._foreign and _complete(self._foreign[0][0]):
+            self._foreign.popleft()
+        if foreign:
+            self.queue.flush()  # another queue may wait for it
+            self._foreign.append((event, tuple(a.base_data for a in foreign)))
+
+
+def _complete(event: Any) -> bool:
+    return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
+
+
+def _argument_dtypes(launch: Launch) -> list[Any]:
+    """For pyopencl's fast path: None for buffers, dtypes for numbers."""
+    dtypes: list[Any] = []
+    for operand in launch.operands:
+        dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
+    sums = sum_dtype(launch)
+    return dtypes + [_SCALARS.get(s.type, sums) for s in launch.scalars]
+
+
+# Which runtime
+
+_runtimes: list[weakref.ref[Runtime]] = []
+_adopted: _Bounded[int, Runtime] = _Bounded(ADOPTED_KEPT)
+_thread = threading.local()
+_default: Runtime | None = None
+_default_lock = threading.Lock()
+
+
+def _entered() -> list[Runtime]:
+    stack: list[Runtime] | None = getattr(_thread, "stack", None)
+    if stack is None:
+        stack = _thread.stack = []
+    return stack
+
+
+def default_runtime() -> Runtime:
+    """The innermost `with runtime:` of this thread, else one runtime on the default device."""
+    global _default
+    check_process()
+    if _entered():
+        return _entered()[-1]
+    if _default is None:
+        with _default_lock:
+            if _default is None:
+                _default = Runtime()
+    return _default
+
+
+def _living() -> Iterator[Runtime]:
+    for reference in list(_runtimes):
+        runtime = reference()
+        if runtime is None:
+            _runtimes.remove(reference)
+        else:
+            yield runtime
+
+
+def runtime_of(context: Any) -> Runtime:
+    """The runtime of a context: one that is entered, else one that lives, else a new one."""
+    check_process()
+    handle = context.int_ptr
+    for runtime in reversed(_entered()):
+        if runtime.context.int_ptr == handle:
+            return runtime
+    for runtime in _living():
+        if runtime.context.int_ptr == handle:
+            return runtime
+    with _default_lock:
+        adopted = _adopted.get(handle)
+        return adopted or _adopted.set_default(handle, Runtime(context))
+
+
+@contextmanager
+def using(runtime: Runtime | None) -> Iterator[Runtime]:
+    """`runtime`, or the default one, as the default of a block."""
+    with runtime or default_runtime() as entered:
+        yield entered

@@ -1,0 +1,230 @@
+"""Layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from clconv.errors import ModuleError, ProblemError
+from clconv.module import Module
+from clconv.variable import Variable
+
+__all__ = ["Sequential"]
+
+
+class Sequential(Module):
+    """A chain of modules; each takes what the one before gives.
+
+    Modules without a name are named by their place: "0", "1", …. An error inside is a ModuleError
+    that says which module.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        self.graph: list[Module] = []
+
+    # The container
+
+    def append(self, module: Module) -> Sequential:
+        """Adds a module at the end; returns the container."""
+        return self.insert(module, len(self.graph))
+
+    def extend(self, modules: Iterable[Module]) -> Sequential:
+        """Adds modules at the end; returns the container."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, module: Module, index: int) -> Sequential:
+        """Adds a module before the one at `index`; returns the container."""
+        if not isinstance(module, Module):
+            raise ModuleError(f"module is a {type(module).__name__}, expected a Module")
+        taken = {one.name for one in self.graph}
+        if module.name is None:
+            place = len(self.graph)
+            while str(place) in taken:
+                place += 1
+            module.name = str(place)
+        elif module.name in taken:
+            raise ModuleError(f"module is named {module.name!r}, which another one here is too")
+        self.graph.insert(index, module)
+        return self
+
+    def pop(self, index: int = -1) -> Module:
+        """Takes a module out and returns it."""
+        if not self.graph:
+            raise ModuleError(f"Module {self.name} is empty")
+        return self.graph.pop(index)
+
+    def __len__(self) -> int:
+        return len(self.graph)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.graph)
+
+    def __getitem__(self, key: int | str | slice) -> Any:
+        """The module at a place or of a name, or a Sequential of a slice."""
+        if isinstance(key, str):
+            return self.getByName(key)
+        if isinstance(key, slice):
+            return Sequential(self.name).extend(self.graph[key])
+        if not -len(self.graph) <= key < len(self.graph):
+            raise IndexError(f"index is {key}, expected a place in {len(self.graph)} modules")
+        return self.graph[key]
+
+    def getByName(self, name: str) -> Module:
+        """The module of this name; ModuleError where there is none."""
+        for module in self.graph:
+            if module.name == name:
+                return module
+        names = ", ".join(str(module.name) for module in self.graph) or "none"
+        raise ModuleError(f"Module {self.name} has no module {name!r}, it has: {names}")
+
+    # Variables and modes
+
+    def _owner(self, name: str) -> tuple[Module, str]:
+        first, dot, rest = name.partition(".")
+        if not dot:
+            raise ModuleError(f"variable is named {name!r}, expected 'module.variable'")
+        return self.getByName(first), rest
+
+    def getVar(self, name: str) -> Variable:
+        """The variable of a path like "conv.W"."""
+        module, rest = self._owner(name)
+        return module.getVar(rest)
+
+    def setVar(self, name: str, variable: Variable) -> None:
+        """Sets the variable of a path like "conv.W"."""
+        module, rest = self._owner(name)
+        module.setVar(rest, variable)
+
+    def hasVar(self, name: str) -> bool:
+        """Whether there is a variable of a path like "conv.W"."""
+        first, _, rest = name.partition(".")
+        return any(module.name == first and module.hasVar(rest) for module in self.graph)
+
+    def getVarTable(
+        self, vartable: dict[Variable, list[str]] | None = None, name: str | None = None
+    ) -> dict[Variable, list[str]]:
+        """{variable: names} of all modules: "a.W", or "net.a.W" in a container named "net"."""
+        table = {} if vartable is None else vartable
+        own = name or self.name
+        for module in self.graph:
+            path = f"{own}.{module.name}" if own else str(module.name)
+            module.getVarTable(table, path)
+        return table
+
+    def zeroGradParams(self) -> None:
+        """Queues filling all gradients with zeros."""
+        for variable in self.getVarTable():
+            variable.zeroGrad()
+
+    def updateParams(self, learnRate: float) -> None:
+        """Queues `data += learnRate * grad` of all parameters, once for a shared one."""
+        for variable in self.getVarTable():
+            variable.update(learnRate)
+
+    def _each(self, act: Callable[[Module], None]) -> None:
+        for module in self.graph:
+            act(module)
+
+    def trainMode(self) -> None:
+        """Training mode of all modules."""
+        super().trainMode()
+        self._each(lambda module: module.trainMode())
+
+    def evalMode(self) -> None:
+        """Inference mode of all modules."""
+        super().evalMode()
+        self._each(lambda module: module.evalMode())
+
+    def reset(self) -> None:
+        """Drops the data and gradients of all modules."""
+        super().reset()
+        self._each(lambda module: module.reset())
+
+    def calcMode(self, T: Any) -> None:
+        """Computes in another dtype from now on, in all modules."""
+        super().calcMode(T)
+        self._each(lambda module: module.calcMode(T))
+
+    # Forward and backward
+
+    def _place(self, kind: str, index: int, error: Exception) -> ModuleError:
+        return ModuleError(
+            "%s:\n%s error in module %d (%s):\n%s" % (self, kind, index, self.graph[index], error)
+        )
+
+    def checkDataType(self, dtype: Any) -> None:
+        """Left to the first module."""
+
+    def updateData(self, data: Any) -> Any:
+        """The result of the last module."""
+        before = [dict(vars(module)) for module in self.graph]
+        for i, module in enumerate(self.graph):
+            try:
+                data = module(data)
+            except (ModuleError, ProblemError) as error:
+                for earlier, state in zip(self.graph[:i], before, strict=False):
+                    vars(earlier).update(state)
+                raise self._place("Data", i, error) from error
+        return data
+
+    def backward(
+        self,
+        grad: Any,
+        updParamGrads: bool = True,
+        updGrad: bool = True,
+        scale: float = 1.0,
+        momentum: float = 1.0,
+    ) -> Any:
+        """The gradient of the last input; parameters' gradients accumulate.
+
+        Without `updGrad` the first module's input gradient alone is skipped.
+        """
+        return super().backward(grad, updParamGrads, updGrad, scale, momentum)
+
+    def _backward(
+        self, grad: Any, params: bool, inputs: bool, scale: float, momentum: float
+    ) -> Any:
+        for i in reversed(range(len(self.graph))):
+            try:
+                grad = self.graph[i].backward(grad, params, inputs or i > 0, scale, momentum)
+            except (ModuleError, ProblemError) as error:
+                raise self._place("Grad", i, error) from error
+        return grad if inputs else None
+
+    # Shapes
+
+    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The last module's result's shape."""
+        for i, module in enumerate(self.graph):
+            try:
+                module.checkDataShape(shape)
+            except ModuleError as error:
+                raise self._place("Data", i, error) from error
+            shape = module.dataShapeFrom(shape)
+        return tuple(shape)
+
+    def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the shortest data that gives a result of this shape."""
+        for module in reversed(self.graph):
+            shape = module.gradShapeFrom(shape)
+        return tuple(shape)
+
+    def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
+        """Lets each module choose for the shape that reaches it."""
+        for i, module in enumerate(self.graph):
+            try:
+                module.optimizeForShape(shape, memlimit)
+            except ModuleError as error:
+                raise self._place("Data", i, error) from error
+            shape = module.dataShapeFrom(shape)
+
+    def getBlueprint(self) -> dict[str, Any]:
+        """The blueprints of all modules."""
+        return {
+            "classname": type(self).__name__,
+            "scheme": {"name": self.name},
+            "graph": [module.getBlueprint() for module in self.graph],
+        }

@@ -1,0 +1,112 @@
+"""A parameter of a layer: its values, its gradient, and how an optimizer treats it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyopencl.array as cl_array
+
+from clconv.elementwise import add_scaled, contiguous, convert
+from clconv.errors import ModuleError
+from clconv.runtime import default_runtime, runtime_of
+
+__all__ = ["Variable"]
+
+_numbers = itertools.count()
+
+
+class Variable:
+    """Device arrays `data` and `grad` of one shape and dtype.
+
+    `grad` is zeros unless given, or None with `withgrad=False`. `updater(variable, learnRate)`
+    replaces the plain step, `postUpdater(variable)` follows any. An optimizer scales by `learnRate`
+    and `momRate`, and decays by `wc`. The name is a running number unless given.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        name: str | None = None,
+        withgrad: bool = True,
+        grad: Any = None,
+        updater: Callable[[Variable, float], None] | None = None,
+        postUpdater: Callable[[Variable], None] | None = None,
+    ) -> None:
+        if isinstance(data, np.ndarray):
+            data = default_runtime().to_device(data)
+        if not isinstance(data, cl_array.Array):
+            raise ModuleError(f"data is a {type(data).__name__}, expected a device array")
+        runtime = runtime_of(data.context)
+        if grad is not None:
+            if isinstance(grad, np.ndarray):
+                grad = runtime.to_device(grad)
+            if grad.shape != data.shape or grad.dtype != data.dtype:
+                raise ModuleError(
+                    f"grad has shape {grad.shape} and dtype {grad.dtype}, expected {data.shape} "
+                    f"and {data.dtype}"
+                )
+        elif withgrad:
+            grad = runtime.zeros(data.shape, data.dtype)
+        self.name = str(next(_numbers)) if name is None else name
+        self.data = data
+        self.grad = grad
+        self.updater = updater
+        self.postUpdater = postUpdater
+        self.learnRate = 1.0
+        self.momRate = 1.0
+        self.wc = 0.0
+
+    def __repr__(self) -> str:
+        return f"<clconv.Variable {self.name} {tuple(self.data.shape)} {self.data.dtype}>"
+
+    @property
+    def hasUpdater(self) -> bool:
+        """Whether the variable brings its own update."""
+        return self.updater is not None
+
+    def set(self, other: Variable) -> None:
+        """Copies data and gradient of a variable of the same shape and dtype."""
+        if other.data.shape != self.data.shape or other.data.dtype != self.data.dtype:
+            raise ModuleError(
+                f"other has shape {other.data.shape} and dtype {other.data.dtype}, expected "
+                f"{self.data.shape} and {self.data.dtype}"
+            )
+        runtime = runtime_of(self.data.context)
+        self._copy(other.data, self.data)
+        if self.grad is not None:
+            if other.grad is None:
+                runtime.fill(self.grad, 0)
+            else:
+                self._copy(other.grad, self.grad)
+
+    @staticmethod
+    def _copy(source: cl_array.Array, target: cl_array.Array) -> None:
+        runtime = runtime_of(target.context)
+        source = contiguous(runtime, source)
+        runtime.copy_block(source, target, 1, source.nbytes, source.nbytes, 0)
+
+    def update(self, learnRate: float) -> None:
+        """Queues `data += learnRate * grad`, or the variable's own update."""
+        if self.updater is not None:
+            self.updater(self, learnRate)
+        elif self.grad is not None:
+            add_scaled(
+                runtime_of(self.data.context), self.data, learnRate * self.learnRate, self.grad
+            )
+        if self.postUpdater is not None:
+            self.postUpdater(self)
+
+    def zeroGrad(self) -> None:
+        """Queues filling the gradient with zeros."""
+        if self.grad is not None:
+            runtime_of(self.data.context).fill(self.grad, 0)
+
+    def calcMode(self, dtype: Any) -> None:
+        """Queues converting data and gradient to another dtype."""
+        runtime = runtime_of(self.data.context)
+        data = convert(runtime, self.data, dtype)
+        grad = None if self.grad is None else convert(runtime, self.grad, dtype)
+        self.data, self.grad = data, grad

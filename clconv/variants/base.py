@@ -1,0 +1,125 @@
+"""The words that variants share: requests, launches and candidates.
+
+A variant is a module with
+    NAME                                       what users call it
+    refusal(request)                           why it cannot serve, or None
+    candidates(request)                        its plans, best first by its own judgement
+It is listed in `clconv.variants.VARIANTS`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from clconv.device import DeviceProfile
+from clconv.problem import Conv1dProblem, Epilogue, Pass
+
+__all__ = [
+    "MAX_GROUPS",
+    "Candidate",
+    "Constants",
+    "Launch",
+    "Layout",
+    "Operand",
+    "Request",
+    "Scalar",
+    "Variant",
+    "accumulator",
+]
+
+Constants = tuple[tuple[str, Any], ...]
+
+# Drivers get slow, or compile again, beyond this many work-groups in a dimension; kernels loop.
+MAX_GROUPS = 65535
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that planning depends on."""
+
+    problem: Conv1dProblem
+    pass_: Pass
+    device: DeviceProfile
+    epilogue: Epilogue = Epilogue()
+    workspace_limit: int | None = None
+
+
+class Layout(enum.Enum):
+    """How a kernel addresses an array, and so which arguments it gets."""
+
+    ROWS = "rows"  # pointer, offset, batch stride, channel stride; positions are contiguous
+    FLAT = "flat"  # pointer, offset; contiguous
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array argument of a kernel, bound by name.
+
+    `element` is the C type of its elements: STORED, the call's dtype in memory, SUM, that of the
+    sums, or one by name.
+    """
+
+    name: str
+    layout: Layout
+    written: bool = False
+    element: str = "STORED"
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A run-time number of a kernel. Its `value` is None where only the call knows it."""
+
+    name: str
+    type: str  # "int", "long" or "SUM", the sums' dtype
+    value: int | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: what is compiled in, what is bound, and its shape."""
+
+    kernel: str  # the template's stem and the kernel's name
+    constants: Constants
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    global_size: tuple[int, int, int]
+    local_size: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to compute a pass: tile, launches, workspace, and the cost that the planner sorts by.
+
+    `cost` is a model's seconds on the device, good for comparing candidates only.
+    """
+
+    tile: Mapping[str, int]
+    launches: tuple[Launch, ...]
+    workspace_bytes: int
+    cost: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))
+
+
+class Variant(Protocol):
+    """What a module of this folder offers."""
+
+    NAME: str
+
+    def refusal(self, request: Request) -> str | None:
+        """Why the variant cannot serve this request; None where it can."""
+
+    def candidates(self, request: Request) -> Iterator[Candidate]:
+        """The variant's tiles for this request; at least one where `refusal` is None."""
+
+
+def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of sums: float32 for float16, else the arrays' own."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype

@@ -1,0 +1,377 @@
+"""The portable variant: every pass of every problem on every device, from global memory alone.
+
+The tile depends on what is compiled in and on the device, never on batch, length or padding, so
+that a new batch or length finds its kernels compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from clconv.device import DeviceProfile
+from clconv.problem import Conv1dProblem, Pass
+from clconv.variants.base import (
+    MAX_GROUPS,
+    Candidate,
+    Constants,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+)
+
+NAME = "direct"
+
+# Positions of one batch element that a share of a weight gradient takes at once.
+UNIT_LENGTHS = (64, 2048)
+# Partial sums may take this part of the bytes of the arrays that they are made of.
+WORKSPACE_SHARE = 0.25
+# sum_partials and other element-wise kernels.
+ELEMENT_GROUP = 64
+
+
+def refusal(request: Request) -> str | None:
+    """Why the variant cannot serve; only a float64 problem without float64 hardware."""
+    if request.problem.dtype == np.float64 and not request.device.fp64:
+        return f"{request.device.name} has no float64"
+    return None
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """The tiles that fit the device's registers, for any pass."""
+    if request.pass_ is Pass.FORWARD:
+        yield from _forward(request)
+    elif request.pass_ is Pass.INPUT_GRADIENT:
+        yield from _input_gradient(request)
+    elif request.pass_ is Pass.WEIGHT_GRADIENT:
+        yield from _weight_gradient(request)
+    else:
+        yield _bias_gradient(request)
+
+
+def _lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
+    """Vector length of a work-item: a CPU's register, 1 where work-items are the lanes."""
+    if device.vector_floats == 1:
+        return 1
+    return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
+
+
+def _registers(device: DeviceProfile) -> int:
+    """Sums that a work-item may keep in registers beside what it loads."""
+    if device.vector_floats == 1:
+        return 16
+    return 24 if device.vector_floats >= 16 else 12  # AVX-512 has 32 vector registers, others 16
+
+
+def _local(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:
+    """The largest power of two of at most `wanted` that the device takes as a work-group."""
+    most = min(wanted, device.max_work_group_size, device.max_work_item_sizes[dimension])
+    return 1 << (max(most, 1).bit_length() - 1)
+
+
+def _groups(count: int) -> int:
+    return max(1, min(count, MAX_GROUPS))
+
+
+def _common(request: Request, lanes: int) -> Constants:
+    return (
+        ("dtype", request.problem.dtype.name),
+        ("lanes", lanes),
+        ("half_builtins", request.device.half_builtins),
+    )
+
+
+def _geometry(problem: Conv1dProblem) -> Constants:
+    return (
+        ("group_in", problem.group_in),
+        ("group_out", problem.group_out),
+        ("kernel_size", problem.kernel_size),
+        ("stride", problem.stride),
+        ("dilation", problem.dilation),
+        ("groups", problem.groups),
+    )
+
+
+def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
+    """(channel tile, vectors, cost of a tap at one position) of the tiles in registers."""
+    for tile in (8, 6, 4, 3, 2, 1):
+        for vectors in (4, 3, 2, 1):
+            # Four outputs at least, or the loads outweigh the arithmetic.
+            lanes = _lanes(request.device, request.problem.dtype)
+            if tile * vectors > _registers(request.device) or tile * vectors * lanes < 4:
+                continue
+            if tile > 1 and tile >= 2 * channels:
+                continue
+            rounds = -(-channels // tile)
+            # Two multiply-adds or two loads a cycle; a tile of few sums waits for its latency.
+            sums = tile * vectors
+            cycles = max(sums, 8, tile + vectors) / 2 + 0.25 * (tile + vectors)
+            yield tile, vectors, rounds * cycles / vectors
+
+
+def _position_tile(request: Request, vectors: int, lanes: int) -> dict[str, int]:
+    """How the positions of a work-group lie on its work-items, as the templates name it."""
+    # A CPU's work-items walk on through the row; a GPU's interleave, for coalesced reads.
+    cpu = request.device.vector_floats > 1
+    local = _local(request.device, 8 if cpu else 64)
+    return {
+        "local": local,
+        "item_step": vectors * lanes if cpu else lanes,
+        "vector_step": lanes if cpu else local * lanes,
+        "group_step": local * vectors * lanes,
+    }
+
+
+def _epilogue_operands(request: Request) -> tuple[Operand, ...]:
+    epilogue = request.epilogue
+    operands = []
+    if epilogue.bias:
+        operands.append(Operand("bias", Layout.FLAT))
+    if epilogue.residual:
+        operands.append(Operand("residual", Layout.ROWS))
+    if epilogue.keep:
+        operands.append(Operand("pre_activation", Layout.ROWS, written=True))
+    return tuple(operands)
+
+
+def _forward(request: Request) -> Iterator[Candidate]:
+    problem = request.problem
+    lanes = _lanes(request.device, problem.dtype)
+    for out_tile, vectors, cost in _tiles(request, problem.group_out):
+        positions = _position_tile(request, vectors, lanes)
+        yield _convolution(
+            request,
+            {"out_tile": out_tile, "vectors": vectors, "lanes": lanes} | positions,
+            "forward_direct",
+            (
+                ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
+                ("out_tile", out_tile),
+            ),
+            positions=problem.out_length,
+            tiles=-(-problem.group_out // out_tile) * problem.groups,
+            cost=cost * problem.groups * problem.group_in * problem.kernel_size,
+        )
+
+
+def _input_gradient(request: Request) -> Iterator[Candidate]:
+    problem = request.problem
+    lanes = _lanes(request.device, problem.dtype)
+    for in_tile, vectors, cost in _tiles(request, problem.group_in):
+        positions = _position_tile(request, vectors, lanes)
+        yield _convolution(
+            request,
+            {"in_tile": in_tile, "vectors": vectors, "lanes": lanes} | positions,
+            "input_gradient_direct",
+            (
+                ("common", problem.tap_phase_gcd),
+                ("tap_step", problem.phase_tap_step),
+                ("tap_inverse", problem.phase_tap_inverse),
+                ("in_tile", in_tile),
+            ),
+            positions=problem.phase_positions,
+            tiles=-(-problem.group_in // in_tile) * problem.groups * problem.stride,
+            cost=cost * problem.groups * problem.group_out * problem.kernel_size,
+        )
+
+
+def _convolution(
+    request: Request,
+    tile: dict[str, int],
+    kernel: str,
+    constants: Constants,
+    positions: int,
+    tiles: int,
+    cost: float,
+) -> Candidate:
+    """The one launch of the forward pass or of the input gradient."""
+    problem = request.problem
+    blocks = -(-positions // tile["group_step"])
+    launch = Launch(
+        kernel,
+        _common(request, tile["lanes"])
+        + _geometry(problem)
+        + constants
+        + tuple(
+            (name, tile[name]) for name in ("vectors", "item_step", "vector_step", "group_step")
+        )  # fmt: skip
+        + (("activation", request.epilogue.activation),),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("weight", Layout.FLAT),
+            *_epilogue_operands(request),
+            Operand("y", Layout.ROWS, written=True),
+        ),
+        (
+            Scalar("batch", "int", problem.batch),
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("blocks", "int", blocks),
+            Scalar("slope", "SUM"),
+        ),
+        (_groups(blocks) * tile["local"], _groups(tiles), _groups(problem.batch)),
+        (tile["local"], 1, 1),
+    )
+    work = problem.batch * blocks * tile["group_step"] * cost
+    seconds = work / (tile["lanes"] * request.device.compute_units * request.device.lanes * 1e9)
+    return Candidate(tile, (launch,), 0, seconds)
+
+
+def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -> tuple[int, int]:
+    """(unit length, units) so many that the shares can keep the device busy, and how many may be.
+
+    Too few weights for the device means many shares; workspace limits them.
+    """
+    problem, device = request.problem, request.device
+    wanted = device.compute_units * (4 if device.vector_floats > 1 else 16 * device.lanes)
+    shares = max(1, min(-(-wanted // max(tiles, 1)), int(most_bytes // share_bytes)))
+    per_share = -(-problem.batch * problem.out_length // shares)
+    low, high = UNIT_LENGTHS
+    return min(max(per_share, low), high), shares
+
+
+def _weight_gradient(request: Request) -> Iterator[Candidate]:
+    problem, device = request.problem, request.device
+    lanes = _lanes(device, problem.dtype)
+    taps = problem.group_in * problem.kernel_size
+    for out_tile in (8, 6, 4, 2, 1):
+        for tap_tile in (12, 8, 6, 4, 3, 2, 1):
+            sums = out_tile * tap_tile
+            if sums > _registers(device) or (out_tile > 1 and out_tile >= 2 * problem.group_out):
+                continue
+            if (tap_tile > 1 and tap_tile >= 2 * taps) or (sums * lanes < 4 <= taps):
+                continue
+            out_tiles, tap_tiles = -(-problem.group_out // out_tile), -(-taps // tap_tile)
+            cycles = max(sums, 8, out_tile + tap_tile) / 2 + 0.5 * (out_tile + tap_tile)
+            yield _weight_gradient_tile(request, out_tile, tap_tile,
+                                        out_tiles * tap_tiles * problem.groups, cycles)  # fmt: skip
+
+
+def _weight_gradient_tile(
+    request: Request, out_tile: int, tap_tile: int, tiles: int, cycles: float
+) -> Candidate:
+    problem, device = request.problem, request.device
+    lanes = _lanes(device, problem.dtype)
+    sums_bytes = accumulator(problem.dtype).itemsize
+    share_bytes = problem.weight_count * sums_bytes
+    tensor_values = problem.batch * (
+        problem.in_channels * problem.length + problem.out_channels * problem.out_length
+    )
+    most = WORKSPACE_SHARE * (tensor_values * problem.dtype.itemsize + share_bytes)
+    if request.workspace_limit is not None:
+        most = min(most, request.workspace_limit)
+    unit_length, shares = _shares(request, tiles, most, share_bytes)
+    # Fewer weights than a work-group has items: its other items take other shares. This choice
+    # must not depend on batch or length.
+    cpu = device.vector_floats > 1
+    local_tiles = _local(device, 1 if cpu else min(64, 1 << (tiles - 1).bit_length()))
+    local_shares = _local(device, 1 if cpu else max(1, 64 // local_tiles), 1)
+    while local_tiles * local_shares > device.max_work_group_size:
+        local_shares //= 2
+    row_units = -(-problem.out_length // unit_length)
+    units = problem.batch * row_units
+    shares = min(shares, units, MAX_GROUPS * local_shares)
+    tile = {
+        "out_tile": out_tile,
+        "tap_tile": tap_tile,
+        "lanes": lanes,
+        "local_tiles": local_tiles,
+        "local_shares": local_shares,
+    }
+    launch = Launch(
+        "weight_gradient_direct",
+        _common(request, lanes)
+        + _geometry(problem)
+        + (("out_tile", out_tile), ("tap_tile", tap_tile)),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            Operand("partial", Layout.FLAT, written=True, element="SUM"),
+        ),
+        (
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("units", "long", units),
+            Scalar("row_units", "int", row_units),
+            Scalar("unit_length", "int", unit_length),
+            Scalar("shares", "int", shares),
+        ),
+        (
+            _groups(-(-tiles // local_tiles)) * local_tiles,
+            -(-shares // local_shares) * local_shares,
+            1,
+        ),
+        (local_tiles, local_shares, 1),
+    )
+    positions = problem.batch * problem.out_length
+    seconds = tiles * cycles * positions / (lanes * device.compute_units * device.lanes * 1e9)
+    return Candidate(
+        tile,
+        ((launch,) if shares else ()) + (_sum_partials(request, problem.weight_count, shares),),
+        max(shares, 1) * share_bytes,
+        seconds,
+    )
+
+
+def _bias_gradient(request: Request) -> Candidate:
+    problem, device = request.problem, request.device
+    lanes = _lanes(device, problem.dtype)
+    local = _local(device, 1 if device.vector_floats > 1 else 64)
+    share_bytes = problem.out_channels * accumulator(problem.dtype).itemsize * local
+    values = problem.batch * problem.out_channels * problem.out_length
+    most = WORKSPACE_SHARE * values * problem.dtype.itemsize
+    if request.workspace_limit is not None:
+        most = min(most, request.workspace_limit)
+    unit_length, parts = _shares(request, problem.out_channels * local, most, share_bytes)
+    row_units = -(-problem.out_length // unit_length)
+    units = problem.batch * row_units
+    parts = min(parts, units, MAX_GROUPS)
+    launch = Launch(
+        "bias_gradient_direct",
+        _common(request, lanes) + (("items", local), ("channels", problem.out_channels)),
+        (
+            Operand("y", Layout.ROWS),
+            Operand("partial", Layout.FLAT, written=True, element="SUM"),
+        ),
+        (
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("units", "long", units),
+            Scalar("row_units", "int", row_units),
+            Scalar("unit_length", "int", unit_length),
+        ),
+        (parts * local, _groups(problem.out_channels), 1),
+        (local, 1, 1),
+    )
+    return Candidate(
+        {"lanes": lanes, "local": local},
+        ((launch,) if parts else ())
+        + (_sum_partials(request, problem.out_channels, parts * local),),
+        max(parts, 1) * share_bytes,
+        values / (lanes * device.compute_units * device.lanes * 1e9),
+    )
+
+
+def _sum_partials(request: Request, count: int, shares: int) -> Launch:
+    local = _local(request.device, ELEMENT_GROUP)
+    return Launch(
+        "sum_partials",
+        _common(request, 1),
+        (
+            Operand("partial", Layout.FLAT, element="SUM"),
+            Operand("result", Layout.FLAT, written=True),
+        ),
+        (
+            Scalar("count", "long", count),
+            Scalar("shares", "int", shares),
+            Scalar("scale", "SUM"),
+            Scalar("momentum", "SUM"),
+        ),
+        (_groups(-(-count // local)) * local, 1, 1),
+        (local, 1, 1),
+    )
