@@ -72,22 +72,54 @@ class Conv1D(Convolution):
 
     def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
         problem = Conv1dProblem(
-            shape[0], self.inmaps, shape[2], self.outmaps, self.size, self.stride, self.pad,
-            self.dilation, self.groups, self.calctype,
-        )  # fmt: skip
+            shape[0],
+            self.inmaps,
+            shape[2],
+            self.outmaps,
+            self.size,
+            self.stride,
+            self.pad,
+            self.dilation,
+            self.groups,
+            self.calctype,
+        )
         return problem, (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
     def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
-        return functional._conv1d(
-            data, self._parameter("W"), self._parameter("b"), self.stride, self.pad, self.dilation,
-            self.groups, activation, None, None, keep, "auto", self.runtime, self._chosen,
-        )  # fmt: skip
+        return functional.conv1d(
+            data,
+            self._parameter("W"),
+            self._parameter("b"),
+            self.stride,
+            self.pad,
+            self.dilation,
+            self.groups,
+            activation=activation,
+            variant=self._chosen,
+            runtime=self.runtime,
+            pre_activation=keep,
+        )
 
     def _gradients(
-        self, grad: Any, need: tuple[bool, bool, bool], outs: tuple[Any, Any, Any], scale: float,
+        self,
+        grad: Any,
+        need: tuple[bool, bool, bool],
+        outs: tuple[Any, Any, Any],
+        scale: float,
         momentum: float,
-    ) -> tuple[Any, Any, Any]:  # fmt: skip
-        return functional._conv1d_backward(
-            self.inData, self._parameter("W"), grad, self.stride, self.pad, self.dilation,
-            self.groups, need, outs, scale, momentum, "auto", self.runtime, self._chosen,
-        )  # fmt: skip
+    ) -> tuple[Any, Any, Any]:
+        return functional.conv1d_backward(
+            self.inData,
+            self._parameter("W"),
+            grad,
+            self.stride,
+            self.pad,
+            self.dilation,
+            self.groups,
+            need=need,
+            out=outs,
+            scale=scale,
+            momentum=momentum,
+            variant=self._chosen,
+            runtime=self.runtime,
+        )

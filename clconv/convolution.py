@@ -66,9 +66,15 @@ class Convolution(Module):
     def check(scheme: Mapping[str, Any]) -> None:
         """ModuleError for sizes that no layer can have."""
         for name, least in (
-            ("inmaps", 1), ("outmaps", 1), ("size", 1), ("stride", 1), ("pad", 0),
-            ("dilation", 1), ("groups", 1), ("postpad", 0),
-        ):  # fmt: skip
+            ("inmaps", 1),
+            ("outmaps", 1),
+            ("size", 1),
+            ("stride", 1),
+            ("pad", 0),
+            ("dilation", 1),
+            ("groups", 1),
+            ("postpad", 0),
+        ):
             value = scheme.get(name, least)
             if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
                 raise ModuleError(f"{name} is {value!r}, expected an integer of at least {least}")
@@ -137,9 +143,13 @@ class Convolution(Module):
         raise ModuleError(f"{type(self).__name__} does not define _forward")
 
     def _gradients(
-        self, grad: Any, need: tuple[bool, bool, bool], outs: tuple[Any, Any, Any], scale: float,
+        self,
+        grad: Any,
+        need: tuple[bool, bool, bool],
+        outs: tuple[Any, Any, Any],
+        scale: float,
         momentum: float,
-    ) -> tuple[Any, Any, Any]:  # fmt: skip
+    ) -> tuple[Any, Any, Any]:
         raise ModuleError(f"{type(self).__name__} does not define _gradients")
 
     def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:

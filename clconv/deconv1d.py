@@ -76,24 +76,56 @@ class Deconv1D(Convolution):
     def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
         _, _, length = self.dataShapeFrom(shape)
         problem = Conv1dProblem(
-            shape[0], self.outmaps, length, self.inmaps, self.size, self.stride,
-            (self.pad, max(self.pad - self.postpad, 0)), self.dilation, self.groups, self.calctype,
-        )  # fmt: skip
+            shape[0],
+            self.outmaps,
+            length,
+            self.inmaps,
+            self.size,
+            self.stride,
+            (self.pad, max(self.pad - self.postpad, 0)),
+            self.dilation,
+            self.groups,
+            self.calctype,
+        )
         return problem, (Pass.INPUT_GRADIENT, Pass.FORWARD, Pass.WEIGHT_GRADIENT)
 
     def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
-        return functional._conv_transpose1d(
-            data, self._parameter("W"), self._parameter("b"), self.stride, self.pad, self.postpad,
-            self.groups, self.dilation, activation, None, None, keep, "auto", self.runtime,
-            self._chosen,
-        )  # fmt: skip
+        return functional.conv_transpose1d(
+            data,
+            self._parameter("W"),
+            self._parameter("b"),
+            self.stride,
+            self.pad,
+            self.postpad,
+            self.groups,
+            self.dilation,
+            activation=activation,
+            variant=self._chosen,
+            runtime=self.runtime,
+            pre_activation=keep,
+        )
 
     def _gradients(
-        self, grad: Any, need: tuple[bool, bool, bool], outs: tuple[Any, Any, Any], scale: float,
+        self,
+        grad: Any,
+        need: tuple[bool, bool, bool],
+        outs: tuple[Any, Any, Any],
+        scale: float,
         momentum: float,
-    ) -> tuple[Any, Any, Any]:  # fmt: skip
-        return functional._conv_transpose1d_backward(
-            self.inData, self._parameter("W"), grad, self.stride, self.pad, self.postpad,
-            self.groups, self.dilation, need, outs, scale, momentum, "auto", self.runtime,
-            self._chosen,
-        )  # fmt: skip
+    ) -> tuple[Any, Any, Any]:
+        return functional.conv_transpose1d_backward(
+            self.inData,
+            self._parameter("W"),
+            grad,
+            self.stride,
+            self.pad,
+            self.postpad,
+            self.groups,
+            self.dilation,
+            need=need,
+            out=outs,
+            scale=scale,
+            momentum=momentum,
+            variant=self._chosen,
+            runtime=self.runtime,
+        )

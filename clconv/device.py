@@ -45,8 +45,15 @@ class DeviceProfile:
         )
 
 
-def _gpu(name: str, compute_units: int, lanes: int, local_bytes: int, *, fp64: bool = True,
-         work_group: int = 1024) -> DeviceProfile:  # fmt: skip
+def _gpu(
+    name: str,
+    compute_units: int,
+    lanes: int,
+    local_bytes: int,
+    *,
+    fp64: bool = True,
+    work_group: int = 1024,
+) -> DeviceProfile:
     return DeviceProfile(
         name,
         "gpu",

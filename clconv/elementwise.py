@@ -127,11 +127,7 @@ def convert(runtime: Runtime, array: cl_array.Array, dtype: Any) -> cl_array.Arr
 
 
 def activation_gradient(
-    runtime: Runtime,
-    name: str,
-    slope: float,
-    saved: cl_array.Array,
-    grad: cl_array.Array,
+    runtime: Runtime, name: str, slope: float, saved: cl_array.Array, grad: cl_array.Array
 ) -> cl_array.Array:
     """The gradient before an activation, queued: `grad` times the derivative found from `saved`,
     the activation's result or, for gelu and silu, its argument."""
@@ -163,8 +159,17 @@ def pad(
     """(N, C, left + L + right) of x (N, C, L), queued; modes as in Pad1D."""
     batch, channels, length = x.shape
     result = runtime.empty((batch, channels, length + sum(pads)), x.dtype)
-    _pad(runtime, "pad", mode, contiguous(runtime, x), result, length, pads, (Scalar("fill", "SUM"),),
-         {"fill": fill})  # fmt: skip
+    _pad(
+        runtime,
+        "pad",
+        mode,
+        contiguous(runtime, x),
+        result,
+        length,
+        pads,
+        (Scalar("fill", "SUM"),),
+        {"fill": fill},
+    )
     return result
 
 
@@ -180,9 +185,16 @@ def pad_gradient(
 
 
 def _pad(
-    runtime: Runtime, kernel: str, mode: str, source: cl_array.Array, result: cl_array.Array,
-    length: int, pads: tuple[int, int], scalars: tuple[Scalar, ...], numbers: dict[str, float],
-) -> None:  # fmt: skip
+    runtime: Runtime,
+    kernel: str,
+    mode: str,
+    source: cl_array.Array,
+    result: cl_array.Array,
+    length: int,
+    pads: tuple[int, int],
+    scalars: tuple[Scalar, ...],
+    numbers: dict[str, float],
+) -> None:
     if result.size == 0:
         return
     launch = _launch(

@@ -16,6 +16,7 @@ import pyopencl.array as cl_array
 
 from clconv.elementwise import contiguous_copy, flat
 from clconv.errors import ArrayTypeError, DeviceError, ProblemError
+from clconv.planner import KernelPlan
 from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
 from clconv.runtime import Argument, Runtime, default_runtime, runtime_of
 
@@ -32,8 +33,8 @@ __all__ = [
 Array = Any  # numpy.ndarray or pyopencl.array.Array
 Shape = tuple[int, ...]
 Gradients = tuple[Array | None, Array | None, Array | None]
-# The tiles that a layer has chosen, by pass: tried before the planner's own order.
-Preference = Mapping[Pass, Mapping[str, int]]
+# "auto", the name of a variant, or tiles by pass, tried before the planner's own order.
+Choice = str | Mapping[Pass, Mapping[str, int]]
 
 
 class _View(NamedTuple):
@@ -90,7 +91,6 @@ class _Call:
         self.dtype = self._one_dtype()
         if not self.host:
             self._check_contexts()
-        self.prefer: Preference = {}
         self._steps: list[Callable[[], None]] = []
 
     def _on_host(self) -> bool:
@@ -123,7 +123,7 @@ class _Call:
         return dtype
 
     def _check_contexts(self) -> None:
-        first, *others = self.arrays
+        first = next(iter(self.arrays))
         context = self._runtime.context if self._runtime else self.arrays[first].context
         owner = repr(self._runtime) if self._runtime else first
         for name in self.arrays:
@@ -226,16 +226,28 @@ class _Call:
         """The out of this name, or a new array."""
         if name not in self.arrays:
             self.arrays[name] = self.runtime.empty(shape, self.dtype)
-        return self.arrays[name]
+        array: cl_array.Array = self.arrays[name]
+        return array
 
     # Launches
+
+    def plans(
+        self, problem: Conv1dProblem, pass_: Pass, epilogue: Epilogue, variant: Choice
+    ) -> list[KernelPlan]:
+        """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
+        if isinstance(variant, str):
+            return self.runtime.plans(problem, pass_, epilogue, variant)
+        if not isinstance(variant, Mapping):
+            raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
+        found = self.runtime.plans(problem, pass_, epilogue)
+        return sorted(found, key=lambda plan: plan.tile != variant.get(pass_))
 
     def add(
         self,
         problem: Conv1dProblem,
         pass_: Pass,
         epilogue: Epilogue,
-        variant: str,
+        variant: Choice,
         operands: dict[str, str],
         written: Sequence[str],
         given: dict[str, float],
@@ -243,11 +255,7 @@ class _Call:
     ) -> None:
         """Plans, builds and allocates one pass; `operands` maps kernels' names to the call's."""
         runtime = self.runtime
-        candidates = runtime.plans(problem, pass_, epilogue, variant)
-        chosen = self.prefer.get(pass_)
-        if chosen is not None:
-            candidates = sorted(candidates, key=lambda plan: plan.tile != chosen)
-        prepared = runtime.prepare(candidates)
+        prepared = runtime.prepare(self.plans(problem, pass_, epilogue, variant))
         bound = {
             operand: self.flat(name) if operand in flat_operands else self.rows(name)
             for operand, name in operands.items()
@@ -309,9 +317,17 @@ def _problem(
     batch, in_channels, length = input_shape
     out_channels, group_in, kernel_size = _weight_shape(weight_name, weight_shape)
     problem = Conv1dProblem(
-        batch, in_channels, length, out_channels, kernel_size, stride, padding, dilation, groups,
+        batch,
+        in_channels,
+        length,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
         call.dtype,
-    )  # fmt: skip
+    )
     if group_in != problem.group_in:
         raise ProblemError(
             f"{weight_name} has shape {tuple(weight_shape)}, expected {problem.weight_shape} for "
@@ -347,53 +363,77 @@ def conv1d(
     activation: str | tuple[str, float] | None = None,
     residual: Array | None = None,
     out: Array | None = None,
-    variant: str = "auto",
+    variant: Choice = "auto",
     runtime: Runtime | None = None,
+    pre_activation: Array | None = None,
 ) -> Array:
     """activation(cross-correlation + bias + residual), (N, Cout, Lout).
 
     x (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,), residual of the output's shape;
-    padding in samples: an int, (left, right), "same" or "valid". Raises ProblemError, DeviceError.
+    padding in samples: an int, (left, right), "same" or "valid". `pre_activation`, a device array
+    like `out`, takes the values before the activation. Raises ProblemError, DeviceError.
     """
-    return _conv1d(x, weight, bias, stride, padding, dilation, groups, activation, residual, out,
-                   None, variant, runtime, {})  # fmt: skip
-
-
-def _conv1d(
-    x: Array, weight: Array, bias: Array | None, stride: int, padding: Padding, dilation: int,
-    groups: int, activation: Any, residual: Array | None, out: Array | None,
-    keep: Array | None, variant: str, runtime: Runtime | None, prefer: Preference,
-) -> Array:  # fmt: skip
-    """conv1d; `keep` is a device array that takes the values before the activation."""
-    call = _Call(runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=keep)
-    call.prefer = prefer
+    call = _Call(
+        runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
+    )
     problem = _problem(call, call.tensor("x"), weight.shape, stride, padding, dilation, groups)
-    return _convolve(call, problem, Pass.FORWARD, _unbatch(problem.output_shape, x),
-                     (problem.out_channels,), activation, out, variant, {})  # fmt: skip
+    return _convolve(
+        call,
+        problem,
+        Pass.FORWARD,
+        _unbatch(problem.output_shape, x),
+        (problem.out_channels,),
+        activation,
+        out,
+        variant,
+        {},
+    )
 
 
 def _convolve(
-    call: _Call, problem: Conv1dProblem, pass_: Pass, shape: Shape, bias_shape: Shape,
-    activation: Any, out: Array | None, variant: str, given: dict[str, float],
-) -> Array:  # fmt: skip
+    call: _Call,
+    problem: Conv1dProblem,
+    pass_: Pass,
+    shape: Shape,
+    bias_shape: Shape,
+    activation: Any,
+    out: Array | None,
+    variant: Choice,
+    given: dict[str, float],
+) -> Array:
     """What the forward pass and the transposed convolution share: checks, epilogue, launch."""
     call.expect("bias", bias_shape)
     call.expect("residual", shape)
     call.check_out("out", shape)
+    call.check_out("out_keep", shape)
     name, slope = Epilogue.parse_activation(activation)
     epilogue = Epilogue(
         "bias" in call.arrays, "residual" in call.arrays, name, "out_keep" in call.arrays
     )
-    call.runtime.plans(problem, pass_, epilogue, variant)
+    call.plans(problem, pass_, epilogue, variant)
     call.to_device()
     call.result("out", shape)
     if problem.batch:
-        operands = {"x": "x", "weight": "weight", "bias": "bias", "residual": "residual",
-                    "pre_activation": "out_keep", "y": "out"}  # fmt: skip
+        operands = {
+            "x": "x",
+            "weight": "weight",
+            "bias": "bias",
+            "residual": "residual",
+            "pre_activation": "out_keep",
+            "y": "out",
+        }
         written = [n for n in ("out", "out_keep") if n in call.arrays]
         present = {operand: n for operand, n in operands.items() if n in call.arrays}
-        call.add(problem, pass_, epilogue, variant, present, written, {"slope": slope} | given,
-                 ("weight", "bias"))  # fmt: skip
+        call.add(
+            problem,
+            pass_,
+            epilogue,
+            variant,
+            present,
+            written,
+            {"slope": slope} | given,
+            ("weight", "bias"),
+        )
         call.commit()
     return _back(call, "out", out)
 
@@ -411,8 +451,9 @@ def conv_transpose1d(
     activation: str | tuple[str, float] | None = None,
     residual: Array | None = None,
     out: Array | None = None,
-    variant: str = "auto",
+    variant: Choice = "auto",
     runtime: Runtime | None = None,
+    pre_activation: Array | None = None,
 ) -> Array:
     """activation(transposed convolution + bias + residual), (N, Cout, Lout).
 
@@ -420,31 +461,32 @@ def conv_transpose1d(
     Lout = (L - 1) stride - left - right + dilation (K - 1) + 1 + output_padding. Raises
     ProblemError, DeviceError.
     """
-    return _conv_transpose1d(
-        x, weight, bias, stride, padding, output_padding, groups, dilation, activation, residual,
-        out, None, variant, runtime, {},
-    )  # fmt: skip
-
-
-def _conv_transpose1d(
-    x: Array, weight: Array, bias: Array | None, stride: int, padding: int | Sequence[int],
-    output_padding: int, groups: int, dilation: int, activation: Any, residual: Array | None,
-    out: Array | None, keep: Array | None, variant: str, runtime: Runtime | None,
-    prefer: Preference,
-) -> Array:  # fmt: skip
-    """conv_transpose1d; `keep` as in _conv1d."""
-    call = _Call(runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=keep)
-    call.prefer = prefer
+    call = _Call(
+        runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
+    )
     problem = _transposed_problem(call, weight, stride, padding, output_padding, groups, dilation)
-    return _convolve(call, problem, Pass.INPUT_GRADIENT, _unbatch(problem.input_shape, x),
-                     (problem.in_channels,), activation, out, variant,
-                     {"out_length": call.tensor("x")[2]})  # fmt: skip
+    return _convolve(
+        call,
+        problem,
+        Pass.INPUT_GRADIENT,
+        _unbatch(problem.input_shape, x),
+        (problem.in_channels,),
+        activation,
+        out,
+        variant,
+        {"out_length": call.tensor("x")[2]},
+    )
 
 
 def _transposed_problem(
-    call: _Call, weight: Array, stride: Any, padding: Any, output_padding: Any, groups: Any,
+    call: _Call,
+    weight: Array,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
     dilation: Any,
-) -> Conv1dProblem:  # fmt: skip
+) -> Conv1dProblem:
     """The convolution whose input gradient this transposed convolution is."""
     batch, in_channels, length = call.tensor("x")
     if len(weight.shape) != 3:
@@ -474,9 +516,17 @@ def _transposed_problem(
         )
     # What output_padding adds on the right was cropped there, or lies beyond every window.
     problem = Conv1dProblem(
-        batch, group_out * groups, out_length, in_channels, kernel_size, stride,
-        (left, max(right - extra, 0)), dilation, groups, call.dtype,
-    )  # fmt: skip
+        batch,
+        group_out * groups,
+        out_length,
+        in_channels,
+        kernel_size,
+        stride,
+        (left, max(right - extra, 0)),
+        dilation,
+        groups,
+        call.dtype,
+    )
     call.expect("weight", problem.weight_shape)
     return problem
 
@@ -491,7 +541,7 @@ def conv1d_input(
     groups: int = 1,
     *,
     out: Array | None = None,
-    variant: str = "auto",
+    variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Array:
     """The gradient of conv1d's input, of shape input_size, (N, Cin, L) or (Cin, L).
@@ -502,8 +552,9 @@ def conv1d_input(
     call = _Call(runtime, weight=weight, grad_output=grad_output, out_x=out)
     problem = _problem(call, (1, *shape)[-3:], weight.shape, stride, padding, dilation, groups)
     call.expect("grad_output", problem.output_shape[3 - len(shape) :])
-    return _gradients(call, problem, shape, (out, None, None), variant, (True, False, False),
-                      1.0, 0.0)[0]  # fmt: skip
+    return _gradients(
+        call, problem, shape, (out, None, None), variant, (True, False, False), 1.0, 0.0
+    )[0]
 
 
 def conv1d_weight(
@@ -518,7 +569,7 @@ def conv1d_weight(
     out: Array | None = None,
     scale: float = 1.0,
     momentum: float = 0.0,
-    variant: str = "auto",
+    variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d's weight, (Cout, Cin / groups, K).
@@ -528,11 +579,13 @@ def conv1d_weight(
     """
     shape = _shape_of("weight_size", weight_size, (3,))
     call = _Call(runtime, x=x, grad_output=grad_output, out_weight=out)
-    problem = _problem(call, call.tensor("x"), shape, stride, padding, dilation, groups,
-                       "weight_size")  # fmt: skip
+    problem = _problem(
+        call, call.tensor("x"), shape, stride, padding, dilation, groups, "weight_size"
+    )
     call.expect("grad_output", _unbatch(problem.output_shape, x))
-    return _gradients(call, problem, x.shape, (None, out, None), variant, (False, True, False),
-                      scale, momentum)[1]  # fmt: skip
+    return _gradients(
+        call, problem, x.shape, (None, out, None), variant, (False, True, False), scale, momentum
+    )[1]
 
 
 def conv1d_bias(
@@ -549,8 +602,16 @@ def conv1d_bias(
     """
     call = _Call(runtime, grad_output=grad_output, out_bias=out)
     problem = _channels_problem(call, "grad_output")
-    return _gradients(call, problem, grad_output.shape, (None, None, out), "auto",
-                      (False, False, True), scale, momentum)[2]  # fmt: skip
+    return _gradients(
+        call,
+        problem,
+        grad_output.shape,
+        (None, None, out),
+        "auto",
+        (False, False, True),
+        scale,
+        momentum,
+    )[2]
 
 
 def conv1d_backward(
@@ -566,7 +627,7 @@ def conv1d_backward(
     out: Sequence[Array | None] = (None, None, None),
     scale: float = 1.0,
     momentum: float = 0.0,
-    variant: str = "auto",
+    variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv1d, None where `need` is false.
@@ -574,19 +635,16 @@ def conv1d_backward(
     `out` of the weight and bias gradients accumulates: momentum * out + scale * gradient. Raises
     ProblemError, DeviceError.
     """
-    return _conv1d_backward(x, weight, grad_output, stride, padding, dilation, groups, need, out,
-                            scale, momentum, variant, runtime, {})  # fmt: skip
-
-
-def _conv1d_backward(
-    x: Array, weight: Array, grad_output: Array, stride: int, padding: Padding, dilation: int,
-    groups: int, need: Sequence[bool], out: Sequence[Array | None], scale: float, momentum: float,
-    variant: str, runtime: Runtime | None, prefer: Preference,
-) -> Gradients:  # fmt: skip
     outs = _three(need, out)
-    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, out_x=outs[0],
-                 out_weight=outs[1], out_bias=outs[2])  # fmt: skip
-    call.prefer = prefer
+    call = _Call(
+        runtime,
+        x=x,
+        weight=weight,
+        grad_output=grad_output,
+        out_x=outs[0],
+        out_weight=outs[1],
+        out_bias=outs[2],
+    )
     problem = _problem(call, call.tensor("x"), weight.shape, stride, padding, dilation, groups)
     call.expect("grad_output", _unbatch(problem.output_shape, x))
     return _gradients(call, problem, x.shape, outs, variant, need, scale, momentum)
@@ -606,33 +664,26 @@ def conv_transpose1d_backward(
     out: Sequence[Array | None] = (None, None, None),
     scale: float = 1.0,
     momentum: float = 0.0,
-    variant: str = "auto",
+    variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv_transpose1d, None where `need` is false.
 
     `out` as in conv1d_backward. Raises ProblemError, DeviceError.
     """
-    return _conv_transpose1d_backward(
-        x, weight, grad_output, stride, padding, output_padding, groups, dilation, need, out,
-        scale, momentum, variant, runtime, {},
-    )  # fmt: skip
-
-
-def _conv_transpose1d_backward(
-    x: Array, weight: Array, grad_output: Array, stride: int, padding: int | Sequence[int],
-    output_padding: int, groups: int, dilation: int, need: Sequence[bool],
-    out: Sequence[Array | None], scale: float, momentum: float, variant: str,
-    runtime: Runtime | None, prefer: Preference,
-) -> Gradients:  # fmt: skip
     outs = _three(need, out)
-    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, out_x=outs[0],
-                 out_weight=outs[1], out_bias=outs[2])  # fmt: skip
-    call.prefer = prefer
+    call = _Call(
+        runtime,
+        x=x,
+        weight=weight,
+        grad_output=grad_output,
+        out_x=outs[0],
+        out_weight=outs[1],
+        out_bias=outs[2],
+    )
     problem = _transposed_problem(call, weight, stride, padding, output_padding, groups, dilation)
     call.expect("grad_output", _unbatch(problem.input_shape, x))
-    return _gradients(call, problem, x.shape, outs, variant, need, scale, momentum,
-                      transposed=True)  # fmt: skip
+    return _gradients(call, problem, x.shape, outs, variant, need, scale, momentum, transposed=True)
 
 
 def _three(need: Sequence[bool], out: Sequence[Array | None]) -> tuple[Array | None, ...]:
@@ -650,9 +701,16 @@ def _channels_problem(call: _Call, name: str) -> Conv1dProblem:
 
 
 def _gradients(
-    call: _Call, problem: Conv1dProblem, input_shape: Shape, outs: Sequence[Array | None],
-    variant: str, need: Sequence[bool], scale: float, momentum: float, transposed: bool = False,
-) -> Gradients:  # fmt: skip
+    call: _Call,
+    problem: Conv1dProblem,
+    input_shape: Shape,
+    outs: Sequence[Array | None],
+    variant: Choice,
+    need: Sequence[bool],
+    scale: float,
+    momentum: float,
+    transposed: bool = False,
+) -> Gradients:
     """The gradients that are needed, of a call whose inputs are checked.
 
     A transposed convolution is the input gradient of `problem`; so its own input gradient is the
@@ -666,19 +724,28 @@ def _gradients(
     long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
     # Where output_padding goes beyond every window, the problem has more positions than x.
     given: dict[str, float] = {"out_length": call.tensor("x")[2]} if transposed else {}
-    passes = (
-        (problem, input_pass, variant,
-         {"x": "grad_output", "weight": "weight", "y": "out_x"}, {"slope": 0.0}),
-        (problem, Pass.WEIGHT_GRADIENT, variant,
-         {"x": long, "y": short, "result": "out_weight"}, {}),
+    passes: tuple[tuple[Conv1dProblem, Pass, Choice, dict[str, str], dict[str, float]], ...] = (
+        (
+            problem,
+            input_pass,
+            variant,
+            {"x": "grad_output", "weight": "weight", "y": "out_x"},
+            {"slope": 0.0},
+        ),
+        (
+            problem,
+            Pass.WEIGHT_GRADIENT,
+            variant,
+            {"x": long, "y": short, "result": "out_weight"},
+            {},
+        ),
         # A variant by name is meant for the convolution's own passes.
-        (bias_problem, Pass.BIAS_GRADIENT, "auto",
-         {"y": "grad_output", "result": "out_bias"}, {}),
-    )  # fmt: skip
+        (bias_problem, Pass.BIAS_GRADIENT, "auto", {"y": "grad_output", "result": "out_bias"}, {}),
+    )
     wanted = [i for i in range(3) if need[i]]
     for i in wanted:
         call.check_out(names[i], shapes[i])
-        call.runtime.plans(passes[i][0], passes[i][1], variant=passes[i][2])
+        call.plans(passes[i][0], passes[i][1], Epilogue(), passes[i][2])
     call.to_device(names[1:] if momentum else ())
     for i in wanted:
         # Without an old value there is nothing to keep of it.

@@ -74,7 +74,7 @@ def plans(
                 c.launches,
                 c.workspace_bytes,
                 c.cost,
-            )  # fmt: skip
+            )
             for c in one.candidates(request)
         ]
     if not found:

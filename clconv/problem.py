@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -98,11 +98,12 @@ def whole(name: str, value: Any, least: int, most: int = MAX_POSITIONS) -> int:
         value = value[0]  # PyTorch's one-tuples
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ProblemError(f"{name} is {value!r}, expected an integer")
-    if value < least:
-        raise ProblemError(f"{name} is {value}, expected at least {least}")
-    if value > most:
-        raise ProblemError(f"{name} is {value}, expected at most {most}")
-    return int(value)
+    number = int(value)
+    if number < least:
+        raise ProblemError(f"{name} is {number}, expected at least {least}")
+    if number > most:
+        raise ProblemError(f"{name} is {number}, expected at most {most}")
+    return number
 
 
 def _padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
@@ -117,8 +118,7 @@ def _padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]
             raise ProblemError(f'padding is "same" and stride is {stride}, expected stride 1')
         return (window - 1) // 2, window - 1 - (window - 1) // 2
     if isinstance(padding, Sequence) and len(padding) == 2:
-        left, right = padding
-        return whole("padding[0]", left, 0), whole("padding[1]", right, 0)
+        return whole("padding[0]", padding[0], 0), whole("padding[1]", padding[1], 0)
     both = whole("padding", padding, 0)
     return both, both
 
@@ -141,7 +141,7 @@ class Conv1dProblem:
     padding: Padding = 0
     dilation: int = 1
     groups: int = 1
-    dtype: np.dtype[Any] = np.dtype(np.float32)
+    dtype: Any = np.float32
 
     def __post_init__(self) -> None:
         def fix(name: str, value: Any) -> None:
@@ -156,7 +156,7 @@ class Conv1dProblem:
         try:
             dtype = np.dtype(self.dtype)
         except TypeError:
-            dtype = None
+            dtype = np.dtype(object)
         if dtype not in DTYPES:
             raise ProblemError(f"dtype is {self.dtype}, expected float32, float16 or float64")
         fix("dtype", dtype)
@@ -178,8 +178,7 @@ class Conv1dProblem:
     @property
     def pads(self) -> tuple[int, int]:
         """(left, right) padding in samples."""
-        left, right = self.padding
-        return int(left), int(right)
+        return cast(tuple[int, int], self.padding)
 
     @property
     def window(self) -> int:

@@ -7,6 +7,7 @@ sums: np.longdouble gives a reference for float64 results.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ Array = NDArray[Any]
 def _windows(problem: Conv1dProblem, padded: Array, k: int) -> Array:
     """What tap k sees at each output position, of a padded (N, C, L) array: a view."""
     first = k * problem.dilation
-    return padded[:, :, first : first + (problem.out_length - 1) * problem.stride + 1 :
-                  problem.stride]  # fmt: skip
+    return padded[
+        :, :, first : first + (problem.out_length - 1) * problem.stride + 1 : problem.stride
+    ]
 
 
 def _grouped(array: Array, groups: int) -> Array:
@@ -51,8 +53,9 @@ def conv1d(
 ) -> Array:
     """(N, Cout, Lout) of x (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,)."""
     padded = _pad(problem, x, accumulate)
-    w = np.asarray(weight, accumulate).reshape(problem.groups, problem.group_out, -1,
-                                               problem.kernel_size)  # fmt: skip
+    w = np.asarray(weight, accumulate).reshape(
+        problem.groups, problem.group_out, -1, problem.kernel_size
+    )
     y = np.zeros((problem.batch, problem.groups, problem.group_out, problem.out_length), accumulate)
     for k in range(problem.kernel_size):
         seen = _grouped(_windows(problem, padded, k), problem.groups)
@@ -68,8 +71,9 @@ def input_gradient(
 ) -> Array:
     """(N, Cin, L) of weight and grad_output (N, Cout, Lout): 0 where no window reached."""
     padded = np.zeros((problem.batch, problem.in_channels, problem.padded_length), accumulate)
-    w = np.asarray(weight, accumulate).reshape(problem.groups, problem.group_out, -1,
-                                               problem.kernel_size)  # fmt: skip
+    w = np.asarray(weight, accumulate).reshape(
+        problem.groups, problem.group_out, -1, problem.kernel_size
+    )
     gy = _grouped(np.asarray(grad_output, accumulate), problem.groups)
     for k in range(problem.kernel_size):
         reached = np.einsum("goc,ngoq->ngcq", w[..., k], gy)
@@ -101,41 +105,42 @@ def bias_gradient(grad_output: Array, accumulate: Any = np.float64) -> Array:
     return total
 
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+def _erf(v: Array) -> Array:
+    return np.array([math.erf(one) for one in v.ravel()], np.float64).reshape(v.shape)
+
+
+def _sigmoid(v: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * v)))  # which overflows nowhere
 
 
 def activate(name: str | None, v: Array, slope: float = 0.01) -> Array:
     """The activation of this name, in float64."""
     v = np.asarray(v, np.float64)
-    if name is None:
-        return v
-    if name == "relu":
-        return np.where(v < 0, 0.0, v)  # keeps NaN
-    if name == "leaky_relu":
-        return np.where(v < 0, slope * v, v)
-    if name == "tanh":
-        return np.tanh(v)
-    if name == "gelu":
-        return 0.5 * v * (1 + (_erf(v / math.sqrt(2)) if v.size else v))
-    sigmoid = 0.5 * (1 + np.tanh(0.5 * v))
-    return sigmoid if name == "sigmoid" else v * sigmoid
+    results: dict[str | None, Callable[[], Array]] = {
+        None: lambda: v,
+        "relu": lambda: np.where(v < 0, 0.0, v),  # keeps NaN
+        "leaky_relu": lambda: np.where(v < 0, slope * v, v),
+        "sigmoid": lambda: _sigmoid(v),
+        "tanh": lambda: np.tanh(v),
+        "gelu": lambda: 0.5 * v * (1 + _erf(v / math.sqrt(2))),
+        "silu": lambda: v * _sigmoid(v),
+    }
+    return np.asarray(results[name]())
 
 
 def activation_derivative(name: str | None, v: Array, slope: float = 0.01) -> Array:
     """The activation's derivative at v (before the activation), in float64."""
     v = np.asarray(v, np.float64)
-    if name is None:
-        return np.ones_like(v)
-    if name == "relu":
-        return np.where(v > 0, 1.0, 0.0)
-    if name == "leaky_relu":
-        return np.where(v > 0, 1.0, slope)
-    if name == "tanh":
-        return 1 - np.tanh(v) ** 2
-    if name == "gelu":
-        cdf = 0.5 * (1 + (_erf(v / math.sqrt(2)) if v.size else v))
-        return cdf + v * np.exp(-0.5 * v * v) / math.sqrt(2 * math.pi)
-    sigmoid = 0.5 * (1 + np.tanh(0.5 * v))
-    if name == "sigmoid":
-        return sigmoid * (1 - sigmoid)
-    return sigmoid * (1 + v * (1 - sigmoid))
+    s = _sigmoid(v)
+    results: dict[str | None, Callable[[], Array]] = {
+        None: lambda: np.ones_like(v),
+        "relu": lambda: np.where(v > 0, 1.0, 0.0),
+        "leaky_relu": lambda: np.where(v > 0, 1.0, slope),
+        "sigmoid": lambda: s * (1 - s),
+        "tanh": lambda: 1 - np.tanh(v) ** 2,
+        "gelu": lambda: (
+            0.5 * (1 + _erf(v / math.sqrt(2))) + v * np.exp(-0.5 * v * v) / math.sqrt(2 * math.pi)
+        ),
+        "silu": lambda: s * (1 + v * (1 - s)),
+    }
+    return np.asarray(results[name]())

@@ -216,10 +216,10 @@ class Runtime:
         if array.size == 0:
             return
         pattern = np.array(value, array.dtype)
+        buffer: Any = array.base_data
         event = cl.enqueue_fill_buffer(
-            self.queue, array.base_data, pattern, array.offset, array.nbytes,
-            wait_for=self._waits((array,)),
-        )  # fmt: skip
+            self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=self._waits((array,))
+        )
         self._record(event, (array,), ())
 
     def copy_block(
@@ -233,12 +233,17 @@ class Runtime:
     ) -> None:
         """Queues copying `count` runs of `width` bytes, side by side in `source`, to places
         `pitch` bytes apart in `target`, the first at byte `start`."""
+        buffers: tuple[Any, Any] = (target.base_data, source.base_data)
         event = cl.enqueue_copy(
-            self.queue, target.base_data, source.base_data,
-            src_origin=(source.offset, 0, 0), dst_origin=(target.offset + start, 0, 0),
-            region=(width, count, 1), src_pitches=(width, width * count),
-            dst_pitches=(pitch, pitch * count), wait_for=self._waits((source, target)),
-        )  # fmt: skip
+            self.queue,
+            *buffers,
+            src_origin=(source.offset, 0, 0),
+            dst_origin=(target.offset + start, 0, 0),
+            region=(width, count, 1),
+            src_pitches=(width, width * count),
+            dst_pitches=(pitch, pitch * count),
+            wait_for=self._waits((source, target)),
+        )
         self._record(event, (target,), (source,))
 
     def finish(self) -> None:
@@ -350,9 +355,15 @@ class Runtime:
         if found is None:
             found = self._plans.set_default(
                 key,
-                plans(problem, pass_, self.profile, epilogue=epilogue, variant=variant,
-                      workspace_limit=self.workspace_limit),
-            )  # fmt: skip
+                plans(
+                    problem,
+                    pass_,
+                    self.profile,
+                    epilogue=epilogue,
+                    variant=variant,
+                    workspace_limit=self.workspace_limit,
+                ),
+            )
         return found
 
     def prepare(self, candidates: Sequence[KernelPlan]) -> Prepared:
@@ -370,9 +381,13 @@ class Runtime:
                 after = candidates[place + 1]
                 _log.warning(
                     "%s refuses %s %s, trying %s %s: %s",
-                    self.info.name, plan.variant, dict(plan.tile), after.variant, dict(after.tile),
+                    self.info.name,
+                    plan.variant,
+                    dict(plan.tile),
+                    after.variant,
+                    dict(after.tile),
                     error,
-                )  # fmt: skip
+                )
         raise DeviceError("prepare needs at least one plan")
 
     # Launches
@@ -391,7 +406,8 @@ class Runtime:
         writes: Sequence[cl_array.Array],
     ) -> None:
         """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
-        call knows, or that it knows better; `reads` and `writes` are the arrays behind them, for their events."""
+        call knows, or knows better than the plan; `reads` and `writes` are the arrays behind
+        them, for their events."""
         self.launch(prepared.kernels, prepared.plan.launches, bound, numbers, reads, writes)
 
     def run_one(

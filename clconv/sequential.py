@@ -152,7 +152,7 @@ class Sequential(Module):
 
     def _place(self, kind: str, index: int, error: Exception) -> ModuleError:
         return ModuleError(
-            "%s:\n%s error in module %d (%s):\n%s" % (self, kind, index, self.graph[index], error)
+            f"{self}:\n{kind} error in module {index} ({self.graph[index]}):\n{error}"
         )
 
     def checkDataType(self, dtype: Any) -> None:

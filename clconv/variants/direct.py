@@ -198,7 +198,7 @@ def _convolution(
         + constants
         + tuple(
             (name, tile[name]) for name in ("vectors", "item_step", "vector_step", "group_step")
-        )  # fmt: skip
+        )
         + (("activation", request.epilogue.activation),),
         (
             Operand("x", Layout.ROWS),
@@ -217,7 +217,8 @@ def _convolution(
         (_groups(blocks) * tile["local"], _groups(tiles), _groups(problem.batch)),
         (tile["local"], 1, 1),
     )
-    work = problem.batch * blocks * tile["group_step"] * cost
+    # Without the last tile's waste, which would make the choice depend on the length.
+    work = problem.batch * positions * cost
     seconds = work / (tile["lanes"] * request.device.compute_units * request.device.lanes * 1e9)
     return Candidate(tile, (launch,), 0, seconds)
 
@@ -248,8 +249,9 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
                 continue
             out_tiles, tap_tiles = -(-problem.group_out // out_tile), -(-taps // tap_tile)
             cycles = max(sums, 8, out_tile + tap_tile) / 2 + 0.5 * (out_tile + tap_tile)
-            yield _weight_gradient_tile(request, out_tile, tap_tile,
-                                        out_tiles * tap_tiles * problem.groups, cycles)  # fmt: skip
+            yield _weight_gradient_tile(
+                request, out_tile, tap_tile, out_tiles * tap_tiles * problem.groups, cycles
+            )
 
 
 def _weight_gradient_tile(
@@ -335,10 +337,7 @@ def _bias_gradient(request: Request) -> Candidate:
     launch = Launch(
         "bias_gradient_direct",
         _common(request, lanes) + (("items", local), ("channels", problem.out_channels)),
-        (
-            Operand("y", Layout.ROWS),
-            Operand("partial", Layout.FLAT, written=True, element="SUM"),
-        ),
+        (Operand("y", Layout.ROWS), Operand("partial", Layout.FLAT, written=True, element="SUM")),
         (
             Scalar("out_length", "int", problem.out_length),
             Scalar("units", "long", units),

@@ -1,0 +1,94 @@
+"""Every OpenCL device found, each as a runtime whose buffers have guard zones.
+
+`CLCONV_TEST_DEVICES`, parts of names or platforms separated by commas, chooses among them. Where
+no device is found the tests fail; they are never skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyopencl as cl
+import pytest
+
+from clconv import Runtime
+from clconv.opencl import find
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+GUARD_BYTES = 4096
+GUARD = np.uint8(0xA5)
+
+
+class GuardedRuntime(Runtime):
+    """A runtime that sees what is written beside its buffers."""
+
+    def __init__(self, device: object) -> None:
+        super().__init__(device)
+        self._guarded: list[tuple[cl.Buffer, int]] = []
+
+    def _allocate(self, nbytes: int) -> cl.Buffer:
+        nbytes = max(nbytes, 1)
+        whole = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes + 2 * GUARD_BYTES)
+        cl.enqueue_fill_buffer(self.queue, whole, GUARD, 0, nbytes + 2 * GUARD_BYTES)
+        part = whole.get_sub_region(GUARD_BYTES, nbytes)
+        self._guarded.append((whole, nbytes))
+        return part
+
+    def check_guards(self) -> None:
+        """Fails where anything was written outside a buffer since the last check."""
+        self.finish()
+        for whole, nbytes in self._guarded:
+            content = np.empty(nbytes + 2 * GUARD_BYTES, np.uint8)
+            cl.enqueue_copy(self.queue, content, whole)
+            assert (content[:GUARD_BYTES] == GUARD).all(), "written before a buffer"
+            assert (content[GUARD_BYTES + nbytes :] == GUARD).all(), "written behind a buffer"
+        self._guarded.clear()
+
+
+def _chosen() -> list:
+    wanted = [w.strip().lower() for w in os.environ.get("CLCONV_TEST_DEVICES", "").split(",")]
+    found = [one for one in find() if one.info.why_not is None]
+    chosen = [
+        one
+        for one in found
+        if any(
+            w in f"{one.info.name} {one.info.platform} {one.info.driver}".lower() for w in wanted
+        )
+    ]
+    if not chosen:
+        names = ", ".join(one.info.name for one in found) or "none"
+        raise pytest.UsageError(
+            f"no OpenCL device to test on (found: {names}); `make test` installs PoCL"
+        )
+    return chosen
+
+
+_devices = _chosen()
+_runtimes: dict[int, GuardedRuntime] = {}
+
+
+def _label(one: object) -> str:
+    return f"{one.info.platform.split()[0]}-{one.info.driver}-{one.info.id.replace(':', '.')}"
+
+
+@pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])
+def runtime(request: pytest.FixtureRequest):
+    """A guarded runtime on each device, the default one of the test."""
+    index = request.param
+    if index not in _runtimes:
+        _runtimes[index] = GuardedRuntime(_devices[index].device)
+    guarded = _runtimes[index]
+    with guarded:
+        yield guarded
+    guarded.check_guards()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20240229)

@@ -1,0 +1,187 @@
+"""Planning and rendering, without a device."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import PROBLEMS
+
+import clconv
+from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
+from clconv.device import PROFILES, profile
+from clconv.planner import plans
+from clconv.render import RenderError, render
+from clconv.variants.base import MAX_GROUPS, Launch
+
+PACKAGE = Path(clconv.__file__).parent
+SOME = ("several tiles and a remainder in every direction", "depthwise, strided", "no batch",
+        "stride and dilation share a factor")  # fmt: skip
+
+
+@pytest.mark.parametrize("device", PROFILES)
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("pass_", Pass)
+def test_every_candidate_renders(device, name, pass_):
+    """Every tile of every variant renders for every profile, inside the device's limits."""
+    found = plans(PROBLEMS[name], pass_, PROFILES[device])
+    assert found
+    for plan in found:
+        source = plan.source()
+        assert "${" not in source
+        for launch in plan.launches:
+            assert f"void {launch.kernel}(" in source
+            assert np.prod(launch.local_size) <= PROFILES[device].max_work_group_size
+            sizes = zip(launch.global_size, launch.local_size, strict=True)
+            for (whole, local), most in zip(
+                sizes, PROFILES[device].max_work_item_sizes, strict=True
+            ):
+                assert whole % local == 0
+                assert 1 <= whole // local <= MAX_GROUPS
+                assert local <= most
+
+
+@pytest.mark.parametrize("limit", [1, 16])
+@pytest.mark.parametrize("device", PROFILES)
+def test_small_work_groups(device, limit):
+    """Planning never takes a larger work-group than the device has."""
+    small = PROFILES[device].with_limits(limit)
+    for pass_ in Pass:
+        for plan in plans(PROBLEMS[SOME[0]], pass_, small):
+            assert all(np.prod(launch.local_size) <= limit for launch in plan.launches)
+
+
+def test_planning_is_pure():
+    problem, device = PROBLEMS[SOME[0]], profile("gfx1030")
+    first, second = plans(problem, Pass.FORWARD, device), plans(problem, Pass.FORWARD, device)
+    assert first == second
+    assert first[0].source() == second[0].source()
+    assert [p.cost for p in first] == sorted(p.cost for p in first)
+
+
+@pytest.mark.parametrize("device", PROFILES)
+@pytest.mark.parametrize("pass_", Pass)
+def test_batch_length_and_padding_change_no_source(device, pass_):
+    """Another batch, length or padding is the same OpenCL C, in the same order of preference."""
+    first = Conv1dProblem(1, 6, 40, 8, 3, 2, 1, 2, 2)
+    others = [
+        Conv1dProblem(n, 6, length, 8, 3, 2, pad, 2, 2)
+        for n, length, pad in ((2, 40, 1), (1, 40_000, 1), (64, 7, (0, 9)), (1000, 100_000, 3))
+    ]
+    sources = [p.source() for p in plans(first, pass_, PROFILES[device])]
+    for other in others:
+        assert [p.source() for p in plans(other, pass_, PROFILES[device])] == sources
+
+
+def test_epilogue_changes_the_source():
+    problem, device = PROBLEMS[SOME[0]], profile("cpu")
+    texts = {
+        plans(problem, Pass.FORWARD, device, epilogue=Epilogue(*fields))[0].source()
+        for fields in ((), (True,), (True, True), (True, True, "gelu"), (True, True, "gelu", True))
+    }
+    assert len(texts) == 5
+
+
+def test_wide_sizes_get_wide_indices():
+    """A weight tensor of more than 2**31 elements is indexed by 64 bits; no grid overflows."""
+    problem = Conv1dProblem(100_000, 2**17, 2**20, 2**16, 3)
+    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        plan = plans(problem, pass_, profile("sm_86"))[0]
+        assert max(plan.launches[0].global_size[1:]) <= MAX_GROUPS
+    assert "typedef long WEIGHT_INDEX" in plans(problem, Pass.FORWARD, profile("cpu"))[0].source()
+
+
+def test_workspace_limit():
+    """The limit means fewer shares, and an error where not even one fits."""
+    problem = Conv1dProblem(8, 1, 48000, 1, 101)
+    free = plans(problem, Pass.WEIGHT_GRADIENT, profile("gpu"))[0]
+    tight = plans(problem, Pass.WEIGHT_GRADIENT, profile("gpu"), workspace_limit=4096)[0]
+    assert free.workspace_bytes > 4096 >= tight.workspace_bytes >= 404
+    with pytest.raises(OutOfMemoryError, match="workspace_limit is 400"):
+        plans(problem, Pass.WEIGHT_GRADIENT, profile("gpu"), workspace_limit=400)
+
+
+def test_variant_by_name():
+    problem = PROBLEMS[SOME[0]]
+    assert {p.variant for p in plans(problem, Pass.FORWARD, profile("cpu"), variant="direct")} == {
+        "direct"
+    }
+    with pytest.raises(ProblemError, match="variant is 'winograd', expected 'auto' or one of"):
+        plans(problem, Pass.FORWARD, profile("cpu"), variant="winograd")
+    double = Conv1dProblem(1, 1, 9, 1, 2, dtype=np.float64)
+    with pytest.raises(ProblemError, match="acm-g10 has no float64"):
+        plans(double, Pass.FORWARD, profile("acm-g10"), variant="direct")
+    assert clconv.variants(double, "forward", "acm-g10") == []
+    assert clconv.variants(problem, "weight_gradient", "gfx1030") == ["direct"]
+
+
+def test_plan_of_a_profile():
+    plan = clconv.plan(PROBLEMS[SOME[0]], "forward", "gfx1030")
+    assert plan.variant == "direct"
+    assert plan.tile["lanes"] == 1
+    assert plan.workspace_bytes == 0
+    assert "forward_direct" in plan.source()
+    with pytest.raises(DeviceError, match="no device profile 'gfx9000', expected one of cpu"):
+        clconv.plan(PROBLEMS[SOME[0]], "forward", "gfx9000")
+    with pytest.raises(DeviceError, match="device is 3"):
+        clconv.plan(PROBLEMS[SOME[0]], "forward", 3)
+
+
+def test_render_error_names_the_constants():
+    """A template that lacks a constant says so, with what it was given."""
+    launch = Launch(
+        "forward_direct",
+        (("dtype", "float32"), ("lanes", 1), ("half_builtins", True), ("group_in", 77)),
+        (), (), (1, 1, 1), (1, 1, 1),
+    )  # fmt: skip
+    with pytest.raises(RenderError, match=r"forward_direct does not render with .*77"):
+        render(launch)
+
+
+def _imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_imports_point_one_way():
+    """Nothing before the runtime knows OpenCL, only render knows Mako, only settings the
+    environment; and no one imports a room that comes after its own."""
+    rooms = ("errors", "problem", "reference", "device", "variants", "render", "planner",
+             "settings", "binaries", "opencl", "runtime", "elementwise", "functional", "variable",
+             "module", "initialisation", "convolution")  # fmt: skip
+    device_free = rooms[: rooms.index("opencl")]
+    place = {name: i for i, name in enumerate(rooms)}
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        imported = _imports(path)
+        roots = {name.split(".")[0] for name in imported}
+        text = path.read_text()
+        assert ("mako" in roots) == (room == "render"), path
+        assert ("os.environ" in text) == (room == "settings"), path
+        assert not {"torch", "onnx", "h5py"} & roots, path
+        if room in device_free:
+            assert "pyopencl" not in roots, path
+        if room in place:
+            for name in imported:
+                parts = name.split(".")
+                if parts[0] == "clconv" and len(parts) > 1 and parts[1] in place:
+                    assert place[parts[1]] <= place[room], f"{path} imports {name}"
+
+
+def test_templates_say_what_they_compute():
+    """Each kernel's template starts with its contract, and has no vendor extension."""
+    for path in sorted((PACKAGE / "templates").glob("*.mako")):
+        lines = [one for one in path.read_text().splitlines() if not one.startswith("<%namespace")]
+        assert lines[0].startswith("## "), path
+        extensions = re.findall(r"#pragma OPENCL EXTENSION (\S+)", path.read_text())
+        assert set(extensions) <= {"cl_khr_fp64"}, path
+        assert "atomic" not in path.read_text(), path

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Which OpenCL devices are there? The same as the installed command clconv-devices."""
+
+import sys
+
+from clconv.listing import main
+
+if __name__ == "__main__":
+    sys.exit(main())
