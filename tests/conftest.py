@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,23 +71,41 @@ def _chosen() -> list:
 
 
 _devices = _chosen()
-_runtimes: dict[int, GuardedRuntime] = {}
+_runtimes: dict[tuple[int, bool], GuardedRuntime] = {}
 
 
 def _label(one: object) -> str:
     return f"{one.info.platform.split()[0]}-{one.info.driver}-{one.info.id.replace(':', '.')}"
 
 
-@pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])
-def runtime(request: pytest.FixtureRequest):
-    """A guarded runtime on each device, the default one of the test."""
-    index = request.param
-    if index not in _runtimes:
-        _runtimes[index] = GuardedRuntime(_devices[index].device)
-    guarded = _runtimes[index]
+def _guarded(index: int, gpu: bool) -> Iterator[GuardedRuntime]:
+    key = index, gpu
+    if key not in _runtimes:
+        made = _runtimes[key] = GuardedRuntime(_devices[index].device)
+        if gpu:
+            own = made.profile
+            made.profile = replace(
+                own, kind="gpu", lanes=32, vector_floats=1, half_builtins=True, name="as a GPU"
+            )
+    guarded = _runtimes[key]
     with guarded:
         yield guarded
     guarded.check_guards()
+
+
+on_every_device = pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])
+
+
+@on_every_device
+def runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
+    """A guarded runtime on each device, the default one of the test."""
+    yield from _guarded(request.param, gpu=False)
+
+
+@on_every_device
+def gpu_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
+    """The same, planned as for a GPU: work-items are the lanes, and interleave."""
+    yield from _guarded(request.param, gpu=True)
 
 
 @pytest.fixture

@@ -28,14 +28,23 @@ from clconv import (
 EPSILON = 2.0**-23
 
 # Few geometries, as every one is compiled for every device.
-PLAIN = {"inmaps": 3, "outmaps": 4, "size": 3, "pad": 1}
-GROUPED = {"inmaps": 4, "outmaps": 6, "size": 3, "stride": 2, "pad": 2, "dilation": 2, "groups": 2}
-SPARSE = {"inmaps": 3, "outmaps": 2, "size": 2, "stride": 3}
+PLAIN = {"inmaps": 2, "outmaps": 3, "size": 3, "pad": 1}
+GROUPED = {"inmaps": 4, "outmaps": 2, "size": 3, "stride": 2, "pad": 2, "dilation": 2, "groups": 2}
+SPARSE = {"inmaps": 2, "outmaps": 1, "size": 2, "stride": 3}
+TINY = {"inmaps": 2, "outmaps": 1, "size": 2, "pad": 1}  # float16 takes longest to compile
 GEOMETRIES = [PLAIN, GROUPED, SPARSE]
 GEOMETRY_NAMES = ["plain", "grouped", "sparse"]
 
 every_geometry = pytest.mark.parametrize("geometry", GEOMETRIES, ids=GEOMETRY_NAMES)
 both_classes = pytest.mark.parametrize("layer", [Conv1D, Deconv1D])
+
+
+def made(layer, geometry=PLAIN, **more):
+    """A layer of a geometry; Deconv1D's has the kernels of Conv1D's, in other roles."""
+    arguments = dict(geometry, **more)
+    if layer is Deconv1D:
+        arguments |= {"inmaps": geometry["outmaps"], "outmaps": geometry["inmaps"]}
+    return layer(**arguments)
 
 
 def integers(rng, *shape, most=4, dtype=np.float32):
@@ -198,11 +207,11 @@ def test_empty(runtime, layer):
 
 @both_classes
 def test_empty_layer_takes_its_parameters_later(runtime, rng, layer):
-    full = filled(layer(**PLAIN), rng)
-    empty = layer(**PLAIN, empty=True)
+    full = filled(made(layer), rng)
+    empty = made(layer, empty=True)
     for name in ("W", "b"):
         empty.setVar(name, full.getVar(name))
-    x = gpuarray.to_gpu(integers(rng, 2, 3, 9))
+    x = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9))
     equal(empty(x), full(x).get())
 
 
@@ -284,7 +293,7 @@ def test_blueprint_has_the_activation_only_where_there_is_one(runtime, layer, ac
 
 @both_classes
 def test_layer_made_anew_from_its_blueprint(runtime, rng, layer):
-    first = filled(layer(**GROUPED, name="first", activation="relu"), rng)
+    first = filled(made(layer, GROUPED, name="first", activation="relu"), rng)
     blueprint = json.loads(json.dumps(first.getBlueprint()))
     assert blueprint["classname"] == layer.__name__
     second = layer(**blueprint["scheme"])
@@ -405,8 +414,8 @@ def test_bad_wscale_is_named(runtime, wscale):
 
 @both_classes
 def test_set_and_get_of_variables(runtime, rng, layer):
-    conv = filled(layer(**PLAIN), rng)
-    x = gpuarray.to_gpu(integers(rng, 2, 3, 9))
+    conv = filled(made(layer), rng)
+    x = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9))
     before = conv(x).get()
     w = Variable(gpuarray.to_gpu(-conv.W.get()))
     b = Variable(gpuarray.to_gpu(-conv.b.get()))
@@ -421,21 +430,21 @@ def test_set_and_get_of_variables(runtime, rng, layer):
 
 def test_data_of_a_variable_may_be_exchanged(runtime, rng):
     conv = filled(Conv1D(**PLAIN), rng)
-    x = gpuarray.to_gpu(integers(rng, 2, 3, 9))
+    x = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9))
     before = conv(x).get()
     conv.vars["W"].data = gpuarray.to_gpu(2 * conv.W.get())
     conv.vars["b"].data = gpuarray.to_gpu(2 * conv.b.get())
     equal(conv(x), 2 * before)
     conv.vars["W"].grad = gpuarray.to_gpu(np.full((4, 3, 1, 3), np.nan, np.float32))
-    g = integers(rng, 2, 4, 9)
+    g = integers(rng, 2, conv.outmaps, 9)
     conv.backward(gpuarray.to_gpu(g))
-    dw = reference.weight_gradient(problem_of(conv, (2, 3, 9)), x.get(), g)
+    dw = reference.weight_gradient(problem_of(conv, (2, conv.inmaps, 9)), x.get(), g)
     equal(conv.vars["W"].grad, dw.reshape(4, 3, 1, 3))
 
 
 @both_classes
 def test_variable_that_does_not_fit(runtime, rng, layer):
-    conv = filled(layer(**PLAIN), rng)
+    conv = filled(made(layer), rng)
     before = state_of(conv)
     shape = conv.W.shape
     wrong = [
@@ -460,7 +469,7 @@ def test_variable_without_gradient_gets_none(runtime, rng):
     conv = filled(Conv1D(**PLAIN), rng)
     w = conv.W.get()
     conv.setVar("W", Variable(gpuarray.to_gpu(w), withgrad=False))
-    x, g = integers(rng, 2, 3, 9), integers(rng, 2, 4, 9)
+    x, g = integers(rng, 2, conv.inmaps, 9), integers(rng, 2, conv.outmaps, 9)
     conv(gpuarray.to_gpu(x))
     conv.backward(gpuarray.to_gpu(g))
     problem = problem_of(conv, x.shape)
@@ -564,7 +573,7 @@ def test_data_may_be_a_view(runtime, rng):
 
 
 def test_gradient_may_be_a_view(runtime, rng):
-    x, g = integers(rng, 2, 3, 9), integers(rng, 4, 4, 18)
+    x, g = integers(rng, 2, conv.inmaps, 9), integers(rng, 4, 4, 18)
     for activation in (None, "relu"):
         conv = filled(Conv1D(**PLAIN, activation=activation), rng)
         problem = problem_of(conv, x.shape)
@@ -636,11 +645,11 @@ def test_data_too_short(runtime, arguments, length, got, least):
 
 @pytest.mark.parametrize("layer", [Conv1D(1, 1, 1, empty=True).__class__, Deconv1D])
 def test_numpy_data_is_a_type_error(runtime, rng, layer):
-    conv = filled(layer(**PLAIN), rng)
-    x = integers(rng, 2, 3, 9)
+    conv = filled(made(layer), rng)
+    x = integers(rng, 2, conv.inmaps, 9)
     conv(gpuarray.to_gpu(x))
     before = state_of(conv)
-    for wrong in (x, x.tolist(), None, torch.zeros(2, 3, 9)):
+    for wrong in (x, x.tolist(), None, torch.zeros(2, conv.inmaps, 9)):
         with pytest.raises(TypeError) as caught:
             conv(wrong)
         assert isinstance(caught.value, clconv.ClconvError)
@@ -655,10 +664,10 @@ def test_numpy_data_is_a_type_error(runtime, rng, layer):
 @both_classes
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 def test_array_of_another_context(runtime, rng, layer, activation):
-    conv = filled(layer(**PLAIN, activation=activation), rng)
+    conv = filled(made(layer, activation=activation), rng)
     other = clconv.Runtime(runtime.device)
-    x = gpuarray.to_gpu(integers(rng, 2, 3, 9))
-    g = other.to_device(integers(rng, 2, 4, 9))
+    x = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9))
+    g = other.to_device(integers(rng, 2, conv.outmaps, 9))
     conv(x)
     before = state_of(conv)
     with pytest.raises(DeviceError) as caught:
@@ -677,7 +686,7 @@ def test_layer_on_a_runtime_of_its_own(runtime, rng):
     other = clconv.Runtime(runtime.device)
     conv = filled(Conv1D(**PLAIN, runtime=other), rng)
     assert conv.W.context == other.context
-    x, g = integers(rng, 2, 3, 9), integers(rng, 2, 4, 9)
+    x, g = integers(rng, 2, conv.inmaps, 9), integers(rng, 2, conv.outmaps, 9)
     problem = problem_of(conv, x.shape)
     result = conv(other.to_device(x))
     assert result.context == other.context
@@ -698,15 +707,15 @@ def test_layer_on_a_runtime_of_its_own(runtime, rng):
 
 @both_classes
 def test_no_batch(runtime, rng, layer):
-    conv = filled(layer(**PLAIN), rng)
-    result = conv(gpuarray.empty((0, 3, 9)))
-    assert result.shape == (0, 4, 9)
+    conv = filled(made(layer), rng)
+    result = conv(gpuarray.empty((0, conv.inmaps, 9)))
+    assert result.shape == (0, conv.outmaps, 9)
     old = {name: v.grad.get() for name, v in conv.vars.items()}
-    assert conv.backward(gpuarray.empty((0, 4, 9)), momentum=2.0).shape == (0, 3, 9)
+    assert conv.backward(gpuarray.empty((0, conv.outmaps, 9)), momentum=2.0).shape == (0, conv.inmaps, 9)
     for name, variable in conv.vars.items():
         equal(variable.grad, 2 * old[name])
         variable.grad.set(np.full(variable.grad.shape, np.nan, np.float32))
-    conv.backward(gpuarray.empty((0, 4, 9)))
+    conv.backward(gpuarray.empty((0, conv.outmaps, 9)))
     for variable in conv.vars.values():
         equal(variable.grad, np.zeros(variable.grad.shape, np.float32))
 
@@ -754,8 +763,8 @@ def test_input_gradient_is_zero_where_no_window_reached(runtime, rng):
 @pytest.mark.parametrize("momentum", [0.0, 1.0, 0.5])
 @both_classes
 def test_scale_and_momentum(runtime, rng, layer, scale, momentum):
-    conv = filled(layer(**PLAIN), rng)
-    x, g = gpuarray.to_gpu(integers(rng, 2, 3, 9)), gpuarray.to_gpu(integers(rng, 2, 4, 9))
+    conv = filled(made(layer), rng)
+    x, g = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9)), gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9))
     conv(x)
     old = {name: v.grad.get() for name, v in conv.vars.items()}
     plain = conv.backward(g).get()
@@ -777,7 +786,7 @@ def test_scale_and_momentum(runtime, rng, layer, scale, momentum):
 
 @both_classes
 def test_old_gradient_is_not_read_without_momentum(runtime, rng, layer):
-    conv = filled(layer(**GROUPED), rng)
+    conv = filled(made(layer, GROUPED), rng)
     x = gpuarray.to_gpu(integers(rng, 2, 4, 11))
     g = gpuarray.to_gpu(integers(rng, *conv(x).shape))
     conv.backward(g)
@@ -792,8 +801,8 @@ def test_old_gradient_is_not_read_without_momentum(runtime, rng, layer):
 
 @both_classes
 def test_gradients_that_are_not_wanted(runtime, rng, layer):
-    conv = filled(layer(**PLAIN), rng)
-    x, g = gpuarray.to_gpu(integers(rng, 2, 3, 9)), gpuarray.to_gpu(integers(rng, 2, 4, 9))
+    conv = filled(made(layer), rng)
+    x, g = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9)), gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9))
     conv(x)
     old = {name: v.grad.get() for name, v in conv.vars.items()}
     expected = conv.backward(g, updParamGrads=False).get()
@@ -816,8 +825,8 @@ def test_gradients_that_are_not_wanted(runtime, rng, layer):
 
 @both_classes
 def test_modes(runtime, rng, layer):
-    conv = filled(layer(**PLAIN), rng)
-    x, g = gpuarray.to_gpu(integers(rng, 2, 3, 9)), gpuarray.to_gpu(integers(rng, 2, 4, 9))
+    conv = filled(made(layer), rng)
+    x, g = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9)), gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9))
     y, grad = conv(x).get(), conv.backward(g).get()
     gradients = {name: v.grad.get() for name, v in conv.vars.items()}
     for variable in conv.vars.values():
@@ -848,8 +857,8 @@ def test_modes(runtime, rng, layer):
 
 @both_classes
 def test_backward_before_forward(runtime, layer):
-    conv = layer(**PLAIN)
-    g = gpuarray.zeros((2, 4, 9))
+    conv = made(layer)
+    g = gpuarray.zeros((2, conv.outmaps, 9))
     with pytest.raises(ModuleError):
         conv.backward(g)
     with pytest.raises(ModuleError):
@@ -859,21 +868,21 @@ def test_backward_before_forward(runtime, layer):
 @both_classes
 @pytest.mark.parametrize("activation", [None, "tanh", "silu"])
 def test_wrong_gradient_messages_change_nothing(runtime, rng, layer, activation):
-    conv = filled(layer(**PLAIN, activation=activation), rng)
-    conv(gpuarray.to_gpu(integers(rng, 2, 3, 9)))
-    conv.backward(gpuarray.to_gpu(integers(rng, 2, 4, 9)))
+    conv = filled(made(layer, activation=activation), rng)
+    conv(gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9)))
+    conv.backward(gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9)))
     before = state_of(conv)
     for shape, dtype, message in (
         ((2, 4), np.float16, "Grad must be 3d tensor"),
-        ((2, 4, 9, 1), np.float32, "Grad must be 3d tensor"),
-        ((2, 3, 9), np.float16, "Grad has 3 maps (expected: 4)"),
-        ((2, 4, 9), np.float16, "Expected dtype float32, got float16"),
-        ((2, 4, 9), np.float64, "Expected dtype float32, got float64"),
+        ((2, conv.outmaps, 9, 1), np.float32, "Grad must be 3d tensor"),
+        ((2, conv.inmaps, 9), np.float16, "Grad has 3 maps (expected: 4)"),
+        ((2, conv.outmaps, 9), np.float16, "Expected dtype float32, got float16"),
+        ((2, conv.outmaps, 9), np.float64, "Expected dtype float32, got float64"),
     ):
         grad = gpuarray.zeros(shape, dtype)
         assert message_of(conv.backward, grad) == message
         assert message_of(conv.backward, grad, updGrad=False, updParamGrads=False) == message
-    for shape in ((1, 4, 9), (3, 4, 9), (2, 4, 8), (2, 4, 10), (2, 4, 1), (0, 4, 9)):
+    for shape in ((1, conv.outmaps, 9), (3, conv.outmaps, 9), (2, 4, 8), (2, 4, 10), (2, 4, 1), (0, conv.outmaps, 9)):
         message = message_of(conv.backward, gpuarray.zeros(shape))
         wrong, right = (shape[0], 2) if shape[2] == 9 else (shape[2], 9)
         assert str(wrong) in message
@@ -884,10 +893,10 @@ def test_wrong_gradient_messages_change_nothing(runtime, rng, layer, activation)
 @both_classes
 @pytest.mark.parametrize("argument", ["scale", "momentum"])
 def test_scale_and_momentum_that_are_no_numbers(runtime, rng, layer, argument):
-    conv = filled(layer(**PLAIN), rng)
-    conv(gpuarray.to_gpu(integers(rng, 2, 3, 9)))
+    conv = filled(made(layer), rng)
+    conv(gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9)))
     before = state_of(conv)
-    grad = gpuarray.to_gpu(integers(rng, 2, 4, 9))
+    grad = gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9))
     for value in ("2", None, 1j):
         with pytest.raises(clconv.ClconvError) as caught:
             conv.backward(grad, **{argument: value})
@@ -922,9 +931,9 @@ def run_out_of_memory(monkeypatch, runtime, layer, call):
 
 @both_classes
 def test_out_of_memory_changes_nothing(runtime, rng, layer, monkeypatch):
-    conv = filled(layer(**PLAIN, activation="gelu"), rng)
-    x = gpuarray.to_gpu(integers(rng, 2, 3, 9))
-    g = gpuarray.to_gpu(integers(rng, 2, 4, 9))
+    conv = filled(made(layer, activation="gelu"), rng)
+    x = gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9))
+    g = gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9))
     conv(x)
     conv.backward(g)
     assert run_out_of_memory(monkeypatch, runtime, conv, lambda: conv(x)) >= 2
@@ -966,7 +975,7 @@ def test_activations(runtime, rng, activation):
     name, slope = activation if isinstance(activation, tuple) else (activation, 0.01)
     conv = eighths(Conv1D(**PLAIN, activation=activation), rng)
     w, b = weights(conv), bias(conv)
-    x, g = integers(rng, 2, 3, 11, most=1), integers(rng, 2, 4, 11)
+    x, g = integers(rng, 2, conv.inmaps, 11, most=1), integers(rng, 2, conv.outmaps, 11)
     problem = problem_of(conv, x.shape)
     v = reference.conv1d(problem, x, w, b)
     assert np.abs(v).max() <= 4
@@ -1017,7 +1026,7 @@ def test_gradient_belongs_to_the_last_forward(runtime, rng, activation):
     for name in ("W", "b"):
         fresh.getVar(name).set(conv.getVar(name))
     first, second = (gpuarray.to_gpu(integers(rng, n, 3, 11, most=1)) for n in (3, 2))
-    g = gpuarray.to_gpu(integers(rng, 2, 4, 11))
+    g = gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 11))
     conv(first)
     conv(second)
     with pytest.raises(ModuleError):
@@ -1030,7 +1039,7 @@ def test_gradient_belongs_to_the_last_forward(runtime, rng, activation):
 
 
 def test_deconv_with_activations(runtime, rng):
-    x = integers(rng, 2, 3, 9, most=1)
+    x = integers(rng, 2, conv.inmaps, 9, most=1)
     for activation in ("relu", "gelu"):
         deconv = eighths(Deconv1D(**PLAIN, activation=activation), rng)
         w = torch.tensor(weights(deconv), dtype=torch.float64, requires_grad=True)
@@ -1057,9 +1066,10 @@ def test_deconv_with_activations(runtime, rng):
 @both_classes
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_calc_mode(runtime, rng, layer, dtype):
-    conv = filled(layer(**PLAIN), rng, most=2)
+    conv = filled(made(layer, TINY, useBias=layer is Conv1D), rng, most=2)
     values = {name: (v.data.get(), v.grad.get()) for name, v in conv.vars.items()}
-    x, g = integers(rng, 2, 3, 9, most=2), integers(rng, 2, 4, 9, most=2)
+    x = integers(rng, 2, conv.inmaps, 9, most=2)
+    g = integers(rng, *conv.dataShapeFrom(x.shape), most=2)
     data, grad = gpuarray.to_gpu(x), gpuarray.to_gpu(g)
     y, dx = conv(data).get(), conv.backward(grad, momentum=1.0).get()
     new = {name: v.grad.get() for name, v in conv.vars.items()}
@@ -1103,13 +1113,13 @@ def test_calc_mode(runtime, rng, layer, dtype):
 
 @pytest.mark.parametrize("mode", [np.float32, np.dtype(np.float32), "float32"], ids=repr)
 def test_same_calc_mode_changes_nothing(runtime, rng, mode):
-    conv = filled(Conv1D(**PLAIN), rng)
-    conv(gpuarray.to_gpu(integers(rng, 2, 3, 9)))
+    conv = filled(Conv1D(**TINY), rng)
+    conv(gpuarray.to_gpu(integers(rng, 2, 2, 9)))
     before = state_of(conv)
     conv.calcMode(mode)
     assert_state(conv, before)
     conv.calcMode(np.float16)
-    conv(gpuarray.to_gpu(integers(rng, 2, 3, 9, dtype=np.float16)))
+    conv(gpuarray.to_gpu(integers(rng, 2, 2, 9, dtype=np.float16)))
     before = state_of(conv)
     conv.calcMode(np.float16)
     assert_state(conv, before)
@@ -1120,8 +1130,8 @@ def test_same_calc_mode_changes_nothing(runtime, rng, mode):
     "mode", [np.int32, np.dtype(np.int32), "complex64", "nonsense", None, 3], ids=repr
 )
 def test_unsupported_calc_mode(runtime, rng, layer, mode):
-    conv = filled(layer(**PLAIN), rng)
-    conv(gpuarray.to_gpu(integers(rng, 2, 3, 9)))
+    conv = filled(made(layer), rng)
+    conv(gpuarray.to_gpu(integers(rng, 2, conv.inmaps, 9)))
     before = state_of(conv)
     assert message_of(conv.calcMode, mode) == f"Unsupported dtype {mode}"
     assert_state(conv, before)
@@ -1140,46 +1150,39 @@ def test_float16_rounds_to_nearest_even(runtime, rng):
 
 
 def test_float16_sums_in_float32(runtime):
-    conv = Conv1D(**PLAIN)
+    conv = Conv1D(**TINY)
     conv.calcMode(np.float16)
-    conv.W.fill(np.float16(1))
-    x = np.zeros((1, 3, 9), np.float16)
-    x[0, :, 4] = [2048, 1, -2048]  # 2048 + 1 is no float16
-    expected = np.zeros((1, 4, 9))
-    expected[:, :, 3:6] = 1
+    conv.W.set(np.ones((1, 2, 1, 2), np.float16))
+    x = np.zeros((1, 2, 9), np.float16)
+    x[0, :, 4:6] = [[2048, 1], [0, -2048]]  # 2048 + 1 is no float16
+    expected = np.zeros((1, 1, 10))
+    expected[0, 0, 4:7] = [2048, 1, -2047]
     equal(conv(gpuarray.to_gpu(x)), expected)
-    conv.W.set(np.array([2048, 1, -2048, 0]).repeat(9).reshape(4, 3, 1, 3).astype(np.float16))
-    g = np.zeros((1, 4, 9), np.float16)
-    g[:, :, 4] = 1
-    expected = np.zeros((1, 3, 9))
-    expected[:, :, 3:6] = 1
-    equal(conv.backward(gpuarray.to_gpu(g)), expected)
-    # 4096 ones: a float16 would stay at 2048
-    ones = gpuarray.to_gpu(np.ones((64, 3, 64), np.float16))
-    conv(ones)
-    conv.backward(gpuarray.to_gpu(np.ones((64, 4, 64), np.float16)))
-    equal(conv.vars["b"].grad, np.full((1, 4, 1, 1), 4096))
-    expected = np.full((4, 3, 1, 3), 4096)
-    expected[..., [0, 2]] = 64 * 63
-    equal(conv.vars["W"].grad, expected)
+    # 4096 ones: a sum in float16 would stay at 2048
+    conv(gpuarray.to_gpu(np.ones((64, 2, 64), np.float16)))
+    conv.backward(gpuarray.to_gpu(np.ones((64, 1, 65), np.float16)))
+    equal(conv.vars["W"].grad, np.full((1, 2, 1, 2), 4096))
+    equal(conv.vars["b"].grad, np.full((1, 1, 1, 1), 4160))
 
 
 def test_float64_sums_in_float64(runtime):
     if not runtime.profile.fp64:
-        assert "Unsupported dtype" in message_of(Conv1D(**PLAIN).calcMode, np.float64)
+        assert "Unsupported dtype" in message_of(Conv1D(**TINY).calcMode, np.float64)
         return
-    conv = Conv1D(**PLAIN)
+    conv = Conv1D(**TINY)
     conv.calcMode(np.float64)
-    conv.W.fill(1.0)
+    conv.W.set(np.ones((1, 2, 1, 2)))
     large = 2.0**40 + 1
-    x = np.zeros((1, 3, 9))
-    x[0, :, 4] = [large, 1, -1]
-    expected = np.zeros((1, 4, 9))
-    expected[:, :, 3:6] = large
+    x = np.zeros((1, 2, 9))
+    x[0, :, 4] = [large, -1]
+    expected = np.zeros((1, 1, 10))
+    expected[:, :, 4:6] = large - 1
     equal(conv(gpuarray.to_gpu(x)), expected)
-    g = np.full((1, 4, 9), large)
-    equal(conv.backward(gpuarray.to_gpu(g))[:, :, 1:8].copy(), np.full((1, 3, 7), 12 * large))
-    equal(conv.vars["b"].grad, np.full((1, 4, 1, 1), 9 * large))
+    g = np.full((1, 1, 10), large)
+    equal(conv.backward(gpuarray.to_gpu(g)), np.full((1, 2, 9), 2 * large))
+    equal(conv.vars["b"].grad, np.full((1, 1, 1, 1), 10 * large))
+    expected = np.array([large, -1]).reshape(1, 2, 1, 1).repeat(2, axis=3)
+    equal(conv.vars["W"].grad, expected * large)
 
 
 # Choice of tiles
@@ -1187,10 +1190,8 @@ def test_float64_sums_in_float64(runtime):
 
 @both_classes
 def test_optimize_for_shape(runtime, rng, layer):
-    # Deconv1D(4, 3) has the kernels of Conv1D(3, 4).
-    maps = (3, 4) if layer is Conv1D else (4, 3)
-    conv = filled(layer(*maps, 3, pad=1), rng)
-    shapes = [(2, maps[0], 9), (5, maps[0], 40)]
+    conv = filled(made(layer, TINY), rng)
+    shapes = [(2, conv.inmaps, 9), (5, conv.inmaps, 40)]
     xs = [gpuarray.to_gpu(integers(rng, *shape)) for shape in shapes]
     gs = [gpuarray.to_gpu(integers(rng, *conv.dataShapeFrom(shape))) for shape in shapes]
 
@@ -1214,7 +1215,7 @@ def test_optimize_for_shape(runtime, rng, layer):
         np.testing.assert_array_equal(a, b)
     conv.optimizeForShape((0, *shapes[0][1:]))
     assert message_of(conv.optimizeForShape, (2, 7, 9)) == (
-        f"Data has 7 maps (expected: {maps[0]})"
+        f"Data has 7 maps (expected: {conv.inmaps})"
     )
     assert message_of(conv.optimizeForShape, (2, 9)) == "Data must be 3d tensor"
 

@@ -1,6 +1,6 @@
 """How far may a result be from the true one? Two checks, without a tolerance to tune.
 
-Exact: on integers in -4 … 4 the sums of a dtype are exact in any order, so results must equal the
+Exact: on small integers the sums of a dtype are exact in any order, so results must equal the
 reference, rounded once for float16. Rounding: on any data a sum of t terms, in any order, is off
 by at most gamma * the sum of the terms' magnitudes, gamma = t u / (1 - t u) with u the unit
 roundoff of the sums (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2).
@@ -78,9 +78,11 @@ def gamma(terms: int, dtype: Any) -> float:
     return error / (1 - error)
 
 
-def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Whole numbers in -4 … 4."""
-    return rng.integers(-LARGEST_INTEGER, LARGEST_INTEGER + 1, shape).astype(dtype)
+def integers(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, largest: int = LARGEST_INTEGER
+) -> Array:
+    """Whole numbers in -largest … largest."""
+    return rng.integers(-largest, largest + 1, shape).astype(dtype)
 
 
 def normals(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -133,14 +135,19 @@ def evaluate(
 
 
 def sums_are_exact(
-    problem: Conv1dProblem, pass_: Pass, *, scale: float = 1.0, momentum: float = 0.0
+    problem: Conv1dProblem,
+    pass_: Pass,
+    *,
+    scale: float = 1.0,
+    momentum: float = 0.0,
+    largest: int = LARGEST_INTEGER,
 ) -> bool:
-    """Whether sums of integers in -4 … 4 are exact in any order.
+    """Whether sums of integers in -largest … largest are exact in any order.
 
-    Scale and momentum count where they are powers of two of at least 1/4.
+    Scale and momentum must be 0 or powers of two of at least 1/4.
     """
-    products = LARGEST_INTEGER**2 * problem.terms(pass_) + 2 * LARGEST_INTEGER
-    most = products * max(1, abs(scale)) + LARGEST_INTEGER * abs(momentum)
+    products = largest**2 * problem.terms(pass_) + 2 * largest
+    most = products * max(1, abs(scale)) + largest * abs(momentum)
     return 4 * most < 1 / unit_roundoff(sums_dtype(problem.dtype))
 
 
@@ -218,10 +225,15 @@ def assert_exact(result: Array, expected: Array, what: str = "result") -> None:
 
 
 def assert_within(result: Array, expected: Array, bound: Array, what: str = "result") -> None:
-    """AssertionError unless |result - expected| <= bound everywhere; a NaN never is."""
+    """AssertionError unless |result - expected| <= bound everywhere; a NaN never is.
+
+    An infinity is right where `expected` is beyond the dtype's numbers by that bound.
+    """
     _check_kind(result, expected, what)
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(result.astype(expected.dtype) - expected) <= bound)
+    beyond = np.abs(expected) + bound >= float(np.finfo(result.dtype).max)
+    wrong &= ~(np.isinf(result) & (np.sign(result) == np.sign(expected)) & beyond)
     _report(result, expected, wrong, what, bound)
 
 
@@ -232,7 +244,7 @@ def assert_right(
     arrays: Arrays,
     what: str = "result",
     *,
-    whole: bool,
+    largest: int = 0,
     activation: Any = None,
     scale: float = 1.0,
     momentum: float = 0.0,
@@ -240,12 +252,12 @@ def assert_right(
 ) -> None:
     """AssertionError unless `result` passes the check for its data.
 
-    That is the exact one where the arrays are `whole` numbers in -4 … 4 (and scale and momentum
-    powers of two of at least 1/4), else the rounding one. `positions` is how many of the last
-    dimension the result has, None for all.
+    That is the exact one where the arrays are integers in -largest … largest, few enough (and
+    scale and momentum powers of two of at least 1/4), else the rounding one. `positions` is how
+    many of the last dimension the result has, None for all.
     """
     update: dict[str, float] = {"scale": scale, "momentum": momentum}
-    exact = whole and sums_are_exact(problem, pass_, **update)
+    exact = largest > 0 and sums_are_exact(problem, pass_, largest=largest, **update)
     name, slope = Epilogue.parse_activation(activation)
     expected = evaluate(problem, pass_, arrays, activation=activation, **update)[..., :positions]
     if exact and name in PIECEWISE and (name != "leaky_relu" or slope == 0.25):

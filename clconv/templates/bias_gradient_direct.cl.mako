@@ -7,7 +7,6 @@
 ## writes share group * LOCAL + i. Dimension 0 is shares, 1 channels; the second loops where there
 ## are more than groups.
 #define LOCAL ${items}
-#define CHANNELS ${channels}
 
 __kernel ${attributes}
 void bias_gradient_direct(${signature})
@@ -15,7 +14,7 @@ void bias_gradient_direct(${signature})
     const int item = get_local_id(0);
     const long part = get_group_id(0), parts = get_num_groups(0);
     const long unit_begin = units * part / parts, unit_end = units * (part + 1) / parts;
-    for (int o = get_group_id(1); o < CHANNELS; o += get_num_groups(1)) {
+    for (int o = get_group_id(1); o < channels; o += get_num_groups(1)) {
         VECTOR sums = (SUM)0;
         for (long unit = unit_begin; unit < unit_end; ++unit) {
             const long n = unit / row_units;
@@ -27,6 +26,6 @@ void bias_gradient_direct(${signature})
                 else sums += load_checked(y_row, q, q_end - 1, 1, 0, q_end);
             }
         }
-        partial[partial_offset + (part * LOCAL + item) * CHANNELS + o] = sum_lanes(sums);
+        partial[partial_offset + (part * LOCAL + item) * channels + o] = sum_lanes(sums);
     }
 }

@@ -336,9 +336,10 @@ def _bias_gradient(request: Request) -> Candidate:
     parts = min(parts, units, MAX_GROUPS)
     launch = Launch(
         "bias_gradient_direct",
-        _common(request, lanes) + (("items", local), ("channels", problem.out_channels)),
+        _common(request, lanes) + (("items", local),),
         (Operand("y", Layout.ROWS), Operand("partial", Layout.FLAT, written=True, element="SUM")),
         (
+            Scalar("channels", "int", problem.out_channels),
             Scalar("out_length", "int", problem.out_length),
             Scalar("units", "long", units),
             Scalar("row_units", "int", row_units),

@@ -1,0 +1,206 @@
+"""Every pass of every named problem: exact on integers, inside the rounding bound on any data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import accuracy
+import numpy as np
+import pytest
+from problems import PROBLEMS
+
+from clconv import Pass
+from clconv import functional as F
+
+DTYPES = ("float32", "float64", "float16")
+# Each also planned as for a GPU; the rest of what GPUs do differently is the same code.
+AS_GPU = (
+    "several tiles and a remainder in every direction",
+    "stride and dilation share a factor",
+    "depthwise, strided",
+    "depth multiplier",
+    "padding wider than the input",
+    "last samples reach no window",
+    "no batch",
+)
+# float16 differs in loads and stores alone: whole, strided, checked and at a row's end.
+HALF = (*AS_GPU, "one output position", "pointwise, strided", "same with an even kernel")
+REMAINDERS = PROBLEMS["several tiles and a remainder in every direction"]
+STRIDED = PROBLEMS["stride and dilation share a factor"]
+ACTIVATIONS = (None, "relu", ("leaky_relu", 0.25), "sigmoid", "tanh", "gelu", "silu")
+
+
+def _problem(runtime, problem, dtype):
+    if dtype == "float64" and not runtime.profile.fp64:
+        pytest.skip(f"{runtime.info.name} has no float64")
+    return replace(problem, dtype=np.dtype(dtype))
+
+
+def _arrays(rng, problem, whole):
+    make = accuracy.integers if whole else accuracy.normals
+    shapes = {
+        "x": problem.input_shape,
+        "weight": problem.weight_shape,
+        "bias": (problem.out_channels,),
+        "grad_output": problem.output_shape,
+    }
+    return {name: make(rng, shape, problem.dtype) for name, shape in shapes.items()}
+
+
+def _check_all_passes(rng, problem, variant="auto"):
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    for whole in (True, False):
+        a = _arrays(rng, problem, whole)
+        y = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, variant=variant)
+        forward = {name: a[name] for name in ("x", "weight", "bias")}
+        accuracy.assert_right(y, problem, Pass.FORWARD, forward, "y", whole=whole)
+        grads = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry,
+                                  variant=variant)  # fmt: skip
+        del a["bias"]
+        passes = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
+        for grad, pass_ in zip(grads, passes, strict=True):
+            accuracy.assert_right(grad, problem, pass_, a, pass_.value, whole=whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem(runtime, rng, name, dtype):
+    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], dtype), "direct")
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_named_problem_in_half(runtime, rng, name):
+    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], "float16"), "direct")
+
+
+@pytest.mark.parametrize("name", AS_GPU)
+def test_named_problem_as_on_a_gpu(gpu_runtime, rng, name):
+    _check_all_passes(rng, _problem(gpu_runtime, PROBLEMS[name], "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
+    _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype))
+
+
+@pytest.mark.parametrize("problem", [REMAINDERS, STRIDED], ids=["remainders", "strided"])
+@pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT])
+def test_every_tile(runtime, rng, problem, pass_):
+    """Every fourth tile that the planner offers, the best and the last of them, is right."""
+    plans = runtime.plans(problem, pass_)
+    arrays = _arrays(rng, problem, whole=True)
+    del arrays["bias"]
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    for plan in [*plans[::4], plans[-1]]:
+        chosen = {pass_: plan.tile}
+        if pass_ is Pass.FORWARD:
+            result = F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=chosen)
+        else:
+            need = (pass_ is Pass.INPUT_GRADIENT, pass_ is Pass.WEIGHT_GRADIENT, False)
+            inputs = arrays["x"], arrays["weight"], arrays["grad_output"]
+            grads = F.conv1d_backward(*inputs, *geometry, need=need, variant=chosen)
+            result = grads[0] if need[0] else grads[1]
+        accuracy.assert_right(result, problem, pass_, arrays, str(dict(plan.tile)), whole=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_epilogue(runtime, rng, activation, dtype):
+    """activation(sum + bias + residual), by one kernel, and by two calls inside the bound."""
+    problem = _problem(runtime, REMAINDERS, dtype)
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    for whole in (True, False):
+        a = _arrays(rng, problem, whole)
+        a["residual"] = a.pop("grad_output")
+        y = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, residual=a["residual"],
+                     activation=activation)  # fmt: skip
+        accuracy.assert_right(
+            y, problem, Pass.FORWARD, a, str(activation), whole=whole, activation=activation
+        )
+
+
+# x's channels and length, output channels a group, kernel_size, stride, padding, output_padding,
+# dilation, groups: why
+TRANSPOSED = {
+    "plain": (5, 40, 3, 4, 1, (0, 0), 0, 1, 1),
+    "strided and cropped": (4, 30, 3, 5, 3, (2, 2), 2, 1, 2),
+    "cropped more on the left": (4, 30, 2, 5, 2, (3, 0), 0, 2, 1),
+    "output padding wider than the crop": (2, 20, 3, 2, 2, (0, 0), 1, 1, 2),
+    "output padding as wide as the stride": (3, 20, 2, 3, 2, (0, 0), 4, 5, 1),
+    "depthwise": (6, 33, 1, 4, 2, (1, 1), 0, 1, 6),
+    "one position": (3, 1, 4, 5, 3, (0, 0), 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed(runtime, rng, name, dtype):
+    """A transposed convolution and its own gradients."""
+    channels, length, group_out, size, stride, pads, extra, dilation, groups = TRANSPOSED[name]
+    problem = _problem(
+        runtime,
+        accuracy.transposed_problem(
+            (2, channels, length), (channels, group_out, size), stride, pads, extra, dilation,
+            groups, "float32",
+        ),
+        dtype,
+    )  # fmt: skip
+    make = {True: accuracy.integers, False: accuracy.normals}
+    for whole in (True, False):
+        x = make[whole](rng, (2, channels, length), dtype)
+        weight = make[whole](rng, (channels, group_out, size), dtype)
+        bias = make[whole](rng, (groups * group_out,), dtype)
+        args = (stride, pads, extra, groups, dilation)
+        y = F.conv_transpose1d(x, weight, bias, *args)
+        a = {"weight": weight, "grad_output": accuracy.extended(x, problem.out_length)}
+        accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, a | {"bias": bias}, "y", whole=whole)
+        grad = make[whole](rng, y.shape, dtype)
+        gx, gw, gb = F.conv_transpose1d_backward(x, weight, grad, *args)
+        accuracy.assert_right(gx, problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
+                              whole=whole, positions=length)  # fmt: skip
+        accuracy.assert_right(gw, problem, Pass.WEIGHT_GRADIENT,
+                              {"x": grad, "grad_output": a["grad_output"]}, "grad_weight",
+                              whole=whole)  # fmt: skip
+        flat = replace(problem, in_channels=bias.size, out_channels=bias.size, kernel_size=1,
+                       groups=1, length=y.shape[2], stride=1, padding=0)  # fmt: skip
+        accuracy.assert_right(gb, flat, Pass.BIAS_GRADIENT, {"grad_output": grad}, "grad_bias",
+                              whole=whole)  # fmt: skip
+
+
+@pytest.mark.parametrize("pass_", Pass)
+def test_the_checks_see_planted_faults(rng, pass_):
+    """One value off by one unit, or by a little more than rounding explains, is an error."""
+    problem = REMAINDERS
+    for whole in (True, False):
+        arrays = _arrays(rng, problem, whole)
+        del arrays["bias"]
+        right = accuracy.evaluate(problem, pass_, arrays)
+        result = right.astype(np.float32)
+        accuracy.assert_right(result, problem, pass_, arrays, whole=whole)
+        place = tuple(size // 2 for size in result.shape)
+        bound = accuracy.rounding_bound(problem, pass_, arrays)[place]
+        for wrong in (result[place] + (1 if whole else 3 * bound), np.nan, np.inf):
+            faulty = result.copy()
+            faulty[place] = wrong
+            with pytest.raises(AssertionError, match="values are wrong"):
+                accuracy.assert_right(faulty, problem, pass_, arrays, whole=whole)
+        with pytest.raises(AssertionError, match="has shape"):
+            accuracy.assert_right(result[..., 1:], problem, pass_, arrays, whole=whole)
+
+
+def test_the_bound_is_tight_enough(rng):
+    """A dropped tap, a shift by one sample or float16 sums lie outside the bound."""
+    problem = REMAINDERS
+    arrays = _arrays(rng, problem, whole=False)
+    right = accuracy.evaluate(problem, Pass.FORWARD, arrays)
+    bound = accuracy.rounding_bound(problem, Pass.FORWARD, arrays)
+    dropped = dict(arrays, weight=arrays["weight"].copy())
+    dropped["weight"][0, 0, 0] = 0
+    shifted = dict(arrays, x=np.roll(arrays["x"], 1, axis=2))
+    for faulty in (
+        accuracy.evaluate(problem, Pass.FORWARD, dropped),
+        accuracy.evaluate(problem, Pass.FORWARD, shifted),
+        right.astype(np.float16).astype(np.float64),
+    ):
+        with pytest.raises(AssertionError, match="values are wrong"):
+            accuracy.assert_within(faulty, right, bound)
