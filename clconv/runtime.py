@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -29,6 +30,10 @@ from clconv.variants.base import Launch, Layout
 __all__ = ["Argument", "Runtime", "default_runtime", "runtime_of"]
 
 _log = logging.getLogger(__name__)
+
+# Drivers that always print something would nag on every build; errors come as BuildError, and
+# PYOPENCL_COMPILER_OUTPUT=1 still shows the text.
+warnings.filterwarnings("ignore", message="Non-empty compiler output", category=cl.CompilerWarning)
 
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
 # Platforms whose drivers keep compiled programs on disk themselves.

@@ -53,13 +53,13 @@ def _check_all_passes(rng, problem, variant="auto"):
         a = _arrays(rng, problem, whole)
         y = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, variant=variant)
         forward = {name: a[name] for name in ("x", "weight", "bias")}
-        accuracy.assert_right(y, problem, Pass.FORWARD, forward, "y", whole=whole)
+        accuracy.assert_right(y, problem, Pass.FORWARD, forward, "y", largest=4 * whole)
         grads = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry,
                                   variant=variant)  # fmt: skip
         del a["bias"]
         passes = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
         for grad, pass_ in zip(grads, passes, strict=True):
-            accuracy.assert_right(grad, problem, pass_, a, pass_.value, whole=whole)
+            accuracy.assert_right(grad, problem, pass_, a, pass_.value, largest=4 * whole)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -88,7 +88,7 @@ def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
 def test_every_tile(runtime, rng, problem, pass_):
     """Every fourth tile that the planner offers, the best and the last of them, is right."""
     plans = runtime.plans(problem, pass_)
-    arrays = _arrays(rng, problem, whole=True)
+    arrays = _arrays(rng, problem, largest=4)
     del arrays["bias"]
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     for plan in [*plans[::4], plans[-1]]:
@@ -100,7 +100,7 @@ def test_every_tile(runtime, rng, problem, pass_):
             inputs = arrays["x"], arrays["weight"], arrays["grad_output"]
             grads = F.conv1d_backward(*inputs, *geometry, need=need, variant=chosen)
             result = grads[0] if need[0] else grads[1]
-        accuracy.assert_right(result, problem, pass_, arrays, str(dict(plan.tile)), whole=True)
+        accuracy.assert_right(result, problem, pass_, arrays, str(dict(plan.tile)), largest=4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -115,7 +115,7 @@ def test_epilogue(runtime, rng, activation, dtype):
         y = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, residual=a["residual"],
                      activation=activation)  # fmt: skip
         accuracy.assert_right(
-            y, problem, Pass.FORWARD, a, str(activation), whole=whole, activation=activation
+            y, problem, Pass.FORWARD, a, str(activation), largest=4 * whole, activation=activation
         )
 
 
@@ -153,18 +153,20 @@ def test_transposed(runtime, rng, name, dtype):
         args = (stride, pads, extra, groups, dilation)
         y = F.conv_transpose1d(x, weight, bias, *args)
         a = {"weight": weight, "grad_output": accuracy.extended(x, problem.out_length)}
-        accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, a | {"bias": bias}, "y", whole=whole)
+        accuracy.assert_right(
+            y, problem, Pass.INPUT_GRADIENT, a | {"bias": bias}, "y", largest=4 * whole
+        )
         grad = make[whole](rng, y.shape, dtype)
         gx, gw, gb = F.conv_transpose1d_backward(x, weight, grad, *args)
         accuracy.assert_right(gx, problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
-                              whole=whole, positions=length)  # fmt: skip
+                              largest=4 * whole, positions=length)  # fmt: skip
         accuracy.assert_right(gw, problem, Pass.WEIGHT_GRADIENT,
                               {"x": grad, "grad_output": a["grad_output"]}, "grad_weight",
-                              whole=whole)  # fmt: skip
+                              largest=4 * whole)  # fmt: skip
         flat = replace(problem, in_channels=bias.size, out_channels=bias.size, kernel_size=1,
                        groups=1, length=y.shape[2], stride=1, padding=0)  # fmt: skip
         accuracy.assert_right(gb, flat, Pass.BIAS_GRADIENT, {"grad_output": grad}, "grad_bias",
-                              whole=whole)  # fmt: skip
+                              largest=4 * whole)  # fmt: skip
 
 
 @pytest.mark.parametrize("pass_", Pass)
@@ -176,16 +178,16 @@ def test_the_checks_see_planted_faults(rng, pass_):
         del arrays["bias"]
         right = accuracy.evaluate(problem, pass_, arrays)
         result = right.astype(np.float32)
-        accuracy.assert_right(result, problem, pass_, arrays, whole=whole)
+        accuracy.assert_right(result, problem, pass_, arrays, largest=4 * whole)
         place = tuple(size // 2 for size in result.shape)
         bound = accuracy.rounding_bound(problem, pass_, arrays)[place]
         for wrong in (result[place] + (1 if whole else 3 * bound), np.nan, np.inf):
             faulty = result.copy()
             faulty[place] = wrong
             with pytest.raises(AssertionError, match="values are wrong"):
-                accuracy.assert_right(faulty, problem, pass_, arrays, whole=whole)
+                accuracy.assert_right(faulty, problem, pass_, arrays, largest=4 * whole)
         with pytest.raises(AssertionError, match="has shape"):
-            accuracy.assert_right(result[..., 1:], problem, pass_, arrays, whole=whole)
+            accuracy.assert_right(result[..., 1:], problem, pass_, arrays, largest=4 * whole)
 
 
 def test_the_bound_is_tight_enough(rng):

@@ -1,0 +1,400 @@
+"""Devices, memory, programs, threads and processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyopencl as cl
+import pytest
+
+import clconv
+from clconv import (
+    BuildError,
+    Conv1dProblem,
+    DeviceError,
+    OutOfMemoryError,
+    Pass,
+    Runtime,
+    binaries,
+    reference,
+)
+from clconv import functional as F
+from clconv.opencl import find, profile_of
+from clconv.variants.base import Launch
+
+ROOT = Path(__file__).parent.parent
+
+
+def _run(code, **environment):
+    """A fresh Python process: (standard output, standard error), its exit status being 0."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+        env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr
+
+
+# Devices
+
+
+def test_devices():
+    """The order of preference, one default, ids that name platform and device."""
+    found = clconv.devices()
+    assert [d.index for d in found] == list(range(len(found)))
+    assert [d.is_default for d in found].count(True) == 1
+    kinds = ["discrete GPU", "integrated GPU", "accelerator", "CPU"]
+    usable = [d for d in found if d.why_not is None]
+    ranks = [kinds.index(d.kind) for d in usable]
+    assert ranks == sorted(ranks)
+    for d in found:
+        platform, device = (int(part) for part in d.id.split(":"))
+        assert cl.get_platforms()[platform].get_devices()[device].name.strip() == d.name
+        assert d.compute_units > 0
+        assert d.global_bytes > 0
+
+
+def test_choosing(runtime):
+    """Index, id, part of a name, and pyopencl's own objects mean the same device."""
+    info = runtime.info
+    device = runtime.device
+    for wanted in (info.index, str(info.index), info.id, device, runtime.context):
+        assert Runtime(wanted).device == device
+    part = info.name[3:].upper()
+    assert part.lower() in Runtime(part).info.name.lower()
+    for wanted, words in (
+        (99, "device is 99, expected an index of: 0 = "),
+        ("9:9", "device is '9:9', which matches none of: 0 = "),
+        ("no such card", "device is 'no such card', which matches none of"),
+        ("", "device is '', which matches none of"),
+        (1.5, "device is 1.5, expected None, an index"),
+    ):
+        with pytest.raises(DeviceError, match=words):
+            Runtime(wanted)
+    for option in ({"workspace_limit": -1}, {"program_cache_size": 0}):
+        with pytest.raises(DeviceError, match=next(iter(option))):
+            Runtime(device, **option)
+
+
+@pytest.mark.parametrize("variable", ["CLCONV_DEVICE", "PYOPENCL_CTX"])
+def test_environment(variable):
+    """The variables choose the default device, clconv's before pyopencl's."""
+    last = find()[-1]
+    code = "import clconv; r = clconv.default_runtime(); print(r.info.id)"
+    assert _run(code, **{variable: last.info.id})[0] == last.info.id
+    code = "import clconv\ntry: clconv.default_runtime()\nexcept clconv.DeviceError as e: print(e)"
+    if variable == "CLCONV_DEVICE":
+        printed = _run(code, CLCONV_DEVICE="no such card", PYOPENCL_CTX=last.info.id)[0]
+        assert "'no such card', which matches none of: 0 = " in printed
+    else:
+        assert "PYOPENCL_CTX is '9:9', which names no device" in _run(code, PYOPENCL_CTX="9:9")[0]
+
+
+def test_no_platform(tmp_path):
+    """Without OpenCL: an empty list, and an error that says what to install."""
+    code = """
+import clconv
+print(clconv.devices())
+try:
+    clconv.functional.conv1d(*[__import__("numpy").ones((1, 1, 4), "f")] * 2)
+except clconv.DeviceError as error:
+    print(error)
+"""
+    printed, _ = _run(code, OCL_ICD_VENDORS=str(tmp_path / "none"))
+    assert printed.startswith("[]\nno OpenCL platform found")
+    assert 'pip install "clconv[pocl]"' in printed
+
+
+def test_importing_is_light():
+    """`import clconv` starts no OpenCL and imports nothing optional."""
+    code = """
+import sys, clconv, clconv.opencl
+print([m for m in ("torch", "onnx", "h5py", "scipy", "matplotlib") if m in sys.modules])
+print(clconv.opencl._started_in)
+"""
+    assert _run(code)[0].split("\n") == ["[]", "None"]
+
+
+def test_profile_of_a_device(runtime):
+    """The planner's numbers are the driver's."""
+    profile = profile_of(runtime.device)
+    assert profile.compute_units == runtime.device.max_compute_units
+    assert profile.max_work_group_size == runtime.device.max_work_group_size
+    assert profile.fp64 == runtime.info.fp64
+
+
+# Memory
+
+
+def test_memory(runtime):
+    plain = Runtime(runtime.device)
+    array = plain.to_device(np.arange(1000, dtype=np.float32))
+    used = plain.memory_info()
+    assert used["in_use"] >= 4000
+    assert np.array_equal(array.get(), np.arange(1000))
+    assert not plain.zeros((3, 5), np.float16).get().any()
+    assert plain.empty(7).shape == (7,)
+    assert plain.zeros((0, 3)).get().shape == (0, 3)
+    del array
+    assert plain.memory_info()["held"] >= 4000
+    plain.trim()
+    assert plain.memory_info()["held"] == 0
+    with pytest.raises(
+        OutOfMemoryError, match=r"4000000000000 bytes asked for; .* at most"
+    ) as info:
+        plain.empty(10**12)
+    assert isinstance(info.value, MemoryError)
+    assert isinstance(info.value, DeviceError)
+
+
+def test_the_pool_reuses(runtime, rng):
+    """A loop of calls allocates no more after its first rounds."""
+    plain = Runtime(runtime.device)
+    x = plain.to_device(rng.standard_normal((2, 4, 500)).astype(np.float32))
+    weight = plain.to_device(rng.standard_normal((4, 4, 3)).astype(np.float32))
+    for _ in range(3):
+        F.conv1d_backward(x, weight, F.conv1d(x, weight))
+    before = plain.memory_info()
+    for _ in range(20):
+        F.conv1d_backward(x, weight, F.conv1d(x, weight))
+    after = plain.memory_info()
+    assert after == before
+
+
+# Programs
+
+
+def _pocl_files(folder):
+    return {p for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def test_batch_length_and_padding_compile_nothing(tmp_path):
+    """A second batch size, length and padding build no program, here or in the driver."""
+    code = """
+import os, pathlib, numpy as np, clconv
+from clconv import functional as F
+runtime = clconv.default_runtime()
+def call(n, length, pad):
+    x = np.ones((n, 4, length), "f")
+    weight = np.ones((6, 2, 3), "f")
+    y = F.conv1d(x, weight, None, 2, pad, 2, 2)
+    F.conv1d_backward(x, weight, y, 2, pad, 2, 2)
+def files():
+    return {str(p) for p in pathlib.Path(os.environ["POCL_CACHE_DIR"]).rglob("*") if p.is_file()}
+call(2, 50, 1)
+programs, kept = len(runtime._programs), files()
+for n, length, pad in ((1, 50, 1), (2, 900, 1), (2, 50, (0, 7)), (9, 5, (3, 40)), (70, 3000, 0)):
+    call(n, length, pad)
+new = {f for f in files() - kept}
+print(programs, len(runtime._programs), len(new), sorted(new)[:3])
+"""
+    for one in find():
+        if one.info.why_not is None:
+            folder = tmp_path / one.info.id.replace(":", "_")
+            folder.mkdir()
+            printed, _ = _run(code, POCL_CACHE_DIR=str(folder), CLCONV_DEVICE=one.info.id)
+            programs, later, new = printed.split()[:3]
+            assert (programs, later, new) == ("5", "5", "0"), printed
+
+
+def test_program_cache_is_bounded(runtime):
+    """The least recently used program goes; its kernels still work when they come back."""
+    small = Runtime(runtime.device, program_cache_size=2)
+    x = small.to_device(np.ones((1, 1, 20), np.float32))
+    for _ in range(2):
+        for size in (2, 3, 4):
+            weight = small.to_device(np.ones((1, 1, size), np.float32))
+            assert (F.conv1d(x, weight, runtime=small).get() == size).all()
+            assert len(small._programs) <= 2
+            assert len(small._threads.kernels) <= 2
+
+
+def _broken(name="broken", body="this is no C;"):
+    return Launch(name, (("dtype", "float32"), ("lanes", 1), ("body", body)), (), (), (1, 1, 1),
+                  (1, 1, 1))  # fmt: skip
+
+
+def test_build_error(runtime, monkeypatch, caplog):
+    """A refused kernel: BuildError with its name, the device and the log; with "auto" the next
+    plan, with a warning, and no second try of the refused one."""
+    plain = Runtime(runtime.device)
+    problem = Conv1dProblem(1, 2, 30, 4, 3)
+    real = clconv.runtime.render
+    refused = plain.plans(problem, Pass.FORWARD)[0]
+    text = real(refused.launches[0])
+    builds = []
+
+    def faulty(launch):
+        source = real(launch)
+        if source == text:
+            builds.append(launch)
+            return source + "\nthis is no C;"
+        return source
+
+    monkeypatch.setattr(clconv.runtime, "render", faulty)
+    x, weight = np.ones((1, 2, 30), np.float32), np.ones((4, 2, 3), np.float32)
+    with caplog.at_level(logging.WARNING, "clconv"):
+        y = F.conv1d(x, weight, runtime=plain)
+    assert np.array_equal(y, reference.conv1d(problem, x, weight))
+    assert "refuses direct" in caplog.text
+    assert "trying direct" in caplog.text
+    with pytest.raises(BuildError, match="kernel forward_direct does not build on") as info:
+        plain.prepare([refused])
+    assert info.value.kernel == "forward_direct"
+    assert info.value.device == plain.info.name
+    assert "error" in info.value.log.lower()
+    assert np.array_equal(F.conv1d(x, weight, runtime=plain), y)
+
+
+def test_binary_cache(tmp_path, monkeypatch, caplog):
+    """A binary comes back as it was; what is damaged, foreign or unreadable is a miss."""
+    monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
+    name = binaries.key("source", "options")
+    assert name == binaries.key("source", "options") != binaries.key("sourceopt", "ions")
+    assert binaries.load(name) is None
+    binaries.store(name, b"machine code")
+    assert binaries.load(name) == b"machine code"
+    path = tmp_path / "binaries" / name
+    whole = path.read_bytes()
+    with caplog.at_level(logging.WARNING, "clconv"):
+        for content in (whole[:-1], whole[:10], b"", b"\x80\x04pickled", whole + b"x"):
+            path.write_bytes(content)
+            assert binaries.load(name) is None
+        assert str(path) in caplog.text
+        blocked = tmp_path / "file"
+        blocked.write_text("no folder")
+        monkeypatch.setenv("CLCONV_CACHE_DIR", str(blocked))
+        binaries.store(name, b"machine code")
+        assert "keeps no binaries" in caplog.text
+    monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(binaries, "FILES_KEPT", 3)
+    for i in range(6):
+        binaries.store(binaries.key(str(i)), b"code")
+    assert len(list((tmp_path / "binaries").iterdir())) == 3
+
+
+def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
+    """Where the driver keeps none, a second runtime builds from our file, and survives its loss."""
+    monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
+    x, weight = np.ones((1, 1, 20), np.float32), np.ones((1, 1, 3), np.float32)
+    compiled = []
+    real = Runtime._compile
+
+    def counting(self, launch, source):
+        compiled.append(launch.kernel)
+        return real(self, launch, source)
+
+    monkeypatch.setattr(Runtime, "_compile", counting)
+
+    def use():
+        fresh = Runtime(runtime.device)
+        fresh._keeps_binaries = True
+        assert (F.conv1d(x, weight, runtime=fresh) == 3).all()
+
+    use()
+    assert compiled == ["forward_direct"]
+    use()
+    assert compiled == ["forward_direct"]
+    (file,) = (tmp_path / "binaries").iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    use()
+    assert compiled == ["forward_direct"] * 2
+    binaries.store(file.name, b"\x7fELF, but not what the driver takes")
+    with caplog.at_level(logging.WARNING, "clconv"):
+        use()
+    assert compiled == ["forward_direct"] * 3
+    assert "refuses a kept binary" in caplog.text
+
+
+# Threads and processes
+
+
+def test_default_runtime_of_a_thread(runtime):
+    """`with runtime:` holds in its block and thread alone."""
+    inner = Runtime(runtime.device)
+    assert clconv.default_runtime() is runtime
+    elsewhere = []
+    with inner:
+        assert clconv.default_runtime() is inner
+        thread = threading.Thread(target=lambda: elsewhere.append(clconv.default_runtime()))
+        thread.start()
+        thread.join()
+    assert clconv.default_runtime() is runtime
+    assert elsewhere[0] is not inner
+    assert elsewhere[0] is not runtime
+
+
+def test_threads(runtime, rng):
+    """Six threads on one runtime, the same kernels with different arguments: all right."""
+    plain = Runtime(runtime.device)
+    weight = rng.integers(-4, 5, (4, 3, 3)).astype(np.float32)
+    faults = []
+
+    def work(seed):
+        try:
+            own = np.random.default_rng(seed)
+            for _ in range(15):
+                problem = Conv1dProblem(int(own.integers(1, 4)), 3, int(own.integers(3, 99)), 4, 3)
+                x = own.integers(-4, 5, problem.input_shape).astype(np.float32)
+                y = F.conv1d(x, weight, runtime=plain)
+                gx, gw, _ = F.conv1d_backward(x, weight, y, runtime=plain)
+                assert np.array_equal(y, reference.conv1d(problem, x, weight))
+                assert np.array_equal(gx, reference.input_gradient(problem, weight, y))
+                assert np.array_equal(gw, reference.weight_gradient(problem, x, y))
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not faults
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_child():
+    """A forked child gets an error that says what to do, and ends."""
+    code = """
+import os, sys, numpy as np, clconv
+x, w = np.ones((1, 1, 9), "f"), np.ones((1, 1, 3), "f")
+clconv.functional.conv1d(x, w)
+layer = clconv.Conv1D(1, 1, 3)
+data = clconv.gpuarray.to_gpu(x)
+child = os.fork()
+if child == 0:
+    calls = (lambda: clconv.functional.conv1d(x, w), lambda: clconv.Runtime(), clconv.devices,
+             lambda: layer(data), lambda: clconv.gpuarray.zeros(3), clconv.default_runtime)
+    wrong = 0
+    for call in calls:
+        try:
+            call()
+            wrong += 1
+        except clconv.DeviceError as error:
+            wrong += "forked child" not in str(error) or "spawn" not in str(error)
+    os._exit(wrong)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert _run(code)[0] == "0"
+
+
+def test_list_devices():
+    """The command prints a table, JSON, and what --check found."""
+    tool = [sys.executable, str(ROOT / "tools" / "list_devices.py")]
+    table = subprocess.run(tool, capture_output=True, text=True, check=True, timeout=120).stdout
+    for info in clconv.devices():
+        assert info.id in table
+    done = subprocess.run(
+        [*tool, "--json", "--check"], capture_output=True, text=True, check=True, timeout=280
+    )
+    listed = json.loads(done.stdout)
+    assert [one["id"] for one in listed] == [one.id for one in clconv.devices()]
+    assert all(one["check"] == "ok" for one in listed if one["why_not"] is None)

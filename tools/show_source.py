@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Which OpenCL C does a problem get? Prints it for a device, or for a profile without having one.
+
+Without --launch all launches are printed, one after the other; one alone compiles as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from clconv import ClconvError, Conv1dProblem, Epilogue, KernelPlan, Pass
+from clconv.device import PROFILES, DeviceProfile, profile
+from clconv.listing import table
+from clconv.opencl import choose, profile_of
+from clconv.planner import plans
+from clconv.problem import ACTIVATIONS
+from clconv.render import render
+
+
+def _padding(text: str) -> Any:
+    """An int, "left,right", "same" or "valid"."""
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        return text
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    for name, default in (
+        ("batch", 1), ("in-channels", 16), ("length", 1024), ("out-channels", 32),
+        ("kernel-size", 3), ("stride", 1), ("dilation", 1), ("groups", 1),
+    ):  # fmt: skip
+        add(f"--{name}", type=int, default=default)
+    add("--padding", type=_padding, default=0, help='an integer, "left,right", same or valid')
+    add("--dtype", default="float32", choices=("float32", "float16", "float64"))
+    add("--pass", dest="pass_", default="forward", help=", ".join(p.value for p in Pass))
+    add("--variant", default="auto")
+    add("--bias", action="store_true")
+    add("--residual", action="store_true")
+    add("--activation", choices=list(ACTIVATIONS))
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--profile", default="gpu", help="a device to plan for without having it")
+    where.add_argument("--device", help="index, id or part of the name of a device that is there")
+    add("--launch", type=int, help="only this one, from 1")
+    add("--list", action="store_true", help="list the profiles")
+    return parser
+
+
+def profiles() -> str:
+    """The profiles as a table."""
+    rows = [
+        (
+            p.name, p.kind, str(p.compute_units), str(p.lanes), str(p.vector_floats),
+            str(p.max_work_group_size), f"{p.local_bytes >> 10} KiB", "yes" if p.fp64 else "no",
+        )
+        for p in PROFILES.values()
+    ]  # fmt: skip
+    header = ("profile", "kind", "units", "lanes", "vector", "max group", "local", "fp64")
+    return table(header, rows, right=header[2:7])
+
+
+def describe(plan: KernelPlan, device: DeviceProfile) -> str:
+    """The plan as a comment."""
+    problem, epilogue = plan.problem, plan.epilogue
+    fields = ", ".join(f"{name}={value}" for name, value in asdict(problem).items())
+    parts = [name for name in ("bias", "residual", "keep") if getattr(epilogue, name)]
+    after = " + ".join([*parts, *([epilogue.activation] if epilogue.activation else [])])
+    tile = ", ".join(f"{name} {value}" for name, value in plan.tile.items())
+    return "\n".join(
+        f"// {line}"
+        for line in (
+            f"{plan.pass_.value} of {fields}",
+            f"device     {device.name}",
+            f"epilogue   {after or 'none'}",
+            f"variant    {plan.variant}",
+            f"tile       {tile}",
+            f"workspace  {plan.workspace_bytes} bytes",
+            f"launches   {', '.join(launch.kernel for launch in plan.launches)}",
+        )
+    )
+
+
+def sources(plan: KernelPlan, only: int | None) -> str:
+    """The OpenCL C of the launches, each after a comment with its sizes."""
+    texts = []
+    for place, launch in enumerate(plan.launches, 1):
+        if only in (None, place):
+            scalars = ", ".join(
+                f"{s.name} {'?' if s.value is None else s.value}" for s in launch.scalars
+            )
+            texts.append(
+                f"// launch {place} of {len(plan.launches)}: {launch.kernel}\n"
+                f"// global size {launch.global_size}, local size {launch.local_size}\n"
+                f"// scalars: {scalars}\n\n{render(launch)}"
+            )
+    return "\n\n".join(texts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 where there is no such problem, device or variant."""
+    parser = _parser()
+    a = parser.parse_args(argv)
+    if a.list:
+        print(profiles())
+        return 0
+    try:
+        problem = Conv1dProblem(
+            a.batch, a.in_channels, a.length, a.out_channels, a.kernel_size, a.stride, a.padding,
+            a.dilation, a.groups, a.dtype,
+        )  # fmt: skip
+        pass_ = Pass.of(a.pass_)
+        epilogue = Epilogue(a.bias, a.residual, a.activation)
+        if epilogue != Epilogue() and pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+            parser.error(f"the {pass_.value} has no bias, residual or activation")
+        device = profile(a.profile) if a.device is None else profile_of(choose(a.device))
+        plan = plans(problem, pass_, device, epilogue=epilogue, variant=a.variant)[0]
+    except ClconvError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if a.launch is not None and not 1 <= a.launch <= len(plan.launches):
+        parser.error(f"--launch is {a.launch}, expected 1 to {len(plan.launches)}")
+    print(f"{describe(plan, device)}\n\n{sources(plan, a.launch)}")
+    return 0
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):  # `| head` is no error
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())
