@@ -88,7 +88,7 @@ def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
 def test_every_tile(runtime, rng, problem, pass_):
     """Every fourth tile that the planner offers, the best and the last of them, is right."""
     plans = runtime.plans(problem, pass_)
-    arrays = _arrays(rng, problem, largest=4)
+    arrays = _arrays(rng, problem, whole=True)
     del arrays["bias"]
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     for plan in [*plans[::4], plans[-1]]:

@@ -49,12 +49,19 @@ def same_bits(device_array, expected):
 
 @pytest.mark.parametrize("dtype", DTYPES + OTHER_DTYPES)
 def test_to_gpu_and_back(runtime, rng, dtype):
-    for shape in ((), (1,), (7,), (2, 3), (2, 3, 4), (2, 3, 1, 4), (0,), (2, 0, 3)):
+    for shape in ((1,), (7,), (2, 3), (2, 3, 4), (2, 3, 1, 4), (0,), (2, 0, 3)):
         values = numbers(rng, shape, dtype)
-        values = np.asarray(values, dtype)
         device = gpuarray.to_gpu(values)
         assert device.context == runtime.context
         same_bits(device, values)
+
+
+def test_array_without_dimensions(runtime):
+    values = np.array(2.5, np.float32)
+    device = gpuarray.to_gpu(values)
+    same_bits(device, values)
+    same_bits(gpuarray.copy(device), values)
+    same_bits(gpuarray.zeros(()), np.zeros((), np.float32))
 
 
 def test_to_gpu_of_views_and_other_orders(runtime, rng):
@@ -156,8 +163,8 @@ def test_copy_of_other_dtypes(runtime, rng, dtype):
 
 
 def test_copy_of_other_shapes(runtime, rng):
-    for shape in ((), (7,), (2, 3), (2, 3, 1, 4), (2, 2, 2, 2, 2)):
-        values = np.asarray(numbers(rng, shape, np.float32), np.float32)
+    for shape in ((1,), (7,), (2, 3), (2, 3, 1, 4), (2, 2, 2, 2, 2)):
+        values = numbers(rng, shape, np.float32)
         same_bits(gpuarray.copy(gpuarray.to_gpu(values)), values)
 
 

@@ -901,12 +901,12 @@ def test_scale_and_momentum_that_are_no_numbers(runtime, rng, layer, argument):
     assert_state(conv, before)
 
 
-def run_out_of_memory(monkeypatch, runtime, layer, call):
+def run_out_of_memory(monkeypatch, runtime, layer, call, check=lambda: None):
     """Makes every allocation of a call fail in turn; the layer must not change."""
-    before = state_of(layer)
     allocate = runtime._allocate
     for granted in range(50):
         left = [granted]
+        before = state_of(layer)
 
         def limited(nbytes, left=left):
             if not left[0]:
@@ -922,6 +922,7 @@ def run_out_of_memory(monkeypatch, runtime, layer, call):
                 assert_state(layer, before)
             else:
                 return granted
+        check()
     raise AssertionError("never succeeds")
 
 
@@ -932,7 +933,12 @@ def test_out_of_memory_changes_nothing(runtime, rng, layer, monkeypatch):
     g = gpuarray.to_gpu(integers(rng, 2, conv.outmaps, 9))
     conv(x)
     conv.backward(g)
-    assert run_out_of_memory(monkeypatch, runtime, conv, lambda: conv(x)) >= 2
+    expected = conv.grad.get()
+
+    def check():  # what was kept for the gradient is still that of the last result
+        equal(conv.backward(g), expected)
+
+    assert run_out_of_memory(monkeypatch, runtime, conv, lambda: conv(x), check) >= 2
     assert run_out_of_memory(monkeypatch, runtime, conv, lambda: conv.backward(g)) >= 2
     for dtype in (np.float16, np.float32):
         needed = run_out_of_memory(monkeypatch, runtime, conv, lambda d=dtype: conv.calcMode(d))
@@ -1482,6 +1488,16 @@ def test_variable_with_its_own_update(runtime):
     equal(b.data, np.full((1, 3, 1, 1), 0.5))
 
 
+def test_variable_without_elements(runtime):
+    variable, other = (Variable(gpuarray.zeros((0, 3))) for _ in range(2))
+    variable.set(other)
+    variable.update(1.0)
+    variable.zeroGrad()
+    variable.calcMode(np.float16)
+    assert variable.data.shape == variable.grad.shape == (0, 3)
+    assert variable.data.dtype == variable.grad.dtype == np.float16
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_variable_that_is_a_view(runtime, dtype):
     """What the library does to parameters runs on strided views too, and on nothing beside."""
@@ -1503,7 +1519,7 @@ def test_variable_that_is_a_view(runtime, dtype):
     other = Variable(gpuarray.to_gpu(np.full((2, 3), 5, dtype)))
     other.set(variable)
     equal(other.data, expected[view])
-    other.data.fill(dtype(9))
+    other.data.set(np.full((2, 3), 9, dtype))
     variable.set(other)
     expected[view] = 9
     equal(data, expected)

