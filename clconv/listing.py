@@ -59,7 +59,7 @@ def check(device: int | str) -> str | None:
     grad, bias = integers(CHECKED.output_shape), integers((CHECKED.out_channels,))
     place = (CHECKED.stride, CHECKED.padding, CHECKED.dilation, CHECKED.groups)
     expected = {
-        "forward": reference.conv1d(CHECKED, x, weight, bias),
+        "result": reference.conv1d(CHECKED, x, weight, bias),
         "input gradient": reference.input_gradient(CHECKED, weight, grad),
         "weight gradient": reference.weight_gradient(CHECKED, x, grad),
         "bias gradient": reference.bias_gradient(grad),

@@ -131,11 +131,12 @@ def learn(net: Sequential, optimizer: Optimizer, part: Part) -> float:
 
 
 def fit(
-    net: Sequential, optimizer: Optimizer, part: Part, epochs: Iterable[int], seed: int
+    net: Sequential, optimizer: Optimizer, part: Part, epochs: int, seed: int
 ) -> Iterator[float]:
-    """Trains in shuffled batches; yields the mean loss of every epoch."""
-    rng = np.random.default_rng([seed, 1])
-    for _ in epochs:
+    """Trains in shuffled batches, the rate falling along a cosine; yields each epoch's loss."""
+    rng, rate = np.random.default_rng([seed, 1]), optimizer.learnRate
+    for epoch in range(epochs):
+        optimizer.learnRate = rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
         batches = np.array_split(rng.permutation(len(part)), -(-len(part) // BATCH))
         yield float(np.mean([learn(net, optimizer, part.take(rows)) for rows in batches]))
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, Runtime, functional
+from clconv.variants import VARIANTS
 
 Array = NDArray[Any]
 Rng = np.random.Generator
@@ -491,7 +492,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=int, metavar="INDEX", help="run this geometry alone")
     parser.add_argument("--device", help="as Runtime takes it: index, id or part of a name")
     parser.add_argument("--dtypes", type=_dtypes, default=list(DTYPES), help="(default all)")
-    parser.add_argument("--variant", default="auto", help="passes it cannot serve are left out")
+    names = ["auto", *(variant.NAME for variant in VARIANTS)]
+    parser.add_argument(
+        "--variant", default="auto", choices=names, help="passes it cannot serve are left out"
+    )
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     return parser
 

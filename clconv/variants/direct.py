@@ -61,11 +61,13 @@ def _lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
     return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
 
 
-def _registers(device: DeviceProfile) -> int:
+def _registers(request: Request) -> int:
     """Sums that a work-item may keep in registers beside what it loads."""
-    if device.vector_floats == 1:
+    if request.device.vector_floats == 1:
         return 16
-    return 24 if device.vector_floats >= 16 else 12  # AVX-512 has 32 vector registers, others 16
+    # AVX-512 has 32 vector registers, others 16. Converting float16 takes some of them.
+    wide = request.device.vector_floats >= 16 and request.problem.dtype != np.float16
+    return 24 if wide else 12
 
 
 def _local(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:
@@ -103,7 +105,7 @@ def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
         for vectors in (4, 3, 2, 1):
             # Four outputs at least, or the loads outweigh the arithmetic.
             lanes = _lanes(request.device, request.problem.dtype)
-            if tile * vectors > _registers(request.device) or tile * vectors * lanes < 4:
+            if tile * vectors > _registers(request) or tile * vectors * lanes < 4:
                 continue
             if tile > 1 and tile >= 2 * channels:
                 continue
@@ -243,7 +245,7 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
     for out_tile in (8, 6, 4, 2, 1):
         for tap_tile in (12, 8, 6, 4, 3, 2, 1):
             sums = out_tile * tap_tile
-            if sums > _registers(device) or (out_tile > 1 and out_tile >= 2 * problem.group_out):
+            if sums > _registers(request) or (out_tile > 1 and out_tile >= 2 * problem.group_out):
                 continue
             if (tap_tile > 1 and tap_tile >= 2 * taps) or (sums * lanes < 4 <= taps):
                 continue
