@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import numbers
 import statistics
 import time
@@ -13,12 +15,14 @@ import pyopencl.array as cl_array
 
 from clconv import initialisation
 from clconv.elementwise import activation_gradient
-from clconv.errors import ModuleError, ProblemError
+from clconv.errors import BuildError, ModuleError, ProblemError
 from clconv.module import Module
 from clconv.planner import KernelPlan
 from clconv.problem import ACTIVATIONS, Conv1dProblem, Epilogue, Pass
 from clconv.runtime import Runtime
 from clconv.variable import Variable
+
+_log = logging.getLogger(__name__)
 
 # optimizeForShape measures this many of the planner's best, so many times each.
 CANDIDATES_TIMED = 5
@@ -239,16 +243,31 @@ class Convolution(Module):
         chosen = {}
         for pass_ in passes:
             plans = self.runtime.plans(problem, pass_)
-            fitting = [p for p in plans if memlimit is None or p.workspace_bytes <= memlimit]
+            # The value before the activation, kept for the backward pass, counts as workspace.
+            kept = 0
+            if pass_ is passes[0] and self._needs_argument and self.train:
+                kept = math.prod(self.dataShapeFrom(shape)) * self.calctype.itemsize
+            fitting = [p for p in plans if memlimit is None or p.workspace_bytes + kept <= memlimit]
             if not fitting:
-                least = min(p.workspace_bytes for p in plans)
+                least = min(p.workspace_bytes for p in plans) + kept
                 raise ModuleError(
                     f"memlimit is {memlimit} bytes, expected at least {least} for {pass_.value}"
                 )
             if problem.batch:
-                fitting = fitting[:CANDIDATES_TIMED]
-                chosen[pass_] = min(fitting, key=lambda plan: self._time(problem, plan)).tile
+                chosen[pass_] = self._fastest(problem, fitting[:CANDIDATES_TIMED]).tile
         self._chosen = chosen
+
+    def _fastest(self, problem: Conv1dProblem, plans: Sequence[KernelPlan]) -> KernelPlan:
+        """The plan of the least time, among those that the device builds."""
+        seconds = {}
+        for i, plan in enumerate(plans):
+            try:
+                seconds[i] = self._time(problem, plan)
+            except BuildError as error:
+                _log.warning("%s is passed over: %s", dict(plan.tile), error)
+        if not seconds:
+            raise ModuleError(f"{self.runtime.info.name} builds none of {len(plans)} candidates")
+        return plans[min(seconds, key=lambda i: seconds[i])]
 
     def _time(self, problem: Conv1dProblem, plan: KernelPlan) -> float:
         """Median seconds of a plan on zeros."""

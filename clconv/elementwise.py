@@ -7,10 +7,21 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
+from clconv.errors import ProblemError
 from clconv.runtime import Argument, Runtime
 from clconv.variants.base import MAX_GROUPS, Constants, Launch, Layout, Operand, Scalar
 
-__all__ = ["activation_gradient", "add_scaled", "contiguous", "contiguous_copy", "convert", "flat"]
+__all__ = [
+    "activation_gradient",
+    "add_scaled",
+    "contiguous",
+    "convert",
+    "copy_view",
+    "fill",
+    "flat",
+    "pad",
+    "pad_gradient",
+]
 
 LOCAL = 64
 
@@ -41,37 +52,95 @@ def flat(array: cl_array.Array) -> Argument:
     return array.base_data, array.offset // array.dtype.itemsize
 
 
-def contiguous_copy(
+# What moves an element of so many bytes, whatever it means.
+_RAW = {1: "uchar", 2: "ushort", 4: "uint", 8: "ulong", 16: "uint4"}
+Strides = tuple[int, ...]
+
+
+def _four(shape: tuple[int, ...], *strides: Strides) -> tuple[list[int], list[list[int]]]:
+    """Shape and strides of the same elements in four dimensions, neighbours joined where all
+    strides allow. ProblemError where that takes more."""
+    sizes: list[int] = []
+    steps: list[list[int]] = [[] for _ in strides]
+    for i, size in enumerate(shape):
+        if size == 1:
+            continue
+        if sizes and all(s[-1] == size * one[i] for s, one in zip(steps, strides, strict=True)):
+            sizes[-1] *= size
+            for s, one in zip(steps, strides, strict=True):
+                s[-1] = one[i]
+        else:
+            sizes.append(size)
+            for s, one in zip(steps, strides, strict=True):
+                s.append(one[i])
+    missing = 4 - len(sizes)
+    if missing < 0:
+        raise ProblemError(f"array has shape {shape}, expected a view of at most 4 dimensions")
+    return [1] * missing + sizes, [[0] * missing + s for s in steps]
+
+
+def copy_view(
     runtime: Runtime,
-    array: cl_array.Array,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    result: cl_array.Array,
+    source: cl_array.Array,
+    target: cl_array.Array,
+    *,
+    start: int = 0,
+    strides: Strides | None = None,
 ) -> None:
-    """Queues copying an array, seen as 3-D with strides in bytes, to a contiguous one."""
-    if array.size == 0:
+    """Queues copying an array to one of its shape and dtype; both may be views.
+
+    `start` and `strides`, in bytes, place the elements in `target`'s buffer otherwise than its own.
+    """
+    if source.size == 0:
         return
-    size = array.dtype.itemsize
+    size = source.dtype.itemsize
+    if size not in _RAW:
+        raise ProblemError(f"array has dtype {source.dtype}, expected elements of 1 to 16 bytes")
+    places = (source.strides, target.strides if strides is None else strides)
+    if any(step % size for steps in places for step in steps):
+        raise ProblemError(f"array has strides {places}, expected multiples of {size} bytes")
+    sizes, (x_steps, y_steps) = _four(tuple(source.shape), *places)
+    scalars = [Scalar(f"size_{i}", "long", sizes[i]) for i in (1, 2, 3)]
+    for name, steps in (("x", x_steps), ("y", y_steps)):
+        scalars += [Scalar(f"{name}_stride_{i}", "long", s // size) for i, s in enumerate(steps)]
     launch = _launch(
         runtime,
         "copy",
-        array.dtype,
-        array.size,
-        (Operand("x", Layout.ROWS), Operand("y", Layout.FLAT, written=True)),
+        np.dtype(np.float32),  # of no meaning here
+        source.size,
         (
-            Scalar("size_1", "long", shape[1]),
-            Scalar("size_2", "long", shape[2]),
-            Scalar("x_stride", "long", strides[2] // size),
+            Operand("x", Layout.FLAT, element=_RAW[size]),
+            Operand("y", Layout.FLAT, written=True, element=_RAW[size]),
         ),
+        tuple(scalars),
     )
-    source = (array.base_data, array.offset // size, strides[0] // size, strides[1] // size)
-    runtime.run_one(launch, {"x": source, "y": flat(result)}, {}, (array,), (result,))
+    y = (target.base_data, (target.offset + start) // size)
+    runtime.run_one(launch, {"x": flat(source), "y": y}, {}, (source,), (target,))
+
+
+def contiguous(runtime: Runtime, array: cl_array.Array) -> cl_array.Array:
+    """The array itself, or a contiguous copy of a view, queued."""
+    if array.flags.c_contiguous:
+        return array
+    copied = runtime.empty(array.shape, array.dtype)
+    copy_view(runtime, array, copied)
+    return copied
+
+
+def fill(runtime: Runtime, array: cl_array.Array, value: float) -> None:
+    """Queues filling an array, or a view, with one value."""
+    if array.flags.c_contiguous:
+        runtime.fill(array, value)
+        return
+    values = runtime.empty(array.shape, array.dtype)
+    runtime.fill(values, value)
+    copy_view(runtime, values, array)
 
 
 def add_scaled(
     runtime: Runtime, target: cl_array.Array, rate: float, source: cl_array.Array
 ) -> None:
-    """Queues `target += rate * source`, of contiguous arrays of one shape and dtype."""
+    """Queues `target += rate * source`, of arrays or views of one shape and dtype."""
     if target.size == 0:
         return
     launch = _launch(
@@ -82,21 +151,10 @@ def add_scaled(
         (Operand("x", Layout.FLAT), Operand("y", Layout.FLAT, written=True)),
         (Scalar("rate", "SUM"),),
     )
-    runtime.run_one(
-        launch, {"x": flat(source), "y": flat(target)}, {"rate": rate}, (source,), (target,)
-    )
-
-
-def contiguous(runtime: Runtime, array: cl_array.Array) -> cl_array.Array:
-    """The array itself, or a contiguous copy of a view of at most three dimensions, queued."""
-    if array.flags.c_contiguous:
-        return array
-    copied = runtime.empty(array.shape, array.dtype)
-    missing = 3 - len(array.shape)
-    shape = (1,) * missing + tuple(array.shape)
-    strides = (0,) * missing + tuple(array.strides)
-    contiguous_copy(runtime, array, shape, strides, copied)
-    return copied
+    x, y = contiguous(runtime, source), contiguous(runtime, target)
+    runtime.run_one(launch, {"x": flat(x), "y": flat(y)}, {"rate": rate}, (x,), (y,))
+    if y is not target:
+        copy_view(runtime, y, target)
 
 
 _C_TYPES = {"float16": "ushort", "float32": "float", "float64": "double"}
@@ -108,6 +166,7 @@ def convert(runtime: Runtime, array: cl_array.Array, dtype: Any) -> cl_array.Arr
     result = runtime.empty(array.shape, target)
     if array.size == 0:
         return result
+    array = contiguous(runtime, array)
     # What is smaller in memory decides which loads and stores the kernel needs.
     narrow = min(source, target, key=lambda d: d.itemsize)
     launch = _launch(

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.elementwise import contiguous_copy, flat
-from clconv.errors import ArrayTypeError, DeviceError, ProblemError
+from clconv.elementwise import copy_view, flat
+from clconv.errors import ArrayTypeError, ProblemError
 from clconv.planner import KernelPlan
 from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
-from clconv.runtime import Argument, Runtime, default_runtime, runtime_of
+from clconv.runtime import Argument, Runtime, check_context, default_runtime, runtime_of
 
 __all__ = [
     "conv1d",
@@ -126,18 +126,13 @@ class _Call:
         first = next(iter(self.arrays))
         context = self._runtime.context if self._runtime else self.arrays[first].context
         owner = repr(self._runtime) if self._runtime else first
-        for name in self.arrays:
-            other = self.arrays[name].context
-            if other.int_ptr != context.int_ptr:
-                raise DeviceError(
-                    f"{name} is on {_name(other)}, expected {_name(context)}, the context of "
-                    f"{owner}"
-                )
-            size = self.arrays[name].dtype.itemsize
-            if self.arrays[name].offset % size:
+        for name, array in self.arrays.items():
+            check_context(name, array, context, owner)
+            size = array.dtype.itemsize
+            if array.offset % size:
                 raise ProblemError(
-                    f"{name} starts at byte {self.arrays[name].offset} of its buffer, expected a "
-                    f"multiple of {size}"
+                    f"{name} starts at byte {array.offset} of its buffer, expected a multiple of "
+                    f"{size}"
                 )
 
     @property
@@ -208,18 +203,14 @@ class _Call:
         return flat(self.arrays[name])
 
     def _copy(self, name: str) -> None:
-        array = self.arrays[name]
+        array, runtime = self.arrays[name], self.runtime
         if any(stride % array.dtype.itemsize for stride in array.strides):
             raise ProblemError(
                 f"{name} has strides {tuple(array.strides)}, expected multiples of "
                 f"{array.dtype.itemsize} bytes"
             )
-        view = _view(array)
-        runtime = self.runtime
         copied = runtime.empty(array.shape, array.dtype)
-        self._steps.append(
-            lambda: contiguous_copy(runtime, array, view.shape, view.strides, copied)
-        )
+        self._steps.append(lambda: copy_view(runtime, array, copied))
         self.arrays[name] = copied
 
     def result(self, name: str, shape: Shape) -> cl_array.Array:
@@ -272,10 +263,6 @@ class _Call:
         """Queues everything."""
         for step in self._steps:
             step()
-
-
-def _name(context: Any) -> str:
-    return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
 
 
 def _number(name: str, value: Any) -> float:

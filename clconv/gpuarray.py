@@ -9,9 +9,9 @@ import numpy as np
 import pyopencl.array as cl_array
 from numpy.typing import DTypeLike, NDArray
 
-from clconv.elementwise import contiguous, contiguous_copy
+from clconv.elementwise import copy_view
 from clconv.errors import ArrayTypeError, ProblemError
-from clconv.runtime import default_runtime, runtime_of
+from clconv.runtime import check_context, default_runtime, runtime_of
 
 __all__ = ["concatenate", "copy", "empty", "to_gpu", "zeros"]
 
@@ -31,25 +31,13 @@ def zeros(shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array
     return default_runtime().zeros(shape, dtype)
 
 
-def _strided(array: cl_array.Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(shape, strides) with three dimensions."""
-    if array.flags.c_contiguous:
-        return (1, 1, array.size), (0, 0, array.dtype.itemsize)
-    if len(array.shape) > 3:
-        raise ProblemError(
-            f"array has shape {array.shape}, expected at most 3 dimensions in a view"
-        )
-    missing = 3 - len(array.shape)
-    return (1,) * missing + tuple(array.shape), (0,) * missing + tuple(array.strides)
-
-
 def copy(array: cl_array.Array) -> cl_array.Array:
     """A contiguous copy, of views too. Raises ProblemError, OutOfMemoryError."""
     if not isinstance(array, cl_array.Array):
         raise ArrayTypeError(f"array is a {type(array).__name__}, expected a device array")
     runtime = runtime_of(array.context)
     result = runtime.empty(array.shape, array.dtype)
-    contiguous_copy(runtime, array, *_strided(array), result)
+    copy_view(runtime, array, result)
     return result
 
 
@@ -73,17 +61,13 @@ def concatenate(arrays: Sequence[cl_array.Array], axis: int = 0) -> cl_array.Arr
         expected = first.shape[:axis] + array.shape[axis : axis + 1] + first.shape[axis + 1 :]
         if tuple(array.shape) != tuple(expected):
             raise ProblemError(f"arrays[{i}] has shape {array.shape}, expected {expected}")
+    for i, array in enumerate(arrays):
+        check_context(f"arrays[{i}]", array, first.context, "arrays[0]")
     runtime = runtime_of(first.context)
-    outer = int(np.prod(first.shape[:axis], dtype=np.int64))
     total = sum(a.shape[axis] for a in arrays)
-    shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
-    result = runtime.empty(shape, first.dtype)
-    inner = int(np.prod(first.shape[axis + 1 :], dtype=np.int64)) * first.dtype.itemsize
+    result = runtime.empty((*first.shape[:axis], total, *first.shape[axis + 1 :]), first.dtype)
     start = 0
     for array in arrays:
-        width = array.shape[axis] * inner
-        if outer and width:
-            source = contiguous(runtime, array)
-            runtime.copy_block(source, result, outer, width, total * inner, start)
-        start += width
+        copy_view(runtime, array, result, start=start, strides=tuple(result.strides))
+        start += array.shape[axis] * result.strides[axis]
     return result

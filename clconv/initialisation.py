@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ def _parse(initscheme: Any) -> tuple[str, str]:
     if initscheme is None or isinstance(initscheme, str):
         scheme, factor = initscheme or "xavier_uniform", "in"
     else:
+        if not isinstance(initscheme, Sequence):
+            raise ModuleError(f"initscheme is {initscheme!r}, expected a name or a pair")
         if len(initscheme) != 2:
             raise ValueError(f"Scheme tuple has {len(initscheme)} length, expected 2")
         scheme, factor = initscheme
@@ -41,6 +45,8 @@ def draw(
     sqrt(1 / f), `he` sqrt(2 / f).
     """
     scheme, factor = _parse(initscheme)
+    if not isinstance(wscale, numbers.Real) or not 0 <= wscale < math.inf:
+        raise ModuleError(f"wscale is {wscale!r}, expected a finite number of at least 0")
     fan = {"in": fan_in, "out": fan_out, "avg": (fan_in + fan_out) / 2}[factor]
     if scheme == "none":
         return np.empty(shape, np.float32)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyopencl.array as cl_array
 
 from clconv.errors import ArrayTypeError, ModuleError
-from clconv.runtime import Runtime, default_runtime
+from clconv.runtime import Runtime, check_context, default_runtime
 from clconv.variable import Variable
 
 __all__ = ["Module"]
@@ -114,18 +114,29 @@ class Module:
     def calcMode(self, T: Any) -> None:
         """Computes in float32, float16 (sums in float32) or float64 from now on."""
         try:
-            dtype = np.dtype(T)
+            dtype = np.dtype(object if T is None else T)  # NumPy takes None for float64
         except TypeError:
-            dtype = None
+            dtype = np.dtype(object)
         if dtype not in DTYPES or (dtype == np.float64 and not self.runtime.profile.fp64):
             raise ModuleError(f"Unsupported dtype {T}")
         if dtype == self.calctype:
             return
-        for variable in self.vars.values():
-            if variable.data.dtype != dtype:
-                variable.calcMode(dtype)
+        variables = [v for v in self.getVarTable() if v.data.dtype != dtype]
+        converted = [variable.converted(dtype) for variable in variables]
+        for variable, arrays in zip(variables, converted, strict=True):
+            variable.data, variable.grad = arrays
         self.calctype = dtype
         self.reset()
+
+    def remember(self) -> Callable[[], None]:
+        """What brings the module back to the state it has now, but for its arrays' contents."""
+        state = dict(vars(self))
+
+        def restore() -> None:
+            vars(self).clear()
+            vars(self).update(state)
+
+        return restore
 
     # Forward and backward
 
@@ -186,6 +197,11 @@ class Module:
                 f"{name} is a {type(array).__module__}.{type(array).__qualname__}, expected a "
                 "device array (gpuarray.to_gpu makes one)"
             )
+        self.checkContext(name, array)
+
+    def checkContext(self, name: str, array: Any) -> None:
+        """DeviceError where an array is of another context than the layer."""
+        check_context(name, array, self.runtime.context, f"layer {self.name}")
 
     def checkDataShape(self, shape: Sequence[int]) -> None:
         """ModuleError where the layer cannot take data of this shape."""

@@ -27,7 +27,7 @@ from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.render import render, sum_dtype
 from clconv.variants.base import Launch, Layout
 
-__all__ = ["Argument", "Runtime", "default_runtime", "runtime_of"]
+__all__ = ["Argument", "Runtime", "check_context", "default_runtime", "runtime_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ class Runtime:
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self.launches = 0  # kernels queued so far
         platform = chosen.platform
+        self._trusts_required = platform.name.strip().lower() == "rusticl"
         self._keeps_binaries = not platform.name.strip().lower().startswith(DRIVERS_WITH_CACHE)
         self._build_identity = (
             platform.name,
@@ -197,7 +198,8 @@ class Runtime:
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
         """An uninitialised device array. Raises OutOfMemoryError."""
-        shape = (shape,) if isinstance(shape, int) else tuple(int(s) for s in shape)
+        sizes = shape if isinstance(shape, Sequence) else (shape,)
+        shape = tuple(int(size) for size in sizes)
         dtype = np.dtype(dtype)
         buffer = self._allocate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         return cl_array.Array(self.queue, shape, dtype, data=buffer, allocator=self._pool)
@@ -213,7 +215,7 @@ class Runtime:
         host = np.asarray(array)
         device = self.empty(host.shape, host.dtype)
         if host.size:
-            device.set(np.ascontiguousarray(host))
+            device.set(np.asarray(host, order="C"))
         return device
 
     def fill(self, array: cl_array.Array, value: float) -> None:
@@ -226,30 +228,6 @@ class Runtime:
             self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=self._waits((array,))
         )
         self._record(event, (array,), ())
-
-    def copy_block(
-        self,
-        source: cl_array.Array,
-        target: cl_array.Array,
-        count: int,
-        width: int,
-        pitch: int,
-        start: int,
-    ) -> None:
-        """Queues copying `count` runs of `width` bytes, side by side in `source`, to places
-        `pitch` bytes apart in `target`, the first at byte `start`."""
-        buffers: tuple[Any, Any] = (target.base_data, source.base_data)
-        event = cl.enqueue_copy(
-            self.queue,
-            *buffers,
-            src_origin=(source.offset, 0, 0),
-            dst_origin=(target.offset + start, 0, 0),
-            region=(width, count, 1),
-            src_pitches=(width, width * count),
-            dst_pitches=(pitch, pitch * count),
-            wait_for=self._waits((source, target)),
-        )
-        self._record(event, (target,), (source,))
 
     def finish(self) -> None:
         """Waits for everything that was queued."""
@@ -332,18 +310,26 @@ class Runtime:
             raise BuildError(refused.kernel, refused.device, refused.log)
         try:
             kernel = cl.Kernel(self._program(launch, source), launch.kernel)
-            items = int(np.prod(launch.local_size))
-            most = kernel.get_work_group_info(
-                cl.kernel_work_group_info.WORK_GROUP_SIZE, self.device
-            )
-            if most < items:
-                log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
-                raise BuildError(launch.kernel, self.info.name, log)
+            self._check_local_size(kernel, launch)
         except BuildError as error:
             self._refused.set_default(source, error)
             raise
         kernel.set_scalar_arg_dtypes(_argument_dtypes(launch))
         return kernels.set_default(source, kernel)
+
+    def _check_local_size(self, kernel: Any, launch: Launch) -> None:
+        """BuildError where the device cannot run a kernel's work-groups."""
+        ask = cl.kernel_work_group_info
+        items = int(np.prod(launch.local_size))
+        most = kernel.get_work_group_info(ask.WORK_GROUP_SIZE, self.device)
+        if most >= items:
+            return
+        # Mesa's rusticl says 32 of every kernel, but runs what was required when it was compiled.
+        required = kernel.get_work_group_info(ask.COMPILE_WORK_GROUP_SIZE, self.device)
+        if self._trusts_required and tuple(required) == launch.local_size:
+            return
+        log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
+        raise BuildError(launch.kernel, self.info.name, log)
 
     # Planning
 
@@ -512,6 +498,19 @@ def _argument_dtypes(launch: Launch) -> list[Any]:
         dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
     sums = sum_dtype(launch)
     return dtypes + [_SCALARS.get(s.type, sums) for s in launch.scalars]
+
+
+def _name(context: Any) -> str:
+    return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
+
+
+def check_context(name: str, array: cl_array.Array, context: Any, owner: str) -> None:
+    """DeviceError that names both contexts unless the array is of this one, `owner`'s."""
+    other: Any = array.context
+    if other.int_ptr != context.int_ptr:
+        raise DeviceError(
+            f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}"
+        )
 
 
 # Which runtime

@@ -160,15 +160,43 @@ class Sequential(Module):
 
     def updateData(self, data: Any) -> Any:
         """The result of the last module."""
-        before = [dict(vars(module)) for module in self.graph]
+        restore = self.remember()
         for i, module in enumerate(self.graph):
             try:
                 data = module(data)
-            except (ModuleError, ProblemError) as error:
-                for earlier, state in zip(self.graph[:i], before, strict=False):
-                    vars(earlier).update(state)
-                raise self._place("Data", i, error) from error
+            except BaseException as error:
+                restore()
+                if isinstance(error, (ModuleError, ProblemError)):
+                    raise self._place("Data", i, error) from error
+                raise
         return data
+
+    def remember(self) -> Callable[[], None]:
+        """What brings all modules back to the state they have now."""
+        restores = [super().remember(), *(module.remember() for module in self.graph)]
+
+        def restore() -> None:
+            for one in restores:
+                one()
+
+        return restore
+
+    def checkContext(self, name: str, array: Any) -> None:
+        """Left to the modules."""
+
+    def checkGradShape(self, shape: Sequence[int]) -> None:
+        """Asks all modules, from the last, so that none computes where another will refuse."""
+        for i in reversed(range(len(self.graph))):
+            module = self.graph[i]
+            try:
+                if module.inData is None:
+                    raise ModuleError(
+                        f"Module {module.name}: backward needs a forward call before it"
+                    )
+                module.checkGradShape(shape)
+            except ModuleError as error:
+                raise self._place("Grad", i, error) from error
+            shape = module.inData.shape
 
     def backward(
         self,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.elementwise import add_scaled, contiguous, convert
+from clconv.elementwise import add_scaled, convert, copy_view, fill
 from clconv.errors import ModuleError
-from clconv.runtime import default_runtime, runtime_of
+from clconv.runtime import check_context, default_runtime, runtime_of
 
 __all__ = ["Variable"]
 
@@ -48,6 +48,7 @@ class Variable:
                     f"grad has shape {grad.shape} and dtype {grad.dtype}, expected {data.shape} "
                     f"and {data.dtype}"
                 )
+            check_context("grad", grad, data.context, "data")
         elif withgrad:
             grad = runtime.zeros(data.shape, data.dtype)
         self.name = str(next(_numbers)) if name is None else name
@@ -74,19 +75,14 @@ class Variable:
                 f"other has shape {other.data.shape} and dtype {other.data.dtype}, expected "
                 f"{self.data.shape} and {self.data.dtype}"
             )
+        check_context("other", other.data, self.data.context, f"variable {self.name}")
         runtime = runtime_of(self.data.context)
-        self._copy(other.data, self.data)
+        copy_view(runtime, other.data, self.data)
         if self.grad is not None:
             if other.grad is None:
-                runtime.fill(self.grad, 0)
+                fill(runtime, self.grad, 0)
             else:
-                self._copy(other.grad, self.grad)
-
-    @staticmethod
-    def _copy(source: cl_array.Array, target: cl_array.Array) -> None:
-        runtime = runtime_of(target.context)
-        source = contiguous(runtime, source)
-        runtime.copy_block(source, target, 1, source.nbytes, source.nbytes, 0)
+                copy_view(runtime, other.grad, self.grad)
 
     def update(self, learnRate: float) -> None:
         """Queues `data += learnRate * grad`, or the variable's own update."""
@@ -102,11 +98,14 @@ class Variable:
     def zeroGrad(self) -> None:
         """Queues filling the gradient with zeros."""
         if self.grad is not None:
-            runtime_of(self.data.context).fill(self.grad, 0)
+            fill(runtime_of(self.data.context), self.grad, 0)
+
+    def converted(self, dtype: Any) -> tuple[Any, Any]:
+        """(data, grad) in another dtype, queued; the variable itself stays as it is."""
+        runtime = runtime_of(self.data.context)
+        grad = None if self.grad is None else convert(runtime, self.grad, dtype)
+        return convert(runtime, self.data, dtype), grad
 
     def calcMode(self, dtype: Any) -> None:
         """Queues converting data and gradient to another dtype."""
-        runtime = runtime_of(self.data.context)
-        data = convert(runtime, self.data, dtype)
-        grad = None if self.grad is None else convert(runtime, self.grad, dtype)
-        self.data, self.grad = data, grad
+        self.data, self.grad = self.converted(dtype)
