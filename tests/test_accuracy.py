@@ -206,3 +206,26 @@ def test_the_bound_is_tight_enough(rng):
     ):
         with pytest.raises(AssertionError, match="values are wrong"):
             accuracy.assert_within(faulty, right, bound)
+
+
+def test_float16_makes_no_wider_copy(runtime, rng, monkeypatch):
+    """Whatever is allocated for a float16 call is its results and, for sums, a fixed share."""
+    problem = replace(REMAINDERS, dtype=np.dtype("float16"))
+    arrays = {name: runtime.to_device(a) for name, a in _arrays(rng, problem, True).items()}
+    allocated = []
+    real = type(runtime)._allocate
+
+    def recording(self, nbytes):
+        allocated.append(nbytes)
+        return real(self, nbytes)
+
+    monkeypatch.setattr(type(runtime), "_allocate", recording)
+    x, weight, grad = (arrays[name] for name in ("x", "weight", "grad_output"))
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    y = F.conv1d(x, weight, arrays["bias"], *geometry, residual=grad, activation="relu")
+    assert allocated == [y.nbytes]
+    allocated.clear()
+    results = F.conv1d_backward(x, weight, grad, *geometry)
+    inputs = x.nbytes + weight.nbytes + grad.nbytes
+    outputs = sum(result.nbytes for result in results)
+    assert sum(allocated) - outputs <= 0.25 * (inputs + outputs) + 2 * 4 * problem.weight_count
