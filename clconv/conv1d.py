@@ -21,6 +21,8 @@ class Conv1D(Convolution):
     "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". Raises ModuleError.
     """
 
+    _functions = (functional.conv1d, functional.conv1d_backward)
+
     def __init__(
         self,
         inmaps: int,
@@ -84,42 +86,3 @@ class Conv1D(Convolution):
             self.calctype,
         )
         return problem, (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
-
-    def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
-        return functional.conv1d(
-            data,
-            self._parameter("W"),
-            self._parameter("b"),
-            self.stride,
-            self.pad,
-            self.dilation,
-            self.groups,
-            activation=activation,
-            variant=self._chosen,
-            runtime=self.runtime,
-            pre_activation=keep,
-        )
-
-    def _gradients(
-        self,
-        grad: Any,
-        need: tuple[bool, bool, bool],
-        outs: tuple[Any, Any, Any],
-        scale: float,
-        momentum: float,
-    ) -> tuple[Any, Any, Any]:
-        return functional.conv1d_backward(
-            self.inData,
-            self._parameter("W"),
-            grad,
-            self.stride,
-            self.pad,
-            self.dilation,
-            self.groups,
-            need=need,
-            out=outs,
-            scale=scale,
-            momentum=momentum,
-            variant=self._chosen,
-            runtime=self.runtime,
-        )

@@ -7,7 +7,7 @@ import math
 import numbers
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,20 +141,31 @@ class Convolution(Module):
             kept = self._reshaped[key] = (array, flat)
         return kept[1]
 
-    # Forward and backward, in terms of the functions that a subclass names
+    # Forward and backward
+
+    # The function that the layer is, and that of its gradients.
+    _functions: tuple[Callable[..., Any], Callable[..., Any]]
+
+    def _geometry(self) -> dict[str, int]:
+        """The layer's numbers as the functions name them."""
+        return {
+            "stride": self.stride,
+            "padding": self.pad,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
 
     def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
-        raise ModuleError(f"{type(self).__name__} does not define _forward")
-
-    def _gradients(
-        self,
-        grad: Any,
-        need: tuple[bool, bool, bool],
-        outs: tuple[Any, Any, Any],
-        scale: float,
-        momentum: float,
-    ) -> tuple[Any, Any, Any]:
-        raise ModuleError(f"{type(self).__name__} does not define _gradients")
+        return self._functions[0](
+            data,
+            self._parameter("W"),
+            self._parameter("b"),
+            activation=activation,
+            pre_activation=keep,
+            variant=self._chosen,
+            runtime=self.runtime,
+            **self._geometry(),
+        )
 
     def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
         """The problem for data of this shape, and which of its passes forward and the gradients
@@ -201,7 +212,18 @@ class Convolution(Module):
         need = (inputs, params and outs[1] is not None, params and outs[2] is not None)
         if not any(need):
             return None
-        return self._gradients(self._before(grad), need, outs, scale, momentum)[0]
+        return self._functions[1](
+            self.inData,
+            self._parameter("W"),
+            self._before(grad),
+            need=need,
+            out=outs,
+            scale=scale,
+            momentum=momentum,
+            variant=self._chosen,
+            runtime=self.runtime,
+            **self._geometry(),
+        )[0]
 
     # Checks
 

@@ -21,6 +21,8 @@ class Deconv1D(Convolution):
     Raises ModuleError.
     """
 
+    _functions = (functional.conv_transpose1d, functional.conv_transpose1d_backward)
+
     def __init__(
         self,
         inmaps: int,
@@ -89,43 +91,5 @@ class Deconv1D(Convolution):
         )
         return problem, (Pass.INPUT_GRADIENT, Pass.FORWARD, Pass.WEIGHT_GRADIENT)
 
-    def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
-        return functional.conv_transpose1d(
-            data,
-            self._parameter("W"),
-            self._parameter("b"),
-            self.stride,
-            self.pad,
-            self.postpad,
-            self.groups,
-            self.dilation,
-            activation=activation,
-            variant=self._chosen,
-            runtime=self.runtime,
-            pre_activation=keep,
-        )
-
-    def _gradients(
-        self,
-        grad: Any,
-        need: tuple[bool, bool, bool],
-        outs: tuple[Any, Any, Any],
-        scale: float,
-        momentum: float,
-    ) -> tuple[Any, Any, Any]:
-        return functional.conv_transpose1d_backward(
-            self.inData,
-            self._parameter("W"),
-            grad,
-            self.stride,
-            self.pad,
-            self.postpad,
-            self.groups,
-            self.dilation,
-            need=need,
-            out=outs,
-            scale=scale,
-            momentum=momentum,
-            variant=self._chosen,
-            runtime=self.runtime,
-        )
+    def _geometry(self) -> dict[str, int]:
+        return {**super()._geometry(), "output_padding": self.postpad}

@@ -143,41 +143,62 @@ def _epilogue_operands(request: Request) -> tuple[Operand, ...]:
 
 def _forward(request: Request) -> Iterator[Candidate]:
     problem = request.problem
-    lanes = _lanes(request.device, problem.dtype)
-    for out_tile, vectors, cost in _tiles(request, problem.group_out):
-        positions = _position_tile(request, vectors, lanes)
-        yield _convolution(
-            request,
-            {"out_tile": out_tile, "vectors": vectors, "lanes": lanes} | positions,
-            "forward_direct",
-            (
-                ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
-                ("out_tile", out_tile),
-            ),
-            positions=problem.out_length,
-            tiles=-(-problem.group_out // out_tile) * problem.groups,
-            cost=cost * problem.groups * problem.group_in * problem.kernel_size,
-        )
+    index = "int" if problem.weight_count < 2**31 else "long"
+    return _convolutions(
+        request,
+        "forward_direct",
+        "out_tile",
+        (("weight_index", index),),
+        channels=problem.group_out,
+        terms=problem.group_in,
+        positions=problem.out_length,
+        phases=1,
+    )
 
 
 def _input_gradient(request: Request) -> Iterator[Candidate]:
     problem = request.problem
+    return _convolutions(
+        request,
+        "input_gradient_direct",
+        "in_tile",
+        (
+            ("common", problem.tap_phase_gcd),
+            ("tap_step", problem.phase_tap_step),
+            ("tap_inverse", problem.phase_tap_inverse),
+        ),
+        channels=problem.group_in,
+        terms=problem.group_out,
+        positions=problem.phase_positions,
+        phases=problem.stride,
+    )
+
+
+def _convolutions(
+    request: Request,
+    kernel: str,
+    tile_name: str,
+    constants: Constants,
+    *,
+    channels: int,
+    terms: int,
+    positions: int,
+    phases: int,
+) -> Iterator[Candidate]:
+    """The tiles of the forward pass or of the input gradient, which writes `channels` a group,
+    each a sum over `terms` channels and the taps, in `phases` of `positions` each."""
+    problem = request.problem
     lanes = _lanes(request.device, problem.dtype)
-    for in_tile, vectors, cost in _tiles(request, problem.group_in):
-        positions = _position_tile(request, vectors, lanes)
+    for channel_tile, vectors, cost in _tiles(request, channels):
+        tile = {tile_name: channel_tile, "vectors": vectors, "lanes": lanes}
         yield _convolution(
             request,
-            {"in_tile": in_tile, "vectors": vectors, "lanes": lanes} | positions,
-            "input_gradient_direct",
-            (
-                ("common", problem.tap_phase_gcd),
-                ("tap_step", problem.phase_tap_step),
-                ("tap_inverse", problem.phase_tap_inverse),
-                ("in_tile", in_tile),
-            ),
-            positions=problem.phase_positions,
-            tiles=-(-problem.group_in // in_tile) * problem.groups * problem.stride,
-            cost=cost * problem.groups * problem.group_out * problem.kernel_size,
+            tile | _position_tile(request, vectors, lanes),
+            kernel,
+            (*constants, (tile_name, channel_tile)),
+            positions,
+            tiles=-(-channels // channel_tile) * problem.groups * phases,
+            cost=cost * problem.groups * terms * problem.kernel_size,
         )
 
 
