@@ -457,16 +457,15 @@ class Runtime:
         return array.queue is None or array.queue.int_ptr != self.queue.int_ptr
 
     def _waits(self, arrays: Sequence[cl_array.Array]) -> list[Any] | None:
-        """Events that a launch must wait for: the queue's own order covers its own arrays."""
-        waits = [event for a in arrays if a.events and self._is_foreign(a) for event in a.events]
-        # An array of this queue may have been written by another, whose event it carries.
-        waits += [
-            event
-            for a in arrays
-            if not self._is_foreign(a)
-            for event in a.events
-            if event.command_queue.int_ptr != self.queue.int_ptr
-        ]
+        """Events that a launch must wait for: the queue's own order covers its own."""
+        own = self.queue.int_ptr
+        waits = []
+        for array in arrays:
+            for event in array.events:
+                if event.command_queue is None or event.command_queue.int_ptr != own:
+                    waits.append(event)
+            if array.events and self._is_foreign(array) and array.queue is not None:
+                array.queue.flush()  # or what is waited for might never start
         return waits or None
 
     def _record(
