@@ -47,6 +47,33 @@ static inline void store_vector(__global STORED *at, VECTOR v)
 % endfor
 }
 % else:
+// Where the compiler has conversion instructions and no call stands between, they are used.
+#if defined(__clang__) && defined(__F16C__)
+static inline SUM load(__global const STORED *at)
+{
+    const ushort h = *at;
+    return __builtin_load_halff((const half *)&h);
+}
+
+static inline void store(__global STORED *at, SUM v)
+{
+    ushort h;
+    __builtin_store_halff(v, (half *)&h);
+    *at = h;
+}
+
+static inline VECTOR load_vector(__global const STORED *at)
+{
+    return ${vector(["load(at + %d)" % e for e in span])};
+}
+
+static inline void store_vector(__global STORED *at, VECTOR v)
+{
+% for e in span:
+    store(at + ${e}, ${lane("v", e)});
+% endfor
+}
+#else
 // float16 by integer arithmetic, which vectorises where vload_half is a call. What lies between a
 // half's denormals and floats is done by addition and subtraction of floats, so that flushing
 // denormals to zero does no harm. Storing rounds to nearest, ties to even.
@@ -96,6 +123,7 @@ static inline void store_vector(__global STORED *at, VECTOR v)
     at[${e}] = (ushort)${lane("h", e)};
 % endfor
 }
+#endif
 % endif
 % else:
 typedef ${sum_type} STORED;
