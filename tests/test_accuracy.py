@@ -106,7 +106,7 @@ def test_every_tile(runtime, rng, problem, pass_):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 def test_epilogue(runtime, rng, activation, dtype):
-    """activation(sum + bias + residual), by one kernel, and by two calls inside the bound."""
+    """activation(sum + bias + residual), by one kernel."""
     problem = _problem(runtime, REMAINDERS, dtype)
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     for whole in (True, False):
@@ -117,6 +117,38 @@ def test_epilogue(runtime, rng, activation, dtype):
         accuracy.assert_right(
             y, problem, Pass.FORWARD, a, str(activation), largest=4 * whole, activation=activation
         )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_two_calls_are_one_fused(runtime, rng, activation):
+    """The sums first, then bias, residual and activation on them: inside twice the bound."""
+    problem = REMAINDERS
+    a = _arrays(rng, problem, whole=False)
+    a["residual"] = a.pop("grad_output")
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    fused = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, residual=a["residual"],
+                     activation=activation)  # fmt: skip
+    channels = problem.out_channels
+    sums = F.conv1d(a["x"], a["weight"], None, *geometry)
+    apart = F.conv1d(sums, np.ones((channels, 1, 1), np.float32), a["bias"], groups=channels,
+                     residual=a["residual"], activation=activation)  # fmt: skip
+    bound = accuracy.rounding_bound(problem, Pass.FORWARD, a, activation=activation)
+    accuracy.assert_within(apart, fused.astype(np.float64), 2 * bound, str(activation))
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem_transposed(runtime, rng, name):
+    """A named problem's input gradient, asked for as a transposed convolution with a bias."""
+    problem = PROBLEMS[name]
+    reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
+    a = _arrays(rng, problem, whole=True)
+    bias = accuracy.integers(rng, (problem.in_channels,), "float32")
+    y = F.conv_transpose1d(
+        a["grad_output"], a["weight"], bias, problem.stride, problem.pads,
+        problem.length - reached, problem.groups, problem.dilation,
+    )  # fmt: skip
+    inputs = {"weight": a["weight"], "grad_output": a["grad_output"], "bias": bias}
+    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
 
 
 # x's channels and length, output channels a group, kernel_size, stride, padding, output_padding,
