@@ -6,7 +6,7 @@ import enum
 import math
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -226,11 +226,6 @@ class Conv1dProblem:
         return math.prod(self.weight_shape)
 
     @property
-    def multiply_adds(self) -> int:
-        """Multiplications of the forward pass, those with padding included."""
-        return math.prod(self.output_shape) * self.group_in * self.kernel_size
-
-    @property
     def tap_phase_gcd(self) -> int:
         """gcd(dilation, stride): only every such phase of the input gradient has taps."""
         return math.gcd(self.dilation, self.stride)
@@ -267,7 +262,3 @@ class Conv1dProblem:
         if pass_ is Pass.INPUT_GRADIENT:
             return self.group_out * -(-self.kernel_size // self.phase_tap_step)
         return self.batch * self.out_length
-
-    def with_batch(self, batch: int) -> Conv1dProblem:
-        """The same layer on another batch size."""
-        return replace(self, batch=batch)

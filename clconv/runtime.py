@@ -9,7 +9,6 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -143,6 +142,7 @@ class Runtime:
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
         self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
         self._plans: _Bounded[Hashable, list[KernelPlan]] = _Bounded(PLANS_KEPT)
+        self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
         self._threads = threading.local()
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self.launches = 0  # kernels queued so far
@@ -370,6 +370,10 @@ class Runtime:
                 if place + 1 == len(candidates):
                     raise
                 after = candidates[place + 1]
+                refusal = (plan.problem, plan.pass_, plan.epilogue, place)
+                if self._warned.get(refusal) is not None:
+                    continue
+                self._warned.set_default(refusal, True)
                 _log.warning(
                     "%s refuses %s %s, trying %s %s: %s",
                     self.info.name,
@@ -563,10 +567,3 @@ def runtime_of(context: Any) -> Runtime:
     with _default_lock:
         adopted = _adopted.get(handle)
         return adopted or _adopted.set_default(handle, Runtime(context))
-
-
-@contextmanager
-def using(runtime: Runtime | None) -> Iterator[Runtime]:
-    """`runtime`, or the default one, as the default of a block."""
-    with runtime or default_runtime() as entered:
-        yield entered

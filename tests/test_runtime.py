@@ -229,12 +229,10 @@ def test_build_error(runtime, monkeypatch, caplog):
     real = clconv.runtime.render
     refused = plain.plans(problem, Pass.FORWARD)[0]
     text = real(refused.launches[0])
-    builds = []
 
     def faulty(launch):
         source = real(launch)
         if source == text:
-            builds.append(launch)
             return source + "\nthis is no C;"
         return source
 
@@ -250,7 +248,9 @@ def test_build_error(runtime, monkeypatch, caplog):
     assert info.value.kernel == "forward_direct"
     assert info.value.device == plain.info.name
     assert "error" in info.value.log.lower()
+    monkeypatch.setattr(plain, "_compile", None)  # whatever compiled now would fail
     assert np.array_equal(F.conv1d(x, weight, runtime=plain), y)
+    assert caplog.text.count("refuses direct") == 1
 
 
 def test_binary_cache(tmp_path, monkeypatch, caplog):

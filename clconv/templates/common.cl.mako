@@ -6,7 +6,6 @@
     half = dtype == "float16"
     sum_type = "double" if double else "float"
     uint = "uint" if lanes == 1 else "uint%d" % lanes
-    f = "" if double else "f"
     span = range(lanes)
     def lane(v, e):
         return v if lanes == 1 else "%s.s%x" % (v, e)
