@@ -16,7 +16,7 @@ class DeviceProfile:
     `kind` is "cpu" or "gpu" (accelerators count as GPUs); `vector_floats` is how many float32 a
     CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
     run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
-    rather than a call. Sizes are in bytes.
+    rather than a call. `l1_bytes` and `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
     """
 
     name: str
@@ -31,10 +31,17 @@ class DeviceProfile:
     max_alloc_bytes: int = 1 << 28
     fp64: bool = False
     half_builtins: bool = True
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
 
     def __post_init__(self) -> None:
         if self.kind not in ("cpu", "gpu"):
             raise DeviceError(f"kind is {self.kind!r}, expected 'cpu' or 'gpu'")
+
+    @property
+    def vector_registers(self) -> int:
+        """Vector registers of a CPU's core: AVX-512 has 32, others 16."""
+        return 32 if self.vector_floats >= 16 else 16
 
     def with_limits(self, max_work_group_size: int) -> DeviceProfile:
         """The same device with smaller work-groups."""

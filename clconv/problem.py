@@ -255,6 +255,17 @@ class Conv1dProblem:
         left = self.pads[0]
         return (left + self.length - 1) // self.stride - left // self.stride + 1
 
+    @cached_property
+    def phase_reach(self) -> tuple[int, int]:
+        """(least, greatest) r' - u of what a phase reads: for t = p + left padding = u stride + r,
+        the input gradient reads its output's gradient at u + r' for the taps of phase r."""
+        reads = [
+            (phase - tap * self.dilation) // self.stride
+            for phase in range(0, self.stride, self.tap_phase_gcd)
+            for tap in self.phase_taps(phase)[:: max(1, len(self.phase_taps(phase)) - 1)]
+        ]
+        return min(reads), max(reads)
+
     def terms(self, pass_: Pass) -> int:
         """Products in the longest sum of a pass, for the rounding bound."""
         if pass_ is Pass.FORWARD:

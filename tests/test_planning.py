@@ -91,7 +91,8 @@ def test_wide_sizes_get_wide_indices():
     for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
         plan = plans(problem, pass_, profile("sm_86"))[0]
         assert max(plan.launches[0].global_size[1:]) <= MAX_GROUPS
-    assert "typedef long WEIGHT_INDEX" in plans(problem, Pass.FORWARD, profile("cpu"))[0].source()
+    direct = plans(problem, Pass.FORWARD, profile("cpu"), variant="direct")[0]
+    assert "typedef long WEIGHT_INDEX" in direct.source()
 
 
 def test_workspace_limit():
@@ -114,6 +115,8 @@ def test_variant_by_name():
     double = Conv1dProblem(1, 1, 9, 1, 2, dtype=np.float64)
     with pytest.raises(ProblemError, match="acm-g10 has no float64"):
         plans(double, Pass.FORWARD, profile("acm-g10"), variant="direct")
+    with pytest.raises(ProblemError, match="it is for CPUs"):
+        plans(problem, Pass.FORWARD, profile("gfx1030"), variant="strip")
     assert clconv.variants(double, "forward", "acm-g10") == []
     assert clconv.variants(problem, "weight_gradient", "gfx1030") == ["direct"]
 

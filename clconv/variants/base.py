@@ -31,6 +31,10 @@ __all__ = [
     "Scalar",
     "Variant",
     "accumulator",
+    "common_constants",
+    "epilogue_operands",
+    "grid",
+    "vector_lanes",
 ]
 
 Constants = tuple[tuple[str, Any], ...]
@@ -123,3 +127,37 @@ class Variant(Protocol):
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of sums: float32 for float16, else the arrays' own."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
+    """Vector length of a work-item: a CPU's register, 1 where work-items are the lanes."""
+    if device.vector_floats == 1:
+        return 1
+    return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
+
+
+def grid(count: int) -> int:
+    """Work-groups of a dimension for that many tasks; kernels loop beyond."""
+    return max(1, min(count, MAX_GROUPS))
+
+
+def common_constants(request: Request, lanes: int) -> Constants:
+    """What common.cl.mako needs."""
+    return (
+        ("dtype", request.problem.dtype.name),
+        ("lanes", lanes),
+        ("half_builtins", request.device.half_builtins),
+    )
+
+
+def epilogue_operands(request: Request) -> tuple[Operand, ...]:
+    """The arrays of a request's epilogue, as epilogue.cl.mako names them."""
+    epilogue = request.epilogue
+    operands = []
+    if epilogue.bias:
+        operands.append(Operand("bias", Layout.FLAT))
+    if epilogue.residual:
+        operands.append(Operand("residual", Layout.ROWS))
+    if epilogue.keep:
+        operands.append(Operand("pre_activation", Layout.ROWS, written=True))
+    return tuple(operands)

@@ -7,7 +7,6 @@ that a new batch or length finds its kernels compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,10 @@ from clconv.variants.base import (
     Request,
     Scalar,
     accumulator,
+    common_constants,
+    epilogue_operands,
+    grid,
+    vector_lanes,
 )
 
 NAME = "direct"
@@ -54,19 +57,12 @@ def candidates(request: Request) -> Iterator[Candidate]:
         yield _bias_gradient(request)
 
 
-def _lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
-    """Vector length of a work-item: a CPU's register, 1 where work-items are the lanes."""
-    if device.vector_floats == 1:
-        return 1
-    return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
-
-
 def _registers(request: Request) -> int:
     """Sums that a work-item may keep in registers beside what it loads."""
     if request.device.vector_floats == 1:
         return 16
-    # AVX-512 has 32 vector registers, others 16. Converting float16 takes some of them.
-    wide = request.device.vector_floats >= 16 and request.problem.dtype != np.float16
+    # Converting float16 takes some of them.
+    wide = request.device.vector_registers == 32 and request.problem.dtype != np.float16
     return 24 if wide else 12
 
 
@@ -74,18 +70,6 @@ def _local(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:
     """The largest power of two of at most `wanted` that the device takes as a work-group."""
     most = min(wanted, device.max_work_group_size, device.max_work_item_sizes[dimension])
     return 1 << (max(most, 1).bit_length() - 1)
-
-
-def _groups(count: int) -> int:
-    return max(1, min(count, MAX_GROUPS))
-
-
-def _common(request: Request, lanes: int) -> Constants:
-    return (
-        ("dtype", request.problem.dtype.name),
-        ("lanes", lanes),
-        ("half_builtins", request.device.half_builtins),
-    )
 
 
 def _geometry(problem: Conv1dProblem) -> Constants:
@@ -104,7 +88,7 @@ def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
     for tile in (8, 6, 4, 3, 2, 1):
         for vectors in (4, 3, 2, 1):
             # Four outputs at least, or the loads outweigh the arithmetic.
-            lanes = _lanes(request.device, request.problem.dtype)
+            lanes = vector_lanes(request.device, request.problem.dtype)
             if tile * vectors > _registers(request) or tile * vectors * lanes < 4:
                 continue
             if tile > 1 and tile >= 2 * channels:
@@ -127,18 +111,6 @@ def _position_tile(request: Request, vectors: int, lanes: int) -> dict[str, int]
         "vector_step": lanes if cpu else local * lanes,
         "group_step": local * vectors * lanes,
     }
-
-
-def _epilogue_operands(request: Request) -> tuple[Operand, ...]:
-    epilogue = request.epilogue
-    operands = []
-    if epilogue.bias:
-        operands.append(Operand("bias", Layout.FLAT))
-    if epilogue.residual:
-        operands.append(Operand("residual", Layout.ROWS))
-    if epilogue.keep:
-        operands.append(Operand("pre_activation", Layout.ROWS, written=True))
-    return tuple(operands)
 
 
 def _forward(request: Request) -> Iterator[Candidate]:
@@ -188,7 +160,7 @@ def _convolutions(
     """The tiles of the forward pass or of the input gradient, which writes `channels` a group,
     each a sum over `terms` channels and the taps, in `phases` of `positions` each."""
     problem = request.problem
-    lanes = _lanes(request.device, problem.dtype)
+    lanes = vector_lanes(request.device, problem.dtype)
     for channel_tile, vectors, cost in _tiles(request, channels):
         tile = {tile_name: channel_tile, "vectors": vectors, "lanes": lanes}
         yield _convolution(
@@ -216,7 +188,7 @@ def _convolution(
     blocks = -(-positions // tile["group_step"])
     launch = Launch(
         kernel,
-        _common(request, tile["lanes"])
+        common_constants(request, tile["lanes"])
         + _geometry(problem)
         + constants
         + tuple(
@@ -226,7 +198,7 @@ def _convolution(
         (
             Operand("x", Layout.ROWS),
             Operand("weight", Layout.FLAT),
-            *_epilogue_operands(request),
+            *epilogue_operands(request),
             Operand("y", Layout.ROWS, written=True),
         ),
         (
@@ -237,7 +209,7 @@ def _convolution(
             Scalar("blocks", "int", blocks),
             Scalar("slope", "SUM"),
         ),
-        (_groups(blocks) * tile["local"], _groups(tiles), _groups(problem.batch)),
+        (grid(blocks) * tile["local"], grid(tiles), grid(problem.batch)),
         (tile["local"], 1, 1),
     )
     # Without the last tile's waste, which would make the choice depend on the length.
@@ -261,7 +233,7 @@ def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -
 
 def _weight_gradient(request: Request) -> Iterator[Candidate]:
     problem, device = request.problem, request.device
-    lanes = _lanes(device, problem.dtype)
+    lanes = vector_lanes(device, problem.dtype)
     taps = problem.group_in * problem.kernel_size
     for out_tile in (8, 6, 4, 2, 1):
         for tap_tile in (12, 8, 6, 4, 3, 2, 1):
@@ -281,7 +253,7 @@ def _weight_gradient_tile(
     request: Request, out_tile: int, tap_tile: int, tiles: int, cycles: float
 ) -> Candidate:
     problem, device = request.problem, request.device
-    lanes = _lanes(device, problem.dtype)
+    lanes = vector_lanes(device, problem.dtype)
     sums_bytes = accumulator(problem.dtype).itemsize
     share_bytes = problem.weight_count * sums_bytes
     tensor_values = problem.batch * (
@@ -310,7 +282,7 @@ def _weight_gradient_tile(
     }
     launch = Launch(
         "weight_gradient_direct",
-        _common(request, lanes)
+        common_constants(request, lanes)
         + _geometry(problem)
         + (("out_tile", out_tile), ("tap_tile", tap_tile)),
         (
@@ -328,7 +300,7 @@ def _weight_gradient_tile(
             Scalar("shares", "int", shares),
         ),
         (
-            _groups(-(-tiles // local_tiles)) * local_tiles,
+            grid(-(-tiles // local_tiles)) * local_tiles,
             -(-shares // local_shares) * local_shares,
             1,
         ),
@@ -346,7 +318,7 @@ def _weight_gradient_tile(
 
 def _bias_gradient(request: Request) -> Candidate:
     problem, device = request.problem, request.device
-    lanes = _lanes(device, problem.dtype)
+    lanes = vector_lanes(device, problem.dtype)
     local = _local(device, 1 if device.vector_floats > 1 else 64)
     share_bytes = problem.out_channels * accumulator(problem.dtype).itemsize * local
     values = problem.batch * problem.out_channels * problem.out_length
@@ -359,7 +331,7 @@ def _bias_gradient(request: Request) -> Candidate:
     parts = min(parts, units, MAX_GROUPS)
     launch = Launch(
         "bias_gradient_direct",
-        _common(request, lanes) + (("items", local),),
+        common_constants(request, lanes) + (("items", local),),
         (Operand("y", Layout.ROWS), Operand("partial", Layout.FLAT, written=True, element="SUM")),
         (
             Scalar("channels", "int", problem.out_channels),
@@ -368,7 +340,7 @@ def _bias_gradient(request: Request) -> Candidate:
             Scalar("row_units", "int", row_units),
             Scalar("unit_length", "int", unit_length),
         ),
-        (parts * local, _groups(problem.out_channels), 1),
+        (parts * local, grid(problem.out_channels), 1),
         (local, 1, 1),
     )
     return Candidate(
@@ -384,7 +356,7 @@ def _sum_partials(request: Request, count: int, shares: int) -> Launch:
     local = _local(request.device, ELEMENT_GROUP)
     return Launch(
         "sum_partials",
-        _common(request, 1),
+        common_constants(request, 1),
         (
             Operand("partial", Layout.FLAT, element="SUM"),
             Operand("result", Layout.FLAT, written=True),
@@ -395,6 +367,6 @@ def _sum_partials(request: Request, count: int, shares: int) -> Launch:
             Scalar("scale", "SUM"),
             Scalar("momentum", "SUM"),
         ),
-        (_groups(-(-count // local)) * local, 1, 1),
+        (grid(-(-count // local)) * local, 1, 1),
         (local, 1, 1),
     )

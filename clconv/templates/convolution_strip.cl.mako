@@ -1,0 +1,309 @@
+<%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="strip" file="strip.cl.mako"/>\
+## convolution_strip, the forward pass:
+##   y[n,m,q] = epilogue(sum_{c<TERMS, k<KERNEL_SIZE}
+##                       weight[m,c,k] * x[n, g*TERMS + c, q*STRIDE + k*DILATION - pad])
+## or the input gradient (BACKWARD), with t = p + pad = u*STRIDE + r for an input position p:
+##   y[n,m,p] = epilogue(sum_{c<TERMS, k = first tap of r + i*TAP_STEP}
+##                       weight[c,m,k] * x[n, g*TERMS + c, u + SHIFT(r) - i*TAP_BACK])
+##   n batch, g group, m channel written, c channel of g summed over, k tap; forward reads the
+##   input and writes output positions q, backward reads the output's gradient
+##
+## For CPUs: one work-item a work-group. It owns some tiles of CHANNEL_TILE channels m, and of
+## positions (q, or u in every phase r) either a chunk of one row or all of several rows. It copies
+## the part of x that these need, with zeros for the padding, into the strip in local memory, once
+## for all its channels; then sums, in registers, CHANNEL_TILE x VECTORS vectors of LANES positions
+## at a time. No test is left in the inner loop.
+##   strip[c][n][b][t] = x[n, c, (first + t)*STRIDE + b*DILATION - pad], b < ROWS: tap k = b + i*ROWS
+##   finds its x at t = q - first + i*SPACING. Backward ROWS is 1.
+## Where the strip cannot hold all channels c, they come in blocks of TERM_BLOCK, and the sums wait
+## in `held` meanwhile. Dimension 0 is tasks, and loops.
+<%
+    taps = kernel_size
+    weight_out = weight_strides[0] if not packed else 1
+    weight_in = weight_strides[1] if not packed else kernel_size * channel_tile
+    weight_tap = 1 if not packed else channel_tile
+    weight_space = "__local const SUM" if packed else "__global const STORED"
+    tiles = -(-channels // channel_tile)
+    tile_at = [(i, j) for i in range(channel_tile) for j in range(vectors)]
+    step = 1 if backward else stride
+    unrolled = taps * channel_tile * vectors <= 144 and (not backward or stride == 1)
+    blocked = held_elements > 0
+    plain_end = activation in (None, "relu", "leaky_relu") and not {"residual", "pre_activation"} & set(bound)
+    phases = stride if backward else 1
+%>\
+#define TERMS ${terms}              // channels summed over, a group
+#define CHANNELS ${channels}           // channels written, a group
+#define KERNEL_SIZE ${kernel_size}
+#define STRIDE ${stride}
+#define DILATION ${dilation}
+#define GROUPS ${groups}
+#define CHANNEL_TILE ${channel_tile}       // channels a tile
+#define VECTORS ${vectors}            // vectors of positions a tile
+#define TILES ${tiles}              // tiles of channels a group
+#define TERM_BLOCK ${term_block}         // channels summed over that the strip holds
+#define STRIP ${strip_elements}              // its elements
+% if backward:
+#define COMMON ${common}             // gcd(STRIDE, DILATION): other phases have no taps
+#define TAP_STEP ${stride // common}           // distance of the taps of a phase
+#define TAP_BACK ${dilation // common}           // distance of what they read
+#define TAP_INVERSE ${tap_inverse}        // of TAP_BACK modulo TAP_STEP
+% else:
+#define ROWS ${rows}               // rows of the strip that a channel has
+#define SPACING ${spacing}            // distance of two taps of a row
+% endif
+
+${strip.functions(step)}
+${epilogue.functions()}\
+
+// One tap: ${channel_tile} weights at w times VECTORS vectors of the strip at `at`.
+#define TAP(at, w) { \
+% for j in range(vectors):
+    const VECTOR x${j} = *(__local const SUMS *)(strip${j} + (at)); \
+% endfor
+% for i in range(channel_tile):
+    const SUM w${i} = ${"(w)[%d]" % (i * weight_out) if packed or dtype != "float16" else "load((w) + %d)" % (i * weight_out)}; \
+% for j in range(vectors):
+    s${i}_${j} = w${i} * x${j} + s${i}_${j}; \
+% endfor
+% endfor
+}
+
+__kernel ${attributes}
+void convolution_strip(${signature})
+{
+    __local SUM strip[STRIP] __attribute__((aligned(64)));
+% if held_elements:
+    __local SUM held[${held_elements}] __attribute__((aligned(64)));
+% endif
+% if packed:
+    __local SUM panel[TERM_BLOCK * KERNEL_SIZE * CHANNEL_TILE] __attribute__((aligned(64)));
+% endif
+% if phases > 1:
+    __local SUM woven[CHANNEL_TILE * VECTORS * LANES * STRIDE] __attribute__((aligned(64)));
+% endif
+    for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+        const long place = task % position_blocks;
+        const int tile_begin = (int)(task / position_blocks) * task_tiles;
+        const int tile_end = tile_begin + task_tiles < TILES * GROUPS ? tile_begin + task_tiles : TILES * GROUPS;
+        const int n_first = (int)(place / chunks) * block_rows;
+        const int vector_first = (int)(place % chunks) * chunk_vectors;
+        const int n_count = batch - n_first < block_rows ? batch - n_first : block_rows;
+        const int row_count = row_vectors - vector_first < chunk_vectors ? row_vectors - vector_first : chunk_vectors;
+        const int vector_count = n_count * row_count;
+% if backward:
+        const int first = pad / STRIDE + vector_first * LANES;  // a u
+% else:
+        const int first = vector_first * LANES;  // a q
+% endif
+        for (int group_tile = tile_begin; group_tile < tile_end;) {
+            const int g = group_tile / TILES;
+            const int group_end = tile_end < (g + 1) * TILES ? tile_end : (g + 1) * TILES;
+% if held_elements:
+            for (int c_first = 0; c_first < TERMS; c_first += TERM_BLOCK) {
+            const int c_count = TERMS - c_first < TERM_BLOCK ? TERMS - c_first : TERM_BLOCK;
+            const int last_block = c_first + TERM_BLOCK >= TERMS;
+% else:
+            const int c_first = 0, c_count = TERMS;
+% endif
+            for (int c = 0; c < c_count; ++c)
+                for (int row = 0; row < n_count; ++row) {
+                    __global const STORED *x_row = x + x_offset + (long)(n_first + row) * x_batch_stride
+                        + ((long)g * TERMS + c_first + c) * x_channel_stride;
+                    __local SUM *to = strip + c * channel_pitch + row * row_pitch;
+% if backward:
+                    stage(to, x_row, (long)first + reach_low, row_pitch, out_length);
+% else:
+                    for (int b = 0; b < ROWS; ++b)
+                        stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length);
+% endif
+                }
+            for (int tile = group_tile; tile < group_end; ++tile) {
+                const int wanted = (tile - g * TILES) * CHANNEL_TILE;
+% if channels % channel_tile:
+                // The last tile begins early, to be whole, and does not store what its neighbour does.
+                const int m = wanted < CHANNELS - CHANNEL_TILE ? wanted : CHANNELS - CHANNEL_TILE;
+% else:
+                const int m = wanted;
+% endif
+                __global const STORED *stored = weight + weight_offset
+                    + (long)g * CHANNELS * TERMS * KERNEL_SIZE + (long)m * ${weight_strides[0]} + (long)c_first * ${weight_strides[1]};
+% if packed:
+                for (int c = 0; c < c_count; ++c)
+                    for (int i = 0; i < CHANNEL_TILE; ++i)
+                        for (int k = 0; k < KERNEL_SIZE; ++k)
+                            panel[(c * KERNEL_SIZE + k) * CHANNEL_TILE + i] = load(stored + ((long)c * ${weight_strides[1]} + i * ${weight_strides[0]} + k));
+                ${weight_space} *weights = panel;
+% else:
+                ${weight_space} *weights = stored;
+% endif
+                int row = 0, in_row = 0;
+                for (int v = 0; v < vector_count; v += VECTORS) {
+                    // A vector behind the last one repeats it and is not stored.
+                    int vector_row[VECTORS], vector_at[VECTORS];
+                    const int whole = in_row + VECTORS <= row_count;
+% for j in range(vectors):
+                    vector_row[${j}] = row, vector_at[${j}] = in_row * LANES;
+                    __local const SUM *strip${j} = strip + row * row_pitch + in_row * LANES;
+                    if (v + ${j + 1} < vector_count && ++in_row == row_count) in_row = 0, ++row;
+% endfor
+% if phases > 1:
+                for (int r = 0; r < STRIDE; ++r) {
+                const int first_tap = (int)((long)(r / COMMON) * TAP_INVERSE % TAP_STEP);
+                const int tap_count = r % COMMON == 0 && first_tap < KERNEL_SIZE ? (KERNEL_SIZE - 1 - first_tap) / TAP_STEP + 1 : 0;
+                // Exact, and of numbers that may be negative, for which / would round to zero.
+                const int phase_at = (tap_count ? (r - first_tap * DILATION) / STRIDE : 0) - reach_low;
+% endif
+% for i, j in tile_at:
+                    VECTOR s${i}_${j} = 0;
+% endfor
+% if held_elements:
+                    __local VECTOR *waiting = (__local VECTOR *)held
+                        + (${"((tile - group_tile) * STRIDE + r)" if phases > 1 else "(tile - group_tile)"} * held_vectors + v) * CHANNEL_TILE;
+                    if (c_first) {
+% for i, j in tile_at:
+                        s${i}_${j} = waiting[${i * vectors + j}];
+% endfor
+                    }
+% endif
+% if unrolled:
+                    ${"_Pragma(\"unroll 4\") " if taps * channel_tile * vectors <= 24 else ""}for (int c = 0; c < c_count; ++c) {
+                        const int at = c * channel_pitch;
+                        ${weight_space} *w = weights + ${"c * %d" % weight_in if weight_in < 2**20 else "(long)c * %d" % weight_in};
+% for k in range(taps):
+% if backward:
+                        TAP(at + ${(taps - 1 - k) * dilation}, w + ${k * weight_tap})
+% else:
+                        TAP(at + ${"" if rows == 1 else "%d * tap_row_pitch + " % (k % rows)}${k // rows} * SPACING, w + ${k * weight_tap})
+% endif
+% endfor
+                    }
+% else:
+                    for (int c = 0; c < c_count; ++c) {
+% if backward:
+% if phases > 1:
+                        int at = c * channel_pitch + phase_at;
+                        ${weight_space} *w = weights + (long)c * ${weight_in} + first_tap * ${weight_tap};
+                        _Pragma("unroll 4") for (int i = 0; i < tap_count; ++i) {
+                            TAP(at, w)
+                            at -= TAP_BACK;
+                            w += TAP_STEP * ${weight_tap};
+                        }
+% else:
+                        int at = c * channel_pitch + (KERNEL_SIZE - 1) * DILATION;
+                        ${weight_space} *w = weights + (long)c * ${weight_in};
+                        _Pragma("unroll 4") for (int i = 0; i < KERNEL_SIZE; ++i) {
+                            TAP(at, w)
+                            at -= DILATION;
+                            w += ${weight_tap};
+                        }
+% endif
+% else:
+                        for (int b = 0; b < ROWS; ++b) {
+                            int at = c * channel_pitch + b * tap_row_pitch;
+                            ${weight_space} *w = weights + (long)c * ${weight_in} + b * ${weight_tap};
+                            _Pragma("unroll 4") for (int k = b; k < KERNEL_SIZE; k += ROWS) {
+                                TAP(at, w)
+                                at += SPACING;
+                                w += ROWS * ${weight_tap};
+                            }
+                        }
+% endif
+                    }
+% endif
+% if held_elements:
+                    if (!last_block) {
+% for i, j in tile_at:
+                        waiting[${i * vectors + j}] = s${i}_${j};
+% endfor
+                        continue;
+                    }
+% endif
+% if phases > 1:
+                    VECTOR sums[CHANNEL_TILE * VECTORS];
+% for i, j in tile_at:
+                    sums[${i * vectors + j}] = s${i}_${j};
+% endfor
+                    NO_UNROLL for (int i = 0; i < CHANNEL_TILE * VECTORS; ++i) {
+                        __local SUM *to = woven + i * (LANES * STRIDE) + r;
+                        const VECTOR v = sums[i];
+% for e in range(lanes):
+                        to[${e} * STRIDE] = ${"v.s%x" % e if lanes > 1 else "v"};
+% endfor
+                    }
+                }
+% if held_elements:
+                if (!last_block) continue;
+% endif
+                    NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
+                    NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
+                        const long n = n_first + vector_row[j];
+                        const long channel = (long)g * CHANNELS + m + i;
+                        const int begin = (first + vector_at[j]) * STRIDE - pad;
+                        NO_UNROLL for (int t = 0; t < STRIDE; ++t) {
+                            const int at = begin + t * LANES;
+                            if (at >= length) break;
+                            const int inside = at >= 0 && at + LANES <= length;
+${epilogue.finish("*(__local const VECTOR *)(woven + ((i * VECTORS + j) * STRIDE + t) * LANES)", "channel", "at", "1", "0", "length")}\
+                        }
+                    }
+                }
+% else:
+% if backward:
+                    const int out_shift = -pad, out_limit = length;
+% else:
+                    const int out_shift = 0, out_limit = out_length;
+% endif
+% if plain_end:
+                    // Most tiles are whole and in one row: stores without a test.
+                    const int start = first + vector_at[0] + out_shift;
+                    if (whole && start >= 0 && start + VECTORS * LANES <= out_limit) {
+                        const long n = n_first + vector_row[0];
+                        __global STORED *y_tile = y + y_offset + n * y_batch_stride + ((long)g * CHANNELS + m) * y_channel_stride + start;
+% for i in range(channel_tile):
+                        {
+% if channels % channel_tile:
+                            if (m + ${i} >= wanted)
+% endif
+                            {
+% if "bias" in bound:
+                            const SUM b = load(bias + bias_offset + ((long)g * CHANNELS + m + ${i}));
+% endif
+% for j in range(vectors):
+<%
+    value = "s%d_%d" % (i, j)
+    if "bias" in bound:
+        value += " + (VECTOR)b"
+    if activation:
+        value = "activate(%s, slope)" % value
+%>\
+                            store_vector(y_tile + ${i} * y_channel_stride + ${j} * LANES, ${value});
+% endfor
+                            }
+                        }
+% endfor
+                        continue;
+                    }
+% endif
+                    VECTOR sums[CHANNEL_TILE * VECTORS];
+% for i, j in tile_at:
+                    sums[${i * vectors + j}] = s${i}_${j};
+% endfor
+                    NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
+                    NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
+                        const long n = n_first + vector_row[j];
+                        const long channel = (long)g * CHANNELS + m + i;
+                        const int at = first + vector_at[j];
+                        const int inside = at + out_shift >= 0 && at + LANES + out_shift <= out_limit;
+${epilogue.finish("sums[i * VECTORS + j]", "channel", "at", "1", "out_shift", "out_limit")}\
+                    }
+                }
+% endif
+            }
+% if held_elements:
+            }
+% endif
+            group_tile = group_end;
+        }
+    }
+}

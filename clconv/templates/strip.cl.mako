@@ -1,0 +1,32 @@
+## What kernels that stage strips of rows in local memory share.
+<%def name="functions(step)">\
+// A vector of sums anywhere in local memory.
+typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
+
+// to[t] = row[first + t * ${step}] for t < count, 0 where that lies outside 0 <= … < length.
+static inline void stage(__local SUM *to, __global const STORED *row, const long first, const int count, const int length)
+{
+% if step == 1:
+    const long inside_begin = -first, inside_end = length - first;
+% else:
+    const long inside_begin = first < 0 ? (${step - 1} - first) / ${step} : 0;
+    const long inside_end = first < length ? (length - 1 - first) / ${step} + 1 : 0;
+% endif
+    const int begin = inside_begin < 0 ? 0 : inside_begin < count ? (int)inside_begin : count;
+    const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
+    __global const STORED *from = row + first;
+    int t = 0;
+    for (; t < begin; ++t) to[t] = 0;
+% if step == 1:
+    for (; t + LANES <= end; t += LANES) *(__local SUMS *)(to + t) = load_vector(from + t);
+% elif step == 2 and lanes > 1:
+    // As long as the odd element behind the last even one is there too.
+    for (; t + LANES < end; t += LANES) {
+        const VECTOR low = load_vector(from + 2 * t), high = load_vector(from + 2 * t + LANES);
+        *(__local SUMS *)(to + t) = (VECTOR)(low.even, high.even);
+    }
+% endif
+    for (; t < end; ++t) to[t] = load(from + (long)t * ${step});
+    for (; t < count; ++t) to[t] = 0;
+}
+</%def>\

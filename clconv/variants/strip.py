@@ -1,0 +1,36 @@
+"""For CPUs: strips of the input in local memory, tiles of sums in vector registers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from clconv.problem import Pass
+from clconv.variants import strip_convolution
+from clconv.variants.base import Candidate, Request
+from clconv.variants.strip_convolution import LEAST_LOCAL_BYTES
+
+NAME = "strip"
+
+
+def refusal(request: Request) -> str | None:
+    """Why the variant cannot serve: no CPU, too little local memory, or too wide a window."""
+    device = request.device
+    if device.vector_floats == 1:
+        return f"it is for CPUs, {device.name} has no vectors of its own"
+    if request.problem.dtype == np.float64 and not device.fp64:
+        return f"{device.name} has no float64"
+    if device.local_bytes < LEAST_LOCAL_BYTES:
+        return (
+            f"{device.name} has {device.local_bytes} bytes of local memory, "
+            f"it takes {LEAST_LOCAL_BYTES}"
+        )
+    if request.pass_ in (Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT):
+        return "not yet"
+    return strip_convolution.refusal(request)
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """The tiles that fit a core's registers."""
+    return strip_convolution.candidates(request)
