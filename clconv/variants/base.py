@@ -31,13 +31,22 @@ __all__ = [
     "Scalar",
     "Variant",
     "accumulator",
+    "ceil_div",
     "common_constants",
     "epilogue_operands",
     "grid",
+    "local_items",
+    "partials_limit",
+    "sum_partials",
     "vector_lanes",
 ]
 
 Constants = tuple[tuple[str, Any], ...]
+
+# Partial sums may take this part of the bytes of the arrays that they are made of.
+WORKSPACE_SHARE = 0.25
+# Work-items a group of element-wise kernels.
+ELEMENT_GROUP = 64
 
 # Drivers get slow, or compile again, beyond this many work-groups in a dimension; kernels loop.
 MAX_GROUPS = 65535
@@ -136,6 +145,17 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
     return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
 
 
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def local_items(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:
+    """The largest power of two of at most `wanted` that the device takes as a work-group."""
+    most = min(wanted, device.max_work_group_size, device.max_work_item_sizes[dimension])
+    return 1 << (max(most, 1).bit_length() - 1)
+
+
 def grid(count: int) -> int:
     """Work-groups of a dimension for that many tasks; kernels loop beyond."""
     return max(1, min(count, MAX_GROUPS))
@@ -161,3 +181,34 @@ def epilogue_operands(request: Request) -> tuple[Operand, ...]:
     if epilogue.keep:
         operands.append(Operand("pre_activation", Layout.ROWS, written=True))
     return tuple(operands)
+
+
+def partials_limit(request: Request, result_bytes: int) -> float:
+    """Bytes that the partial sums of a gradient may take, `result_bytes` in all for one share."""
+    problem = request.problem
+    values = problem.batch * problem.out_channels * problem.out_length
+    if request.pass_ is Pass.WEIGHT_GRADIENT:
+        values += problem.batch * problem.in_channels * problem.length
+    most = WORKSPACE_SHARE * (values * problem.dtype.itemsize + result_bytes)
+    return float(most if request.workspace_limit is None else min(most, request.workspace_limit))
+
+
+def sum_partials(request: Request, count: int, shares: int) -> Launch:
+    """The launch that adds the shares of `count` sums in order, scales them and stores them."""
+    local = local_items(request.device, ELEMENT_GROUP)
+    return Launch(
+        "sum_partials",
+        common_constants(request, 1),
+        (
+            Operand("partial", Layout.FLAT, element="SUM"),
+            Operand("result", Layout.FLAT, written=True),
+        ),
+        (
+            Scalar("count", "long", count),
+            Scalar("shares", "int", shares),
+            Scalar("scale", "SUM"),
+            Scalar("momentum", "SUM"),
+        ),
+        (grid(ceil_div(count, local)) * local, 1, 1),
+        (local, 1, 1),
+    )

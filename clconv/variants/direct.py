@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clconv.device import DeviceProfile
 from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import (
     MAX_GROUPS,
@@ -25,6 +24,9 @@ from clconv.variants.base import (
     common_constants,
     epilogue_operands,
     grid,
+    local_items,
+    partials_limit,
+    sum_partials,
     vector_lanes,
 )
 
@@ -32,10 +34,6 @@ NAME = "direct"
 
 # Positions of one batch element that a share of a weight gradient takes at once.
 UNIT_LENGTHS = (64, 2048)
-# Partial sums may take this part of the bytes of the arrays that they are made of.
-WORKSPACE_SHARE = 0.25
-# sum_partials and other element-wise kernels.
-ELEMENT_GROUP = 64
 
 
 def refusal(request: Request) -> str | None:
@@ -64,12 +62,6 @@ def _registers(request: Request) -> int:
     # Converting float16 takes some of them.
     wide = request.device.vector_registers == 32 and request.problem.dtype != np.float16
     return 24 if wide else 12
-
-
-def _local(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:
-    """The largest power of two of at most `wanted` that the device takes as a work-group."""
-    most = min(wanted, device.max_work_group_size, device.max_work_item_sizes[dimension])
-    return 1 << (max(most, 1).bit_length() - 1)
 
 
 def _geometry(problem: Conv1dProblem) -> Constants:
@@ -104,7 +96,7 @@ def _position_tile(request: Request, vectors: int, lanes: int) -> dict[str, int]
     """How the positions of a work-group lie on its work-items, as the templates name it."""
     # A CPU's work-items walk on through the row; a GPU's interleave, for coalesced reads.
     cpu = request.device.vector_floats > 1
-    local = _local(request.device, 8 if cpu else 64)
+    local = local_items(request.device, 8 if cpu else 64)
     return {
         "local": local,
         "item_step": vectors * lanes if cpu else lanes,
@@ -256,18 +248,13 @@ def _weight_gradient_tile(
     lanes = vector_lanes(device, problem.dtype)
     sums_bytes = accumulator(problem.dtype).itemsize
     share_bytes = problem.weight_count * sums_bytes
-    tensor_values = problem.batch * (
-        problem.in_channels * problem.length + problem.out_channels * problem.out_length
-    )
-    most = WORKSPACE_SHARE * (tensor_values * problem.dtype.itemsize + share_bytes)
-    if request.workspace_limit is not None:
-        most = min(most, request.workspace_limit)
+    most = partials_limit(request, share_bytes)
     unit_length, shares = _shares(request, tiles, most, share_bytes)
     # Fewer weights than a work-group has items: its other items take other shares. This choice
     # must not depend on batch or length.
     cpu = device.vector_floats > 1
-    local_tiles = _local(device, 1 if cpu else min(64, 1 << (tiles - 1).bit_length()))
-    local_shares = _local(device, 1 if cpu else max(1, 64 // local_tiles), 1)
+    local_tiles = local_items(device, 1 if cpu else min(64, 1 << (tiles - 1).bit_length()))
+    local_shares = local_items(device, 1 if cpu else max(1, 64 // local_tiles), 1)
     while local_tiles * local_shares > device.max_work_group_size:
         local_shares //= 2
     row_units = -(-problem.out_length // unit_length)
@@ -310,7 +297,7 @@ def _weight_gradient_tile(
     seconds = tiles * cycles * positions / (lanes * device.compute_units * device.lanes * 1e9)
     return Candidate(
         tile,
-        ((launch,) if shares else ()) + (_sum_partials(request, problem.weight_count, shares),),
+        ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
         max(shares, 1) * share_bytes,
         seconds,
     )
@@ -319,12 +306,10 @@ def _weight_gradient_tile(
 def _bias_gradient(request: Request) -> Candidate:
     problem, device = request.problem, request.device
     lanes = vector_lanes(device, problem.dtype)
-    local = _local(device, 1 if device.vector_floats > 1 else 64)
+    local = local_items(device, 1 if device.vector_floats > 1 else 64)
     share_bytes = problem.out_channels * accumulator(problem.dtype).itemsize * local
     values = problem.batch * problem.out_channels * problem.out_length
-    most = WORKSPACE_SHARE * values * problem.dtype.itemsize
-    if request.workspace_limit is not None:
-        most = min(most, request.workspace_limit)
+    most = partials_limit(request, 0)
     unit_length, parts = _shares(request, problem.out_channels * local, most, share_bytes)
     row_units = -(-problem.out_length // unit_length)
     units = problem.batch * row_units
@@ -346,27 +331,7 @@ def _bias_gradient(request: Request) -> Candidate:
     return Candidate(
         {"lanes": lanes, "local": local},
         ((launch,) if parts else ())
-        + (_sum_partials(request, problem.out_channels, parts * local),),
+        + (sum_partials(request, problem.out_channels, parts * local),),
         max(parts, 1) * share_bytes,
         values / (lanes * device.compute_units * device.lanes * 1e9),
-    )
-
-
-def _sum_partials(request: Request, count: int, shares: int) -> Launch:
-    local = _local(request.device, ELEMENT_GROUP)
-    return Launch(
-        "sum_partials",
-        common_constants(request, 1),
-        (
-            Operand("partial", Layout.FLAT, element="SUM"),
-            Operand("result", Layout.FLAT, written=True),
-        ),
-        (
-            Scalar("count", "long", count),
-            Scalar("shares", "int", shares),
-            Scalar("scale", "SUM"),
-            Scalar("momentum", "SUM"),
-        ),
-        (grid(-(-count // local)) * local, 1, 1),
-        (local, 1, 1),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants import strip_convolution
+from clconv.variants import strip_convolution, strip_weight_gradient
 from clconv.variants.base import Candidate, Request
 from clconv.variants.strip_convolution import LEAST_LOCAL_BYTES
 
@@ -26,11 +27,17 @@ def refusal(request: Request) -> str | None:
             f"{device.name} has {device.local_bytes} bytes of local memory, "
             f"it takes {LEAST_LOCAL_BYTES}"
         )
-    if request.pass_ in (Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT):
-        return "not yet"
-    return strip_convolution.refusal(request)
+    if request.pass_ is Pass.BIAS_GRADIENT:
+        return "it computes no bias gradients on their own"
+    why: str | None = _pass(request).refusal(request)
+    return why
 
 
 def candidates(request: Request) -> Iterator[Candidate]:
     """The tiles that fit a core's registers."""
-    return strip_convolution.candidates(request)
+    yield from _pass(request).candidates(request)
+
+
+def _pass(request: Request) -> Any:
+    weights = request.pass_ is Pass.WEIGHT_GRADIENT
+    return strip_weight_gradient if weights else strip_convolution

@@ -20,6 +20,7 @@ from clconv.variants.base import (
     Request,
     Scalar,
     accumulator,
+    ceil_div,
     common_constants,
     epilogue_operands,
     grid,
@@ -46,11 +47,8 @@ TASKS_A_CORE = 4
 STAGE_ROW, STAGE_VECTOR = 25.0, 3.0
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 5.0
 TASK_SETUP = 2000.0
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b rounded up."""
-    return -(-a // b)
+# Bytes of weights that come from the second-level cache in a cycle.
+WEIGHT_BYTES = 8.0
 
 
 @dataclass(frozen=True)
@@ -356,7 +354,9 @@ def _with_channels(
     blocks = ceil_div(geometry.terms, term_block)
     taps = geometry.terms * problem.kernel_size
     steps = slots // vectors
-    tile_cost = steps * (
+    # Weights stay in the first-level cache from the second step on.
+    weights = channel_tile * taps * geometry.item_bytes / WEIGHT_BYTES
+    tile_cost = weights + steps * (
         taps * tile_cycles(channel_tile, vectors)
         + geometry.phases
         * (

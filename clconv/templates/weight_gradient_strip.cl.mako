@@ -1,0 +1,163 @@
+<%namespace name="strip" file="strip.cl.mako"/>\
+## weight_gradient_strip:
+##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
+##                      share s of all (n, q); sum_partials adds the shares
+##   n batch, o output channel, g its group, c input channel of g, k tap, q output position;
+##   y is the output's gradient
+##
+## For CPUs: one work-item a work-group. It owns a few panels of PANEL channels o of one group, times
+## TERM_BLOCK channels c, in one share. Units of positions, a chunk of one row or several whole rows,
+## come one after the other: x is copied to the strip with zeros for the padding; y is turned, so that
+## the channels of a panel lie side by side. Then vectors of channels o are multiplied by single
+## elements of x, any stride, any number of positions, and summed in registers: TAP_TILE x VECTORS
+## vectors at a time, which wait in `sums` between units.
+##   strip[c][n][t] = x[n, c, first*STRIDE - pad + t]
+##   turned[n,q][o], one panel after the other
+## Dimension 0 is tasks, and loops.
+<%
+    tile_at = [(i, j) for i in range(tap_tile) for j in range(vectors)]
+    quads = dtype == "float32" and lanes % 4 == 0
+%>\
+#define GROUP_IN ${group_in}
+#define GROUP_OUT ${group_out}
+#define KERNEL_SIZE ${kernel_size}
+#define STRIDE ${stride}
+#define DILATION ${dilation}
+#define GROUPS ${groups}
+#define TAP_TILE ${tap_tile}        // consecutive (c,k) a tile
+#define VECTORS ${vectors}         // vectors of channels o a tile
+#define PANEL (VECTORS * LANES)
+#define PANELS ${-(-group_out // (vectors * lanes))}          // of a group
+#define TASK_PANELS ${task_panels}     // of a task, at most
+#define TERM_BLOCK ${term_block}      // channels c of a task, at most
+#define TERM_BLOCKS ${-(-group_in // term_block)}
+#define POSITIONS ${positions}       // (n,q) of a unit, at most
+#define TAPS ${-(-term_block * kernel_size // tap_tile) * tap_tile}            // (c,k) of a task, whole tiles
+
+${strip.functions(1)}
+% if quads:
+typedef float4 QUAD __attribute__((aligned(4)));
+% endif
+
+// turned[i * PANEL + o] = rows[o][i] for i < count, with zeros for the channels behind the last one.
+static inline void turn(__local SUM *turned, __global const STORED *rows, const long channel_stride, const int channels, const int count)
+{
+    NO_UNROLL for (int o = 0; o < PANEL; o += LANES) {
+        __global const STORED *from = rows + o * channel_stride;
+        const int there = channels - o;
+        int i = 0;
+% if quads:
+        if (there >= LANES)
+            for (; i + 4 <= count; i += 4) {
+% for e in range(4):
+                const VECTOR a${e} = (VECTOR)(${", ".join("*(__global const QUAD *)(from + %d * channel_stride + i)" % (e + 4 * b) for b in range(lanes // 4))});
+% endfor
+<%
+    def mixed(a, b, low):
+        parts = []
+        for q in range(lanes // 4):
+            first = 4 * q + (0 if low else 2)
+            parts += ["%s.s%x, %s.s%x" % (a, first, b, first), "%s.s%x, %s.s%x" % (a, first + 1, b, first + 1)]
+        return "(VECTOR)(%s)" % ", ".join(parts)
+    def halves(a, b, low):
+        parts = []
+        for q in range(lanes // 4):
+            first = 4 * q + (0 if low else 2)
+            parts += ["%s.s%x, %s.s%x" % (a, first, a, first + 1), "%s.s%x, %s.s%x" % (b, first, b, first + 1)]
+        return "(VECTOR)(%s)" % ", ".join(parts)
+%>\
+                const VECTOR b0 = ${mixed("a0", "a1", True)}, b1 = ${mixed("a0", "a1", False)};
+                const VECTOR b2 = ${mixed("a2", "a3", True)}, b3 = ${mixed("a2", "a3", False)};
+                __local SUM *to = turned + i * PANEL + o;
+                *(__local SUMS *)to = ${halves("b0", "b2", True)};
+                *(__local SUMS *)(to + PANEL) = ${halves("b0", "b2", False)};
+                *(__local SUMS *)(to + 2 * PANEL) = ${halves("b1", "b3", True)};
+                *(__local SUMS *)(to + 3 * PANEL) = ${halves("b1", "b3", False)};
+            }
+% endif
+        for (int e = 0; e < LANES; ++e) {
+            __local SUM *to = turned + o + e;
+            if (e < there) for (int p = i; p < count; ++p) to[p * PANEL] = load(from + e * channel_stride + p);
+            else for (int p = i; p < count; ++p) to[p * PANEL] = 0;
+        }
+    }
+}
+
+__kernel ${attributes}
+void weight_gradient_strip(${signature})
+{
+    __local SUM strip[${strip_elements}] __attribute__((aligned(64)));
+    __local SUM turned[POSITIONS * PANEL] __attribute__((aligned(64)));
+    __local SUM sums[TASK_PANELS * TAPS * PANEL] __attribute__((aligned(64)));
+    for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+        const long share = task % shares, which = task / shares;
+        const int c_first = (int)(which % TERM_BLOCKS) * TERM_BLOCK;
+        const int c_count = GROUP_IN - c_first < TERM_BLOCK ? GROUP_IN - c_first : TERM_BLOCK;
+        const int panel_blocks = (PANELS + task_panels - 1) / task_panels;
+        const int panel_first = (int)(which / TERM_BLOCKS % panel_blocks) * task_panels;
+        const int panel_count = PANELS - panel_first < task_panels ? PANELS - panel_first : task_panels;
+        const int g = (int)(which / TERM_BLOCKS / panel_blocks);
+        const int tap_count = c_count * KERNEL_SIZE;
+        const int tiles = (tap_count + TAP_TILE - 1) / TAP_TILE;
+
+        for (int i = 0; i < panel_count * TAPS * PANEL; i += LANES) *(__local VECTOR *)(sums + i) = (SUM)0;
+        const long unit_end = units * (share + 1) / shares;
+        for (long unit = units * share / shares; unit < unit_end; ++unit) {
+            const int n_first = (int)(unit / chunks) * unit_rows;
+            const int q_first = (int)(unit % chunks) * chunk;
+            const int n_count = batch - n_first < unit_rows ? batch - n_first : unit_rows;
+            const int q_count = out_length - q_first < chunk ? out_length - q_first : chunk;
+            for (int c = 0; c < c_count; ++c)
+                for (int row = 0; row < n_count; ++row)
+                    stage(strip + c * channel_pitch + row * row_pitch,
+                          x + x_offset + (long)(n_first + row) * x_batch_stride + ((long)g * GROUP_IN + c_first + c) * x_channel_stride,
+                          (long)q_first * STRIDE - pad, row_pitch, length);
+            for (int panel = 0; panel < panel_count; ++panel) {
+                const int o = (panel_first + panel) * PANEL;
+                for (int row = 0; row < n_count; ++row)
+                    turn(turned + row * q_count * PANEL,
+                         y + y_offset + (long)(n_first + row) * y_batch_stride + ((long)g * GROUP_OUT + o) * y_channel_stride + q_first,
+                         y_channel_stride, GROUP_OUT - o, q_count);
+                for (int tile = 0; tile < tiles; ++tile) {
+% for i in range(tap_tile):
+                    const int tap${i} = tile * TAP_TILE + ${i} < tap_count ? tile * TAP_TILE + ${i} : tap_count - 1;
+                    __local const SUM *x${i} = strip + tap${i} / KERNEL_SIZE * channel_pitch + tap${i} % KERNEL_SIZE * DILATION;
+% endfor
+                    __local VECTOR *waiting = (__local VECTOR *)(sums + (panel * TAPS + tile * TAP_TILE) * PANEL);
+% for i, j in tile_at:
+                    VECTOR s${i}_${j} = waiting[${i * vectors + j}];
+% endfor
+                    __local const VECTOR *at = (__local const VECTOR *)turned;
+                    for (int row = 0; row < n_count; ++row) {
+                        const int row_at = row * row_pitch;
+                        _Pragma("unroll 4") for (int q = 0; q < q_count; ++q) {
+                            const int p = row_at + q * STRIDE;
+% for j in range(vectors):
+                            const VECTOR y${j} = at[${j}];
+% endfor
+% for i in range(tap_tile):
+                            const SUM v${i} = x${i}[p];
+% for j in range(vectors):
+                            s${i}_${j} = v${i} * y${j} + s${i}_${j};
+% endfor
+% endfor
+                            at += VECTORS;
+                        }
+                    }
+% for i, j in tile_at:
+                    waiting[${i * vectors + j}] = s${i}_${j};
+% endfor
+                }
+            }
+        }
+
+        for (int panel = 0; panel < panel_count; ++panel)
+            NO_UNROLL for (int e = 0; e < PANEL; ++e) {
+                const int o = (panel_first + panel) * PANEL + e;
+                if (o >= GROUP_OUT) break;
+                __global SUM *to = partial + partial_offset + ((share * GROUPS + g) * GROUP_OUT + o) * ((long)GROUP_IN * KERNEL_SIZE) + (long)c_first * KERNEL_SIZE;
+                __local const SUM *from = sums + panel * TAPS * PANEL + e;
+                for (int t = 0; t < tap_count; ++t) to[t] = from[t * PANEL];
+            }
+    }
+}

@@ -1,0 +1,308 @@
+"""The weight gradient by strips: tiles, blocks, shares and their modelled cost.
+
+Costs are in cycles of a core that does two vector multiply-adds and two vector loads a cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from clconv.problem import Conv1dProblem
+from clconv.variants.base import (
+    Candidate,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+    ceil_div,
+    common_constants,
+    grid,
+    partials_limit,
+    sum_partials,
+    vector_lanes,
+)
+from clconv.variants.strip_convolution import (
+    HELD_SHARE,
+    MOST_LOCAL_BYTES,
+    STAGE_ROW,
+    STAGE_VECTOR,
+    STRIP_SHARE,
+    TASK_SETUP,
+    TASKS_A_CORE,
+    TILE_SETUP,
+    tile_cycles,
+)
+
+__all__ = ["candidates", "refusal"]
+
+# (c,k) that a task sums at once, about: enough to pay for turning the output's gradient.
+MOST_TAPS = 256
+# Modelled cost in cycles of turning one element, and of writing one sum.
+TURN, WRITE = 0.8, 3.0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a task holds, decided by layer and device."""
+
+    request: Request
+    tap_tile: int
+    vectors: int
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """The problem."""
+        return self.request.problem
+
+    @cached_property
+    def lanes(self) -> int:
+        """Channels of a vector."""
+        return vector_lanes(self.request.device, self.problem.dtype)
+
+    @cached_property
+    def item_bytes(self) -> int:
+        """Of an element in local memory."""
+        return accumulator(self.problem.dtype).itemsize
+
+    def _local(self, share: float) -> int:
+        most = min(self.request.device.local_bytes, MOST_LOCAL_BYTES)
+        return int(most * share) // self.item_bytes // 64 * 64
+
+    @property
+    def panel(self) -> int:
+        """Output channels side by side."""
+        return self.vectors * self.lanes
+
+    @property
+    def panels(self) -> int:
+        """Of a group."""
+        return ceil_div(self.problem.group_out, self.panel)
+
+    @cached_property
+    def positions(self) -> int:
+        """Of a unit at most: half a first-level cache has them turned."""
+        whole = self.request.device.l1_bytes // 2 // self.item_bytes // self.panel
+        return max(16, min(whole, 256) // 16 * 16)
+
+    @cached_property
+    def strip_elements(self) -> int:
+        """Of the strip."""
+        return self._local(STRIP_SHARE)
+
+    def pitch(self, positions: int) -> int:
+        """Elements of a row of the strip that serves so many positions."""
+        problem = self.problem
+        line = 64 // self.item_bytes
+        lines = ceil_div((positions - 1) * problem.stride + problem.window, line)
+        return (lines | 1 if lines > 4 else lines) * line
+
+    @cached_property
+    def term_block(self) -> int:
+        """Input channels of a task; 0 where not even one fits."""
+        problem = self.problem
+        fitting = self.strip_elements // self.pitch(self.positions)
+        fitting = min(fitting, self._local(HELD_SHARE) // self.panel // problem.kernel_size)
+        if fitting * problem.kernel_size * self.panel > self._local(HELD_SHARE) - (
+            self.tap_tile * self.panel
+        ):
+            fitting -= 1
+        wanted = min(fitting, max(1, MOST_TAPS // problem.kernel_size), problem.group_in)
+        if wanted < 1:
+            return 0
+        return ceil_div(problem.group_in, ceil_div(problem.group_in, wanted))
+
+    @cached_property
+    def taps(self) -> int:
+        """(c,k) of a task, whole tiles."""
+        return ceil_div(self.term_block * self.problem.kernel_size, self.tap_tile) * self.tap_tile
+
+    @cached_property
+    def term_blocks(self) -> int:
+        """Of a group."""
+        return ceil_div(self.problem.group_in, self.term_block)
+
+    @cached_property
+    def task_panels(self) -> int:
+        """Panels of a task, at most."""
+        most = max(1, self._local(HELD_SHARE) // (self.taps * self.panel))
+        return ceil_div(self.panels, ceil_div(self.panels, most))
+
+
+def refusal(request: Request) -> str | None:
+    """Why strips cannot serve: not even the smallest fits."""
+    if Geometry(request, 1, 1).term_block < 1:
+        problem = request.problem
+        return (
+            f"kernel_size is {problem.kernel_size} with dilation {problem.dilation}: a window and "
+            "its sums do not fit into local memory"
+        )
+    return None
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """A candidate for each tile that fits the registers."""
+    registers = request.device.vector_registers
+    most = registers * 3 // 4
+    taps = request.problem.group_in * request.problem.kernel_size
+    for vectors in range(1, 7):
+        for tap_tile in range(min(most // vectors, taps), 0, -1):
+            if vectors + tap_tile * vectors + 1 > registers:
+                continue
+            if 2 * tap_tile * vectors < most and tap_tile * vectors < 8 and tap_tile < taps:
+                continue
+            geometry = Geometry(request, tap_tile, vectors)
+            if geometry.term_block and (
+                vectors == 1
+                or geometry.panels * geometry.panel
+                < request.problem.group_out + geometry.panel // 2 + geometry.lanes
+            ):
+                yield _candidate(geometry)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """How the work is cut at run time."""
+
+    chunk: int  # positions of a row
+    unit_rows: int  # batch elements of a unit
+    task_panels: int
+    shares: int
+    cycles: float
+
+
+def _candidate(geometry: Geometry) -> Candidate:
+    request, problem = geometry.request, geometry.problem
+    blocks = _blocks(geometry)
+    chunks = ceil_div(problem.out_length, blocks.chunk)
+    units = ceil_div(problem.batch, blocks.unit_rows) * chunks
+    panel_blocks = ceil_div(geometry.panels, blocks.task_panels)
+    tasks = geometry.term_blocks * panel_blocks * problem.groups * blocks.shares
+    pitch = geometry.pitch(blocks.chunk)
+    tile = {
+        "tap_tile": geometry.tap_tile,
+        "vectors": geometry.vectors,
+        "lanes": geometry.lanes,
+        "term_block": geometry.term_block,
+        "positions": geometry.positions,
+    }
+    launch = Launch(
+        "weight_gradient_strip",
+        common_constants(request, geometry.lanes)
+        + (
+            ("group_in", problem.group_in),
+            ("group_out", problem.group_out),
+            ("groups", problem.groups),
+            ("kernel_size", problem.kernel_size),
+            ("stride", problem.stride),
+            ("dilation", problem.dilation),
+            ("tap_tile", geometry.tap_tile),
+            ("vectors", geometry.vectors),
+            ("task_panels", geometry.task_panels),
+            ("term_block", geometry.term_block),
+            ("positions", geometry.positions),
+            ("strip_elements", geometry.strip_elements),
+        ),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            Operand("partial", Layout.FLAT, written=True, element="SUM"),
+        ),
+        (
+            Scalar("batch", "int", problem.batch),
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("chunk", "int", blocks.chunk),
+            Scalar("chunks", "int", chunks),
+            Scalar("unit_rows", "int", blocks.unit_rows),
+            Scalar("units", "long", units),
+            Scalar("shares", "long", blocks.shares),
+            Scalar("task_panels", "int", blocks.task_panels),
+            Scalar("tasks", "long", tasks),
+            Scalar("row_pitch", "int", pitch),
+            Scalar("channel_pitch", "int", pitch * blocks.unit_rows),
+        ),
+        (grid(tasks), 1, 1),
+        (1, 1, 1),
+    )
+    share_bytes = problem.weight_count * geometry.item_bytes
+    return Candidate(
+        tile,
+        (launch, sum_partials(request, problem.weight_count, blocks.shares)),
+        blocks.shares * share_bytes,
+        _cost(geometry),
+    )
+
+
+def _blocks(geometry: Geometry) -> _Blocks:
+    """The cheapest way to cut the work of a problem whose kernel is given."""
+    request, problem = geometry.request, geometry.problem
+    if problem.out_length > geometry.positions:
+        # Equal chunks, so that no core gets the long ones.
+        chunk = ceil_div(problem.out_length, ceil_div(problem.out_length, geometry.positions))
+        rows = 1
+    else:
+        chunk = problem.out_length
+        most = geometry.strip_elements // geometry.term_block // geometry.pitch(chunk)
+        rows = max(1, min(geometry.positions // chunk, most, max(problem.batch, 1)))
+    units = ceil_div(problem.batch, rows) * ceil_div(problem.out_length, chunk)
+    taps = geometry.taps
+    positions = rows * chunk
+    panel_cost = geometry.panel * TURN * positions + taps / geometry.tap_tile * (
+        positions * tile_cycles(geometry.tap_tile, geometry.vectors) + TILE_SETUP
+    )
+    strip_cost = (
+        geometry.term_block
+        * rows
+        * (STAGE_ROW + STAGE_VECTOR * geometry.pitch(chunk) / geometry.lanes)
+    )
+    cores = request.device.compute_units
+    share_bytes = problem.weight_count * geometry.item_bytes
+    most_shares = max(1, min(int(partials_limit(request, share_bytes) // share_bytes), units))
+    found = []
+    for parts in range(1, geometry.panels + 1):
+        panels = ceil_div(geometry.panels, parts)
+        if panels > geometry.task_panels or panels != ceil_div(
+            geometry.panels, ceil_div(geometry.panels, panels)
+        ):
+            continue
+        blocks = geometry.term_blocks * ceil_div(geometry.panels, panels) * problem.groups
+        for shares in {
+            1,
+            2,
+            3,
+            4,
+            *(ceil_div(t * cores, blocks) for t in (1, 2, TASKS_A_CORE, 2 * TASKS_A_CORE)),
+        }:
+            if shares > most_shares:
+                continue
+            task = (
+                TASK_SETUP
+                + units / shares * (strip_cost + panels * panel_cost)
+                + panels * geometry.panel * taps * WRITE
+            )
+            together = shares * problem.weight_count / cores
+            rounds = ceil_div(blocks * shares, cores)
+            found.append(_Blocks(chunk, rows, panels, shares, rounds * task + together))
+        if parts > 64:
+            break
+    return min(found, key=lambda b: b.cycles)
+
+
+def _cost(geometry: Geometry) -> float:
+    """Modelled seconds, without anything that hangs on how positions fill units."""
+    problem, device = geometry.problem, geometry.request.device
+    tiles = ceil_div(geometry.term_block * problem.kernel_size, geometry.tap_tile)
+    panel = geometry.panel * TURN + tiles * (
+        tile_cycles(geometry.tap_tile, geometry.vectors) + TILE_SETUP / geometry.positions
+    )
+    staged = problem.group_in * problem.stride * STAGE_VECTOR / geometry.lanes
+    cycles = geometry.panels * geometry.term_blocks * panel + staged * ceil_div(
+        geometry.panels, geometry.task_panels
+    )
+    total = problem.batch * problem.out_length * problem.groups * cycles
+    return total / (device.compute_units * 2e9)
