@@ -33,7 +33,7 @@ LEAST_LOCAL_BYTES = 64 << 10
 # More than this lies outside a core's second-level cache on many CPUs.
 MOST_LOCAL_BYTES = 256 << 10
 # How local memory is shared out: the strip, sums that wait, the rest (weights, woven phases).
-STRIP_SHARE, HELD_SHARE, REST_SHARE = 1 / 2, 3 / 8, 1 / 8
+STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 # Channels that a strip holds at once: more do not pay, their weights leave the first-level cache.
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Vectors of positions that a task takes at most, and about as many where the row is longer.

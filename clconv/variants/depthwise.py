@@ -1,0 +1,140 @@
+"""For CPUs, one input channel a group: rows read in place, vectors of positions in registers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from clconv.problem import Pass
+from clconv.variants.base import (
+    Candidate,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+    ceil_div,
+    common_constants,
+    epilogue_operands,
+    grid,
+    vector_lanes,
+)
+
+NAME = "depthwise"
+
+# Positions that are staged at once, where rows are staged.
+STRIP_POSITIONS = 512
+# Positions of a segment at least, where a row is shared.
+LEAST_SEGMENT = 2048
+# Tasks a core, where there is enough work.
+TASKS_A_CORE = 8
+# Taps are kept beside the sums.
+MOST_TAPS = 4096
+# Bytes of a row that come and go in a cycle; cycles of a vector's load, sum and store.
+BYTES_A_CYCLE, VECTOR_CYCLES = 4.0, 4.0
+
+
+def refusal(request: Request) -> str | None:
+    """Why the variant cannot serve: not a CPU, more input channels, a stride, too wide a window."""
+    problem, device = request.problem, request.device
+    if device.vector_floats == 1:
+        return f"it is for CPUs, {device.name} has no vectors of its own"
+    if problem.dtype == np.float64 and not device.fp64:
+        return f"{device.name} has no float64"
+    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        return f"it computes no {request.pass_.value.replace('_', ' ')}s"
+    if problem.group_in > 1:
+        return f"a group has {problem.group_in} input channels, expected 1"
+    if request.pass_ is Pass.INPUT_GRADIENT and problem.group_out > 1:
+        return f"a group has {problem.group_out} output channels, expected 1 for this pass"
+    if problem.stride > 1:
+        return f"stride is {problem.stride}, expected 1"
+    if problem.kernel_size > MOST_TAPS:
+        return f"kernel_size is {problem.kernel_size}, expected at most {MOST_TAPS}"
+    room = device.local_bytes // 2 // accumulator(problem.dtype).itemsize
+    if STRIP_POSITIONS + problem.window + 64 > room:
+        return f"the window is {problem.window} samples wide, local memory has room for {room}"
+    return None
+
+
+def tap_group(lanes: int, dilation: int, taps: int) -> tuple[int, int]:
+    """(taps from one to the next that lies a vector further, how many go together)."""
+    if lanes % dilation:
+        return 1, 1
+    apart = lanes // math.gcd(lanes, dilation)
+    return apart, max(1, min(4, taps // apart))
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """A candidate for some numbers of vectors in registers."""
+    lanes = vector_lanes(request.device, request.problem.dtype)
+    apart, together = tap_group(lanes, request.problem.dilation, request.problem.kernel_size)
+    for group in sorted({1, together}, reverse=True):
+        for vectors in (8, 4, 2):
+            if vectors + group + 2 <= request.device.vector_registers:
+                yield _candidate(request, lanes, vectors, apart, group)
+
+
+def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: int) -> Candidate:
+    problem, device = request.problem, request.device
+    forward = request.pass_ is Pass.FORWARD
+    positions = problem.out_length if forward else problem.length
+    channels = problem.out_channels if forward else problem.in_channels
+    rows = problem.batch * channels
+    wanted = TASKS_A_CORE * device.compute_units
+    segments = max(1, min(ceil_div(wanted, max(rows, 1)), positions // LEAST_SEGMENT))
+    segment = ceil_div(ceil_div(positions, segments), lanes) * lanes
+    segments = ceil_div(positions, segment)
+    task_rows = max(1, rows // wanted) if segments == 1 else 1
+    tasks = ceil_div(rows, task_rows) * segments
+    # Converting 16 bits at every tap costs more than a copy that is converted once.
+    direct = problem.dtype != np.float16 or problem.kernel_size == 1
+    launch = Launch(
+        "convolution_depthwise",
+        common_constants(request, lanes)
+        + (
+            ("backward", not forward),
+            ("channels", channels),
+            ("kernel_size", problem.kernel_size),
+            ("dilation", problem.dilation),
+            ("multiplier", problem.group_out),
+            ("vectors", vectors),
+            ("tap_group", group),
+            ("group_taps", apart),
+            ("strip_positions", STRIP_POSITIONS),
+            ("direct", direct),
+            ("activation", request.epilogue.activation),
+        ),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("weight", Layout.FLAT),
+            *epilogue_operands(request),
+            Operand("y", Layout.ROWS, written=True),
+        ),
+        (
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar(
+                "lead", "int", problem.pads[0] if forward else problem.window - 1 - problem.pads[0]
+            ),
+            Scalar("rows", "long", rows),
+            Scalar("task_rows", "long", task_rows),
+            Scalar("segment", "int", segment),
+            Scalar("segments", "int", segments),
+            Scalar("tasks", "long", tasks),
+            Scalar("slope", "SUM"),
+        ),
+        (grid(tasks), 1, 1),
+        (1, 1, 1),
+    )
+    tile = {"vectors": vectors, "lanes": lanes, "tap_group": group}
+    # Loads of x and weights, or sums, or memory.
+    taps = problem.kernel_size
+    loads = (vectors + group - 1 + group) / (vectors * group)
+    cycles = max(taps * max(loads / 2, 0.5), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE)
+    a_vector = cycles + VECTOR_CYCLES * (1 + 1 / vectors)
+    seconds = rows * positions / lanes * a_vector / (device.compute_units * 2e9)
+    return Candidate(tile, (launch,), 0, seconds)
