@@ -13,7 +13,6 @@
 ## row. Taps go together where they are a whole vector apart, TAP_GROUP at a time: a vector of x then
 ## serves several vectors of sums. Dimension 0 is tasks, and loops.
 <%
-    apart = group_taps  # taps from one of a group to the next: as many as lie a vector apart
     block = apart * tap_group
     grouped = tap_group > 1
     whole_blocks = kernel_size // block if grouped else 0

@@ -31,6 +31,11 @@
     blocked = held_elements > 0
     plain_end = activation in (None, "relu", "leaky_relu") and not {"residual", "pre_activation"} & set(bound)
     phases = stride if backward else 1
+    grouped = tap_group > 1
+    block = tap_group * apart
+    def weight_at(k):
+        # Backward the strip is walked through from its far end to its near one.
+        return "(%s) * %d" % (k if not backward else "KERNEL_SIZE - 1 - (%s)" % k, weight_tap)
 %>\
 #define TERMS ${terms}              // channels summed over, a group
 #define CHANNELS ${channels}           // channels written, a group
@@ -56,6 +61,24 @@
 ${strip.functions(step)}
 ${epilogue.functions()}\
 
+% if grouped:
+// ${tap_group} taps of one channel that lie a vector apart in the strip, ${apart} taps from each other: a vector
+// of it then serves several sums.
+#define TAPS(at, k) { \
+% for b in range(tap_group):
+    const SUM w${b} = ${("w[%s]" if packed or dtype != "float16" else "load(w + (%s))") % weight_at("(k) + %d" % (b * apart))}; \
+% endfor
+% for i in range(vectors + tap_group - 1):
+    { const VECTOR v = *(__local const SUMS *)(strip0 + (at) + ${i} * LANES); \
+% for b in range(tap_group):
+% if 0 <= i - b < vectors:
+    s0_${i - b} = w${b} * v + s0_${i - b}; \
+% endif
+% endfor
+    } \
+% endfor
+}
+% endif
 // One tap: ${channel_tile} weights at w times VECTORS vectors of the strip at `at`.
 #define TAP(at, w) { \
 % for j in range(vectors):
@@ -165,6 +188,18 @@ void convolution_strip(${signature})
                         s${i}_${j} = waiting[${i * vectors + j}];
 % endfor
                     }
+% endif
+% if grouped:
+                    // Vectors of one row of x: they lie side by side, unless they are of two rows.
+                    if (whole)
+                        for (int c = 0; c < c_count; ++c) {
+                            const int at = c * channel_pitch;
+                            ${weight_space} *w = weights + (long)c * ${weight_in};
+                            for (int k0 = 0; k0 + ${block} <= KERNEL_SIZE; k0 += ${block})
+                                for (int k = k0; k < k0 + ${apart}; ++k) TAPS(at + k * ${spacing}, k)
+                            for (int k = KERNEL_SIZE / ${block} * ${block}; k < KERNEL_SIZE; ++k) TAP(at + k * ${spacing}, w + ${weight_at("k")})
+                        }
+                    else
 % endif
 % if unrolled:
                     ${"_Pragma(\"unroll 4\") " if taps * channel_tile * vectors <= 24 else ""}for (int c = 0; c < c_count; ++c) {

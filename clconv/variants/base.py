@@ -21,6 +21,7 @@ from clconv.device import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
+    "CYCLES_A_SECOND",
     "MAX_GROUPS",
     "Candidate",
     "Constants",
@@ -38,10 +39,14 @@ __all__ = [
     "local_items",
     "partials_limit",
     "sum_partials",
+    "taps_together",
     "vector_lanes",
 ]
 
 Constants = tuple[tuple[str, Any], ...]
+
+# Of a core, for modelled costs, which are good for comparing candidates only.
+CYCLES_A_SECOND = 2e9
 
 # Partial sums may take this part of the bytes of the arrays that they are made of.
 WORKSPACE_SHARE = 0.25
@@ -148,6 +153,14 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def taps_together(lanes: int, spacing: int, taps: int) -> tuple[int, int]:
+    """(taps from one to the next that reads a whole vector further, how many such go together)."""
+    if not spacing or lanes % spacing:
+        return 1, 1
+    apart = lanes // spacing
+    return apart, max(1, min(4, taps // apart))
 
 
 def local_items(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import (
+    CYCLES_A_SECOND,
     Candidate,
     Launch,
     Layout,
@@ -20,6 +20,7 @@ from clconv.variants.base import (
     common_constants,
     epilogue_operands,
     grid,
+    taps_together,
     vector_lanes,
 )
 
@@ -60,18 +61,10 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def tap_group(lanes: int, dilation: int, taps: int) -> tuple[int, int]:
-    """(taps from one to the next that lies a vector further, how many go together)."""
-    if lanes % dilation:
-        return 1, 1
-    apart = lanes // math.gcd(lanes, dilation)
-    return apart, max(1, min(4, taps // apart))
-
-
 def candidates(request: Request) -> Iterator[Candidate]:
     """A candidate for some numbers of vectors in registers."""
     lanes = vector_lanes(request.device, request.problem.dtype)
-    apart, together = tap_group(lanes, request.problem.dilation, request.problem.kernel_size)
+    apart, together = taps_together(lanes, request.problem.dilation, request.problem.kernel_size)
     for group in sorted({1, together}, reverse=True):
         for vectors in (8, 4, 2):
             if vectors + group + 2 <= request.device.vector_registers:
@@ -103,7 +96,7 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
             ("multiplier", problem.group_out),
             ("vectors", vectors),
             ("tap_group", group),
-            ("group_taps", apart),
+            ("apart", apart),
             ("strip_positions", STRIP_POSITIONS),
             ("direct", direct),
             ("activation", request.epilogue.activation),
@@ -136,5 +129,5 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
     loads = (vectors + group - 1 + group) / (vectors * group)
     cycles = max(taps * max(loads / 2, 0.5), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE)
     a_vector = cycles + VECTOR_CYCLES * (1 + 1 / vectors)
-    seconds = rows * positions / lanes * a_vector / (device.compute_units * 2e9)
+    seconds = rows * positions / lanes * a_vector / (device.compute_units * CYCLES_A_SECOND)
     return Candidate(tile, (launch,), 0, seconds)

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
+    CYCLES_A_SECOND,
     Candidate,
     Launch,
     Layout,
@@ -27,14 +28,15 @@ from clconv.variants.base import (
 )
 from clconv.variants.strip_convolution import (
     HELD_SHARE,
-    MOST_LOCAL_BYTES,
     STAGE_ROW,
     STAGE_VECTOR,
     STRIP_SHARE,
     TASK_SETUP,
     TASKS_A_CORE,
     TILE_SETUP,
-    tile_cycles,
+    Tile,
+    local_elements,
+    row_pitch,
 )
 
 __all__ = ["candidates", "refusal"]
@@ -68,9 +70,10 @@ class Geometry:
         """Of an element in local memory."""
         return accumulator(self.problem.dtype).itemsize
 
-    def _local(self, share: float) -> int:
-        most = min(self.request.device.local_bytes, MOST_LOCAL_BYTES)
-        return int(most * share) // self.item_bytes // 64 * 64
+    @property
+    def tile(self) -> Tile:
+        """Sums in registers."""
+        return Tile(self.tap_tile, self.vectors)
 
     @property
     def panel(self) -> int:
@@ -91,22 +94,22 @@ class Geometry:
     @cached_property
     def strip_elements(self) -> int:
         """Of the strip."""
-        return self._local(STRIP_SHARE)
+        return local_elements(self.request, STRIP_SHARE)
 
     def pitch(self, positions: int) -> int:
         """Elements of a row of the strip that serves so many positions."""
         problem = self.problem
-        line = 64 // self.item_bytes
-        lines = ceil_div((positions - 1) * problem.stride + problem.window, line)
-        return (lines | 1 if lines > 4 else lines) * line
+        return row_pitch((positions - 1) * problem.stride + problem.window, self.item_bytes)
 
     @cached_property
     def term_block(self) -> int:
         """Input channels of a task; 0 where not even one fits."""
         problem = self.problem
         fitting = self.strip_elements // self.pitch(self.positions)
-        fitting = min(fitting, self._local(HELD_SHARE) // self.panel // problem.kernel_size)
-        if fitting * problem.kernel_size * self.panel > self._local(HELD_SHARE) - (
+        fitting = min(
+            fitting, local_elements(self.request, HELD_SHARE) // self.panel // problem.kernel_size
+        )
+        if fitting * problem.kernel_size * self.panel > local_elements(self.request, HELD_SHARE) - (
             self.tap_tile * self.panel
         ):
             fitting -= 1
@@ -128,7 +131,7 @@ class Geometry:
     @cached_property
     def task_panels(self) -> int:
         """Panels of a task, at most."""
-        most = max(1, self._local(HELD_SHARE) // (self.taps * self.panel))
+        most = max(1, local_elements(self.request, HELD_SHARE) // (self.taps * self.panel))
         return ceil_div(self.panels, ceil_div(self.panels, most))
 
 
@@ -253,7 +256,7 @@ def _blocks(geometry: Geometry) -> _Blocks:
     taps = geometry.taps
     positions = rows * chunk
     panel_cost = geometry.panel * TURN * positions + taps / geometry.tap_tile * (
-        positions * tile_cycles(geometry.tap_tile, geometry.vectors) + TILE_SETUP
+        positions * geometry.tile.cycles + TILE_SETUP
     )
     strip_cost = (
         geometry.term_block
@@ -297,12 +300,10 @@ def _cost(geometry: Geometry) -> float:
     """Modelled seconds, without anything that hangs on how positions fill units."""
     problem, device = geometry.problem, geometry.request.device
     tiles = ceil_div(geometry.term_block * problem.kernel_size, geometry.tap_tile)
-    panel = geometry.panel * TURN + tiles * (
-        tile_cycles(geometry.tap_tile, geometry.vectors) + TILE_SETUP / geometry.positions
-    )
+    panel = geometry.panel * TURN + tiles * (geometry.tile.cycles + TILE_SETUP / geometry.positions)
     staged = problem.group_in * problem.stride * STAGE_VECTOR / geometry.lanes
     cycles = geometry.panels * geometry.term_blocks * panel + staged * ceil_div(
         geometry.panels, geometry.task_panels
     )
     total = problem.batch * problem.out_length * problem.groups * cycles
-    return total / (device.compute_units * 2e9)
+    return total / (device.compute_units * CYCLES_A_SECOND)
