@@ -162,14 +162,29 @@ void convolution_strip(${signature})
 % endif
                 int row = 0, in_row = 0;
                 for (int v = 0; v < vector_count; v += VECTORS) {
-                    // A vector behind the last one repeats it and is not stored.
-                    int vector_row[VECTORS], vector_at[VECTORS];
+                    // Where each vector is: mostly side by side in one row.
                     const int whole = in_row + VECTORS <= row_count;
-% for j in range(vectors):
-                    vector_row[${j}] = row, vector_at[${j}] = in_row * LANES;
-                    __local const SUM *strip${j} = strip + row * row_pitch + in_row * LANES;
-                    if (v + ${j + 1} < vector_count && ++in_row == row_count) in_row = 0, ++row;
+                    int vector_row[VECTORS], vector_at[VECTORS];
+                    __local const SUM *strip0 = strip + row * row_pitch + in_row * LANES;
+                    vector_row[0] = row, vector_at[0] = in_row * LANES;
+% for j in range(1, vectors):
+                    __local const SUM *strip${j} = strip0 + ${j} * LANES;
 % endfor
+                    if (whole) {
+% for j in range(1, vectors):
+                        vector_row[${j}] = row, vector_at[${j}] = vector_at[0] + ${j} * LANES;
+% endfor
+                        in_row += VECTORS;
+                        if (in_row == row_count) in_row = 0, ++row;
+                    } else {
+                        // A vector behind the last one repeats it and is not stored.
+% for j in range(1, vectors):
+                        if (v + ${j} < vector_count && ++in_row == row_count) in_row = 0, ++row;
+                        vector_row[${j}] = row, vector_at[${j}] = in_row * LANES;
+                        strip${j} = strip + row * row_pitch + in_row * LANES;
+% endfor
+                        if (++in_row == row_count) in_row = 0, ++row;
+                    }
 % if phases > 1:
                 for (int r = 0; r < STRIDE; ++r) {
                 const int first_tap = (int)((long)(r / COMMON) * TAP_INVERSE % TAP_STEP);
