@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyopencl as cl
@@ -29,6 +32,7 @@ FORKED = (
 
 # Platforms that drive the devices of several vendors; a vendor's own goes before them.
 SHARED_PLATFORMS = ("portable computing language", "rusticl", "clover")
+CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 KINDS = ("discrete GPU", "integrated GPU", "accelerator", "CPU")
 
 _started_in: int | None = None
@@ -241,18 +245,58 @@ def choose(wanted: object = None) -> Any:
     raise DeviceError(f"device is {wanted!r}, which matches none of: {_table(found)}")
 
 
+# What PoCL compiles for is what counts: a processor that its LLVM does not know gets code for an
+# older one, whose vectors are narrower than the driver says.
+VECTOR_PROBE = """
+#if defined(__AVX512F__)
+__kernel void floats_16(void) {}
+#else
+__kernel void floats_8(void) {}
+#endif
+"""
+
+
+@lru_cache(maxsize=16)
+def _vector_floats(device: Any) -> int:
+    """float32 values of a CPU's vector register, as the driver reports and uses it."""
+    width = max(1, min(16, int(device.native_vector_width_float)))
+    if width < 16 or not device.platform.name.lower().startswith("portable computing"):
+        return width
+    program: Any = cl.Program(cl.Context([device]), VECTOR_PROBE)
+    name: str = program.build(cache_dir=False).kernel_names
+    return int(name.removeprefix("floats_"))
+
+
+def _data_caches() -> dict[str, int]:
+    """Bytes of a core's data caches by the profile's names, where Linux tells."""
+    names = {"1": "l1_bytes", "2": "l2_bytes"}
+    found = {}
+    for index in sorted(CPU_CACHES.glob("index*")):
+        try:
+            level, kind, size = (
+                (index / name).read_text().strip() for name in ("level", "type", "size")
+            )
+        except OSError as error:
+            _log.info("%s cannot be read: %s", index, error)
+            continue
+        if level in names and kind != "Instruction" and re.fullmatch(r"[1-9]\d*K", size):
+            found[names[level]] = int(size[:-1]) << 10
+    return found
+
+
 def profile_of(device: Any) -> DeviceProfile:
-    """The planner's numbers of a device, as its driver reports them."""
-    width = device.native_vector_width_float
+    """The planner's numbers of a device, as its driver and, of a CPU's caches, the system report
+    them."""
+    width = _vector_floats(device) if device.type & cl.device_type.CPU else 1
     # A CPU driver without vectors of its own makes lanes of work-items, as a GPU does.
-    cpu = bool(device.type & cl.device_type.CPU) and width > 1
+    cpu = width > 1
     sizes = [int(s) for s in device.max_work_item_sizes[:3]]
     return DeviceProfile(
         name=device.name.strip(),
         kind="cpu" if cpu else "gpu",
         compute_units=device.max_compute_units,
         lanes=1 if cpu else 32,
-        vector_floats=min(16, width) if cpu else 1,
+        vector_floats=width,
         max_work_group_size=device.max_work_group_size,
         max_work_item_sizes=(sizes[0], sizes[1], sizes[2]),
         local_bytes=device.local_mem_size,
@@ -260,4 +304,5 @@ def profile_of(device: Any) -> DeviceProfile:
         max_alloc_bytes=device.max_mem_alloc_size,
         fp64="cl_khr_fp64" in device.extensions.split(),
         half_builtins=not cpu,
+        **(_data_caches() if cpu else {}),
     )

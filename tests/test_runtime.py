@@ -23,6 +23,7 @@ from clconv import (
     Pass,
     Runtime,
     binaries,
+    opencl,
     reference,
 )
 from clconv import functional as F
@@ -128,6 +129,35 @@ def test_profile_of_a_device(runtime):
     assert profile.compute_units == runtime.device.max_compute_units
     assert profile.max_work_group_size == runtime.device.max_work_group_size
     assert profile.fp64 == runtime.info.fp64
+
+
+def test_vectors_are_those_that_the_compiler_makes(runtime):
+    """No vector is wider than the registers that the driver's own compiler knows of, whatever the
+    processor has: a wider one is slow, and PoCL's built-in functions take it for another type."""
+    source = """
+        #ifdef __AVX512F__
+        __kernel void wide(void) {}
+        #else
+        __kernel void narrow(void) {}
+        #endif
+    """
+    made = cl.Program(runtime.context, source).build(cache_dir=False).kernel_names
+    if runtime.info.platform.startswith("Portable") and made == "narrow":
+        assert runtime.profile.vector_floats <= 8
+    else:
+        assert runtime.profile.vector_floats == min(16, runtime.device.native_vector_width_float)
+
+
+def test_cache_sizes_of_the_system(runtime, monkeypatch, tmp_path):
+    """A CPU's caches are read from the system; what cannot be read keeps its default."""
+    for index, fields in enumerate((("1", "Data", "48K"), ("1", "Instruction", "64K"),
+                                    ("2", "Unified", "plenty"))):  # fmt: skip
+        (tmp_path / f"index{index}").mkdir()
+        for name, text in zip(("level", "type", "size"), fields, strict=True):
+            (tmp_path / f"index{index}" / name).write_text(text + "\n")
+    monkeypatch.setattr(opencl, "CPU_CACHES", tmp_path)
+    profile = profile_of(runtime.device)
+    assert (profile.l1_bytes, profile.l2_bytes) == (48 << 10, 512 << 10)
 
 
 # Memory
