@@ -89,6 +89,9 @@ void weight_gradient_strip(${signature})
     __local SUM strip[${strip_elements}] __attribute__((aligned(64)));
     __local SUM turned[POSITIONS * PANEL] __attribute__((aligned(64)));
     __local SUM sums[TASK_PANELS * TAPS * PANEL] __attribute__((aligned(64)));
+    // Where a tap's x are in the strip. A compiler that knew some to be neighbours would load them
+    // together and take them apart again, where a single load spreads a value over a vector.
+    __local int tap_at[TAPS];
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const long share = task % shares, which = task / shares;
         const int c_first = (int)(which % TERM_BLOCKS) * TERM_BLOCK;
@@ -99,6 +102,11 @@ void weight_gradient_strip(${signature})
         const int g = (int)(which / TERM_BLOCKS / panel_blocks);
         const int tap_count = c_count * KERNEL_SIZE;
         const int tiles = (tap_count + TAP_TILE - 1) / TAP_TILE;
+        // Behind the last tap it is repeated; those sums are not stored.
+        NO_UNROLL for (int t = 0; t < tiles * TAP_TILE; ++t) {
+            const int tap = t < tap_count ? t : tap_count - 1;
+            tap_at[t] = tap / KERNEL_SIZE * channel_pitch + tap % KERNEL_SIZE * DILATION;
+        }
 
         for (int i = 0; i < panel_count * TAPS * PANEL; i += LANES) *(__local VECTOR *)(sums + i) = (SUM)0;
         const long unit_end = units * (share + 1) / shares;
@@ -120,8 +128,7 @@ void weight_gradient_strip(${signature})
                          y_channel_stride, GROUP_OUT - o, q_count);
                 for (int tile = 0; tile < tiles; ++tile) {
 % for i in range(tap_tile):
-                    const int tap${i} = tile * TAP_TILE + ${i} < tap_count ? tile * TAP_TILE + ${i} : tap_count - 1;
-                    __local const SUM *x${i} = strip + tap${i} / KERNEL_SIZE * channel_pitch + tap${i} % KERNEL_SIZE * DILATION;
+                    __local const SUM *x${i} = strip + tap_at[tile * TAP_TILE + ${i}];
 % endfor
                     __local VECTOR *waiting = (__local VECTOR *)(sums + (panel * TAPS + tile * TAP_TILE) * PANEL);
 % for i, j in tile_at:
