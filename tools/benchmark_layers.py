@@ -1,0 +1,211 @@
+"""Which layers are measured: those of a file, and random ones of realistic sizes."""
+
+from __future__ import annotations
+
+import random
+import runpy
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clconv.errors import ProblemError
+from clconv.problem import Conv1dProblem
+
+PASSES = ("forward", "backward")
+# Layers below this much forward work measure a call's overhead; means leave them out.
+TINY_FLOPS = 5e6
+# Dense layers have this many channels a group on both sides, and this much forward work.
+DENSE_CHANNELS = 16
+DENSE_FLOPS = 1e8
+# What random layers have: forward work, and bytes of all arrays of the backward pass.
+RANDOM_FLOPS = (2e7, 5e9)
+RANDOM_BYTES = 300e6
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One line of a layers file."""
+
+    name: str
+    batch: int
+    in_channels: int
+    length: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """What clconv computes. Raises ProblemError where no such convolution exists."""
+        return Conv1dProblem(*astuple(self)[1:])
+
+    @property
+    def is_tiny(self) -> bool:
+        """So little work that a call's overhead counts."""
+        return self.flops("forward") < TINY_FLOPS
+
+    @property
+    def is_dense(self) -> bool:
+        """Enough channels and work to reach a device's peak."""
+        channels = min(self.in_channels, self.out_channels) // self.groups
+        return channels >= DENSE_CHANNELS and self.flops("forward") >= DENSE_FLOPS
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Each input channel has outputs of its own."""
+        return self.groups == self.in_channels > 1
+
+    def flops(self, pass_: str) -> float:
+        """Operations of a pass, two a tap; backward is the gradients of input and weight."""
+        problem = self.problem
+        taps = problem.group_in * problem.kernel_size
+        forward = 2.0 * int(np.prod(problem.output_shape)) * taps
+        return forward * (1 if pass_ == "forward" else 2)
+
+    def nbytes(self, pass_: str) -> int:
+        """Bytes of the pass's arrays, once each; backward reads three and writes three."""
+        problem = self.problem
+        shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
+        x, weight, y = (4 * int(np.prod(shape)) for shape in shapes)
+        if pass_ == "forward":
+            return x + weight + y
+        return 2 * (x + weight) + y + 4 * self.out_channels
+
+    def tensors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x, weight and the output's gradient, the same in every process."""
+        rng = np.random.default_rng(1)
+        problem = self.problem
+        shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
+        x, weight, grad = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+        return x, weight, grad
+
+
+def load(path: str) -> list[Layer]:
+    """The layers of a file. Raises ValueError that says what is wrong with it."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no file")
+    try:
+        rows = runpy.run_path(path)["LAYERS"]
+    except (KeyError, SyntaxError) as error:
+        raise ValueError(f"{path} is no Python file with a list LAYERS: {error!r}") from error
+    layers = []
+    for row in rows:
+        try:
+            layers.append(Layer(*row))
+            layers[-1].problem  # noqa: B018  # raises where it is none
+        except (TypeError, ProblemError) as error:
+            raise ValueError(f"{path} has the row {row!r}: {error}") from error
+    return layers
+
+
+# Random layers
+
+Draw = Callable[[int, int], int]
+Sizes = dict[str, int]
+
+
+def _dense(draw: Draw, channels: Draw) -> Sizes:
+    return {
+        "batch": draw(1, 16), "in_channels": channels(16, 768), "length": draw(100, 50000),
+        "out_channels": channels(16, 768), "kernel_size": draw(2, 15),
+    }  # fmt: skip
+
+
+def _downsampling(draw: Draw, channels: Draw) -> Sizes:
+    stride = draw(2, 8)
+    return _dense(draw, channels) | {"stride": stride, "kernel_size": stride * draw(1, 3)}
+
+
+def _dilated(draw: Draw, channels: Draw) -> Sizes:
+    return _dense(draw, channels) | {"dilation": 2 ** draw(1, 9), "kernel_size": draw(2, 5)}
+
+
+def _depthwise(draw: Draw, channels: Draw) -> Sizes:
+    many = channels(32, 2048)
+    every = {"in_channels": many, "out_channels": many, "groups": many}
+    return _dense(draw, channels) | every | {"kernel_size": draw(3, 64), "stride": draw(1, 2)}
+
+
+def _grouped(draw: Draw, channels: Draw) -> Sizes:
+    groups = 2 ** draw(1, 5)
+    sides = {"in_channels": groups * draw(4, 64), "out_channels": groups * draw(4, 64)}
+    return _dense(draw, channels) | sides | {"groups": groups}
+
+
+def _pointwise(draw: Draw, channels: Draw) -> Sizes:
+    return _dense(draw, channels) | {"kernel_size": 1}
+
+
+def _first(draw: Draw, channels: Draw) -> Sizes:
+    return _dense(draw, channels) | {
+        "in_channels": draw(1, 4), "out_channels": channels(16, 512), "length": draw(1000, 160000),
+        "kernel_size": draw(3, 64), "stride": draw(1, 5),
+    }  # fmt: skip
+
+
+def _one_output(draw: Draw, channels: Draw) -> Sizes:
+    return _dense(draw, channels) | {"out_channels": 1, "length": draw(2000, 160000)}
+
+
+def _fir(draw: Draw, channels: Draw) -> Sizes:
+    return {
+        "batch": draw(1, 16), "in_channels": 1, "length": draw(8000, 160000), "out_channels": 1,
+        "kernel_size": draw(129, 4097),
+    }  # fmt: skip
+
+
+def _short(draw: Draw, channels: Draw) -> Sizes:
+    return _dense(draw, channels) | {
+        "batch": draw(32, 512), "length": draw(8, 128), "kernel_size": draw(2, 9),
+    }  # fmt: skip
+
+
+FAMILIES: dict[str, Callable[[Draw, Draw], Sizes]] = {
+    "dense": _dense,
+    "downsampling": _downsampling,
+    "dilated": _dilated,
+    "depthwise": _depthwise,
+    "grouped": _grouped,
+    "pointwise": _pointwise,
+    "first": _first,
+    "one_output": _one_output,
+    "fir": _fir,
+    "short": _short,
+}
+
+
+def random_layers(count: int, seed: int) -> list[Layer]:
+    """Layers of all families in turn, the same for the same seed; a longer list begins alike."""
+    families = list(FAMILIES)
+    return [_random(i, families[i % len(families)], seed) for i in range(count)]
+
+
+def _random(place: int, family: str, seed: int) -> Layer:
+    rng = random.Random(f"{seed}, {place}")
+
+    def draw(least: int, most: int) -> int:
+        """Log-uniform."""
+        return min(most, int(least * ((most + 1) / least) ** rng.random()))
+
+    def channels(least: int, most: int) -> int:
+        """As drawn, or as networks like them: a multiple of 16."""
+        drawn = draw(least, most)
+        return drawn if rng.random() < 0.3 else max(16, drawn // 16 * 16)
+
+    while True:
+        sizes: dict[str, Any] = {"stride": 1, "dilation": 1, "groups": 1}
+        sizes |= FAMILIES[family](draw, channels)
+        sizes["padding"] = sizes["dilation"] * (sizes["kernel_size"] - 1) // 2
+        layer = Layer(f"random_{place:02d}_{family}", **sizes)
+        # Padding of half a window leaves an output position of any length.
+        if (
+            RANDOM_FLOPS[0] <= layer.flops("forward") <= RANDOM_FLOPS[1]
+            and layer.nbytes("backward") < RANDOM_BYTES
+        ):
+            return layer

@@ -1,0 +1,439 @@
+"""What measures: each implementation in a process of its own, asked one thing at a time.
+
+clconv: queueing on device arrays that are there, results included, and waiting for the result, so
+neither transfers nor allocation. torch: conv1d without autograd, or convolution_backward, which
+allocate their results. onnxruntime: one Conv node, bound to memory that is there; it has no
+backward pass. Nobody has a bias in the forward pass; `backward` is all three gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmark_layers import Layer
+from roofline import Roofline, median_seconds
+
+PEERS = ("torch", "onnxruntime")
+CALLS = 3
+PROBES = 16
+# Of the largest value: finds an implementation that computes something else, no more.
+SAME_WITHIN = 1e-3
+
+
+@dataclass
+class Job:
+    """A call that has finished when it returns, and how to get its results."""
+
+    call: Callable[[], Any]
+    results: Callable[[], list[np.ndarray]]
+    plans: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Clconv:
+    """clconv on a device."""
+
+    def __init__(self, device: str | None) -> None:
+        import clconv
+
+        self._runtime = clconv.Runtime(device)
+        self._roofline: Roofline | None = None
+        info = self._runtime.info
+        self.version = f"clconv {clconv.__version__} on {info.name}, {info.platform} {info.driver}"
+        self.device = asdict(info)
+
+    def prepare(self, layer: Layer, pass_: str) -> Job:
+        """One pass, as users call it."""
+        from clconv import Conv1dProblem, Pass, functional
+
+        runtime, problem = self._runtime, layer.problem
+        x, weight, grad = (runtime.to_device(a) for a in layer.tensors())
+        place = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        sizes = x.nbytes + weight.nbytes + grad.nbytes
+        if pass_ == "forward":
+            outs = [runtime.empty(grad.shape)]
+
+            def call() -> None:
+                functional.conv1d(x, weight, None, *place, out=outs[0], runtime=runtime)
+                runtime.finish()
+
+            used = [(problem, Pass.FORWARD, sizes)]
+        else:
+            outs = [runtime.empty(s) for s in (x.shape, weight.shape, (layer.out_channels,))]
+
+            def call() -> None:
+                functional.conv1d_backward(x, weight, grad, *place, out=outs, runtime=runtime)
+                runtime.finish()
+
+            channels = layer.out_channels
+            sums = Conv1dProblem(*grad.shape, channels, 1, groups=channels)
+            used = [
+                (problem, Pass.INPUT_GRADIENT, sizes),
+                (problem, Pass.WEIGHT_GRADIENT, sizes),
+                (sums, Pass.BIAS_GRADIENT, grad.nbytes + outs[2].nbytes),
+            ]
+        plans = [
+            self._describe(runtime.prepare(runtime.plans(one, p)).plan) | {"array_bytes": nbytes}
+            for one, p, nbytes in used
+        ]
+        return Job(call, lambda: [a.get() for a in outs], plans)
+
+    def _describe(self, plan: Any) -> dict[str, Any]:
+        return {
+            "pass_": plan.pass_.value,
+            "variant": plan.variant,
+            "tile": dict(plan.tile),
+            "cost": plan.cost,
+            "workspace_bytes": plan.workspace_bytes,
+        }
+
+    def candidates(
+        self, layer: Layer, pass_: str, most: int
+    ) -> tuple[list[tuple[dict[str, Any], Job | str]], int]:
+        """Descriptions of plans, best first, each with its call or why it has none; then how many
+        plans were left out: those beyond the first `most` but for the first of each variant."""
+        from clconv import Pass
+        from clconv.elementwise import flat
+
+        runtime = self._runtime
+        plans = runtime.plans(layer.problem, Pass(pass_))
+        firsts = {plan.variant: place for place, plan in reversed(list(enumerate(plans)))}
+        chosen = [p for i, p in enumerate(plans) if i < most or i in firsts.values()]
+        x, weight, grad = (runtime.to_device(a) for a in layer.tensors())
+        reads, shape, names = {
+            "forward": ((x, weight), grad.shape, ("x", "weight", "y")),
+            "input_gradient": ((grad, weight), x.shape, ("x", "weight", "y")),
+            "weight_gradient": ((x, grad), weight.shape, ("x", "y", "result")),
+        }[pass_]
+        out = runtime.empty(shape)
+        bound = {}
+        for name, array in zip(names, (*reads, out), strict=True):
+            rows = (array.base_data, 0, array.strides[0] // 4, array.strides[1] // 4)
+            bound[name] = flat(array) if name in ("weight", "result") else rows
+        numbers = {"slope": 0.0, "scale": 1.0, "momentum": 0.0}
+        largest = max(plan.workspace_bytes for plan in chosen)
+        workspace = runtime.empty(largest, np.uint8)  # only one plan runs at a time
+        bound["partial"] = (workspace.base_data, 0)
+
+        def job(plan: Any) -> Job | str:
+            try:
+                prepared = runtime.prepare([plan])
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
+
+            def call() -> None:
+                runtime.run(prepared, bound, numbers, reads, [out, workspace])
+                runtime.finish()
+
+            return Job(call, lambda: [out.get()])
+
+        return [(self._describe(plan), job(plan)) for plan in chosen], len(plans) - len(chosen)
+
+    def roofline(self, seconds: float) -> dict[str, Any]:
+        """The device's peak and copy rates."""
+        if self._roofline is None:
+            self._roofline = Roofline(self._runtime)
+        return self._roofline.measure(seconds)
+
+
+class Torch:
+    """PyTorch on the CPU with its own number of threads."""
+
+    def __init__(self, _: str | None) -> None:
+        import torch
+
+        self.version = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+    def prepare(self, layer: Layer, pass_: str) -> Job:
+        """One pass."""
+        import torch
+
+        x, weight, grad = (torch.from_numpy(a) for a in layer.tensors())
+        place = ([layer.stride], [layer.padding], [layer.dilation])
+        results: list[Any] = []
+
+        def forward() -> None:
+            with torch.inference_mode():
+                results[:] = [torch.conv1d(x, weight, None, *place, layer.groups)]
+
+        def backward() -> None:
+            with torch.inference_mode():
+                results[:] = torch.ops.aten.convolution_backward(
+                    grad, x, weight, [layer.out_channels], *place, False, [0], layer.groups,
+                    [True, True, True],
+                )  # fmt: skip
+
+        call = forward if pass_ == "forward" else backward
+        return Job(call, lambda: [a.numpy() for a in results])
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU; needs onnx to write the model."""
+
+    def __init__(self, _: str | None) -> None:
+        import onnx  # noqa: F401
+        import onnxruntime
+
+        self.version = f"onnxruntime {onnxruntime.__version__}"
+
+    def prepare(self, layer: Layer, pass_: str) -> Job:
+        """The forward pass."""
+        import onnxruntime
+        from onnx import TensorProto, helper, numpy_helper
+
+        if pass_ != "forward":
+            raise NotImplementedError("it has no backward pass")
+        x, weight, grad = layer.tensors()
+        node = helper.make_node(
+            "Conv", ["x", "w"], ["y"], strides=[layer.stride], dilations=[layer.dilation],
+            pads=[layer.padding] * 2, group=layer.groups,
+        )  # fmt: skip
+        graph = helper.make_graph(
+            [node],
+            "layer",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, grad.shape)],
+            [numpy_helper.from_array(weight, "w")],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+        ).SerializeToString()
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        binding = session.io_binding()
+        y = onnxruntime.OrtValue.ortvalue_from_numpy(np.empty_like(grad))
+        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        binding.bind_ortvalue_output("y", y)
+        return Job(lambda: session.run_with_iobinding(binding), lambda: [y.numpy()])
+
+
+IMPLEMENTATIONS: dict[str, Callable[[str | None], Any]] = {
+    "clconv": Clconv,
+    "torch": Torch,
+    "onnxruntime": OnnxRuntime,
+}
+
+
+# The worker's process
+
+
+class Server:
+    """What a worker does when asked; each method's arguments and result are JSON."""
+
+    def __init__(self, implementation: Any) -> None:
+        self._implementation = implementation
+        self._jobs: list[Job | str] = []
+
+    def prepare(self, layer: list[Any], pass_: str) -> dict[str, Any]:
+        """Makes one pass of a layer ready: probes of its results, and the plans used."""
+        self._jobs = []  # frees the last layer's arrays
+        job = self._implementation.prepare(Layer(*layer), pass_)
+        job.call()
+        self._jobs = [job]
+        return {"probes": [probe(a) for a in job.results()], "plans": job.plans}
+
+    def candidates(self, layer: list[Any], pass_: str, most: int) -> dict[str, Any]:
+        """Makes candidate plans ready: what they are, with probes or errors."""
+        self._jobs = []
+        found, left_out = self._implementation.candidates(Layer(*layer), pass_, most)
+        described = []
+        for description, job in found:
+            if isinstance(job, str):
+                described.append(description | {"error": job})
+            else:
+                job.call()
+                described.append(description | {"probes": [probe(a) for a in job.results()]})
+        self._jobs = [job for _, job in found]
+        return {"candidates": described, "left_out": left_out}
+
+    def measure(
+        self, seconds: float, place: int = 0, calls: int = CALLS, warm_up: int = 2
+    ) -> dict[str, Any]:
+        """The median time of one of the calls in microseconds."""
+        job = self._jobs[place]
+        assert isinstance(job, Job), job
+        for _ in range(warm_up):
+            job.call()
+        return {"median_us": median_seconds(job.call, seconds, calls) * 1e6}
+
+    def roofline(self, seconds: float) -> dict[str, Any]:
+        """The device's peak and copy rates."""
+        found: dict[str, Any] = self._implementation.roofline(seconds)
+        return found
+
+
+def probe(array: np.ndarray) -> list[float]:
+    """The largest magnitude, then some values all over an array."""
+    picked = np.linspace(0, array.size - 1, PROBES).astype(int)
+    return [float(abs(array).max()), *map(float, array.ravel()[picked])]
+
+
+def same(one: list[list[float]], other: list[list[float]]) -> bool:
+    """Whether two sets of probes are of the same results."""
+    return all(
+        abs(x - y) <= SAME_WITHIN * b[0]
+        for a, b in zip(one, other, strict=True)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def serve(name: str, device: str | None) -> int:
+    """The process: a JSON object a line in, [what to do, its arguments]; one out."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not look like an answer
+
+    def answer(**fields: Any) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
+
+    try:
+        implementation = IMPLEMENTATIONS[name](device)
+    except Exception as error:  # of any library: the other process reports it
+        if isinstance(error, ModuleNotFoundError):
+            answer(error=f"{error.name} is not installed")
+        else:
+            answer(error=str(error))
+        return 1
+    answer(version=implementation.version, device=getattr(implementation, "device", None))
+    server = Server(implementation)
+    for line in sys.stdin:
+        what, arguments = json.loads(line)
+        try:
+            answer(**getattr(server, what)(**arguments))
+        except Exception as error:  # likewise
+            answer(error=f"{type(error).__name__}: {error}")
+    return 0
+
+
+# The other side
+
+
+class WorkerError(RuntimeError):
+    """A worker that cannot do what it was asked for."""
+
+
+class Worker:
+    """An implementation in a process of its own."""
+
+    def __init__(self, name: str, device: str | None) -> None:
+        command = [sys.executable, __file__, name] + ([] if device is None else [device])
+        # Sleeping threads instead of spinning ones; it costs the peers nothing.
+        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+        self.name = name
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        about = self._answer()
+        self.version: str = about["version"]
+        self.device: dict[str, Any] | None = about["device"]
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        with suppress(OSError):  # it may have ended
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise WorkerError(f"its process ended with {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
+
+    def ask(self, what: str, layer: Layer | None = None, **arguments: Any) -> dict[str, Any]:
+        """The answer of `Server`'s method of this name. Raises WorkerError."""
+        assert self._process.stdin
+        if layer is not None:
+            arguments["layer"] = astuple(layer)
+        try:
+            print(json.dumps([what, arguments]), file=self._process.stdin, flush=True)
+        except OSError as error:
+            raise WorkerError(f"its process ended with {self._process.wait()}") from error
+        return self._answer()
+
+
+# How busy others are
+
+OTHERS_LIMIT = 0.05
+TRIES = 4
+# Threads of the process that measured last go to sleep meanwhile.
+PAUSE_SECONDS = 0.05
+
+
+def _ticks(pids: Sequence[int]) -> tuple[int, int, int] | None:
+    """(all, busy, of these processes) clock ticks so far; None where there is no /proc/stat."""
+    try:
+        # user nice system idle iowait irq softirq steal; guest time is in user time
+        fields = [int(f) for f in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        own = 0
+        for stat in (Path(f"/proc/{pid}/stat") for pid in pids):
+            if stat.exists():
+                after = stat.read_text().rpartition(")")[2].split()
+                own += int(after[11]) + int(after[12])  # utime, stime
+    except (OSError, ValueError, IndexError):
+        return None
+    return sum(fields), sum(fields) - fields[3] - fields[4], own
+
+
+class Watch:
+    """How much of the machine other processes use, from its making on."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._start = _ticks(pids)
+
+    def others(self) -> float | None:
+        """The part of the machine; None where that cannot be known."""
+        now = _ticks(self._pids)
+        if now is None or self._start is None:
+            return None
+        machine, busy, own = (b - a for a, b in zip(self._start, now, strict=True))
+        return max(0, busy - own) / machine if machine > 0 else None
+
+
+def quiet(measure: Callable[[], Any], workers: Sequence[Worker]) -> tuple[Any, float | None]:
+    """What was measured while others were idle, or nearly so in the quietest of several tries,
+    and the part of the machine that they used."""
+    pids = [os.getpid(), *(worker.pid for worker in workers)]
+    tries: list[tuple[Any, float | None]] = []
+    while len(tries) < TRIES:
+        time.sleep(PAUSE_SECONDS)
+        watch = Watch(pids)
+        found = measure()
+        tries.append((found, watch.others()))
+        if not is_noisy(tries[-1][1]):
+            break
+    return min(tries, key=lambda one: one[1] or 0.0)
+
+
+def is_noisy(others: float | None) -> bool:
+    """Whether others used more than they may; unknown is not noisy."""
+    return others is not None and others > OTHERS_LIMIT
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
