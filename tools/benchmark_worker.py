@@ -330,7 +330,11 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        about = self._answer()
+        try:
+            about = self._answer()
+        except WorkerError:
+            self.__exit__()
+            raise
         self.version: str = about["version"]
         self.device: dict[str, Any] | None = about["device"]
 

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""How do the figures look? Ratios to each peer, and the layers under the roof.
+
+Draws what `benchmark.py --json` wrote: python benchmark_plot.py RESULTS.json PICTURE.png
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # draws without a screen
+
+import matplotlib.pyplot as plt
+from benchmark_layers import Layer
+from matplotlib.text import Text
+
+# A hue a peer; the forward pass is the darker shade.
+COLOURS = {
+    ("torch", "forward"): "#b5472f", ("torch", "backward"): "#eba58f",
+    ("onnxruntime", "forward"): "#33628f",
+}  # fmt: skip
+OWN = "#1b7f5c"
+ROOM = 1.6  # of the axes beyond the outermost points
+# Where a name may stand beside its point, in points, the nearest first.
+DISTANCES = (6, 14, 24, 36, 50, 66, 84, 104, 126)
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+def draw(content: dict[str, Any], path: str) -> None:
+    """Writes the picture; its format follows the name."""
+    layers = {layer["name"]: Layer(**layer) for layer in content["layers"]}
+    results = {(r["implementation"], r["layer"], r["pass_"]): r for r in content["results"]}
+    passes = list(dict.fromkeys(p for _, _, p in results))
+    height = max(3.6 * len(passes) + 1, 1.6 + 0.36 * len(layers))
+    figure = plt.figure(figsize=(15, height), dpi=130, layout="constrained")
+    peers = [name for name in content["versions"] if name != "clconv"]
+    left, right = figure.subfigures(1, 2, width_ratios=(6, 8)) if peers else (None, figure)
+    if left is not None:
+        _ratios(left.subplots(), list(layers), results, peers)
+    roofs = []
+    for axes, pass_ in zip(right.subplots(len(passes), squeeze=False)[:, 0], passes, strict=True):
+        points = {
+            name: (layer.flops(pass_) / layer.nbytes(pass_), rate)
+            for name, layer in layers.items()
+            if (rate := results["clconv", name, pass_]["gflops"]) and not layer.is_tiny
+        }
+        _roofline(axes, pass_, points, content["roofline"])
+        roofs.append((axes, points))
+    figure.suptitle("; ".join(content["versions"].values()), fontsize=9)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # names go where there is room once all is in its place
+    for axes, points in roofs:
+        _label(axes, points, content["roofline"])
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _ratios(axes: Any, names: list[str], results: dict[Any, Any], peers: list[str]) -> None:
+    """A group of bars a layer: each peer's time in clconv's."""
+    series = {}
+    for peer, pass_ in product(peers, ("forward", "backward")):
+        found = {}
+        for place, name in enumerate(names):
+            times = [
+                results.get((who, name, pass_), {}).get("median_us") for who in ("clconv", peer)
+            ]
+            if None not in times:
+                found[place] = times[1] / times[0]
+        if found:
+            series[peer, pass_] = found
+    thick = 0.82 / max(1, len(series))
+    for i, (key, found) in enumerate(series.items()):
+        places = [place + (i - (len(series) - 1) / 2) * thick for place in found]
+        axes.barh(
+            places, [r - 1 for r in found.values()], 0.9 * thick, left=1, color=COLOURS[key],
+            label=" ".join(key),
+        )  # fmt: skip
+    every = [ratio for found in series.values() for ratio in found.values()] or [1.0]
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.5, *every) / 1.15, max(2, *every) * 1.15)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="x", which="both", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("time of the peer / time of clconv (right of 1: clconv is faster)")
+    if series:  # above, where it covers no bar
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+
+
+def _roofline(
+    axes: Any, pass_: str, points: dict[str, tuple[float, float]], roof: dict[str, Any]
+) -> None:
+    """The layers of a pass under min(peak, intensity * bandwidth)."""
+    peak, bandwidth = roof["peak_gflops"], roof["copy_gbs"]
+    ridge = peak / bandwidth
+    xs = [x for x, _ in points.values()] + [ridge]
+    ys = [y for _, y in points.values()] + [peak]  # with room for names above and below
+    low, high = min(xs) / ROOM, max(xs) * ROOM
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="black", linewidth=1.4)
+    for point in points.values():
+        axes.plot(*point, "o", markersize=4.5, color=OWN, zorder=3)
+    axes.set_xlim(low, high)
+    axes.set_ylim(min(ys) / ROOM**2, max(ys) * ROOM**2)
+    axes.grid(which="major", alpha=0.25)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_title(f"Roofline, {pass_}: peak {peak:.0f} GFLOP/s, copy {bandwidth:.0f} GB/s")
+    axes.set_xlabel("operations a byte, each array once (layers that are not tiny)")
+    axes.set_ylabel("GFLOP/s of clconv")
+
+
+def _label(axes: Any, points: dict[str, tuple[float, float]], roof: dict[str, Any]) -> None:
+    """Writes each name where it covers least of other names, points, the roof and the frame."""
+    renderer = axes.get_figure(root=True).canvas.get_renderer()
+    frame = axes.get_window_extent(renderer)
+    line = [
+        (x, min(roof["peak_gflops"], x * roof["copy_gbs"]))
+        for x in np.geomspace(*axes.get_xlim(), 200)
+    ]
+    dots = [axes.transData.transform(point) for point in (*points.values(), *line)]
+    taken: list[Any] = []
+    for name, point in sorted(points.items(), key=lambda item: item[1]):
+        text = axes.annotate(
+            name, point, (0, 0), textcoords="offset points", fontsize=7.5, va="center",
+            arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.6, "shrinkB": 2},
+        )  # fmt: skip
+        found = []
+        for far, (dx, dy) in product(DISTANCES, DIRECTIONS):
+            text.set(position=(far * dx, far * dy), ha={1: "left", 0: "center", -1: "right"}[dx])
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer).padded(2)  # without the line to the point
+            clashes = sum(box.overlaps(other) for other in taken)
+            clashes += sum(box.contains(*dot) for dot in dots)
+            clashes += 9 * (frame.count_contains(box.corners()) < 4)
+            found.append((clashes, far, dx, dy, box))
+        _, far, dx, dy, box = min(found, key=lambda one: one[:2])
+        text.set(position=(far * dx, far * dy), ha={1: "left", 0: "center", -1: "right"}[dx])
+        taken.append(box)
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2])
