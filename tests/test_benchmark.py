@@ -16,7 +16,10 @@ from benchmark import Comparison, Result
 from benchmark_candidates import Search
 from benchmark_layers import FAMILIES, Layer, random_layers
 
-ROOF = {"peak_gflops": 100.0, "copy_gbs": 10.0, "lanes": 8, "chains": 12, "copy_bytes": 1 << 20}
+ROOF = {
+    "peak_gflops": 100.0, "copy_gbs": 10.0, "lanes": 8, "chains": 12, "copy_bytes": 1 << 20,
+    "samples": [{"others": 0.0}],
+}  # fmt: skip
 DENSE = Layer("dense", 1, 64, 10000, 128, 3, 1, 1, 1, 1)
 STRIDED = Layer("strided", 1, 64, 10000, 128, 4, 2, 1, 1, 1)
 DEPTHWISE = Layer("depthwise", 1, 100, 10000, 100, 5, 1, 2, 1, 100)
@@ -126,15 +129,15 @@ def test_summary():
         _comparison(TINY, "forward", {"clconv": 100.0, "torch": 1.0, "onnxruntime": 1.0}),
     ]  # fmt: skip
     assert benchmark.summary(measured, ["torch", "onnxruntime"], ROOF) == [
-        "forward: torch takes 2.00 times as long as clconv (geometric mean of 3 layers)",
+        "forward: torch takes 2.00 times as long as clconv (geometric mean, layers: 3)",
         "forward: lowest ratio to torch 0.50 (strided)",
-        "forward: onnxruntime takes 0.50 times as long as clconv (geometric mean of 2 layers)",
+        "forward: onnxruntime takes 0.50 times as long as clconv (geometric mean, layers: 2)",
         "forward: lowest ratio to onnxruntime 0.25 (depthwise)",
-        "forward: clconv is at least as fast as the better peer on 1 of 3 layers",
-        "forward: dense layers reach 25% of the measured peak (geometric mean of 2 layers)",
-        "forward: dense layers reach at least 12% of the measured peak (strided)",
-        "forward: depthwise layers reach 25% of the copy bandwidth (geometric mean of 1 layers)",
-        "forward: depthwise layers reach at least 25% of the copy bandwidth (depthwise)",
+        "forward: clconv is at least as fast as the fastest peer on 1 of 3 layers",
+        "forward: dense layers reach 25% of the peak (geometric mean, layers: 2)",
+        "forward: lowest share of dense layers 12% (strided)",
+        "forward: depthwise layers reach 25% of the copy bandwidth (geometric mean, layers: 1)",
+        "forward: lowest share of depthwise layers 25% (depthwise)",
         "forward: workspace of at most 12.5% of its arrays' bytes (strided)",
     ]
 
@@ -168,6 +171,13 @@ def test_report_flags_noise_and_tells_failures():
 # Measuring
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Measures once, however busy the machine."""
+    monkeypatch.setattr(benchmark_worker, "TRIES", 1)
+    monkeypatch.setattr(benchmark_candidates, "TRIES", 1)
+
+
 class FakeWorker:
     """Answers with probes and times that are made up."""
 
@@ -182,7 +192,7 @@ class FakeWorker:
         return {"median_us": next(self._times)}
 
 
-def test_rounds_and_results_that_differ():
+def test_rounds_and_results_that_differ(impatient):
     workers = {
         "clconv": FakeWorker([[2.0, 1.0]], [3.0, 1.0, 2.0]),
         "torch": FakeWorker([[2.0, 1.001]], [7.0, 5.0, 6.0]),
@@ -200,10 +210,10 @@ def test_noisy_measurements_are_repeated(monkeypatch):
     parts = iter([0.5, 0.2, 0.01, 0.3])
     monkeypatch.setattr(benchmark_worker.Watch, "others", lambda _: next(parts))
     found = iter("abcd")
-    assert benchmark_worker.quiet(lambda: next(found), []) == ("c", 0.01)
+    assert benchmark_worker.quiet(lambda: next(found), FakeWorker([], [])) == ("c", 0.01)
     parts = iter([0.5, 0.2, 0.4, 0.3])
     found = iter("abcd")
-    assert benchmark_worker.quiet(lambda: next(found), []) == ("b", 0.2)
+    assert benchmark_worker.quiet(lambda: next(found), FakeWorker([], [])) == ("b", 0.2)
 
 
 def test_rank_correlation():
@@ -295,13 +305,6 @@ def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch, capsys):
 
 
 SHORT = ["--rounds", "1", "--round-seconds", "0.01"]
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Measures once, however busy the machine."""
-    monkeypatch.setattr(benchmark_worker, "TRIES", 1)
-    monkeypatch.setattr(benchmark_candidates, "TRIES", 1)
 
 
 def test_no_device(layers_file, capsys):

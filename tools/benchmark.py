@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,14 @@ class Comparison:
     pass_: str
     results: dict[str, Result]
 
+    @property
+    def own(self) -> Result:
+        """clconv's."""
+        return self.results["clconv"]
+
     def ratio(self, peer: str) -> float | None:
         """The peer's time in clconv's; None where one of them has none."""
-        own, other = self.results["clconv"].median_us, self.results[peer].median_us
+        own, other = self.own.median_us, self.results[peer].median_us
         return None if own is None or other is None else other / own
 
     def finish(self, roof: dict[str, Any]) -> None:
@@ -129,10 +135,8 @@ def compare(
         for name, result in results.items():
             if result.error is None:
                 try:
-                    found, others = quiet(
-                        lambda worker=workers[name]: worker.ask("measure", seconds=seconds),
-                        list(workers.values()),
-                    )
+                    worker = workers[name]
+                    found, others = quiet(partial(worker.ask, "measure", seconds=seconds), worker)
                 except WorkerError as error:
                     result.error = str(error)
                 else:
@@ -141,9 +145,10 @@ def compare(
     return Comparison(layer, pass_, results)
 
 
-def measure_roofline(worker: Worker, workers: Sequence[Worker], seconds: float) -> dict[str, Any]:
-    """The device's rates while others were idle, and what part of the machine these used."""
-    found, others = quiet(lambda: worker.ask("roofline", seconds=seconds), workers)
+def measure_roofline(worker: Worker, seconds: float) -> dict[str, Any]:
+    """The device's rates, and what part of the machine others used meanwhile."""
+    seconds = min(ROOFLINE_SECONDS, seconds)
+    found, others = quiet(partial(worker.ask, "roofline", seconds=seconds), worker)
     return found | {"others": others}
 
 
@@ -180,6 +185,8 @@ def report(measured: Sequence[Comparison], peers: Sequence[str], roof: dict[str,
         rows.append(row)
     if any(result.noisy for one in measured for result in one.results.values()):
         notes.append(f"!: other processes used more than {OTHERS_LIMIT:.0%} of the machine")
+    if any(is_noisy(sample["others"]) for sample in roof["samples"]):
+        notes.append("the roofline was measured while other processes were busy")
     if any(None in result.others for one in measured for result in one.results.values()):
         notes.append("whether other processes were busy is not known here: no /proc/stat")
     lines = [table(header, rows, [h for h in header if h not in ("layer", "pass")]), *notes, ""]
@@ -189,7 +196,7 @@ def report(measured: Sequence[Comparison], peers: Sequence[str], roof: dict[str,
 def summary(
     measured: Sequence[Comparison], peers: Sequence[str], roof: dict[str, Any]
 ) -> list[str]:
-    """A line per figure; layers that are tiny count for none of them."""
+    """A line per figure; layers that are tiny count for no time."""
     lines = []
     for pass_ in dict.fromkeys(one.pass_ for one in measured):
         ours = [one for one in measured if one.pass_ == pass_ and not one.layer.is_tiny]
@@ -198,67 +205,49 @@ def summary(
             if found:
                 mean = statistics.geometric_mean(ratio for ratio, _ in found)
                 lines += [
-                    f"{pass_}: {peer} takes {mean:.2f} times as long as clconv (geometric mean of "
-                    f"{len(found)} layers)",
+                    f"{pass_}: {peer} takes {mean:.2f} times as long as clconv (geometric mean, "
+                    f"layers: {len(found)})",
                     f"{pass_}: lowest ratio to {peer} {min(found)[0]:.2f} ({min(found)[1]})",
                 ]
         beside = [one for one in ours if any(one.results[p].median_us for p in peers)]
         if beside:
             fast = sum(_is_fastest(one, peers) for one in beside)
             lines.append(
-                f"{pass_}: clconv is at least as fast as the better peer on {fast} of "
+                f"{pass_}: clconv is at least as fast as the fastest peer on {fast} of "
                 f"{len(beside)} layers"
             )
-        lines += _shares(
-            f"{pass_}: dense layers reach {{}} of the measured peak",
-            [(one, _rate(one) / roof["peak_gflops"]) for one in _timed(ours) if one.layer.is_dense],
-        )
-        lines += _shares(
-            f"{pass_}: depthwise layers reach {{}} of the copy bandwidth",
-            [
-                (
-                    one,
-                    one.layer.nbytes(pass_)
-                    * _rate(one)
-                    / one.layer.flops(pass_)
-                    / roof["copy_gbs"],
-                )
-                for one in _timed(ours)
-                if one.layer.is_depthwise
-            ],
-        )
+        dense, depthwise = [], []
+        for one in ours:
+            rate, name = one.own.gflops, one.layer.name
+            if rate is not None and one.layer.is_dense:
+                dense.append((rate / roof["peak_gflops"], name))
+            if rate is not None and one.layer.is_depthwise:
+                moved = rate / one.layer.flops(pass_) * one.layer.nbytes(pass_)
+                depthwise.append((moved / roof["copy_gbs"], name))
+        for kind, found, limit in (
+            ("dense", dense, "peak"), ("depthwise", depthwise, "copy bandwidth"),
+        ):  # fmt: skip
+            if found:
+                mean = statistics.geometric_mean(share for share, _ in found)
+                share, name = min(found)
+                lines += [
+                    f"{pass_}: {kind} layers reach {mean:.0%} of the {limit} (geometric "
+                    f"mean, layers: {len(found)})",
+                    f"{pass_}: lowest share of {kind} layers {share:.0%} ({name})",
+                ]
     return [*lines, *_workspaces(measured)]
 
 
-def _timed(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    return [one for one in comparisons if one.results["clconv"].gflops is not None]
-
-
-def _rate(one: Comparison) -> float:
-    rate = one.results["clconv"].gflops
-    assert rate is not None
-    return rate
-
-
 def _is_fastest(one: Comparison, peers: Sequence[str]) -> bool:
-    own = one.results["clconv"].median_us
     times = [t for peer in peers if (t := one.results[peer].median_us) is not None]
-    return own is not None and own <= min(times)
-
-
-def _shares(text: str, shares: Sequence[tuple[Comparison, float]]) -> Iterator[str]:
-    if shares:
-        lowest, share = min(shares, key=lambda pair: pair[1])
-        mean = statistics.geometric_mean(share for _, share in shares)
-        yield text.format(f"{mean:.0%}") + f" (geometric mean of {len(shares)} layers)"
-        yield text.format(f"at least {share:.0%}") + f" ({lowest.layer.name})"
+    return one.own.median_us is not None and one.own.median_us <= min(times)
 
 
 def _workspaces(measured: Sequence[Comparison]) -> Iterator[str]:
     """The largest of each pass, in the bytes of the pass's arrays."""
     shares: dict[str, list[tuple[float, str]]] = {}
     for one in measured:
-        for plan in one.results["clconv"].plans:
+        for plan in one.own.plans:
             share = plan["workspace_bytes"] / plan["array_bytes"]
             shares.setdefault(plan["pass_"], []).append((share, one.layer.name))
     for pass_, found in shares.items():
@@ -398,8 +387,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             names = ["clconv"] + ([] if alone else options.against)
             workers = start(names, options.device, stack)
-            own, every = workers["clconv"], list(workers.values())
-            samples = [measure_roofline(own, every, min(ROOFLINE_SECONDS, options.round_seconds))]
+            own = workers["clconv"]
+            samples = [measure_roofline(own, options.round_seconds)]
             content: dict[str, Any] = {
                 "versions": {name: worker.version for name, worker in workers.items()},
                 "machine": machine() | {"device": own.device},
@@ -421,15 +410,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                     searches.append(benchmark_candidates.search(layer, pass_, own, most, *how))
                 else:
                     measured.append(compare(layer, pass_, workers, *how))
-            samples.append(
-                measure_roofline(own, every, min(ROOFLINE_SECONDS, options.round_seconds))
-            )
+            samples.append(measure_roofline(own, options.round_seconds))
         except (DeviceError, WorkerError) as error:
             print(error, file=sys.stderr)
             return 1
     roof = content["roofline"] = best_roofline(samples)
     if alone:
-        print(benchmark_candidates.report(searches))
+        print(benchmark_candidates.report(searches), roofline.text(roof), sep="\n")
         content["candidates"] = [asdict(search) for search in searches]
     else:
         for one in measured:

@@ -101,7 +101,7 @@ def _finals(
     for _ in range(rounds):
         for place in finalists:
             answer, others = quiet(
-                lambda place=place: worker.ask("measure", seconds=seconds, place=place), [worker]
+                lambda place=place: worker.ask("measure", seconds=seconds, place=place), worker
             )
             result.candidates[place].setdefault("rounds_us", []).append(answer["median_us"])
             result.noisy |= is_noisy(others)

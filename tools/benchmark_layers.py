@@ -7,7 +7,6 @@ import runpy
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -107,77 +106,36 @@ def load(path: str) -> list[Layer]:
 # Random layers
 
 Draw = Callable[[int, int], int]
-Sizes = dict[str, int]
 
-
-def _dense(draw: Draw, channels: Draw) -> Sizes:
-    return {
-        "batch": draw(1, 16), "in_channels": channels(16, 768), "length": draw(100, 50000),
-        "out_channels": channels(16, 768), "kernel_size": draw(2, 15),
-    }  # fmt: skip
-
-
-def _downsampling(draw: Draw, channels: Draw) -> Sizes:
-    stride = draw(2, 8)
-    return _dense(draw, channels) | {"stride": stride, "kernel_size": stride * draw(1, 3)}
-
-
-def _dilated(draw: Draw, channels: Draw) -> Sizes:
-    return _dense(draw, channels) | {"dilation": 2 ** draw(1, 9), "kernel_size": draw(2, 5)}
-
-
-def _depthwise(draw: Draw, channels: Draw) -> Sizes:
-    many = channels(32, 2048)
-    every = {"in_channels": many, "out_channels": many, "groups": many}
-    return _dense(draw, channels) | every | {"kernel_size": draw(3, 64), "stride": draw(1, 2)}
-
-
-def _grouped(draw: Draw, channels: Draw) -> Sizes:
-    groups = 2 ** draw(1, 5)
-    sides = {"in_channels": groups * draw(4, 64), "out_channels": groups * draw(4, 64)}
-    return _dense(draw, channels) | sides | {"groups": groups}
-
-
-def _pointwise(draw: Draw, channels: Draw) -> Sizes:
-    return _dense(draw, channels) | {"kernel_size": 1}
-
-
-def _first(draw: Draw, channels: Draw) -> Sizes:
-    return _dense(draw, channels) | {
-        "in_channels": draw(1, 4), "out_channels": channels(16, 512), "length": draw(1000, 160000),
-        "kernel_size": draw(3, 64), "stride": draw(1, 5),
-    }  # fmt: skip
-
-
-def _one_output(draw: Draw, channels: Draw) -> Sizes:
-    return _dense(draw, channels) | {"out_channels": 1, "length": draw(2000, 160000)}
-
-
-def _fir(draw: Draw, channels: Draw) -> Sizes:
-    return {
-        "batch": draw(1, 16), "in_channels": 1, "length": draw(8000, 160000), "out_channels": 1,
+# What each family has instead of a dense layer's sizes.
+FAMILIES: dict[str, Callable[[Draw, Draw], dict[str, int]]] = {
+    "dense": lambda draw, channels: {},
+    "downsampling": lambda draw, channels: {
+        "stride": (stride := draw(2, 8)), "kernel_size": stride * draw(1, 3),
+    },
+    "dilated": lambda draw, channels: {"dilation": 2 ** draw(1, 9), "kernel_size": draw(2, 5)},
+    "depthwise": lambda draw, channels: {
+        "in_channels": (many := channels(32, 2048)), "out_channels": many, "groups": many,
+        "kernel_size": draw(3, 64), "stride": draw(1, 2),
+    },
+    "grouped": lambda draw, channels: {
+        "groups": (groups := 2 ** draw(1, 5)), "in_channels": groups * draw(4, 64),
+        "out_channels": groups * draw(4, 64),
+    },
+    "pointwise": lambda draw, channels: {"kernel_size": 1},
+    "first": lambda draw, channels: {
+        "in_channels": draw(1, 4), "length": draw(1000, 160000), "kernel_size": draw(3, 64),
+        "stride": draw(1, 5),
+    },
+    "one_output": lambda draw, channels: {"out_channels": 1, "length": draw(2000, 160000)},
+    "fir": lambda draw, channels: {
+        "in_channels": 1, "out_channels": 1, "length": draw(8000, 160000),
         "kernel_size": draw(129, 4097),
-    }  # fmt: skip
-
-
-def _short(draw: Draw, channels: Draw) -> Sizes:
-    return _dense(draw, channels) | {
+    },
+    "short": lambda draw, channels: {
         "batch": draw(32, 512), "length": draw(8, 128), "kernel_size": draw(2, 9),
-    }  # fmt: skip
-
-
-FAMILIES: dict[str, Callable[[Draw, Draw], Sizes]] = {
-    "dense": _dense,
-    "downsampling": _downsampling,
-    "dilated": _dilated,
-    "depthwise": _depthwise,
-    "grouped": _grouped,
-    "pointwise": _pointwise,
-    "first": _first,
-    "one_output": _one_output,
-    "fir": _fir,
-    "short": _short,
-}
+    },
+}  # fmt: skip
 
 
 def random_layers(count: int, seed: int) -> list[Layer]:
@@ -199,10 +157,14 @@ def _random(place: int, family: str, seed: int) -> Layer:
         return drawn if rng.random() < 0.3 else max(16, drawn // 16 * 16)
 
     while True:
-        sizes: dict[str, Any] = {"stride": 1, "dilation": 1, "groups": 1}
+        sizes = {
+            "batch": draw(1, 16), "in_channels": channels(16, 768), "length": draw(100, 50000),
+            "out_channels": channels(16, 768), "kernel_size": draw(2, 15), "stride": 1,
+            "dilation": 1, "groups": 1,
+        }  # fmt: skip
         sizes |= FAMILIES[family](draw, channels)
-        sizes["padding"] = sizes["dilation"] * (sizes["kernel_size"] - 1) // 2
-        layer = Layer(f"random_{place:02d}_{family}", **sizes)
+        padding = sizes["dilation"] * (sizes["kernel_size"] - 1) // 2
+        layer = Layer(f"random_{place:02d}_{family}", padding=padding, **sizes)
         # Padding of half a window leaves an output position of any length.
         if (
             RANDOM_FLOPS[0] <= layer.flops("forward") <= RANDOM_FLOPS[1]

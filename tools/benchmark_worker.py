@@ -419,10 +419,10 @@ class Watch:
         return max(0, busy - own) / machine if machine > 0 else None
 
 
-def quiet(measure: Callable[[], Any], workers: Sequence[Worker]) -> tuple[Any, float | None]:
-    """What was measured while others were idle, or nearly so in the quietest of several tries,
-    and the part of the machine that they used."""
-    pids = [os.getpid(), *(worker.pid for worker in workers)]
+def quiet(measure: Callable[[], Any], worker: Worker) -> tuple[Any, float | None]:
+    """What a worker measured while others were idle, or nearly so in the quietest of several
+    tries, and the part of the machine that they used. The other workers are others, too."""
+    pids = [os.getpid(), worker.pid]
     tries: list[tuple[Any, float | None]] = []
     while len(tries) < TRIES:
         time.sleep(PAUSE_SECONDS)
