@@ -5,7 +5,7 @@ Each implementation has a process of its own, which handles all layers, and only
 measures at a time: thread pools that spin after a call would take the cores from the next. They
 take turns, round after round; a round's figure is the median of its calls, a layer's the median of
 its rounds. Where /proc/stat tells that other processes used more than 5% of the machine, the round
-is thrown away and repeated; what stays noisy is flagged.
+is thrown away and repeated; a figure of which most rounds stayed noisy is flagged.
 
 `benchmark_worker.py` tells what a call is. GFLOP/s count two operations a tap, those on padding
 included; `backward` is all three gradients, and counts those of input and weight. The roof of a
@@ -36,7 +36,7 @@ from typing import Any
 import benchmark_candidates
 import roofline
 from benchmark_layers import FAMILIES, PASSES, Layer, load, random_layers
-from benchmark_worker import OTHERS_LIMIT, PEERS, Worker, WorkerError, is_noisy, quiet, same
+from benchmark_worker import NOISY, PEERS, Worker, WorkerError, is_noisy, quiet, same, settle
 
 from clconv.errors import DeviceError
 from clconv.listing import table
@@ -58,12 +58,8 @@ class Result:
     rounds_us: list[float] = field(default_factory=list)
     others: list[float | None] = field(default_factory=list)
     plans: list[dict[str, Any]] = field(default_factory=list)
+    noisy: bool = False
     error: str | None = None
-
-    @property
-    def noisy(self) -> bool:
-        """Whether others were busy in any of the rounds."""
-        return any(is_noisy(part) for part in self.others)
 
 
 @dataclass
@@ -90,7 +86,7 @@ class Comparison:
         attainable = min(roof["peak_gflops"], flops / nbytes * roof["copy_gbs"])
         for result in self.results.values():
             if result.rounds_us and result.error is None:
-                result.median_us = statistics.median(result.rounds_us)
+                result.median_us, result.noisy = settle(result.rounds_us, result.others)
                 result.gflops = flops / result.median_us / 1e3
                 result.roof_share = result.gflops / attainable
 
@@ -184,7 +180,7 @@ def report(measured: Sequence[Comparison], peers: Sequence[str], roof: dict[str,
                 notes.append(f"{one.layer.name} {one.pass_}: {name} failed: {result.error}")
         rows.append(row)
     if any(result.noisy for one in measured for result in one.results.values()):
-        notes.append(f"!: other processes used more than {OTHERS_LIMIT:.0%} of the machine")
+        notes.append(NOISY)
     if any(is_noisy(sample["others"]) for sample in roof["samples"]):
         notes.append("the roofline was measured while other processes were busy")
     if any(None in result.others for one in measured for result in one.results.values()):

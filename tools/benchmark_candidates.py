@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from benchmark_layers import Layer
-from benchmark_worker import TRIES, Watch, Worker, WorkerError, is_noisy, quiet, same
+from benchmark_worker import NOISY, TRIES, Watch, Worker, WorkerError, is_noisy, quiet, same, settle
 
 from clconv.listing import table
 
@@ -30,8 +30,8 @@ LEAST_RANKED = 4
 class Search:
     """The candidates of one pass of one layer, by the planner's order.
 
-    Each candidate: variant, tile, cost, workspace_bytes, and screened_us, rounds_us, median_us as
-    far as it came, or error.
+    Each candidate: variant, tile, cost, workspace_bytes, and screened_us, rounds_us, others,
+    median_us as far as it came, or error.
     """
 
     layer: str
@@ -104,7 +104,7 @@ def _finals(
                 lambda place=place: worker.ask("measure", seconds=seconds, place=place), worker
             )
             result.candidates[place].setdefault("rounds_us", []).append(answer["median_us"])
-            result.noisy |= is_noisy(others)
+            result.candidates[place].setdefault("others", []).append(others)
 
 
 def finish(result: Search) -> None:
@@ -112,7 +112,9 @@ def finish(result: Search) -> None:
     times: dict[int, float] = {}
     for place, one in enumerate(result.candidates):
         if "rounds_us" in one:
-            times[place] = one["median_us"] = statistics.median(one["rounds_us"])
+            times[place], noisy = settle(one["rounds_us"], one["others"])
+            one["median_us"] = times[place]
+            result.noisy |= noisy
     if times:
         result.chosen = min(times)  # the planner's order
         result.best = min(times, key=lambda place: times[place])
@@ -168,7 +170,7 @@ def report(searches: Sequence[Search]) -> str:
         errors = [f"{_name(c)}: {c['error']}" for c in one.candidates if "error" in c]
         notes += [f"{one.layer} {one.pass_}: {e}" for e in [one.error, *errors] if e]
     if any(one.noisy for one in searches):
-        notes.append("!: other processes were busy")
+        notes.append(NOISY)
     right = ["timed", "left out", "best us", "first/best", "rank"]
     return "\n".join([table(header, rows, right), *notes, "", *summary(searches)])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -383,6 +384,7 @@ class Worker:
 # How busy others are
 
 OTHERS_LIMIT = 0.05
+NOISY = f"!: in most rounds other processes used more than {OTHERS_LIMIT:.0%} of the machine"
 TRIES = 4
 # Threads of the process that measured last go to sleep meanwhile.
 PAUSE_SECONDS = 0.05
@@ -432,6 +434,12 @@ def quiet(measure: Callable[[], Any], worker: Worker) -> tuple[Any, float | None
         if not is_noisy(tries[-1][1]):
             break
     return min(tries, key=lambda one: one[1] or 0.0)
+
+
+def settle(rounds_us: Sequence[float], others: Sequence[float | None]) -> tuple[float, bool]:
+    """The median of the quiet rounds, of all where none was; whether most rounds were noisy."""
+    kept = [us for us, part in zip(rounds_us, others, strict=True) if not is_noisy(part)]
+    return statistics.median(kept or rounds_us), 2 * len(kept) < len(rounds_us)
 
 
 def is_noisy(others: float | None) -> bool:
