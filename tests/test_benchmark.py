@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import benchmark_candidates
 import benchmark_layers
 import benchmark_worker
 import pytest
+import roofline
 from benchmark import Comparison, Result
 from benchmark_candidates import Search
 from benchmark_layers import FAMILIES, Layer, random_layers
@@ -323,6 +325,15 @@ SHORT = ["--rounds", "1", "--round-seconds", "0.01"]
 def test_no_device(layers_file, capsys):
     assert benchmark.main(["--layers", str(layers_file), "--device", "no such device"]) == 1
     assert "clconv does not run: " in capsys.readouterr().err
+
+
+def test_roofline_of_a_device(monkeypatch, capsys):
+    monkeypatch.setattr(roofline, "COPY_BYTES", 1 << 20)
+    assert roofline.main([]) == 0
+    found = re.search(r"peak (.*) GFLOP/s .*, copy (.*) GB/s \(1 MiB", capsys.readouterr().out)
+    assert found
+    assert all(float(rate) > 0 for rate in found.groups())
+    assert roofline.main(["--device", "no such device"]) == 1
 
 
 def test_a_small_run(layers_file, tmp_path, capsys, impatient):

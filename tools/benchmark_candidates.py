@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def _finals(
     for _ in range(rounds):
         for place in finalists:
             answer, others = quiet(
-                lambda place=place: worker.ask("measure", seconds=seconds, place=place), worker
+                partial(worker.ask, "measure", seconds=seconds, place=place), worker
             )
             result.candidates[place].setdefault("rounds_us", []).append(answer["median_us"])
             result.candidates[place].setdefault("others", []).append(others)

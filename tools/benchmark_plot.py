@@ -83,17 +83,24 @@ def _ratios(axes: Any, names: list[str], results: dict[Any, Any], peers: list[st
             label=" ".join(key),
         )  # fmt: skip
     every = [ratio for found in series.values() for ratio in found.values()] or [1.0]
-    axes.set_xscale("log")
+    _logarithmic(axes, "x")
     axes.set_xlim(min(0.5, *every) / 1.15, max(2, *every) * 1.15)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x", which="both", alpha=0.25)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("time of the peer / time of clconv (right of 1: clconv is faster)")
     if series:  # above, where it covers no bar
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+
+
+def _logarithmic(axes: Any, which: str) -> None:
+    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
 
 
 def _roofline(
@@ -105,16 +112,14 @@ def _roofline(
     xs = [x for x, _ in points.values()] + [ridge]
     ys = [y for _, y in points.values()] + [peak]  # with room for names above and below
     low, high = min(xs) / ROOM, max(xs) * ROOM
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _logarithmic(axes, "x")
+    _logarithmic(axes, "y")
     axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="black", linewidth=1.4)
     for point in points.values():
         axes.plot(*point, "o", markersize=4.5, color=OWN, zorder=3)
     axes.set_xlim(low, high)
     axes.set_ylim(min(ys) / ROOM**2, max(ys) * ROOM**2)
     axes.grid(which="major", alpha=0.25)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_title(f"Roofline, {pass_}: peak {peak:.0f} GFLOP/s, copy {bandwidth:.0f} GB/s")
     axes.set_xlabel("operations a byte, each array once (layers that are not tiny)")
     axes.set_ylabel("GFLOP/s of clconv")
