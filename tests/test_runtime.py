@@ -117,7 +117,8 @@ def test_importing_is_light():
     """`import clconv` starts no OpenCL and imports nothing optional."""
     code = """
 import sys, clconv, clconv.opencl
-print([m for m in ("torch", "onnx", "h5py", "scipy", "matplotlib") if m in sys.modules])
+optional = ("torch", "onnx", "h5py", "safetensors", "scipy", "matplotlib")
+print([m for m in optional if m in sys.modules])
 print(clconv.opencl._started_in)
 """
     assert _run(code)[0].split("\n") == ["[]", "None"]
