@@ -229,6 +229,57 @@ class Module:
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
         """Chooses the fastest way for data of this shape, where there is a choice."""
 
+    # Files
+
+    def save(
+        self,
+        hdf: Any = None,
+        varlinks: dict[Variable, int] | None = None,
+        name: str | None = None,
+        compress: str | None = "gzip",
+        assumeUniqueNames: bool = False,
+        withBlueprint: bool = False,
+    ) -> bytes | None:
+        """Writes parameters as HDF5 to a path or an open h5py.File, or returns the file's bytes.
+
+        `params/<i>` are the arrays, compressed by `compress`, `links/<name>.<variable>` the i of
+        each name, so that a shared variable is written once; "name.W", ".W" without a name,
+        ".conv.W" in an unnamed Sequential. `withBlueprint` adds the JSON text `blueprint`. `name`
+        replaces the module's own; `varlinks`, {variable: i}, shares variables among the modules
+        saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
+        the module. A path's file is replaced when all is written. Raises ModuleError.
+        """
+        from clconv import files
+
+        return files.save_hdf5(
+            self,
+            hdf,
+            varlinks=varlinks,
+            name=name,
+            compress=compress,
+            assumeUniqueNames=assumeUniqueNames,
+            withBlueprint=withBlueprint,
+        )
+
+    def load(
+        self,
+        hdf: Any,
+        initvars: dict[Variable, bool] | None = None,
+        name: str | None = None,
+        assumeUniqueNames: bool = False,
+    ) -> None:
+        """Reads parameters from what `save` wrote: a path, bytes or an open h5py.File.
+
+        float16 loads into float32, not the other way round. Names, shapes and dtypes of all are
+        checked before anything changes. Variables in `initvars` are left alone, those read are
+        added to it. Raises ModuleError.
+        """
+        from clconv import files
+
+        files.load_hdf5(
+            self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames
+        )
+
     def getBlueprint(self) -> dict[str, Any]:
         """What it takes to construct the layer anew."""
         return {"classname": type(self).__name__, "scheme": {"name": self.name}}
