@@ -223,7 +223,7 @@ def _no_options(options: Mapping[str, Any]) -> None:
 
 
 class Prepared(BackendRep):
-    """A model ready to run, on one device; safe to use from several threads."""
+    """A model ready to run, on one device."""
 
     def __init__(self, model: ModelProto, runtime: Runtime) -> None:
         self.runtime = runtime
