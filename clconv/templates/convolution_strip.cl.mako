@@ -15,7 +15,8 @@
 ## for all its channels; then sums, in registers, CHANNEL_TILE x VECTORS vectors of LANES positions
 ## at a time. No test is left in the inner loop.
 ##   strip[c][n][b][t] = x[n, c, (first + t)*STRIDE + b*DILATION - pad], b < ROWS: tap k = b + i*ROWS
-##   finds its x at t = q - first + i*SPACING. Backward ROWS is 1.
+##   finds its x at t = q - first + i*SPACING. Backward ROWS is 1 or, where the taps of a stride of 1
+##   lie far apart, KERNEL_SIZE: a row for each tap.
 ## Where the strip cannot hold all channels c, they come in blocks of TERM_BLOCK, and the sums wait
 ## in `held` meanwhile. Dimension 0 is tasks, and loops.
 <%
@@ -53,8 +54,9 @@
 #define TAP_STEP ${stride // common}           // distance of the taps of a phase
 #define TAP_BACK ${dilation // common}           // distance of what they read
 #define TAP_INVERSE ${tap_inverse}        // of TAP_BACK modulo TAP_STEP
-% else:
+% endif
 #define ROWS ${rows}               // rows of the strip that a channel has
+% if not backward:
 #define SPACING ${spacing}            // distance of two taps of a row
 % endif
 
@@ -134,8 +136,11 @@ void convolution_strip(${signature})
                     __global const STORED *x_row = x + x_offset + (long)(n_first + row) * x_batch_stride
                         + ((long)g * TERMS + c_first + c) * x_channel_stride;
                     __local SUM *to = strip + c * channel_pitch + row * row_pitch;
-% if backward:
+% if backward and rows == 1:
                     stage(to, x_row, (long)first + reach_low, row_pitch, out_length);
+% elif backward:
+                    for (int b = 0; b < ROWS; ++b)
+                        stage(to + b * tap_row_pitch, x_row, (long)first - b * DILATION, tap_row_pitch, out_length);
 % else:
                     for (int b = 0; b < ROWS; ++b)
                         stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length);
@@ -221,8 +226,10 @@ void convolution_strip(${signature})
                         const int at = c * channel_pitch;
                         ${weight_space} *w = weights + ${"c * %d" % weight_in if weight_in < 2**20 else "(long)c * %d" % weight_in};
 % for k in range(taps):
-% if backward:
+% if backward and rows == 1:
                         TAP(at + ${(taps - 1 - k) * dilation}, w + ${k * weight_tap})
+% elif backward:
+                        TAP(at + ${k} * tap_row_pitch, w + ${k * weight_tap})
 % else:
                         TAP(at + ${"" if rows == 1 else "%d * tap_row_pitch + " % (k % rows)}${k // rows} * SPACING, w + ${k * weight_tap})
 % endif
@@ -240,11 +247,11 @@ void convolution_strip(${signature})
                             w += TAP_STEP * ${weight_tap};
                         }
 % else:
-                        int at = c * channel_pitch + (KERNEL_SIZE - 1) * DILATION;
+                        int at = c * channel_pitch${" + (KERNEL_SIZE - 1) * DILATION" if rows == 1 else ""};
                         ${weight_space} *w = weights + (long)c * ${weight_in};
                         _Pragma("unroll 4") for (int i = 0; i < KERNEL_SIZE; ++i) {
                             TAP(at, w)
-                            at -= DILATION;
+                            at ${"-= DILATION" if rows == 1 else "+= tap_row_pitch"};
                             w += ${weight_tap};
                         }
 % endif

@@ -12,6 +12,7 @@ import numpy as np
 
 from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import (
+    CYCLES_A_SECOND,
     MAX_GROUPS,
     Candidate,
     Constants,
@@ -32,6 +33,8 @@ from clconv.variants.base import (
 
 NAME = "direct"
 
+# Bytes that a CPU's core moves in a cycle, in the small pieces of this variant.
+BYTES_A_CYCLE = 2.0
 # Positions of one batch element that a share of a weight gradient takes at once.
 UNIT_LENGTHS = (64, 2048)
 
@@ -77,6 +80,8 @@ def _geometry(problem: Conv1dProblem) -> Constants:
 
 def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
     """(channel tile, vectors, cost of a tap at one position) of the tiles in registers."""
+    # With a stride the forward pass gathers its vectors lane by lane.
+    gathered = request.pass_ is Pass.FORWARD and request.problem.stride > 1
     for tile in (8, 6, 4, 3, 2, 1):
         for vectors in (4, 3, 2, 1):
             # Four outputs at least, or the loads outweigh the arithmetic.
@@ -88,7 +93,8 @@ def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
             rounds = -(-channels // tile)
             # Two multiply-adds or two loads a cycle; a tile of few sums waits for its latency.
             sums = tile * vectors
-            cycles = max(sums, 8, tile + vectors) / 2 + 0.25 * (tile + vectors)
+            loads = tile + vectors * (lanes if gathered else 1)
+            cycles = max(sums, 8, loads) / 2 + 0.5 * loads
             yield tile, vectors, rounds * cycles / vectors
 
 
@@ -205,9 +211,18 @@ def _convolution(
         (tile["local"], 1, 1),
     )
     # Without the last tile's waste, which would make the choice depend on the length.
-    work = problem.batch * positions * cost
-    seconds = work / (tile["lanes"] * request.device.compute_units * request.device.lanes * 1e9)
-    return Candidate(tile, (launch,), 0, seconds)
+    cycles = problem.batch * positions * cost / tile["lanes"]
+    return Candidate(tile, (launch,), 0, _seconds(request, cycles))
+
+
+def _seconds(request: Request, cycles: float) -> float:
+    """Modelled, of so many cycles of arithmetic: what comes and goes takes its time too."""
+    problem, device = request.problem, request.device
+    if device.vector_floats == 1:
+        return cycles / (device.compute_units * device.lanes * 1e9)
+    samples = problem.in_channels * problem.stride + problem.out_channels
+    moved = problem.batch * problem.out_length * samples * problem.dtype.itemsize
+    return max(cycles, moved / BYTES_A_CYCLE) / (device.compute_units * CYCLES_A_SECOND)
 
 
 def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -> tuple[int, int]:
@@ -235,7 +250,8 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
             if (tap_tile > 1 and tap_tile >= 2 * taps) or (sums * lanes < 4 <= taps):
                 continue
             out_tiles, tap_tiles = -(-problem.group_out // out_tile), -(-taps // tap_tile)
-            cycles = max(sums, 8, out_tile + tap_tile) / 2 + 0.5 * (out_tile + tap_tile)
+            loads = out_tile + tap_tile * (lanes if problem.stride > 1 else 1)
+            cycles = max(sums, 8, loads) / 2 + 0.5 * loads
             yield _weight_gradient_tile(
                 request, out_tile, tap_tile, out_tiles * tap_tiles * problem.groups, cycles
             )
@@ -294,12 +310,11 @@ def _weight_gradient_tile(
         (local_tiles, local_shares, 1),
     )
     positions = problem.batch * problem.out_length
-    seconds = tiles * cycles * positions / (lanes * device.compute_units * device.lanes * 1e9)
     return Candidate(
         tile,
         ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
         max(shares, 1) * share_bytes,
-        seconds,
+        _seconds(request, tiles * cycles * positions / lanes),
     )
 
 
@@ -333,5 +348,5 @@ def _bias_gradient(request: Request) -> Candidate:
         ((launch,) if parts else ())
         + (sum_partials(request, problem.out_channels, parts * local),),
         max(parts, 1) * share_bytes,
-        values / (lanes * device.compute_units * device.lanes * 1e9),
+        _seconds(request, values / lanes),
     )

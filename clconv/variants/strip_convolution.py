@@ -46,9 +46,9 @@ TYPICAL_POSITIONS = 192
 TASKS_A_CORE = 4
 
 # Modelled costs in cycles. Staging a row, and a vector of it.
-STAGE_ROW, STAGE_VECTOR = 25.0, 3.0
+STAGE_ROW, STAGE_VECTOR = 25.0, 12.0
 # A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums.
-TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 5.0
+TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.0
 # What a load costs beside the sums; converting a weight of 16 bits.
 LOAD, CONVERT = 0.05, 1.5
 TASK_SETUP = 2000.0
@@ -87,7 +87,7 @@ class Tile:
     def cycles(self) -> float:
         """Of a tap: a broadcast weight is a load too."""
         loads = self.channels + (self.vectors + self.taps - 1) / self.taps
-        return max(self.sums / 2, loads / 2, LATENCY / self.taps) + LOAD * loads
+        return max(self.sums / 2, loads / 2, LATENCY) + LOAD * loads
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Geometry:
     def rows(self) -> int:
         """Rows of the strip that a channel has: row b serves the taps b, b + rows, …"""
         kernel_size = self.problem.kernel_size
-        if not self.forward:
+        if self.phases > 1:
             return 1
         # Taps that are this far apart differ by whole positions.
         rows = min(self.problem.phase_tap_step, kernel_size)
@@ -165,15 +165,16 @@ class Geometry:
     @cached_property
     def spacing(self) -> int:
         """Elements of a row between its taps."""
-        if not self.forward:
-            return self.problem.dilation // self.problem.tap_phase_gcd
-        one_tap = self.rows >= self.problem.kernel_size
-        return 0 if one_tap else self.rows * self.problem.dilation // self.problem.stride
+        problem = self.problem
+        if self.phases > 1:
+            return problem.dilation // problem.tap_phase_gcd
+        one_tap = self.rows >= problem.kernel_size
+        return 0 if one_tap else self.rows * problem.dilation // problem.stride
 
     @cached_property
     def reach(self) -> int:
         """Elements of a row beyond its positions."""
-        if not self.forward:
+        if self.phases > 1:
             low, high = self.problem.phase_reach
             return high - low
         return 0 if self.rows >= self.problem.kernel_size else self._reach(self.rows)
