@@ -162,7 +162,7 @@ class Convolution(Module):
             self._parameter("b"),
             activation=activation,
             pre_activation=keep,
-            variant=self._chosen,
+            variant=self._chosen or "auto",
             runtime=self.runtime,
             **self._geometry(),
         )
@@ -220,7 +220,7 @@ class Convolution(Module):
             out=outs,
             scale=scale,
             momentum=momentum,
-            variant=self._chosen,
+            variant=self._chosen or "auto",
             runtime=self.runtime,
             **self._geometry(),
         )[0]

@@ -3,22 +3,28 @@
 Every array of a call is a `pyopencl.array.Array` of one context, and so is the result; or every
 one is a NumPy array, and so is the result. Device arrays may be views. Calls on device arrays
 queue work and return at once. Shapes are (N, C, L), or (C, L) unbatched.
+
+A call is its arrays and a recipe. The recipe says what is done; it follows from the function, its
+options and how the arrays lie, so that a runtime keeps it, and only what belongs to the arrays
+themselves is looked at in every call.
 """
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.elementwise import copy_view, flat
+from clconv.elementwise import copy_view
 from clconv.errors import ArrayTypeError, ProblemError
+from clconv.opencl import check_process
 from clconv.planner import KernelPlan
 from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
-from clconv.runtime import Argument, Runtime, check_context, default_runtime, runtime_of
+from clconv.runtime import Argument, Prepared, Runtime, check_context, default_runtime, runtime_of
 
 __all__ = [
     "conv1d",
@@ -36,21 +42,192 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 # "auto", the name of a variant, or tiles by pass, tried before the planner's own order.
 Choice = str | Mapping[Pass, Mapping[str, int]]
 
-
-class _View(NamedTuple):
-    """An array seen with three dimensions; strides in bytes."""
-
-    array: Array
-    shape: tuple[int, int, int]
-    strides: tuple[int, int, int]
+REQUIRED = frozenset(("x", "weight", "grad_output"))
+# Outs whose old values count where there is a momentum.
+ACCUMULATING = frozenset(("out_weight", "out_bias"))
 
 
-def _view(array: Array) -> _View:
-    """(C, L) gets a batch of one; fewer dimensions are filled from the left."""
-    missing = 3 - len(array.shape)
-    shape = (1,) * missing + tuple(array.shape)
-    strides = (0,) * missing + tuple(array.strides)
-    return _View(array, (shape[0], shape[1], shape[2]), (strides[0], strides[1], strides[2]))
+class _Layout(NamedTuple):
+    """How an array lies; strides in bytes."""
+
+    shape: Shape
+    strides: Shape
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def contiguous(cls, shape: Shape, dtype: np.dtype[Any]) -> _Layout:
+        """That of an array whose elements follow each other."""
+        steps = [dtype.itemsize]
+        for size in shape[:0:-1]:
+            steps.append(steps[-1] * max(size, 1))
+        return cls(shape, tuple(steps[::-1]) if shape else (), dtype)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements follow each other; one alone along a dimension may lie anywhere."""
+        ideal = self.contiguous(self.shape, self.dtype).strides
+        steps = zip(self.shape, self.strides, ideal, strict=True)
+        return 0 in self.shape or all(n == 1 or a == b for n, a, b in steps)
+
+
+def _three_dimensions(sizes: Shape) -> tuple[int, int, int]:
+    """(C, L) gets a batch of one."""
+    return (1, *sizes)[-3:]  # type: ignore[return-value]
+
+
+class _Step(NamedTuple):
+    """The launches of one pass."""
+
+    prepared: Prepared
+    # The kernels' name of each array, the call's, and its strides in elements where they take any.
+    operands: tuple[tuple[str, str, Shape], ...]
+    numbers: Mapping[str, float]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+class _Recipe(NamedTuple):
+    """What a call does with its arrays, which go by name."""
+
+    dtype: np.dtype[Any]
+    results: Mapping[str, Shape]
+    copies: tuple[str, ...]  # of arrays that do not lie as kernels read them
+    steps: tuple[_Step, ...]
+
+
+class _Draft:
+    """A recipe in the making: checks how the arrays lie, plans and builds.
+
+    Every ProblemError that follows from layouts and options comes from here.
+    """
+
+    def __init__(self, runtime: Runtime, layouts: Mapping[str, _Layout]) -> None:
+        self.runtime = runtime
+        self.layouts = dict(layouts)
+        self.dtype = self._one_dtype()
+        self.given = frozenset(layouts)
+        self._results: dict[str, Shape] = {}
+        self._copies: list[str] = []
+        self._steps: list[_Step] = []
+
+    def recipe(self) -> _Recipe:
+        """What was drafted so far."""
+        return _Recipe(self.dtype, self._results, tuple(self._copies), tuple(self._steps))
+
+    # Checks
+
+    def _one_dtype(self) -> np.dtype[Any]:
+        first, *others = self.layouts
+        dtype = self.layouts[first].dtype
+        for name in others:
+            if self.layouts[name].dtype != dtype:
+                raise ProblemError(
+                    f"{name} has dtype {self.layouts[name].dtype}, expected {dtype}, "
+                    f"that of {first}"
+                )
+        if dtype not in (np.float32, np.float16, np.float64):
+            raise ProblemError(f"{first} has dtype {dtype}, expected float32, float16 or float64")
+        return dtype
+
+    def shape(self, name: str) -> Shape:
+        """The shape of an array of the call."""
+        return self.layouts[name].shape
+
+    def tensor(self, name: str) -> tuple[int, int, int]:
+        """The (N, C, L) of an array that may be unbatched."""
+        shape = self.shape(name)
+        if len(shape) not in (2, 3):
+            raise ProblemError(f"{name} has shape {shape}, expected (N, C, L), or (C, L) unbatched")
+        return _three_dimensions(shape)
+
+    def unbatched(self, shape: tuple[int, int, int], like: str) -> Shape:
+        """A (N, C, L) without N where the array of this name has none."""
+        return shape[1:] if len(self.shape(like)) == 2 else shape
+
+    def expect(self, name: str, shape: Shape) -> None:
+        """ProblemError unless the array, if given, has this shape."""
+        if name in self.given and self.shape(name) != shape:
+            raise ProblemError(f"{name} has shape {self.shape(name)}, expected {shape}")
+
+    def expect_out(self, name: str, shape: Shape) -> None:
+        """ProblemError unless this `out`, if given, can take a result of that shape."""
+        self.expect(name, shape)
+        if name in self.given and not self.layouts[name].is_contiguous:
+            raise ProblemError(
+                f"{name} has strides {self.layouts[name].strides}, expected contiguous"
+            )
+
+    # Arrays as kernels take them
+
+    def result(self, name: str, shape: Shape) -> None:
+        """The call gives an array of this shape, its out of this name or a new one."""
+        self._results[name] = shape
+        self.layouts[name] = _Layout.contiguous(shape, self.dtype)
+
+    def _rows(self, name: str) -> Shape:
+        """Strides of batch and channel of an array whose positions follow each other, copied where
+        they do not."""
+        size = self.dtype.itemsize
+        shape, strides, _ = self.layouts[name]
+        if (strides[-1] != size and shape[-1] > 1) or any(step % size for step in strides):
+            self._copy(name)
+            strides = self.layouts[name].strides
+        return tuple([step // size for step in (0, *strides)[-3:-1]])
+
+    def _flat(self, name: str) -> Shape:
+        """No strides, of an array that is contiguous, copied where it is not."""
+        if not self.layouts[name].is_contiguous:
+            self._copy(name)
+        return ()
+
+    def _copy(self, name: str) -> None:
+        shape, strides, dtype = self.layouts[name]
+        if any(step % dtype.itemsize for step in strides):
+            raise ProblemError(
+                f"{name} has strides {strides}, expected multiples of {dtype.itemsize} bytes"
+            )
+        self._copies.append(name)
+        self.layouts[name] = _Layout.contiguous(shape, dtype)
+
+    # Passes
+
+    def plans(
+        self, problem: Conv1dProblem, pass_: Pass, epilogue: Epilogue, variant: Choice
+    ) -> list[KernelPlan]:
+        """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
+        if isinstance(variant, str):
+            return self.runtime.plans(problem, pass_, epilogue, variant)
+        if not isinstance(variant, Mapping):
+            raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
+        found = self.runtime.plans(problem, pass_, epilogue)
+        return sorted(found, key=lambda plan: plan.tile != variant.get(pass_))
+
+    def add(
+        self,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        epilogue: Epilogue,
+        variant: Choice,
+        operands: Mapping[str, str],
+        numbers_: Mapping[str, float],
+        flat: Sequence[str],
+    ) -> None:
+        """Plans and builds one pass. `operands` maps the kernels' names to the call's, `flat` are
+        those of them that are read as a whole."""
+        prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant))
+        names = operands.values()
+        self._steps.append(
+            _Step(
+                prepared,
+                tuple(
+                    (operand, name, self._flat(name) if operand in flat else self._rows(name))
+                    for operand, name in operands.items()
+                ),
+                numbers_,
+                tuple(name for name in names if name not in self._results),
+                tuple(name for name in names if name in self._results),
+            )
+        )
 
 
 class _Addresses:
@@ -76,56 +253,50 @@ def _share_bytes(a: Array, b: Array) -> bool:
 
 
 class _Call:
-    """The arrays of one call by name, checked, on one runtime; and the launches it makes.
+    """The arrays of one call by name: of one kind, on one runtime, the outs apart from the rest.
 
-    First everything is checked, planned, built and allocated; then, in `commit`, queued. So a call
-    that raises has changed nothing.
+    `follow` checks, builds and allocates before it queues anything; so a call that raises has
+    changed nothing.
     """
 
     def __init__(self, runtime: Runtime | None, **arrays: Array | None) -> None:
-        self.arrays = {name: a for name, a in arrays.items() if a is not None}
+        check_process()
+        self.arrays: dict[str, Array] = {
+            name: a for name, a in arrays.items() if a is not None or name in REQUIRED
+        }
         self.host = self._on_host()
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ArrayTypeError(f"runtime is {runtime!r}, expected a clconv.Runtime or None")
-        self._runtime = runtime
-        self.dtype = self._one_dtype()
-        if not self.host:
-            self._check_contexts()
-        self._steps: list[Callable[[], None]] = []
+        if self.host:
+            self.runtime = runtime or default_runtime()
+        else:
+            first, array = next(iter(self.arrays.items()))
+            owner, context = (runtime, runtime.context) if runtime else (first, array.context)
+            self._check_places(owner, context)
+            self.runtime = runtime or runtime_of(context)
+        self._check_outs()
 
     def _on_host(self) -> bool:
-        kinds = {}
+        kinds = set()
         for name, array in self.arrays.items():
-            if isinstance(array, np.ndarray):
-                kinds[name] = "NumPy"
-            elif isinstance(array, cl_array.Array):
-                kinds[name] = "device"
+            if isinstance(array, cl_array.Array):
+                kinds.add("device")
+            elif isinstance(array, np.ndarray):
+                kinds.add("NumPy")
             else:
                 raise ArrayTypeError(
                     f"{name} is a {type(array).__module__}.{type(array).__qualname__}, "
                     "expected a NumPy array or a pyopencl.array.Array"
                 )
-        if len(set(kinds.values())) > 1:
-            which = ", ".join(f"{name} is a {kind} array" for name, kind in kinds.items())
+        if len(kinds) > 1:
+            which = ", ".join(
+                f"{name} is a {'NumPy' if isinstance(array, np.ndarray) else 'device'} array"
+                for name, array in self.arrays.items()
+            )
             raise ArrayTypeError(f"{which}; expected all of one kind")
-        return "NumPy" in kinds.values()
+        return "NumPy" in kinds
 
-    def _one_dtype(self) -> np.dtype[Any]:
-        first, *others = self.arrays
-        dtype: np.dtype[Any] = self.arrays[first].dtype
-        for name in others:
-            if self.arrays[name].dtype != dtype:
-                raise ProblemError(
-                    f"{name} has dtype {self.arrays[name].dtype}, expected {dtype}, that of {first}"
-                )
-        if dtype not in (np.float32, np.float16, np.float64):
-            raise ProblemError(f"{first} has dtype {dtype}, expected float32, float16 or float64")
-        return dtype
-
-    def _check_contexts(self) -> None:
-        first = next(iter(self.arrays))
-        context = self._runtime.context if self._runtime else self.arrays[first].context
-        owner = repr(self._runtime) if self._runtime else first
+    def _check_places(self, owner: object, context: Any) -> None:
         for name, array in self.arrays.items():
             check_context(name, array, context, owner)
             size = array.dtype.itemsize
@@ -135,134 +306,125 @@ class _Call:
                     f"{size}"
                 )
 
-    @property
-    def runtime(self) -> Runtime:
-        if self._runtime is None:
-            some = next(iter(self.arrays.values()))
-            self._runtime = default_runtime() if self.host else runtime_of(some.context)
-        return self._runtime
-
-    # Checks
-
-    def tensor(self, name: str) -> tuple[int, int, int]:
-        """The (N, C, L) of an array that may be unbatched."""
-        shape = self.arrays[name].shape
-        if len(shape) not in (2, 3):
-            raise ProblemError(
-                f"{name} has shape {tuple(shape)}, expected (N, C, L), or (C, L) unbatched"
-            )
-        return _view(self.arrays[name]).shape
-
-    def expect(self, name: str, shape: Shape) -> None:
-        """ProblemError unless the array, if given, has this shape."""
-        if name in self.arrays and tuple(self.arrays[name].shape) != shape:
-            raise ProblemError(
-                f"{name} has shape {tuple(self.arrays[name].shape)}, expected {shape}"
-            )
-
-    def check_out(self, name: str, shape: Shape) -> None:
-        """ProblemError unless this `out`, if given, can take a result of that shape."""
-        if name not in self.arrays:
+    def _check_outs(self) -> None:
+        outs = [name for name in self.arrays if name.startswith("out")]
+        if not outs:
             return
-        self.expect(name, shape)
-        out = self.arrays[name]
-        if not out.flags.c_contiguous:
-            raise ProblemError(f"{name} has strides {tuple(out.strides)}, expected contiguous")
-        if self.host and not out.flags.writeable:
-            raise ProblemError(f"{name} is read-only, expected a writable array")
-        for other, array in self.arrays.items():
-            if other != name and _share_bytes(out, array):
-                raise ProblemError(f"{name} shares memory with {other}, expected memory of its own")
+        if not self.host:
+            # An empty array need not have a buffer.
+            buffers = [a.base_data.int_ptr for a in self.arrays.values() if a.size]
+            if len(set(buffers)) == len(buffers):
+                return
+        for name in outs:
+            out = self.arrays[name]
+            if self.host and not out.flags.writeable:
+                raise ProblemError(f"{name} is read-only, expected a writable array")
+            for other, array in self.arrays.items():
+                if other != name and _share_bytes(out, array):
+                    raise ProblemError(
+                        f"{name} shares memory with {other}, expected memory of its own"
+                    )
 
-    # Arrays as kernels take them
+    def recipe(self, make: Callable[..., None], *options: Any) -> _Recipe:
+        """What `make(draft, *options)` drafts for arrays that lie so, now or in an earlier call.
 
-    def to_device(self, also: Sequence[str] = ()) -> None:
-        """Uploads NumPy arrays: all but the outs, which only count where their old values do."""
-        if self.host:
-            self.arrays = {
-                name: self.runtime.to_device(a)
-                for name, a in self.arrays.items()
-                if not name.startswith("out") or name in also
-            }
+        Raises ProblemError, BuildError.
+        """
+        layouts = {name: self._layout(name, array) for name, array in self.arrays.items()}
+        key: Hashable = None
+        named = _exactly(options)
+        if named is not None:
+            key = (make, named, *layouts.items(), self.runtime.workspace_limit)
+            kept: _Recipe | None = self.runtime.recipes.get(key)
+            if kept is not None:
+                return kept
+        draft = _Draft(self.runtime, layouts)
+        make(draft, *options)
+        recipe = draft.recipe()
+        return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
 
-    def rows(self, name: str) -> Argument:
-        """Kernel arguments of an array with contiguous positions, copied where they are not."""
-        array = self.arrays[name]
-        view = _view(array)
-        size = array.dtype.itemsize
-        if (view.strides[2] != size and view.shape[2] > 1) or any(s % size for s in view.strides):
-            self._copy(name)
-            view = _view(self.arrays[name])
-        offset = view.array.offset // size
-        return view.array.base_data, offset, view.strides[0] // size, view.strides[1] // size
+    def _layout(self, name: str, array: Array) -> _Layout:
+        if self.host and (array.flags.c_contiguous or not name.startswith("out")):
+            return _Layout.contiguous(array.shape, array.dtype)  # once it is on the device
+        return _Layout(array.shape, array.strides, array.dtype)
 
-    def flat(self, name: str) -> Argument:
-        """Kernel arguments of a contiguous array, copied where it is none."""
-        if not self.arrays[name].flags.c_contiguous:
-            self._copy(name)
-        return flat(self.arrays[name])
-
-    def _copy(self, name: str) -> None:
-        array, runtime = self.arrays[name], self.runtime
-        if any(stride % array.dtype.itemsize for stride in array.strides):
-            raise ProblemError(
-                f"{name} has strides {tuple(array.strides)}, expected multiples of "
-                f"{array.dtype.itemsize} bytes"
-            )
-        copied = runtime.empty(array.shape, array.dtype)
-        self._steps.append(lambda: copy_view(runtime, array, copied))
-        self.arrays[name] = copied
-
-    def result(self, name: str, shape: Shape) -> cl_array.Array:
-        """The out of this name, or a new array."""
-        if name not in self.arrays:
-            self.arrays[name] = self.runtime.empty(shape, self.dtype)
-        array: cl_array.Array = self.arrays[name]
-        return array
-
-    # Launches
-
-    def plans(
-        self, problem: Conv1dProblem, pass_: Pass, epilogue: Epilogue, variant: Choice
-    ) -> list[KernelPlan]:
-        """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
-        if isinstance(variant, str):
-            return self.runtime.plans(problem, pass_, epilogue, variant)
-        if not isinstance(variant, Mapping):
-            raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
-        found = self.runtime.plans(problem, pass_, epilogue)
-        return sorted(found, key=lambda plan: plan.tile != variant.get(pass_))
-
-    def add(
-        self,
-        problem: Conv1dProblem,
-        pass_: Pass,
-        epilogue: Epilogue,
-        variant: Choice,
-        operands: dict[str, str],
-        written: Sequence[str],
-        given: dict[str, float],
-        flat_operands: Sequence[str] = (),
-    ) -> None:
-        """Plans, builds and allocates one pass; `operands` maps kernels' names to the call's."""
+    def follow(self, recipe: _Recipe, numbers_: Mapping[str, float] = MappingProxyType({})) -> Any:
+        """The recipe's results by name. `numbers_` are the scalars that each call gives anew."""
         runtime = self.runtime
-        prepared = runtime.prepare(self.plans(problem, pass_, epilogue, variant))
-        bound = {
-            operand: self.flat(name) if operand in flat_operands else self.rows(name)
-            for operand, name in operands.items()
-        }
-        workspace = runtime.workspace(prepared)
-        if workspace is not None:
-            bound["partial"] = (workspace, 0)
-        names = list(operands.values())
-        reads = [self.arrays[name] for name in names if name not in written]
-        writes = [self.arrays[name] for name in written]
-        self._steps.append(lambda: runtime.run(prepared, bound, given, reads, writes))
+        kernels = [runtime.kernels(step.prepared) for step in recipe.steps]
+        arrays = self._uploaded(numbers_) if self.host else self.arrays
+        for name, shape in recipe.results.items():
+            if name not in arrays:
+                arrays[name] = runtime.empty(shape, recipe.dtype)
+        copies = [(arrays[n], runtime.empty(arrays[n].shape, recipe.dtype)) for n in recipe.copies]
+        workspaces = [runtime.workspace(step.prepared) for step in recipe.steps]
+        # So far nothing was queued; from here on nothing is checked.
+        for name, (array, copied) in zip(recipe.copies, copies, strict=True):
+            copy_view(runtime, array, copied)
+            arrays[name] = copied
+        size = recipe.dtype.itemsize
+        for step, own, workspace in zip(recipe.steps, kernels, workspaces, strict=True):
+            bound: dict[str, Argument] = {"partial": (workspace, 0)}
+            for operand, name, strides in step.operands:
+                array = arrays[name]
+                bound[operand] = (array.base_data, array.offset // size, *strides)
+            runtime.launch(
+                own,
+                step.prepared.plan.launches,
+                bound,
+                {**numbers_, **step.numbers},
+                [arrays[name] for name in step.reads],
+                [arrays[name] for name in step.writes],
+            )
+        return {name: self._back(name, arrays[name]) for name in recipe.results}
 
-    def commit(self) -> None:
-        """Queues everything."""
-        for step in self._steps:
-            step()
+    def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
+        """The arrays on the device; outs only where their old values count."""
+        counting = ACCUMULATING if numbers_.get("momentum") else frozenset()
+        return {
+            name: self.runtime.to_device(array)
+            for name, array in self.arrays.items()
+            if not name.startswith("out") or name in counting
+        }
+
+    def _back(self, name: str, result: cl_array.Array) -> Array:
+        """A result as the caller wants it: the device array, or its values in NumPy's memory."""
+        if not self.host:
+            return result
+        values = self.arrays.get(name)
+        if values is None:
+            values = np.empty(result.shape, result.dtype)
+        if result.size:
+            result.get(self.runtime.queue, values)
+        return values
+
+
+# Types whose values stay as they are.
+_CONSTANT = frozenset((int, str, NoneType, float, bool, Pass))
+
+
+def _exactly(options: Any) -> Hashable:
+    """Options as a key, in which 1, 1.0 and True differ; None where their values may change."""
+    kinds = tuple(map(type, options))
+    if _CONSTANT.issuperset(kinds):
+        return kinds, options
+    parts: list[Hashable] = []
+    for kind, option in zip(kinds, options, strict=True):
+        if kind in (dict, MappingProxyType):
+            option = tuple(option.items())
+        if kind in _CONSTANT or isinstance(option, np.generic):
+            parts.append(option)
+        elif isinstance(option, tuple) or kind is list:
+            inner = _exactly(tuple(option))
+            if inner is None:
+                return None
+            parts.append(inner)
+        else:
+            return None
+    return kinds, tuple(parts)
+
+
+# What an option says
 
 
 def _number(name: str, value: Any) -> float:
@@ -283,17 +445,26 @@ def _shape_of(name: str, value: Any, dimensions: tuple[int, ...]) -> tuple[int, 
     return tuple(whole(f"{name}[{i}]", size, 0) for i, size in enumerate(shape))
 
 
-def _weight_shape(name: str, shape: Shape) -> tuple[int, int, int]:
-    if len(shape) != 3:
-        raise ProblemError(
-            f"{name} has shape {tuple(shape)}, expected (Cout, Cin / groups, kernel_size)"
-        )
-    return shape[0], shape[1], shape[2]
+def _accumulation(scale: Any, momentum: Any) -> dict[str, float]:
+    """The numbers of `momentum * out + scale * gradient`."""
+    return {"scale": _number("scale", scale), "momentum": _number("momentum", momentum)}
+
+
+def _needed(
+    need: Sequence[bool], out: Sequence[Array | None]
+) -> tuple[tuple[bool, ...], dict[str, Array | None]]:
+    """Which gradients are needed, and the outs of those."""
+    for name, triple in (("need", need), ("out", out)):
+        if not isinstance(triple, Sequence) or len(triple) != 3:
+            raise ProblemError(f"{name} is {triple!r}, expected three: of x, weight and bias")
+    needed = tuple(map(bool, need))
+    names = ("out_x", "out_weight", "out_bias")
+    return needed, {n: o if yes else None for n, o, yes in zip(names, out, needed, strict=True)}
 
 
 def _problem(
-    call: _Call,
-    input_shape: Shape,
+    draft: _Draft,
+    input_shape: tuple[int, int, int],
     weight_shape: Shape,
     stride: Any,
     padding: Padding,
@@ -302,7 +473,11 @@ def _problem(
     weight_name: str = "weight",
 ) -> Conv1dProblem:
     batch, in_channels, length = input_shape
-    out_channels, group_in, kernel_size = _weight_shape(weight_name, weight_shape)
+    if len(weight_shape) != 3:
+        raise ProblemError(
+            f"{weight_name} has shape {weight_shape}, expected (Cout, Cin / groups, kernel_size)"
+        )
+    out_channels, group_in, kernel_size = weight_shape
     problem = Conv1dProblem(
         batch,
         in_channels,
@@ -313,29 +488,268 @@ def _problem(
         padding,
         dilation,
         groups,
-        call.dtype,
+        draft.dtype,
     )
     if group_in != problem.group_in:
         raise ProblemError(
-            f"{weight_name} has shape {tuple(weight_shape)}, expected {problem.weight_shape} for "
+            f"{weight_name} has shape {weight_shape}, expected {problem.weight_shape} for "
             f"{in_channels} input channels in {problem.groups} groups"
         )
     return problem
 
 
-def _unbatch(shape: tuple[int, int, int], like: Array) -> Shape:
-    return shape[1:] if len(like.shape) == 2 else shape
+def _transposed_problem(
+    draft: _Draft, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any
+) -> Conv1dProblem:
+    """The convolution whose input gradient this transposed convolution is."""
+    batch, in_channels, length = draft.tensor("x")
+    if len(draft.shape("weight")) != 3:
+        raise ProblemError(
+            f"weight has shape {draft.shape('weight')}, expected (Cin, Cout / groups, kernel_size)"
+        )
+    _, group_out, kernel_size = draft.shape("weight")
+    stride, dilation = whole("stride", stride, 1), whole("dilation", dilation, 1)
+    groups = whole("groups", groups, 1)
+    if length < 1:
+        raise ProblemError(f"x has shape {draft.shape('x')}, expected positions")
+    if isinstance(padding, str):
+        raise ProblemError(f"padding is {padding!r}, expected an integer or a pair")
+    pair = padding if isinstance(padding, Sequence) and len(padding) == 2 else (padding, padding)
+    left, right = whole("padding[0]", pair[0], 0), whole("padding[1]", pair[1], 0)
+    extra = whole("output_padding", output_padding, 0)
+    if extra >= max(stride, dilation):
+        raise ProblemError(
+            f"output_padding is {extra}, expected less than stride ({stride}) or dilation "
+            f"({dilation})"
+        )
+    out_length = (length - 1) * stride + dilation * (kernel_size - 1) + 1 - left - right + extra
+    if out_length < 1:
+        raise ProblemError(
+            f"padding is {(left, right)}, which leaves {out_length} output positions, "
+            "expected at least 1"
+        )
+    # What output_padding adds on the right was cropped there, or lies beyond every window.
+    problem = Conv1dProblem(
+        batch,
+        group_out * groups,
+        out_length,
+        in_channels,
+        kernel_size,
+        stride,
+        (left, max(right - extra, 0)),
+        dilation,
+        groups,
+        draft.dtype,
+    )
+    draft.expect("weight", problem.weight_shape)
+    return problem
 
 
-def _back(call: _Call, name: str, out: Array | None) -> Array:
-    """The result as the caller wants it: the device array, or its values in NumPy's memory."""
-    result = call.arrays[name]
-    if not call.host:
-        return result
-    values = np.empty(result.shape, result.dtype) if out is None else out
-    if result.size:
-        result.get(call.runtime.queue, values)
-    return values
+def _channels_problem(draft: _Draft, name: str) -> Conv1dProblem:
+    """A problem whose bias gradient sums an array over batch and positions."""
+    batch, channels, length = draft.tensor(name)
+    return Conv1dProblem(batch, channels, length, channels, 1, groups=channels, dtype=draft.dtype)
+
+
+# Recipes
+
+
+def _draft_conv1d(
+    draft: _Draft,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    activation: Any,
+    variant: Choice,
+) -> None:
+    x = draft.tensor("x")
+    problem = _problem(draft, x, draft.shape("weight"), stride, padding, dilation, groups)
+    shape = draft.unbatched(problem.output_shape, "x")
+    bias_shape = (problem.out_channels,)
+    _draft_result(draft, problem, Pass.FORWARD, shape, bias_shape, activation, variant, {})
+
+
+def _draft_conv_transpose1d(
+    draft: _Draft,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    activation: Any,
+    variant: Choice,
+) -> None:
+    problem = _transposed_problem(draft, stride, padding, output_padding, groups, dilation)
+    shape = draft.unbatched(problem.input_shape, "x")
+    bias_shape = (problem.in_channels,)
+    given = {"out_length": draft.tensor("x")[2]}
+    pass_ = Pass.INPUT_GRADIENT
+    _draft_result(draft, problem, pass_, shape, bias_shape, activation, variant, given)
+
+
+def _draft_result(
+    draft: _Draft,
+    problem: Conv1dProblem,
+    pass_: Pass,
+    shape: Shape,
+    bias_shape: Shape,
+    activation: Any,
+    variant: Choice,
+    given: Mapping[str, float],
+) -> None:
+    """What the forward pass and the transposed convolution share: checks, epilogue, launch."""
+    draft.expect("bias", bias_shape)
+    draft.expect("residual", shape)
+    draft.expect_out("out", shape)
+    draft.expect_out("out_keep", shape)
+    name, slope = Epilogue.parse_activation(activation)
+    keep = "out_keep" in draft.given
+    epilogue = Epilogue("bias" in draft.given, "residual" in draft.given, name, keep)
+    operands = {"x": "x", "weight": "weight"}
+    operands |= {one: one for one in ("bias", "residual") if one in draft.given}
+    if keep:
+        draft.result("out_keep", shape)
+        operands["pre_activation"] = "out_keep"
+    draft.result("out", shape)
+    operands["y"] = "out"
+    draft.plans(problem, pass_, epilogue, variant)
+    if problem.batch:
+        # 0.0 and -0.0 are one key.
+        numbers_ = {"slope": slope + 0.0, **given}
+        draft.add(problem, pass_, epilogue, variant, operands, numbers_, ("weight", "bias"))
+
+
+def _draft_conv1d_input(
+    draft: _Draft,
+    shape: Shape,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    variant: Choice,
+) -> None:
+    weight = draft.shape("weight")
+    x = _three_dimensions(shape)
+    problem = _problem(draft, x, weight, stride, padding, dilation, groups)
+    draft.expect("grad_output", problem.output_shape[3 - len(shape) :])
+    _draft_gradients(draft, problem, shape, (True, False, False), variant)
+
+
+def _draft_conv1d_weight(
+    draft: _Draft,
+    shape: Shape,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    variant: Choice,
+) -> None:
+    x = draft.tensor("x")
+    problem = _problem(draft, x, shape, stride, padding, dilation, groups, "weight_size")
+    draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
+    _draft_gradients(draft, problem, draft.shape("x"), (False, True, False), variant)
+
+
+def _draft_conv1d_bias(draft: _Draft) -> None:
+    problem = _channels_problem(draft, "grad_output")
+    shape = draft.shape("grad_output")
+    _draft_gradients(draft, problem, shape, (False, False, True), "auto")
+
+
+def _draft_conv1d_backward(
+    draft: _Draft,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    need: tuple[bool, ...],
+    variant: Choice,
+) -> None:
+    x = draft.tensor("x")
+    problem = _problem(draft, x, draft.shape("weight"), stride, padding, dilation, groups)
+    draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
+    _draft_gradients(draft, problem, draft.shape("x"), need, variant)
+
+
+def _draft_conv_transpose1d_backward(
+    draft: _Draft,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    need: tuple[bool, ...],
+    variant: Choice,
+) -> None:
+    problem = _transposed_problem(draft, stride, padding, output_padding, groups, dilation)
+    draft.expect("grad_output", draft.unbatched(problem.input_shape, "x"))
+    _draft_gradients(draft, problem, draft.shape("x"), need, variant, transposed=True)
+
+
+def _draft_gradients(
+    draft: _Draft,
+    problem: Conv1dProblem,
+    input_shape: Shape,
+    need: tuple[bool, ...],
+    variant: Choice,
+    transposed: bool = False,
+) -> None:
+    """The gradients that are needed, of inputs that are checked.
+
+    A transposed convolution is the input gradient of `problem`; so its own input gradient is the
+    forward pass, and its weight gradient has input and output exchanged.
+    """
+    bias_problem = _channels_problem(draft, "grad_output")
+    input_pass = Pass.FORWARD if transposed else Pass.INPUT_GRADIENT
+    long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
+    # Where output_padding goes beyond every window, the problem has more positions than x.
+    given: dict[str, float] = {"out_length": draft.tensor("x")[2]} if transposed else {}
+    gradients: tuple[
+        tuple[str, Shape, Conv1dProblem, Pass, Choice, dict[str, str], dict[str, float]], ...
+    ] = (
+        (
+            "out_x",
+            input_shape,
+            problem,
+            input_pass,
+            variant,
+            {"x": "grad_output", "weight": "weight", "y": "out_x"},
+            {"slope": 0.0, **given},
+        ),
+        (
+            "out_weight",
+            problem.weight_shape,
+            problem,
+            Pass.WEIGHT_GRADIENT,
+            variant,
+            {"x": long, "y": short, "result": "out_weight"},
+            given,
+        ),
+        (
+            "out_bias",
+            (bias_problem.out_channels,),
+            bias_problem,
+            Pass.BIAS_GRADIENT,
+            "auto",  # a variant by name is meant for the convolution's own passes
+            {"y": "grad_output", "result": "out_bias"},
+            {},
+        ),
+    )
+    wanted = [gradient for gradient, needed in zip(gradients, need, strict=True) if needed]
+    for name, shape, one, pass_, by, _, _ in wanted:
+        draft.expect_out(name, shape)
+        draft.plans(one, pass_, Epilogue(), by)
+    for name, shape, one, pass_, by, operands, numbers_ in wanted:
+        draft.result(name, shape)
+        if name == "out_x" and not problem.batch:
+            continue
+        if name not in draft.given:
+            numbers_ = {**numbers_, "momentum": 0.0}  # there is no old value to keep of
+        draft.add(one, pass_, Epilogue(), by, operands, numbers_, ("weight", "result"))
+
+
+# The functions
 
 
 def conv1d(
@@ -357,72 +771,14 @@ def conv1d(
     """activation(cross-correlation + bias + residual), (N, Cout, Lout).
 
     x (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,), residual of the output's shape;
-    padding in samples: an int, (left, right), "same" or "valid". `pre_activation`, a device array
-    like `out`, takes the values before the activation. Raises ProblemError, DeviceError.
+    padding in samples: an int, (left, right), "same" or "valid". `pre_activation`, an array like
+    `out`, takes the values before the activation. Raises ProblemError, DeviceError.
     """
     call = _Call(
         runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
     )
-    problem = _problem(call, call.tensor("x"), weight.shape, stride, padding, dilation, groups)
-    return _convolve(
-        call,
-        problem,
-        Pass.FORWARD,
-        _unbatch(problem.output_shape, x),
-        (problem.out_channels,),
-        activation,
-        out,
-        variant,
-        {},
-    )
-
-
-def _convolve(
-    call: _Call,
-    problem: Conv1dProblem,
-    pass_: Pass,
-    shape: Shape,
-    bias_shape: Shape,
-    activation: Any,
-    out: Array | None,
-    variant: Choice,
-    given: dict[str, float],
-) -> Array:
-    """What the forward pass and the transposed convolution share: checks, epilogue, launch."""
-    call.expect("bias", bias_shape)
-    call.expect("residual", shape)
-    call.check_out("out", shape)
-    call.check_out("out_keep", shape)
-    name, slope = Epilogue.parse_activation(activation)
-    epilogue = Epilogue(
-        "bias" in call.arrays, "residual" in call.arrays, name, "out_keep" in call.arrays
-    )
-    call.plans(problem, pass_, epilogue, variant)
-    call.to_device()
-    call.result("out", shape)
-    if problem.batch:
-        operands = {
-            "x": "x",
-            "weight": "weight",
-            "bias": "bias",
-            "residual": "residual",
-            "pre_activation": "out_keep",
-            "y": "out",
-        }
-        written = [n for n in ("out", "out_keep") if n in call.arrays]
-        present = {operand: n for operand, n in operands.items() if n in call.arrays}
-        call.add(
-            problem,
-            pass_,
-            epilogue,
-            variant,
-            present,
-            written,
-            {"slope": slope} | given,
-            ("weight", "bias"),
-        )
-        call.commit()
-    return _back(call, "out", out)
+    options = stride, padding, dilation, groups, activation, variant
+    return call.follow(call.recipe(_draft_conv1d, *options))["out"]
 
 
 def conv_transpose1d(
@@ -451,71 +807,8 @@ def conv_transpose1d(
     call = _Call(
         runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
     )
-    problem = _transposed_problem(call, weight, stride, padding, output_padding, groups, dilation)
-    return _convolve(
-        call,
-        problem,
-        Pass.INPUT_GRADIENT,
-        _unbatch(problem.input_shape, x),
-        (problem.in_channels,),
-        activation,
-        out,
-        variant,
-        {"out_length": call.tensor("x")[2]},
-    )
-
-
-def _transposed_problem(
-    call: _Call,
-    weight: Array,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-) -> Conv1dProblem:
-    """The convolution whose input gradient this transposed convolution is."""
-    batch, in_channels, length = call.tensor("x")
-    if len(weight.shape) != 3:
-        raise ProblemError(
-            f"weight has shape {tuple(weight.shape)}, expected (Cin, Cout / groups, kernel_size)"
-        )
-    _, group_out, kernel_size = weight.shape
-    stride, dilation = whole("stride", stride, 1), whole("dilation", dilation, 1)
-    groups = whole("groups", groups, 1)
-    if length < 1:
-        raise ProblemError(f"x has shape {tuple(call.arrays['x'].shape)}, expected positions")
-    if isinstance(padding, str):
-        raise ProblemError(f"padding is {padding!r}, expected an integer or a pair")
-    pair = padding if isinstance(padding, Sequence) and len(padding) == 2 else (padding, padding)
-    left, right = whole("padding[0]", pair[0], 0), whole("padding[1]", pair[1], 0)
-    extra = whole("output_padding", output_padding, 0)
-    if extra >= max(stride, dilation):
-        raise ProblemError(
-            f"output_padding is {extra}, expected less than stride ({stride}) or dilation "
-            f"({dilation})"
-        )
-    out_length = (length - 1) * stride + dilation * (kernel_size - 1) + 1 - left - right + extra
-    if out_length < 1:
-        raise ProblemError(
-            f"padding is {(left, right)}, which leaves {out_length} output positions, "
-            "expected at least 1"
-        )
-    # What output_padding adds on the right was cropped there, or lies beyond every window.
-    problem = Conv1dProblem(
-        batch,
-        group_out * groups,
-        out_length,
-        in_channels,
-        kernel_size,
-        stride,
-        (left, max(right - extra, 0)),
-        dilation,
-        groups,
-        call.dtype,
-    )
-    call.expect("weight", problem.weight_shape)
-    return problem
+    options = stride, padding, output_padding, groups, dilation, activation, variant
+    return call.follow(call.recipe(_draft_conv_transpose1d, *options))["out"]
 
 
 def conv1d_input(
@@ -537,11 +830,8 @@ def conv1d_input(
     """
     shape = _shape_of("input_size", input_size, (2, 3))
     call = _Call(runtime, weight=weight, grad_output=grad_output, out_x=out)
-    problem = _problem(call, (1, *shape)[-3:], weight.shape, stride, padding, dilation, groups)
-    call.expect("grad_output", problem.output_shape[3 - len(shape) :])
-    return _gradients(
-        call, problem, shape, (out, None, None), variant, (True, False, False), 1.0, 0.0
-    )[0]
+    options = shape, stride, padding, dilation, groups, variant
+    return call.follow(call.recipe(_draft_conv1d_input, *options))["out_x"]
 
 
 def conv1d_weight(
@@ -565,14 +855,10 @@ def conv1d_weight(
     ProblemError, DeviceError.
     """
     shape = _shape_of("weight_size", weight_size, (3,))
+    numbers_ = _accumulation(scale, momentum)
     call = _Call(runtime, x=x, grad_output=grad_output, out_weight=out)
-    problem = _problem(
-        call, call.tensor("x"), shape, stride, padding, dilation, groups, "weight_size"
-    )
-    call.expect("grad_output", _unbatch(problem.output_shape, x))
-    return _gradients(
-        call, problem, x.shape, (None, out, None), variant, (False, True, False), scale, momentum
-    )[1]
+    options = shape, stride, padding, dilation, groups, variant
+    return call.follow(call.recipe(_draft_conv1d_weight, *options), numbers_)["out_weight"]
 
 
 def conv1d_bias(
@@ -587,18 +873,9 @@ def conv1d_bias(
 
     Raises ProblemError, DeviceError.
     """
+    numbers_ = _accumulation(scale, momentum)
     call = _Call(runtime, grad_output=grad_output, out_bias=out)
-    problem = _channels_problem(call, "grad_output")
-    return _gradients(
-        call,
-        problem,
-        grad_output.shape,
-        (None, None, out),
-        "auto",
-        (False, False, True),
-        scale,
-        momentum,
-    )[2]
+    return call.follow(call.recipe(_draft_conv1d_bias), numbers_)["out_bias"]
 
 
 def conv1d_backward(
@@ -622,19 +899,12 @@ def conv1d_backward(
     `out` of the weight and bias gradients accumulates: momentum * out + scale * gradient. Raises
     ProblemError, DeviceError.
     """
-    outs = _three(need, out)
-    call = _Call(
-        runtime,
-        x=x,
-        weight=weight,
-        grad_output=grad_output,
-        out_x=outs[0],
-        out_weight=outs[1],
-        out_bias=outs[2],
-    )
-    problem = _problem(call, call.tensor("x"), weight.shape, stride, padding, dilation, groups)
-    call.expect("grad_output", _unbatch(problem.output_shape, x))
-    return _gradients(call, problem, x.shape, outs, variant, need, scale, momentum)
+    needed, outs = _needed(need, out)
+    numbers_ = _accumulation(scale, momentum)
+    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, **outs)
+    options = stride, padding, dilation, groups, needed, variant
+    results = call.follow(call.recipe(_draft_conv1d_backward, *options), numbers_)
+    return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
 
 
 def conv_transpose1d_backward(
@@ -658,94 +928,9 @@ def conv_transpose1d_backward(
 
     `out` as in conv1d_backward. Raises ProblemError, DeviceError.
     """
-    outs = _three(need, out)
-    call = _Call(
-        runtime,
-        x=x,
-        weight=weight,
-        grad_output=grad_output,
-        out_x=outs[0],
-        out_weight=outs[1],
-        out_bias=outs[2],
-    )
-    problem = _transposed_problem(call, weight, stride, padding, output_padding, groups, dilation)
-    call.expect("grad_output", _unbatch(problem.input_shape, x))
-    return _gradients(call, problem, x.shape, outs, variant, need, scale, momentum, transposed=True)
-
-
-def _three(need: Sequence[bool], out: Sequence[Array | None]) -> tuple[Array | None, ...]:
-    """The outs that are needed."""
-    for name, triple in (("need", need), ("out", out)):
-        if not isinstance(triple, Sequence) or len(triple) != 3:
-            raise ProblemError(f"{name} is {triple!r}, expected three: of x, weight and bias")
-    return tuple(o if n else None for o, n in zip(out, need, strict=True))
-
-
-def _channels_problem(call: _Call, name: str) -> Conv1dProblem:
-    """A problem whose bias gradient sums an array over batch and positions."""
-    batch, channels, length = call.tensor(name)
-    return Conv1dProblem(batch, channels, length, channels, 1, groups=channels, dtype=call.dtype)
-
-
-def _gradients(
-    call: _Call,
-    problem: Conv1dProblem,
-    input_shape: Shape,
-    outs: Sequence[Array | None],
-    variant: Choice,
-    need: Sequence[bool],
-    scale: float,
-    momentum: float,
-    transposed: bool = False,
-) -> Gradients:
-    """The gradients that are needed, of a call whose inputs are checked.
-
-    A transposed convolution is the input gradient of `problem`; so its own input gradient is the
-    forward pass, and its weight gradient has input and output exchanged.
-    """
-    names = ("out_x", "out_weight", "out_bias")
-    scale, momentum = _number("scale", scale), _number("momentum", momentum)
-    bias_problem = _channels_problem(call, "grad_output")
-    shapes = (tuple(input_shape), problem.weight_shape, (bias_problem.out_channels,))
-    input_pass = Pass.FORWARD if transposed else Pass.INPUT_GRADIENT
-    long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
-    # Where output_padding goes beyond every window, the problem has more positions than x.
-    given: dict[str, float] = {"out_length": call.tensor("x")[2]} if transposed else {}
-    passes: tuple[tuple[Conv1dProblem, Pass, Choice, dict[str, str], dict[str, float]], ...] = (
-        (
-            problem,
-            input_pass,
-            variant,
-            {"x": "grad_output", "weight": "weight", "y": "out_x"},
-            {"slope": 0.0},
-        ),
-        (
-            problem,
-            Pass.WEIGHT_GRADIENT,
-            variant,
-            {"x": long, "y": short, "result": "out_weight"},
-            {},
-        ),
-        # A variant by name is meant for the convolution's own passes.
-        (bias_problem, Pass.BIAS_GRADIENT, "auto", {"y": "grad_output", "result": "out_bias"}, {}),
-    )
-    wanted = [i for i in range(3) if need[i]]
-    for i in wanted:
-        call.check_out(names[i], shapes[i])
-        call.plans(passes[i][0], passes[i][1], Epilogue(), passes[i][2])
-    call.to_device(names[1:] if momentum else ())
-    for i in wanted:
-        # Without an old value there is nothing to keep of it.
-        keep = momentum if names[i] in call.arrays else 0.0
-        call.result(names[i], shapes[i])
-        if i == 0 and not problem.batch:
-            continue
-        one, pass_, by, operands, numbers_ = passes[i]
-        if i > 0:
-            numbers_ = {"scale": scale, "momentum": keep}
-        if i < 2:
-            numbers_ = numbers_ | given
-        call.add(one, pass_, Epilogue(), by, operands, [names[i]], numbers_, ["weight", "result"])
-    call.commit()
-    results = [_back(call, names[i], outs[i]) if i in wanted else None for i in range(3)]
-    return results[0], results[1], results[2]
+    needed, outs = _needed(need, out)
+    numbers_ = _accumulation(scale, momentum)
+    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, **outs)
+    options = stride, padding, output_padding, groups, dilation, needed, variant
+    results = call.follow(call.recipe(_draft_conv_transpose1d_backward, *options), numbers_)
+    return results.get("out_x"), results.get("out_weight"), results.get("out_bias")

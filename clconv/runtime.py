@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 import weakref
@@ -38,6 +39,10 @@ BUILD_OPTIONS = ("-cl-std=CL1.2",)
 # Platforms whose drivers keep compiled programs on disk themselves.
 DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
 PLANS_KEPT = 1024
+# What calls of `clconv.functional` do, by everything that it depends on.
+RECIPES_KEPT = 1024
+# Arrays without memory, by shape and dtype.
+OUTLINES_KEPT = 1024
 # Runtimes made for arrays of contexts that no living Runtime has.
 ADOPTED_KEPT = 8
 
@@ -86,10 +91,10 @@ class _Bounded(Generic[Key, Value]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan whose kernels are built, ready to be queued by the thread that prepared it."""
+    """A plan that the device builds, with the OpenCL C of its launches."""
 
     plan: KernelPlan
-    kernels: tuple[Any, ...]
+    sources: tuple[str, ...]
 
 
 class Runtime:
@@ -135,6 +140,7 @@ class Runtime:
         self.info = info_of(chosen)
         self.profile = profile_of(chosen)
         self.queue = queue or cl.CommandQueue(context, chosen)
+        self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
         self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
         self._allocating = threading.Lock()
@@ -142,6 +148,8 @@ class Runtime:
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
         self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
         self._plans: _Bounded[Hashable, list[KernelPlan]] = _Bounded(PLANS_KEPT)
+        self.recipes: _Bounded[Hashable, Any] = _Bounded(RECIPES_KEPT)
+        self._outlines: _Bounded[Hashable, cl_array.Array] = _Bounded(OUTLINES_KEPT)
         self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
         self._threads = threading.local()
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
@@ -199,10 +207,24 @@ class Runtime:
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
         """An uninitialised device array. Raises OutOfMemoryError."""
         sizes = shape if isinstance(shape, Sequence) else (shape,)
-        shape = tuple(int(size) for size in sizes)
-        dtype = np.dtype(dtype)
-        buffer = self._allocate(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
-        return cl_array.Array(self.queue, shape, dtype, data=buffer, allocator=self._pool)
+        key = tuple([int(size) for size in sizes]), np.dtype(dtype)
+        outline = self._outlines.get(key)
+        if outline is None:
+            outline = self._outlines.set_default(key, self._outline(*key))
+        # The constructor takes longer than a launch; every array but the first is a copy.
+        array = cl_array.Array.__new__(cl_array.Array)
+        vars(array).update(vars(outline))
+        array.base_data = self._allocate(outline.nbytes)
+        array.events = []
+        return array
+
+    def _outline(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> cl_array.Array:
+        """An array but for its memory."""
+        no_memory: Any = False  # None would ask for some
+        array = cl_array.Array(self.queue, shape, dtype, data=no_memory, allocator=self._pool)
+        array.base_data = None
+        _ = array.flags  # found out once for all copies
+        return array
 
     def zeros(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
         """A device array of zeros. Raises OutOfMemoryError."""
@@ -296,12 +318,11 @@ class Runtime:
             mine.set_result(program)
             return program
 
-    def _kernel(self, launch: Launch) -> Any:
+    def _kernel(self, launch: Launch, source: str) -> Any:
         """This thread's kernel object: arguments are part of its state."""
         kernels: _Bounded[str, Any] | None = getattr(self._threads, "kernels", None)
         if kernels is None:
             kernels = self._threads.kernels = _Bounded(self._cache_size)
-        source = render(launch)
         kernel = kernels.get(source)
         if kernel is not None:
             return kernel
@@ -320,7 +341,7 @@ class Runtime:
     def _check_local_size(self, kernel: Any, launch: Launch) -> None:
         """BuildError where the device cannot run a kernel's work-groups."""
         ask = cl.kernel_work_group_info
-        items = int(np.prod(launch.local_size))
+        items = math.prod(launch.local_size)
         most = kernel.get_work_group_info(ask.WORK_GROUP_SIZE, self.device)
         if most >= items:
             return
@@ -365,7 +386,9 @@ class Runtime:
         check_process()
         for place, plan in enumerate(candidates):
             try:
-                return Prepared(plan, tuple(self._kernel(launch) for launch in plan.launches))
+                prepared = Prepared(plan, tuple(render(launch) for launch in plan.launches))
+                self.kernels(prepared)
+                return prepared
             except BuildError as error:
                 if place + 1 == len(candidates):
                     raise
@@ -387,6 +410,11 @@ class Runtime:
 
     # Launches
 
+    def kernels(self, prepared: Prepared) -> list[Any]:
+        """This thread's kernels of a prepared plan, built where they are not at hand."""
+        launches = zip(prepared.plan.launches, prepared.sources, strict=True)
+        return [self._kernel(launch, source) for launch, source in launches]
+
     def workspace(self, prepared: Prepared) -> Any:
         """A buffer for the workspace that a prepared plan needs, or None."""
         needed = prepared.plan.workspace_bytes
@@ -403,7 +431,8 @@ class Runtime:
         """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
         call knows, or knows better than the plan; `reads` and `writes` are the arrays behind
         them, for their events."""
-        self.launch(prepared.kernels, prepared.plan.launches, bound, numbers, reads, writes)
+        kernels = self.kernels(prepared)
+        self.launch(kernels, prepared.plan.launches, bound, numbers, reads, writes)
 
     def run_one(
         self,
@@ -415,7 +444,8 @@ class Runtime:
     ) -> None:
         """Builds and queues one launch that belongs to no plan."""
         check_process()
-        self.launch((self._kernel(launch),), (launch,), bound, numbers, reads, writes)
+        kernel = self._kernel(launch, render(launch))
+        self.launch((kernel,), (launch,), bound, numbers, reads, writes)
 
     def launch(
         self,
@@ -458,15 +488,15 @@ class Runtime:
             self._record(event, writes, reads)
 
     def _is_foreign(self, array: cl_array.Array) -> bool:
-        return array.queue is None or array.queue.int_ptr != self.queue.int_ptr
+        return array.queue is None or array.queue.int_ptr != self._handle
 
     def _waits(self, arrays: Sequence[cl_array.Array]) -> list[Any] | None:
         """Events that a launch must wait for: the queue's own order covers its own."""
-        own = self.queue.int_ptr
         waits = []
         for array in arrays:
             for event in array.events:
-                if event.command_queue is None or event.command_queue.int_ptr != own:
+                queue = event.command_queue
+                if queue is None or queue.int_ptr != self._handle:
                     waits.append(event)
             if array.events and self._is_foreign(array) and array.queue is not None:
                 array.queue.flush()  # or what is waited for might never start
@@ -507,7 +537,7 @@ def _name(context: Any) -> str:
     return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
 
 
-def check_context(name: str, array: cl_array.Array, context: Any, owner: str) -> None:
+def check_context(name: str, array: cl_array.Array, context: Any, owner: object) -> None:
     """DeviceError that names both contexts unless the array is of this one, `owner`'s."""
     other: Any = array.context
     if other.int_ptr != context.int_ptr:
