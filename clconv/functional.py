@@ -24,7 +24,17 @@ from clconv.errors import ArrayTypeError, ProblemError
 from clconv.opencl import check_process
 from clconv.planner import KernelPlan
 from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
-from clconv.runtime import Argument, Prepared, Runtime, check_context, default_runtime, runtime_of
+from clconv.runtime import (
+    Argument,
+    Command,
+    Prepared,
+    Runtime,
+    arguments,
+    check_context,
+    default_runtime,
+    runtime_of,
+)
+from clconv.variants.base import Launch
 
 __all__ = [
     "conv1d",
@@ -42,6 +52,9 @@ Gradients = tuple[Array | None, Array | None, Array | None]
 # "auto", the name of a variant, or tiles by pass, tried before the planner's own order.
 Choice = str | Mapping[Pass, Mapping[str, int]]
 
+# The numbers of `momentum * out + scale * gradient`.
+ACCUMULATION = ("scale", "momentum")
+DEVICE_ARRAY = {cl_array.Array}
 REQUIRED = frozenset(("x", "weight", "grad_output"))
 # Outs whose old values count where there is a momentum.
 ACCUMULATING = frozenset(("out_weight", "out_bias"))
@@ -75,15 +88,27 @@ def _three_dimensions(sizes: Shape) -> tuple[int, int, int]:
     return (1, *sizes)[-3:]  # type: ignore[return-value]
 
 
+class _Gap(NamedTuple):
+    """An argument that each call gives anew: an array's buffer, with the offset behind it, or a
+    number."""
+
+    name: str
+
+
+class _Launch(NamedTuple):
+    """A launch with its arguments in order, and where the gaps in them are."""
+
+    launch: Launch
+    arguments: tuple[Any, ...]
+    buffers: tuple[tuple[int, str], ...]
+    numbers: tuple[tuple[int, str], ...]
+
+
 class _Step(NamedTuple):
-    """The launches of one pass."""
+    """One pass."""
 
     prepared: Prepared
-    # The kernels' name of each array, the call's, and its strides in elements where they take any.
-    operands: tuple[tuple[str, str, Shape], ...]
-    numbers: Mapping[str, float]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
+    launches: tuple[_Launch, ...]
 
 
 class _Recipe(NamedTuple):
@@ -92,6 +117,7 @@ class _Recipe(NamedTuple):
     dtype: np.dtype[Any]
     results: Mapping[str, Shape]
     copies: tuple[str, ...]  # of arrays that do not lie as kernels read them
+    reads: tuple[str, ...]
     steps: tuple[_Step, ...]
 
 
@@ -108,11 +134,13 @@ class _Draft:
         self.given = frozenset(layouts)
         self._results: dict[str, Shape] = {}
         self._copies: list[str] = []
+        self._reads: list[str] = []
         self._steps: list[_Step] = []
 
     def recipe(self) -> _Recipe:
         """What was drafted so far."""
-        return _Recipe(self.dtype, self._results, tuple(self._copies), tuple(self._steps))
+        reads = tuple(dict.fromkeys(self._reads))
+        return _Recipe(self.dtype, self._results, tuple(self._copies), reads, tuple(self._steps))
 
     # Checks
 
@@ -215,19 +243,25 @@ class _Draft:
         """Plans and builds one pass. `operands` maps the kernels' names to the call's, `flat` are
         those of them that are read as a whole."""
         prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant))
-        names = operands.values()
-        self._steps.append(
-            _Step(
-                prepared,
-                tuple(
-                    (operand, name, self._flat(name) if operand in flat else self._rows(name))
-                    for operand, name in operands.items()
-                ),
-                numbers_,
-                tuple(name for name in names if name not in self._results),
-                tuple(name for name in names if name in self._results),
+        bound: dict[str, Argument] = {"partial": (_Gap("partial"), 0)}
+        for operand, name in operands.items():
+            strides = self._flat(name) if operand in flat else self._rows(name)
+            bound[operand] = (_Gap(name), 0, *strides)
+        self._reads += [name for name in operands.values() if name not in self._results]
+        given = {name: _Gap(name) for name in ACCUMULATION} | dict(numbers_)
+        launches = []
+        for launch in prepared.plan.launches:
+            values = arguments(launch, bound, given)
+            gaps = [(i, v.name) for i, v in enumerate(values) if isinstance(v, _Gap)]
+            launches.append(
+                _Launch(
+                    launch,
+                    tuple(values),
+                    tuple(gap for gap in gaps if gap[1] not in ACCUMULATION),
+                    tuple(gap for gap in gaps if gap[1] in ACCUMULATION),
+                )
             )
-        )
+        self._steps.append(_Step(prepared, tuple(launches)))
 
 
 class _Addresses:
@@ -260,61 +294,63 @@ class _Call:
     """
 
     def __init__(self, runtime: Runtime | None, **arrays: Array | None) -> None:
-        check_process()
         self.arrays: dict[str, Array] = {
             name: a for name, a in arrays.items() if a is not None or name in REQUIRED
         }
         self.host = self._on_host()
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ArrayTypeError(f"runtime is {runtime!r}, expected a clconv.Runtime or None")
+        if runtime is not None:
+            check_process()
         if self.host:
+            self._check_outs()
             self.runtime = runtime or default_runtime()
         else:
-            first, array = next(iter(self.arrays.items()))
-            owner, context = (runtime, runtime.context) if runtime else (first, array.context)
-            self._check_places(owner, context)
+            context = self._one_context(runtime)
             self.runtime = runtime or runtime_of(context)
-        self._check_outs()
 
     def _on_host(self) -> bool:
-        kinds = set()
+        kinds = set(map(type, self.arrays.values()))
+        if kinds == DEVICE_ARRAY:
+            return False
         for name, array in self.arrays.items():
-            if isinstance(array, cl_array.Array):
-                kinds.add("device")
-            elif isinstance(array, np.ndarray):
-                kinds.add("NumPy")
-            else:
+            if not isinstance(array, (cl_array.Array, np.ndarray)):
                 raise ArrayTypeError(
                     f"{name} is a {type(array).__module__}.{type(array).__qualname__}, "
                     "expected a NumPy array or a pyopencl.array.Array"
                 )
-        if len(kinds) > 1:
+        host = [isinstance(array, np.ndarray) for array in self.arrays.values()]
+        if any(host) and not all(host):
             which = ", ".join(
-                f"{name} is a {'NumPy' if isinstance(array, np.ndarray) else 'device'} array"
-                for name, array in self.arrays.items()
+                f"{name} is a {'NumPy' if on_host else 'device'} array"
+                for name, on_host in zip(self.arrays, host, strict=True)
             )
             raise ArrayTypeError(f"{which}; expected all of one kind")
-        return "NumPy" in kinds
+        return host[0]
 
-    def _check_places(self, owner: object, context: Any) -> None:
+    def _one_context(self, runtime: Runtime | None) -> Any:
+        """The context of all arrays, which start at whole elements, the outs by themselves."""
+        first, array = next(iter(self.arrays.items()))
+        context: Any = array.context if runtime is None else runtime.context
+        handle = context.int_ptr
+        buffers = []
         for name, array in self.arrays.items():
-            check_context(name, array, context, owner)
+            if array.context.int_ptr != handle:
+                check_context(name, array, context, runtime or first)
             size = array.dtype.itemsize
             if array.offset % size:
                 raise ProblemError(
                     f"{name} starts at byte {array.offset} of its buffer, expected a multiple of "
                     f"{size}"
                 )
+            if array.nbytes:  # an empty array need not have a buffer
+                buffers.append(array.base_data.int_ptr)
+        if len(set(buffers)) < len(buffers):
+            self._check_outs()
+        return context
 
     def _check_outs(self) -> None:
         outs = [name for name in self.arrays if name.startswith("out")]
-        if not outs:
-            return
-        if not self.host:
-            # An empty array need not have a buffer.
-            buffers = [a.base_data.int_ptr for a in self.arrays.values() if a.size]
-            if len(set(buffers)) == len(buffers):
-                return
         for name in outs:
             out = self.arrays[name]
             if self.host and not out.flags.writeable:
@@ -330,52 +366,62 @@ class _Call:
 
         Raises ProblemError, BuildError.
         """
-        layouts = {name: self._layout(name, array) for name, array in self.arrays.items()}
+        # Kept recipes are found by plain tuples, which take the least time to make.
+        if self.host:
+            layouts = [self._uploaded_layout(*one) for one in self.arrays.items()]
+        else:
+            layouts = [(a.shape, a.strides, a.dtype) for a in self.arrays.values()]
         key: Hashable = None
         named = _exactly(options)
         if named is not None:
-            key = (make, named, *layouts.items(), self.runtime.workspace_limit)
+            key = (make, named, *self.arrays, *layouts, self.runtime.workspace_limit)
             kept: _Recipe | None = self.runtime.recipes.get(key)
             if kept is not None:
                 return kept
-        draft = _Draft(self.runtime, layouts)
+        names_and_layouts = zip(self.arrays, layouts, strict=True)
+        draft = _Draft(self.runtime, {name: _Layout(*one) for name, one in names_and_layouts})
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
 
-    def _layout(self, name: str, array: Array) -> _Layout:
-        if self.host and (array.flags.c_contiguous or not name.startswith("out")):
-            return _Layout.contiguous(array.shape, array.dtype)  # once it is on the device
-        return _Layout(array.shape, array.strides, array.dtype)
+    def _uploaded_layout(self, name: str, array: Array) -> tuple[Shape, Shape, np.dtype[Any]]:
+        """How an array of NumPy's lies on the device; an out that is to be refused, as it does."""
+        if name.startswith("out") and not array.flags.c_contiguous:
+            return array.shape, array.strides, array.dtype
+        return _Layout.contiguous(array.shape, array.dtype)
 
     def follow(self, recipe: _Recipe, numbers_: Mapping[str, float] = MappingProxyType({})) -> Any:
         """The recipe's results by name. `numbers_` are the scalars that each call gives anew."""
         runtime = self.runtime
-        kernels = [runtime.kernels(step.prepared) for step in recipe.steps]
         arrays = self._uploaded(numbers_) if self.host else self.arrays
         for name, shape in recipe.results.items():
             if name not in arrays:
                 arrays[name] = runtime.empty(shape, recipe.dtype)
-        copies = [(arrays[n], runtime.empty(arrays[n].shape, recipe.dtype)) for n in recipe.copies]
-        workspaces = [runtime.workspace(step.prepared) for step in recipe.steps]
-        # So far nothing was queued; from here on nothing is checked.
-        for name, (array, copied) in zip(recipe.copies, copies, strict=True):
-            copy_view(runtime, array, copied)
-            arrays[name] = copied
+        originals = [(name, arrays[name]) for name in recipe.copies]
+        for name, array in originals:
+            arrays[name] = runtime.empty(array.shape, recipe.dtype)
         size = recipe.dtype.itemsize
-        for step, own, workspace in zip(recipe.steps, kernels, workspaces, strict=True):
-            bound: dict[str, Argument] = {"partial": (workspace, 0)}
-            for operand, name, strides in step.operands:
-                array = arrays[name]
-                bound[operand] = (array.base_data, array.offset // size, *strides)
-            runtime.launch(
-                own,
-                step.prepared.plan.launches,
-                bound,
-                {**numbers_, **step.numbers},
-                [arrays[name] for name in step.reads],
-                [arrays[name] for name in step.writes],
-            )
+        buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
+        commands: list[Command] = []
+        for step in recipe.steps:
+            kernels = runtime.kernels(step.prepared)
+            buffers["partial"] = runtime.workspace(step.prepared), 0
+            for kernel, (launch, template, places, open_numbers) in zip(
+                kernels, step.launches, strict=True
+            ):
+                values = list(template)
+                for i, name in places:
+                    values[i : i + 2] = buffers[name]
+                for i, name in open_numbers:
+                    values[i] = numbers_[name]
+                commands.append((kernel, launch, values))
+        # So far nothing was queued; from here on nothing is checked.
+        for name, array in originals:
+            copy_view(runtime, array, arrays[name])
+        if commands:
+            reads = [arrays[name] for name in recipe.reads]
+            writes = [arrays[name] for name in recipe.results]
+            runtime.enqueue(commands, reads, writes)
         return {name: self._back(name, arrays[name]) for name in recipe.results}
 
     def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
@@ -446,7 +492,6 @@ def _shape_of(name: str, value: Any, dimensions: tuple[int, ...]) -> tuple[int, 
 
 
 def _accumulation(scale: Any, momentum: Any) -> dict[str, float]:
-    """The numbers of `momentum * out + scale * gradient`."""
     return {"scale": _number("scale", scale), "momentum": _number("momentum", momentum)}
 
 

@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -27,7 +27,16 @@ from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.render import render, sum_dtype
 from clconv.variants.base import Launch, Layout
 
-__all__ = ["Argument", "Runtime", "check_context", "default_runtime", "runtime_of"]
+__all__ = [
+    "Argument",
+    "Command",
+    "Prepared",
+    "Runtime",
+    "arguments",
+    "check_context",
+    "default_runtime",
+    "runtime_of",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +60,8 @@ Value = TypeVar("Value")
 
 # What a kernel gets for an operand: its buffer, then 64-bit offset and strides in elements.
 Argument = tuple[Any, ...]
+# What is queued: a kernel of this thread, its launch, and its arguments in order.
+Command = tuple[Any, Launch, Sequence[Any]]
 
 _SCALARS = {"int": np.dtype(np.int32), "long": np.dtype(np.int64)}
 
@@ -91,10 +102,10 @@ class _Bounded(Generic[Key, Value]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that the device builds, with the OpenCL C of its launches."""
+    """A plan that the device builds, with the OpenCL C of each launch."""
 
     plan: KernelPlan
-    sources: tuple[str, ...]
+    sources: tuple[tuple[Launch, str], ...]
 
 
 class Runtime:
@@ -165,7 +176,7 @@ class Runtime:
             chosen.driver_version,
             str(pyopencl.VERSION_TEXT),
         )
-        _runtimes.append(weakref.ref(self))
+        _register(self)
 
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"
@@ -238,6 +249,7 @@ class Runtime:
         device = self.empty(host.shape, host.dtype)
         if host.size:
             device.set(np.asarray(host, order="C"))
+            device.events.clear()  # the values are there already
         return device
 
     def fill(self, array: cl_array.Array, value: float) -> None:
@@ -246,10 +258,11 @@ class Runtime:
             return
         pattern = np.array(value, array.dtype)
         buffer: Any = array.base_data
+        waits, foreign = self._waits((array,))
         event = cl.enqueue_fill_buffer(
-            self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=self._waits((array,))
+            self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=waits
         )
-        self._record(event, (array,), ())
+        self._record(event, (array,), foreign)
 
     def finish(self) -> None:
         """Waits for everything that was queued."""
@@ -386,7 +399,7 @@ class Runtime:
         check_process()
         for place, plan in enumerate(candidates):
             try:
-                prepared = Prepared(plan, tuple(render(launch) for launch in plan.launches))
+                prepared = Prepared(plan, tuple((one, render(one)) for one in plan.launches))
                 self.kernels(prepared)
                 return prepared
             except BuildError as error:
@@ -412,8 +425,7 @@ class Runtime:
 
     def kernels(self, prepared: Prepared) -> list[Any]:
         """This thread's kernels of a prepared plan, built where they are not at hand."""
-        launches = zip(prepared.plan.launches, prepared.sources, strict=True)
-        return [self._kernel(launch, source) for launch, source in launches]
+        return [self._kernel(launch, source) for launch, source in prepared.sources]
 
     def workspace(self, prepared: Prepared) -> Any:
         """A buffer for the workspace that a prepared plan needs, or None."""
@@ -431,8 +443,11 @@ class Runtime:
         """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
         call knows, or knows better than the plan; `reads` and `writes` are the arrays behind
         them, for their events."""
-        kernels = self.kernels(prepared)
-        self.launch(kernels, prepared.plan.launches, bound, numbers, reads, writes)
+        commands = [
+            (kernel, launch, arguments(launch, bound, numbers))
+            for kernel, launch in zip(self.kernels(prepared), prepared.plan.launches, strict=True)
+        ]
+        self.enqueue(commands, reads, writes)
 
     def run_one(
         self,
@@ -445,79 +460,92 @@ class Runtime:
         """Builds and queues one launch that belongs to no plan."""
         check_process()
         kernel = self._kernel(launch, render(launch))
-        self.launch((kernel,), (launch,), bound, numbers, reads, writes)
+        self.enqueue([(kernel, launch, arguments(launch, bound, numbers))], reads, writes)
 
-    def launch(
+    def enqueue(
         self,
-        kernels: Sequence[Any],
-        launches: Sequence[Launch],
-        bound: Mapping[str, Argument],
-        numbers: Mapping[str, float],
+        commands: Sequence[Command],
         reads: Sequence[cl_array.Array],
         writes: Sequence[cl_array.Array],
     ) -> None:
-        """Queues kernels of this thread, in order."""
+        """Queues commands of this thread, in order: the first waits for what other queues do to the
+        arrays, and who uses the arrays later can wait for the last."""
+        waits, foreign = self._waits((*reads, *writes))
         event = None
-        waits = self._waits((*reads, *writes))
-        for kernel, launch in zip(kernels, launches, strict=True):
-            arguments: list[Any] = []
-            for operand in launch.operands:
-                arguments += bound[operand.name]
-            for scalar in launch.scalars:
-                value = numbers.get(scalar.name, scalar.value)
-                if value is None:
-                    raise DeviceError(f"{launch.kernel} was given no {scalar.name}")
-                arguments.append(value)
-            try:
-                event = kernel(
-                    self.queue, launch.global_size, launch.local_size, *arguments, wait_for=waits
+        try:
+            for kernel, launch, values in commands:
+                kernel.set_args(*values)
+                event = cl.enqueue_nd_range_kernel(
+                    self.queue, kernel, launch.global_size, launch.local_size, None, waits
                 )
-            except cl.MemoryError as error:
-                raise OutOfMemoryError(
-                    f"{self.info.name} has no room to run {launch.kernel}: {error}; it has "
-                    f"{self.profile.global_bytes} bytes, {self._pool.active_bytes} in use here"
-                ) from error
-            except cl.Error as error:
-                raise DeviceError(
-                    f"{self.info.name} does not run {launch.kernel} with global size "
-                    f"{launch.global_size}, local size {launch.local_size}: {error}"
-                ) from error
-            waits = None
-            self.launches += 1
-        if event is not None:
-            self._record(event, writes, reads)
+                waits = None
+                self.launches += 1
+        except cl.MemoryError as error:
+            raise OutOfMemoryError(
+                f"{self.info.name} has no room to run {launch.kernel}: {error}; it has "
+                f"{self.profile.global_bytes} bytes, {self._pool.active_bytes} in use here"
+            ) from error
+        except cl.Error as error:
+            raise DeviceError(
+                f"{self.info.name} does not run {launch.kernel} with global size "
+                f"{launch.global_size}, local size {launch.local_size}: {error}"
+            ) from error
+        finally:
+            if event is not None:
+                self._record(event, writes, foreign)
 
-    def _is_foreign(self, array: cl_array.Array) -> bool:
-        return array.queue is None or array.queue.int_ptr != self._handle
-
-    def _waits(self, arrays: Sequence[cl_array.Array]) -> list[Any] | None:
-        """Events that a launch must wait for: the queue's own order covers its own."""
+    def _waits(
+        self, arrays: Sequence[cl_array.Array]
+    ) -> tuple[list[Any] | None, list[cl_array.Array]]:
+        """Events that a command must wait for, which the queue's own order does not cover, and the
+        arrays of other queues or none."""
         waits = []
+        foreign = []
+        own = self._handle
         for array in arrays:
             for event in array.events:
-                queue = event.command_queue
-                if queue is None or queue.int_ptr != self._handle:
+                queue: cl.CommandQueue | None = event.command_queue
+                if queue is None or queue.int_ptr != own:
                     waits.append(event)
-            if array.events and self._is_foreign(array) and array.queue is not None:
-                array.queue.flush()  # or what is waited for might never start
-        return waits or None
+            queue = array.queue
+            if queue is not self.queue and (queue is None or queue.int_ptr != own):
+                foreign.append(array)
+                if array.events and queue is not None:
+                    queue.flush()  # or what is waited for might never start
+        return waits or None, foreign
 
     def _record(
-        self, event: Any, writes: Sequence[cl_array.Array], reads: Sequence[cl_array.Array]
+        self, event: Any, writes: Sequence[cl_array.Array], foreign: Sequence[cl_array.Array]
     ) -> None:
         """Lets later users of the arrays wait for `event`, and other queues' arrays live until
         then."""
         for array in writes:
             array.events[:] = [event]  # which waited for all that were there before
-        foreign = tuple(a for a in (*reads, *writes) if self._is_foreign(a))
+        while self._foreign and _complete(self._foreign[0][0]):
+            self._foreign.popleft()
+        if not foreign:
+            return
         for array in foreign:
             if event not in array.events:
                 array.events[:] = [e for e in array.events if not _complete(e)] + [event]
-        while self._foreign and _complete(self._foreign[0][0]):
-            self._foreign.popleft()
-        if foreign:
-            self.queue.flush()  # another queue may wait for it
-            self._foreign.append((event, tuple(a.base_data for a in foreign)))
+        self.queue.flush()  # another queue may wait for it
+        self._foreign.append((event, tuple(a.base_data for a in foreign)))
+
+
+def arguments(
+    launch: Launch, bound: Mapping[str, Argument], numbers: Mapping[str, Any]
+) -> list[Any]:
+    """A launch's arguments in order: operands by name, then its scalars, of which `numbers` knows
+    some better than the plan."""
+    values: list[Any] = []
+    for operand in launch.operands:
+        values += bound[operand.name]
+    for scalar in launch.scalars:
+        value = numbers.get(scalar.name, scalar.value)
+        if value is None:
+            raise DeviceError(f"{launch.kernel} was given no {scalar.name}")
+        values.append(value)
+    return values
 
 
 def _complete(event: Any) -> bool:
@@ -553,6 +581,15 @@ _adopted: _Bounded[int, Runtime] = _Bounded(ADOPTED_KEPT)
 _thread = threading.local()
 _default: Runtime | None = None
 _default_lock = threading.Lock()
+_registering = threading.Lock()
+
+
+def _register(runtime: Runtime) -> None:
+    """Makes a runtime known to `runtime_of`, and forgets those that are gone."""
+    global _runtimes
+    with _registering:
+        # A new list: other threads may be walking over the old one.
+        _runtimes = [r for r in _runtimes if r() is not None] + [weakref.ref(runtime)]
 
 
 def _entered() -> list[Runtime]:
@@ -575,15 +612,6 @@ def default_runtime() -> Runtime:
     return _default
 
 
-def _living() -> Iterator[Runtime]:
-    for reference in list(_runtimes):
-        runtime = reference()
-        if runtime is None:
-            _runtimes.remove(reference)
-        else:
-            yield runtime
-
-
 def runtime_of(context: Any) -> Runtime:
     """The runtime of a context: one that is entered, else one that lives, else a new one."""
     check_process()
@@ -591,9 +619,10 @@ def runtime_of(context: Any) -> Runtime:
     for runtime in reversed(_entered()):
         if runtime.context.int_ptr == handle:
             return runtime
-    for runtime in _living():
-        if runtime.context.int_ptr == handle:
-            return runtime
+    for reference in _runtimes:
+        living = reference()
+        if living is not None and living.context.int_ptr == handle:
+            return living
     with _default_lock:
         adopted = _adopted.get(handle)
         return adopted or _adopted.set_default(handle, Runtime(context))
