@@ -211,18 +211,19 @@ def _convolution(
         (tile["local"], 1, 1),
     )
     # Without the last tile's waste, which would make the choice depend on the length.
-    cycles = problem.batch * positions * cost / tile["lanes"]
-    return Candidate(tile, (launch,), 0, _seconds(request, cycles))
+    return Candidate(tile, (launch,), 0, _seconds(request, positions, cost / tile["lanes"]))
 
 
-def _seconds(request: Request, cycles: float) -> float:
-    """Modelled, of so many cycles of arithmetic: what comes and goes takes its time too."""
+def _seconds(request: Request, positions: int, cycles: float) -> float:
+    """Modelled, of so many cycles of arithmetic a position: what comes and goes takes its time
+    too."""
     problem, device = request.problem, request.device
+    units = device.compute_units
     if device.vector_floats == 1:
-        return cycles / (device.compute_units * device.lanes * 1e9)
+        return problem.batch * positions * cycles / (units * device.lanes * 1e9)
     samples = problem.in_channels * problem.stride + problem.out_channels
-    moved = problem.batch * problem.out_length * samples * problem.dtype.itemsize
-    return max(cycles, moved / BYTES_A_CYCLE) / (device.compute_units * CYCLES_A_SECOND)
+    moving: float = samples * problem.dtype.itemsize / BYTES_A_CYCLE
+    return problem.batch * positions * max(cycles, moving) / (units * CYCLES_A_SECOND)
 
 
 def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -> tuple[int, int]:
@@ -309,12 +310,11 @@ def _weight_gradient_tile(
         ),
         (local_tiles, local_shares, 1),
     )
-    positions = problem.batch * problem.out_length
     return Candidate(
         tile,
         ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
         max(shares, 1) * share_bytes,
-        _seconds(request, tiles * cycles * positions / lanes),
+        _seconds(request, problem.out_length, tiles * cycles / lanes),
     )
 
 
@@ -323,7 +323,6 @@ def _bias_gradient(request: Request) -> Candidate:
     lanes = vector_lanes(device, problem.dtype)
     local = local_items(device, 1 if device.vector_floats > 1 else 64)
     share_bytes = problem.out_channels * accumulator(problem.dtype).itemsize * local
-    values = problem.batch * problem.out_channels * problem.out_length
     most = partials_limit(request, 0)
     unit_length, parts = _shares(request, problem.out_channels * local, most, share_bytes)
     row_units = -(-problem.out_length // unit_length)
@@ -348,5 +347,5 @@ def _bias_gradient(request: Request) -> Candidate:
         ((launch,) if parts else ())
         + (sum_partials(request, problem.out_channels, parts * local),),
         max(parts, 1) * share_bytes,
-        _seconds(request, values / lanes),
+        _seconds(request, problem.out_length, problem.out_channels / lanes),
     )
