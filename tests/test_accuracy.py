@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from problems import PROBLEMS
 
+import clconv
 from clconv import Pass
 from clconv import functional as F
+from clconv.variants import VARIANTS
 
 DTYPES = ("float32", "float64", "float16")
 # Each also planned as for a GPU; the rest of what GPUs do differently is the same code.
@@ -23,10 +25,14 @@ AS_GPU = (
     "last samples reach no window",
     "no batch",
 )
-# float16 differs in loads and stores alone: whole, strided, checked and at a row's end.
-HALF = (*AS_GPU, "one output position", "pointwise, strided", "same with an even kernel")
+# Other dtypes differ in loads, stores and vectors: whole, strided, checked and at a row's end.
+SOME = (*AS_GPU, "one output position", "pointwise, strided", "same with an even kernel",
+        "depthwise", "long kernel over many channels")  # fmt: skip
+GRADIENTS = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
+NAMES = [variant.NAME for variant in VARIANTS]
 REMAINDERS = PROBLEMS["several tiles and a remainder in every direction"]
-STRIDED = PROBLEMS["stride and dilation share a factor"]
+TILED = ("several tiles and a remainder in every direction", "stride and dilation share a factor",
+         "depthwise", "long kernel over many channels")  # fmt: skip
 ACTIVATIONS = (None, "relu", ("leaky_relu", 0.25), "sigmoid", "tanh", "gelu", "silu")
 
 
@@ -47,30 +53,57 @@ def _arrays(rng, problem, whole):
     return {name: make(rng, shape, problem.dtype) for name, shape in shapes.items()}
 
 
-def _check_all_passes(rng, problem, variant="auto"):
+def _check_all_passes(rng, problem, names=None):
+    """Each pass by the planner's choice, or by each of these variants that serves it, by name.
+
+    The bias gradient has one variant. Returns which variants were seen.
+    """
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    seen = set()
     for whole in (True, False):
         a = _arrays(rng, problem, whole)
-        y = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, variant=variant)
-        forward = {name: a[name] for name in ("x", "weight", "bias")}
-        accuracy.assert_right(y, problem, Pass.FORWARD, forward, "y", largest=4 * whole)
-        grads = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry,
-                                  variant=variant)  # fmt: skip
-        del a["bias"]
-        passes = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
-        for grad, pass_ in zip(grads, passes, strict=True):
-            accuracy.assert_right(grad, problem, pass_, a, pass_.value, largest=4 * whole)
+        bias = a.pop("bias")
+        for pass_ in Pass:
+            for variant in _variants(problem, pass_, names):
+                if pass_ is Pass.FORWARD:
+                    y = F.conv1d(a["x"], a["weight"], bias, *geometry, variant=variant)
+                    inputs = {"x": a["x"], "weight": a["weight"], "bias": bias}
+                else:
+                    need = [pass_ is one for one in GRADIENTS]
+                    y = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry,
+                                          need=need, variant=variant)[need.index(True)]  # fmt: skip
+                    inputs = a
+                message = f"{pass_.value} by {variant}"
+                accuracy.assert_right(y, problem, pass_, inputs, message, largest=4 * whole)
+                seen.add(variant)
+    return seen
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def _variants(problem, pass_, names):
+    if names is None or pass_ is Pass.BIAS_GRADIENT:
+        return ["auto"]
+    return [name for name in clconv.variants(problem, pass_) if name in names]
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem(runtime, rng, name, dtype):
-    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], dtype), "direct")
+def test_named_problem(runtime, rng, name):
+    """By every variant that serves it."""
+    problem = _problem(runtime, PROBLEMS[name], "float32")
+    seen = _check_all_passes(rng, problem, NAMES)
+    assert {"direct", "strip"} <= seen
+    assert ("depthwise" in seen) == (problem.group_in == problem.stride == 1)
 
 
-@pytest.mark.parametrize("name", HALF)
-def test_named_problem_in_half(runtime, rng, name):
-    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], "float16"), "direct")
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("name", SOME)
+def test_named_problem_in_other_dtypes(runtime, rng, name, dtype):
+    problem = _problem(runtime, PROBLEMS[name], dtype)
+    assert {"direct", "strip"} <= _check_all_passes(rng, problem, NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(set(PROBLEMS) - set(SOME)))
+def test_named_problem_in_double(runtime, rng, name):
+    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], "float64"), ["direct"])
 
 
 @pytest.mark.parametrize("name", AS_GPU)
@@ -83,10 +116,11 @@ def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
     _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype))
 
 
-@pytest.mark.parametrize("problem", [REMAINDERS, STRIDED], ids=["remainders", "strided"])
+@pytest.mark.parametrize("name", TILED)
 @pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT])
-def test_every_tile(runtime, rng, problem, pass_):
+def test_every_tile(runtime, rng, name, pass_):
     """Every fourth tile that the planner offers, the best and the last of them, is right."""
+    problem = PROBLEMS[name]
     plans = runtime.plans(problem, pass_)
     arrays = _arrays(rng, problem, whole=True)
     del arrays["bias"]

@@ -93,8 +93,9 @@ def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
             rounds = -(-channels // tile)
             # Two multiply-adds or two loads a cycle; a tile of few sums waits for its latency.
             sums = tile * vectors
-            loads = tile + vectors * (lanes if gathered else 1)
-            cycles = max(sums, 8, loads) / 2 + 0.5 * loads
+            loads = vectors * (lanes if gathered else 1)
+            # Inputs come from farther away than weights.
+            cycles = max(sums, 8, tile + loads) / 2 + loads + 0.25 * tile
             yield tile, vectors, rounds * cycles / vectors
 
 
