@@ -35,7 +35,7 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) '.[dev]'
+	$(INSTALL) '.[dev,torch]'
 	@touch $@
 
 clean:

@@ -14,7 +14,7 @@ import numpy as np
 
 from clconv.errors import ProblemError
 
-__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "Padding", "Pass"]
+__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "Padding", "Pass", "padding_pair", "whole"]
 
 Padding = int | Sequence[int] | str
 
@@ -106,7 +106,8 @@ def whole(name: str, value: Any, least: int, most: int = MAX_POSITIONS) -> int:
     return number
 
 
-def _padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
+def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
+    """(left, right) in samples of a padding as users write it; the odd sample goes right."""
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0
@@ -152,7 +153,7 @@ class Conv1dProblem:
             fix(name, whole(name, getattr(self, name), 1, MAX_CHANNELS))
         for name in ("length", "kernel_size", "stride", "dilation"):
             fix(name, whole(name, getattr(self, name), 1))
-        fix("padding", _padding_pair(self.padding, self.window, self.stride))
+        fix("padding", padding_pair(self.padding, self.window, self.stride))
         try:
             dtype = np.dtype(self.dtype)
         except TypeError:
