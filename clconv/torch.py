@@ -14,6 +14,7 @@ and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,14 @@ __all__ = ["Conv1d", "ConvTranspose1d", "conv1d", "conv_transpose1d", "convert"]
 
 Size = int | Sequence[int]
 Gradients = tuple[Tensor | None, ...]  # of input, weight and bias
-DTYPES = (torch.float32, torch.float16, torch.float64, torch.bfloat16)
+Shape = tuple[int, ...]
+# The dtypes that kernels compute in; bfloat16 is computed in float32.
+NUMPY: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.float16),
+    torch.float64: np.dtype(np.float64),
+}
+DTYPES = (*NUMPY, torch.bfloat16)
 
 
 class _Layer(NamedTuple):
@@ -128,9 +136,8 @@ class _Arrays:
 
     def _buffer(self, tensor: Tensor, flags: int) -> cl_array.Array:
         runtime, shape = self.runtime, tuple(tensor.shape)
-        dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
         if tensor.numel() == 0:  # no buffer is that small
-            return runtime.empty(shape, dtype)
+            return runtime.empty(shape, NUMPY[tensor.dtype])
         memory = tensor
         if not tensor.is_contiguous():
             memory = tensor.as_strided((_span(tensor),), (1,))
@@ -143,8 +150,22 @@ class _Arrays:
                 f"a tensor of {memory.nbytes} bytes; {runtime.info.name} takes at most "
                 f"{runtime.profile.max_alloc_bytes} bytes at once"
             ) from error
-        strides = tuple(step * dtype.itemsize for step in tensor.stride())
-        return cl_array.Array(runtime.queue, shape, dtype, data=buffer, strides=strides)
+        array = cl_array.Array.__new__(cl_array.Array)
+        vars(array).update(_layout(shape, tensor.stride(), tensor.dtype))
+        array.queue, array.context = runtime.queue, runtime.context
+        array.base_data, array.events = buffer, []
+        return array
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape: Shape, steps: Shape, dtype: torch.dtype) -> dict[str, Any]:
+    """What arrays of one layout have in common: a constructor takes longer than a small kernel."""
+    size = dtype.itemsize
+    array = cl_array.Array(
+        None, shape, NUMPY[dtype], data=0, strides=tuple(step * size for step in steps)
+    )
+    assert array.flags is not None  # worked out now, and kept
+    return vars(array)
 
 
 def _span(tensor: Tensor) -> int:
