@@ -533,6 +533,14 @@ def test_training_follows_torch(runtime, optimizer):
         torch.testing.assert_close(one, other)
 
 
+def test_only_who_asks_imports_torch():
+    """Neither clconv nor its commands do."""
+    code = (
+        "import sys, clconv.__main__; print('torch' in sys.modules, 'clconv.torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"] * 2
+
+
 # torch.compile, torch.distributed
 
 
