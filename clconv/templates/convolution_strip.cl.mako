@@ -129,7 +129,9 @@ void convolution_strip(${signature})
             const int c_count = TERMS - c_first < TERM_BLOCK ? TERMS - c_first : TERM_BLOCK;
             const int last_block = c_first + TERM_BLOCK >= TERMS;
 % else:
-            const int c_first = 0, c_count = TERMS;
+            // All of them. A compiler that knew of a single one would make the loop straight code, for
+            // which some run out of registers.
+            const int c_first = 0, c_count = term_count;
 % endif
             for (int c = 0; c < c_count; ++c)
                 for (int row = 0; row < n_count; ++row) {

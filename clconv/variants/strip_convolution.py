@@ -330,6 +330,7 @@ def _scalars(geometry: Geometry, tile: Tile, blocks: _Blocks) -> tuple[Scalar, .
         Scalar("out_length", "int", problem.out_length),
         Scalar("pad", "int", problem.pads[0]),
         Scalar("reach_low", "int", 0 if geometry.forward else problem.phase_reach[0]),
+        Scalar("term_count", "int", geometry.terms),
         Scalar("row_vectors", "int", geometry.row_vectors),
         Scalar("chunk_vectors", "int", blocks.chunk_vectors),
         Scalar("chunks", "int", chunks),
