@@ -474,6 +474,8 @@ class Runtime:
         event = None
         try:
             for kernel, launch, values in commands:
+                if not launch.queued:
+                    continue
                 kernel.set_args(*values)
                 event = cl.enqueue_nd_range_kernel(
                     self.queue, kernel, launch.global_size, launch.local_size, None, waits

@@ -141,6 +141,15 @@ static inline void store_vector(__global STORED *at, VECTOR v)
 }
 % endif
 
+// at[0] = momentum * at[0] + scale * sum. With momentum 0 the old value is not read, so that NaN in
+// it is gone.
+static inline void accumulate(__global STORED *at, SUM sum, const SUM scale, const SUM momentum)
+{
+    sum *= scale;
+    if (momentum != 0) sum = momentum * load(at) + sum;
+    store(at, sum);
+}
+
 // LANES elements, `step` apart.
 static inline VECTOR load_strided(__global const STORED *at, const int step)
 {

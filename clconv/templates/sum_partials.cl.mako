@@ -1,15 +1,13 @@
 ## sum_partials:
 ##   result[i] = momentum * result[i] + scale * sum_{s<shares} partial[s,i], in the order of s
 ##
-## One work-item owns one i. With momentum 0 the old result is not read, so that NaN in it is gone.
+## One work-item owns one i.
 __kernel ${attributes}
 void sum_partials(${signature})
 {
     for (long i = get_global_id(0); i < count; i += get_global_size(0)) {
         SUM sum = 0;
         for (int s = 0; s < shares; ++s) sum += partial[partial_offset + s * count + i];
-        sum *= scale;
-        if (momentum != 0) sum = momentum * load(result + result_offset + i) + sum;
-        store(result + result_offset + i, sum);
+        accumulate(result + result_offset + i, sum, scale, momentum);
     }
 }

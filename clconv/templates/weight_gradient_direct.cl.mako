@@ -1,6 +1,7 @@
 ## weight_gradient_direct:
 ##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
-##                      share s of all (n, q); sum_partials adds the shares
+##                      share s of all (n, q); sum_partials adds the shares. A single share goes
+##                      to result as sum_partials would add it.
 ##   n batch, o output channel, g its group, c input channel of g, k tap, q output position;
 ##   y is the output's gradient
 ##
@@ -100,12 +101,17 @@ void weight_gradient_direct(${signature})
             }
         }
 
-        __global SUM *mine = partial + partial_offset + ((long)share * GROUPS * GROUP_OUT + (long)g * GROUP_OUT + o) * TAPS + tap;
+        const long first = ((long)g * GROUP_OUT + o) * TAPS + tap;
+        __global SUM *mine = partial + partial_offset + (long)share * GROUPS * GROUP_OUT * TAPS + first;
+        __global STORED *only = result + result_offset + first;
         UNROLL for (int i = 0; i < OUT_TILE; ++i)
             UNROLL for (int j = 0; j < TAP_TILE; ++j)
 % if not (exact_out and exact_taps):
                 if (o + i < GROUP_OUT && tap + j < TAPS)
 % endif
-                mine[(long)i * TAPS + j] = sum_lanes(sums[i][j]);
+                {
+                    if (shares > 1) mine[(long)i * TAPS + j] = sum_lanes(sums[i][j]);
+                    else accumulate(only + (long)i * TAPS + j, sum_lanes(sums[i][j]), scale, momentum);
+                }
     }
 }

@@ -1,7 +1,8 @@
 <%namespace name="strip" file="strip.cl.mako"/>\
 ## weight_gradient_strip:
 ##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
-##                      share s of all (n, q); sum_partials adds the shares
+##                      share s of all (n, q); sum_partials adds the shares. A single share goes
+##                      to result as sum_partials would add it.
 ##   n batch, o output channel, g its group, c input channel of g, k tap, q output position;
 ##   y is the output's gradient
 ##
@@ -162,9 +163,12 @@ void weight_gradient_strip(${signature})
             NO_UNROLL for (int e = 0; e < PANEL; ++e) {
                 const int o = (panel_first + panel) * PANEL + e;
                 if (o >= GROUP_OUT) break;
-                __global SUM *to = partial + partial_offset + ((share * GROUPS + g) * GROUP_OUT + o) * ((long)GROUP_IN * KERNEL_SIZE) + (long)c_first * KERNEL_SIZE;
+                const long first = ((long)g * GROUP_OUT + o) * GROUP_IN * KERNEL_SIZE + (long)c_first * KERNEL_SIZE;
+                __global SUM *to = partial + partial_offset + share * GROUPS * GROUP_OUT * GROUP_IN * KERNEL_SIZE + first;
+                __global STORED *only = result + result_offset + first;
                 __local const SUM *from = sums + panel * TAPS * PANEL + e;
-                for (int t = 0; t < tap_count; ++t) to[t] = from[t * PANEL];
+                if (shares > 1) for (int t = 0; t < tap_count; ++t) to[t] = from[t * PANEL];
+                else for (int t = 0; t < tap_count; ++t) accumulate(only + t, from[t * PANEL], scale, momentum);
             }
     }
 }

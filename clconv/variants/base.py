@@ -21,6 +21,7 @@ from clconv.device import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
+    "ACCUMULATION",
     "CYCLES_A_SECOND",
     "MAX_GROUPS",
     "Candidate",
@@ -38,6 +39,7 @@ __all__ = [
     "grid",
     "local_items",
     "partials_limit",
+    "shares_bytes",
     "sum_partials",
     "taps_together",
     "vector_lanes",
@@ -98,9 +100,16 @@ class Scalar:
     value: int | None = None
 
 
+# How a gradient is added to an old one: momentum * old + scale * gradient.
+ACCUMULATION = (Scalar("scale", "SUM"), Scalar("momentum", "SUM"))
+
+
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch: what is compiled in, what is bound, and its shape."""
+    """One kernel launch: what is compiled in, what is bound, and its shape.
+
+    One that is not `queued` is only built, since another batch or length needs it.
+    """
 
     kernel: str  # the template's stem and the kernel's name
     constants: Constants
@@ -108,6 +117,7 @@ class Launch:
     scalars: tuple[Scalar, ...]
     global_size: tuple[int, int, int]
     local_size: tuple[int, int, int]
+    queued: bool = True
 
 
 @dataclass(frozen=True)
@@ -206,7 +216,12 @@ def partials_limit(request: Request, result_bytes: int) -> float:
     return float(most if request.workspace_limit is None else min(most, request.workspace_limit))
 
 
-def sum_partials(request: Request, count: int, shares: int) -> Launch:
+def shares_bytes(shares: int, share_bytes: int) -> int:
+    """Workspace of partial sums: a single share needs none where it is stored as the result."""
+    return shares * share_bytes if shares > 1 else 0
+
+
+def sum_partials(request: Request, count: int, shares: int, queued: bool = True) -> Launch:
     """The launch that adds the shares of `count` sums in order, scales them and stores them."""
     local = local_items(request.device, ELEMENT_GROUP)
     return Launch(
@@ -216,12 +231,8 @@ def sum_partials(request: Request, count: int, shares: int) -> Launch:
             Operand("partial", Layout.FLAT, element="SUM"),
             Operand("result", Layout.FLAT, written=True),
         ),
-        (
-            Scalar("count", "long", count),
-            Scalar("shares", "int", shares),
-            Scalar("scale", "SUM"),
-            Scalar("momentum", "SUM"),
-        ),
+        (Scalar("count", "long", count), Scalar("shares", "int", shares), *ACCUMULATION),
         (grid(ceil_div(count, local)) * local, 1, 1),
         (local, 1, 1),
+        queued,
     )

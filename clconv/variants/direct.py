@@ -12,6 +12,7 @@ import numpy as np
 
 from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import (
+    ACCUMULATION,
     CYCLES_A_SECOND,
     MAX_GROUPS,
     Candidate,
@@ -27,6 +28,7 @@ from clconv.variants.base import (
     grid,
     local_items,
     partials_limit,
+    shares_bytes,
     sum_partials,
     vector_lanes,
 )
@@ -294,6 +296,7 @@ def _weight_gradient_tile(
             Operand("x", Layout.ROWS),
             Operand("y", Layout.ROWS),
             Operand("partial", Layout.FLAT, written=True, element="SUM"),
+            Operand("result", Layout.FLAT, written=True),
         ),
         (
             Scalar("length", "int", problem.length),
@@ -303,6 +306,7 @@ def _weight_gradient_tile(
             Scalar("row_units", "int", row_units),
             Scalar("unit_length", "int", unit_length),
             Scalar("shares", "int", shares),
+            *ACCUMULATION,
         ),
         (
             grid(-(-tiles // local_tiles)) * local_tiles,
@@ -313,8 +317,9 @@ def _weight_gradient_tile(
     )
     return Candidate(
         tile,
-        ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
-        max(shares, 1) * share_bytes,
+        ((launch,) if shares else ())
+        + (sum_partials(request, problem.weight_count, shares, shares != 1),),
+        shares_bytes(shares, share_bytes),
         _seconds(request, problem.out_length, tiles * cycles / lanes),
     )
 

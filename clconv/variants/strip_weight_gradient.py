@@ -11,6 +11,7 @@ from functools import cached_property
 
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
+    ACCUMULATION,
     CYCLES_A_SECOND,
     Candidate,
     Launch,
@@ -23,6 +24,7 @@ from clconv.variants.base import (
     common_constants,
     grid,
     partials_limit,
+    shares_bytes,
     sum_partials,
     vector_lanes,
 )
@@ -213,6 +215,7 @@ def _candidate(geometry: Geometry) -> Candidate:
             Operand("x", Layout.ROWS),
             Operand("y", Layout.ROWS),
             Operand("partial", Layout.FLAT, written=True, element="SUM"),
+            Operand("result", Layout.FLAT, written=True),
         ),
         (
             Scalar("batch", "int", problem.batch),
@@ -228,6 +231,7 @@ def _candidate(geometry: Geometry) -> Candidate:
             Scalar("tasks", "long", tasks),
             Scalar("row_pitch", "int", pitch),
             Scalar("channel_pitch", "int", pitch * blocks.unit_rows),
+            *ACCUMULATION,
         ),
         (grid(tasks), 1, 1),
         (1, 1, 1),
@@ -235,8 +239,8 @@ def _candidate(geometry: Geometry) -> Candidate:
     share_bytes = problem.weight_count * geometry.item_bytes
     return Candidate(
         tile,
-        (launch, sum_partials(request, problem.weight_count, blocks.shares)),
-        blocks.shares * share_bytes,
+        (launch, sum_partials(request, problem.weight_count, blocks.shares, blocks.shares > 1)),
+        shares_bytes(blocks.shares, share_bytes),
         _cost(geometry),
     )
 
