@@ -17,6 +17,14 @@ class DeviceProfile:
     CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
     run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
     rather than a call. `l1_bytes` and `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
+
+    Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
+    (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
+    `unit_groups` how many work-items and work-groups it holds at once. `item_registers` is how many
+    registers a work-item may use before others have to stay away. `read_floats` is how many
+    float32 a work-item should read from local memory at once; `local_pays` tells whether local
+    memory is faster than the cache. `flops` (float32, a multiply-add counts two) and `bandwidth`
+    (bytes) are peaks a second, 0 where they are not known.
     """
 
     name: str
@@ -33,6 +41,15 @@ class DeviceProfile:
     half_builtins: bool = True
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    unit_local_bytes: int = 65536
+    unit_registers: int = 65536
+    unit_items: int = 1024
+    unit_groups: int = 16
+    item_registers: int = 128
+    read_floats: int = 4
+    local_pays: bool = True
+    flops: float = 0.0
+    bandwidth: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("cpu", "gpu"):
@@ -42,6 +59,16 @@ class DeviceProfile:
     def vector_registers(self) -> int:
         """Vector registers of a CPU's core: AVX-512 has 32, others 16."""
         return 32 if self.vector_floats >= 16 else 16
+
+    @property
+    def peak_flops(self) -> float:
+        """`flops`; where it is not known a guess of the right order, for comparisons alone."""
+        return self.flops or self.compute_units * 128 * 2 * 1.2e9
+
+    @property
+    def peak_bandwidth(self) -> float:
+        """`bandwidth`; where it is not known the share of the peak that is common on GPUs."""
+        return self.bandwidth or self.peak_flops / 32
 
     def with_limits(self, max_work_group_size: int) -> DeviceProfile:
         """The same device with smaller work-groups."""

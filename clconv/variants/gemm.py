@@ -1,0 +1,386 @@
+"""For GPUs: products of tiles in local memory, summed in registers, as an implicit GEMM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from clconv.problem import Pass
+from clconv.variants.base import (
+    MAX_GROUPS,
+    Candidate,
+    Constants,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+    ceil_div,
+    common_constants,
+    epilogue_operands,
+    grid,
+    partials_limit,
+    sum_partials,
+)
+
+NAME = "gemm"
+
+# (rows, columns) of a work-group's tile, (rows, columns) of a work-item's sums. Large tiles read
+# less, since each element that is fetched serves a whole row or column of sums; small ones waste
+# less where there are few channels, and make more work-groups.
+SHAPES = (
+    (128, 128, 8, 8),
+    (128, 64, 8, 8),
+    (64, 128, 8, 8),
+    (64, 64, 8, 8),
+    (64, 64, 8, 4),
+    (64, 64, 4, 4),
+    (32, 128, 8, 8),
+    (32, 128, 4, 8),
+    (128, 32, 8, 4),
+    (32, 64, 4, 4),
+    (64, 32, 4, 4),
+    (32, 32, 4, 4),
+    (32, 32, 8, 8),
+)
+# Terms of a slab: longer ones need fewer barriers and more local memory.
+DEPTHS = (8, 16)
+
+# Columns for which the choice of a tile is made: it may not depend on batch or length.
+TYPICAL_COLUMNS = 16384
+# Work-groups a compute unit, over which a weight gradient is spread.
+GROUPS_A_UNIT = 4
+# Positions of a share at least: fewer, and its partial sums cost more than its products.
+LEAST_SHARE = 256
+MAX_STRIDE = 2**20
+
+# The modelled costs of a work-item, in multiply-adds: of an element that it fetches (index, bounds,
+# address, copy), of a float that it reads from local memory, of a slab's barriers.
+FETCH, LOCAL_READ, BARRIER = 14.0, 0.25, 16.0
+# Floats that a compute unit reads from local memory for each multiply-add that it could do.
+LOCAL_RATE = 0.5
+# Registers for addresses, indices and what compilers keep beside the sums.
+OTHER_REGISTERS = 34
+# Second-level caches deliver this many times the memory's bandwidth.
+CACHE_RATE = 4.0
+# Without a second buffer nothing hides the way to memory but other work-groups.
+ONE_BUFFER, ONE_GROUP = 0.9, 0.6
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile's numbers. Constraints: all are powers of two; a work-item has blocks of 4 x 4 sums,
+    for reads of four floats; work-items are a multiple of the depth, and copy equally many
+    elements, so that what an element is follows from its number alone."""
+
+    rows: int
+    columns: int
+    item_rows: int
+    item_columns: int
+    depth: int
+    buffers: int
+
+    @property
+    def items(self) -> int:
+        """Work-items of a work-group."""
+        return (self.rows // self.item_rows) * (self.columns // self.item_columns)
+
+    @property
+    def sums(self) -> int:
+        """Sums of a work-item."""
+        return self.item_rows * self.item_columns
+
+    @property
+    def fetched(self) -> int:
+        """Elements that a work-item copies to a slab."""
+        return self.depth * (self.rows + self.columns) // self.items
+
+    def local_bytes(self, item_bytes: int) -> int:
+        """Local memory of a work-group: its slabs, or a row of results of each work-item."""
+        slabs = self.buffers * self.depth * (self.rows + self.columns + 8)
+        return max(slabs, self.rows // self.item_rows * self.columns) * item_bytes
+
+    def registers(self, item_bytes: int) -> int:
+        """32-bit registers of a work-item, estimated."""
+        held = self.sums + self.item_rows + self.item_columns
+        held += self.fetched if self.buffers == 2 else 2
+        return held * item_bytes // 4 + OTHER_REGISTERS
+
+    def fits(self) -> bool:
+        """Whether the constraints hold."""
+        return (
+            self.items % self.depth == 0
+            and self.depth * self.rows % self.items == 0
+            and self.depth * self.columns % self.items == 0
+        )
+
+    def resident(self, request: Request) -> int:
+        """Work-groups that a compute unit holds at once, estimated."""
+        device, item_bytes = request.device, accumulator(request.problem.dtype).itemsize
+        return min(
+            device.unit_local_bytes // self.local_bytes(item_bytes),
+            device.unit_registers // (self.registers(item_bytes) * self.items),
+            device.unit_items // self.items,
+            device.unit_groups,
+        )
+
+    def efficiency(self, request: Request) -> float:
+        """The share of a compute unit's multiply-adds that are the tile's products."""
+        floats = self.item_rows + self.item_columns
+        a_term = max(self.sums, floats / LOCAL_RATE) + LOCAL_READ * floats
+        a_term += (FETCH * self.fetched + BARRIER / self.buffers) / self.depth
+        share = self.sums / a_term
+        resident = self.resident(request)
+        if self.buffers == 1:
+            share *= ONE_BUFFER
+        if resident < 2:
+            share *= ONE_GROUP
+        # Eight waves a unit hide most latencies.
+        return share * min(1.0, (resident * self.items / (8 * request.device.lanes)) ** 0.5)
+
+    def constants(self) -> Constants:
+        """What gemm.cl.mako needs."""
+        return (
+            ("tile_rows", self.rows),
+            ("tile_columns", self.columns),
+            ("item_rows", self.item_rows),
+            ("item_columns", self.item_columns),
+            ("depth", self.depth),
+            ("buffers", self.buffers),
+        )
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """The sizes of a pass as a product of matrices, for each of `products` of them."""
+
+    request: Request
+
+    @property
+    def forward(self) -> bool:
+        """Or a gradient."""
+        return self.request.pass_ is Pass.FORWARD
+
+    @property
+    def weights(self) -> bool:
+        """The weight gradient."""
+        return self.request.pass_ is Pass.WEIGHT_GRADIENT
+
+    @cached_property
+    def products(self) -> int:
+        """One a group, and a phase of the input gradient."""
+        problem = self.request.problem
+        phases = problem.stride if self.request.pass_ is Pass.INPUT_GRADIENT else 1
+        return problem.groups * phases
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the result."""
+        problem = self.request.problem
+        backward = self.request.pass_ is Pass.INPUT_GRADIENT
+        return problem.group_in if backward else problem.group_out
+
+    @cached_property
+    def columns(self) -> int:
+        """Columns of the result."""
+        problem = self.request.problem
+        if self.weights:
+            return problem.group_in * problem.kernel_size
+        positions = problem.out_length if self.forward else problem.phase_positions
+        return problem.batch * positions
+
+    @cached_property
+    def terms(self) -> float:
+        """Terms of a sum, on average over the phases."""
+        problem = self.request.problem
+        if self.weights:
+            return problem.batch * problem.out_length
+        if self.forward:
+            return problem.group_in * problem.kernel_size
+        return problem.group_out * problem.kernel_size / problem.stride
+
+
+def refusal(request: Request) -> str | None:
+    """Why the variant cannot serve: no GPU, no float64, sizes beyond 32 bits, tiny work-groups."""
+    problem, device = request.problem, request.device
+    if device.vector_floats > 1:
+        return f"it is for GPUs, {device.name} has vectors of its own"
+    if problem.dtype == np.float64 and not device.fp64:
+        return f"{device.name} has no float64"
+    if request.pass_ is Pass.BIAS_GRADIENT:
+        return "it computes no bias gradients on their own"
+    if max(problem.group_in, problem.group_out) * problem.kernel_size >= 2**30:
+        return f"a group has {problem.group_in * problem.kernel_size} weights a channel"
+    if problem.stride > MAX_STRIDE:
+        return f"stride is {problem.stride}, expected at most {MAX_STRIDE}"
+    if not _tiles(request):
+        return (
+            f"{device.name} takes work-groups of {device.max_work_group_size} with "
+            f"{device.local_bytes} bytes of local memory, too small for any tile"
+        )
+    return None
+
+
+def _tiles(request: Request) -> list[Tile]:
+    """The tiles that the device can run, two work-groups a compute unit where that is possible."""
+    device, item_bytes = request.device, accumulator(request.problem.dtype).itemsize
+    most = min(device.max_work_group_size, device.max_work_item_sizes[0])
+    found = [
+        tile
+        for shape in SHAPES
+        for depth in DEPTHS
+        for buffers in (2, 1)
+        if (tile := Tile(*shape, depth, buffers)).fits()
+        and tile.items <= most
+        and tile.local_bytes(item_bytes) <= device.local_bytes
+        and tile.registers(item_bytes) <= device.item_registers
+    ]
+    return [t for t in found if t.resident(request) >= 2] or found
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """A candidate for each tile that the device can run."""
+    matrices = Matrices(request)
+    for tile in _tiles(request):
+        # Tiles of which more than half would be empty are for fewer channels than these.
+        if tile.rows > 32 and tile.rows >= 2 * matrices.rows:
+            continue
+        if matrices.weights:
+            yield _weight_gradient(matrices, tile)
+        else:
+            yield _convolution(matrices, tile)
+
+
+def cost(matrices: Matrices, tile: Tile, columns: int) -> float:
+    """Modelled seconds for so many columns.
+
+    Tiles are rounded up over the result, and work-groups over the compute units.
+    """
+    request = matrices.request
+    device = request.device
+    tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(columns, tile.columns)
+    tiles *= matrices.products
+    units = device.compute_units
+    a_unit = ceil_div(tiles, units)
+    terms = ceil_div(int(matrices.terms) or 1, tile.depth) * tile.depth
+    products = a_unit * units * tile.rows * tile.columns * terms
+    seconds = 2 * products / (device.peak_flops * tile.efficiency(request))
+    read = tiles * (tile.rows + tile.columns) * terms * request.problem.dtype.itemsize
+    return max(seconds, read / (CACHE_RATE * device.peak_bandwidth))
+
+
+def _modelled(matrices: Matrices, tile: Tile) -> float:
+    """Seconds in proportion to batch and length, so that the choice depends on neither."""
+    if matrices.weights:
+        # The shares fill the device; their number is no part of the tile.
+        device = matrices.request.device
+        tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(matrices.columns, tile.columns)
+        area = tiles * tile.rows * tile.columns * matrices.products
+        rate = device.peak_flops * tile.efficiency(matrices.request)
+        read = tiles * (tile.rows + tile.columns) * matrices.products
+        read *= matrices.request.problem.dtype.itemsize
+        a_term = max(2 * area / rate, read / (CACHE_RATE * device.peak_bandwidth))
+        return max(matrices.terms, 1) * a_term
+    typical = cost(matrices, tile, TYPICAL_COLUMNS)
+    return max(matrices.columns, 1) / TYPICAL_COLUMNS * typical
+
+
+def _numbers(tile: Tile) -> dict[str, int]:
+    return dict(tile.constants()) | {"lanes": 1}
+
+
+def _geometry(request: Request) -> Constants:
+    problem = request.problem
+    return (
+        ("group_in", problem.group_in),
+        ("group_out", problem.group_out),
+        ("kernel_size", problem.kernel_size),
+        ("stride", problem.stride),
+        ("dilation", problem.dilation),
+        ("groups", problem.groups),
+    )
+
+
+def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
+    request = matrices.request
+    problem = request.problem
+    positions = problem.out_length if matrices.forward else problem.phase_positions
+    blocks = ceil_div(matrices.columns, tile.columns)
+    tiles = ceil_div(matrices.rows, tile.rows) * matrices.products
+    launch = Launch(
+        "convolution_gemm",
+        common_constants(request, 1)
+        + _geometry(request)
+        + (
+            ("backward", not matrices.forward),
+            ("common", problem.tap_phase_gcd),
+            ("tap_step", problem.phase_tap_step),
+            ("tap_inverse", problem.phase_tap_inverse),
+            ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
+            ("activation", request.epilogue.activation),
+        )
+        + tile.constants(),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("weight", Layout.FLAT),
+            *epilogue_operands(request),
+            Operand("y", Layout.ROWS, written=True),
+        ),
+        (
+            Scalar("batch", "int", problem.batch),
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("positions", "int", positions),
+            Scalar("blocks", "long", blocks),
+            Scalar("slope", "SUM"),
+        ),
+        (grid(tiles) * tile.items, grid(blocks), 1),
+        (tile.items, 1, 1),
+    )
+    return Candidate(_numbers(tile), (launch,), 0, _modelled(matrices, tile))
+
+
+def _weight_gradient(matrices: Matrices, tile: Tile) -> Candidate:
+    request = matrices.request
+    problem, device = request.problem, request.device
+    tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(matrices.columns, tile.columns)
+    tiles *= matrices.products
+    share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
+    all_terms = problem.batch * problem.out_length
+    wanted = ceil_div(GROUPS_A_UNIT * device.compute_units, tiles)
+    most = int(partials_limit(request, share_bytes) // share_bytes)
+    shares = max(1, min(wanted, most, ceil_div(all_terms, LEAST_SHARE), MAX_GROUPS))
+    share_terms = ceil_div(ceil_div(all_terms, shares), tile.depth) * tile.depth
+    shares = ceil_div(all_terms, max(share_terms, 1))
+    out_length = max(problem.out_length, 1)
+    launch = Launch(
+        "weight_gradient_gemm",
+        common_constants(request, 1) + _geometry(request) + tile.constants(),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            Operand("partial", Layout.FLAT, written=True, element="SUM"),
+        ),
+        (
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("all_terms", "long", all_terms),
+            Scalar("share_terms", "long", share_terms),
+            Scalar("step_n", "int", tile.depth // out_length),
+            Scalar("step_q", "int", tile.depth % out_length),
+        ),
+        (grid(tiles) * tile.items, max(shares, 1), 1),
+        (tile.items, 1, 1),
+    )
+    return Candidate(
+        _numbers(tile),
+        ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
+        max(shares, 1) * share_bytes,
+        _modelled(matrices, tile),
+    )
