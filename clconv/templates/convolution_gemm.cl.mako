@@ -80,6 +80,7 @@ ${gemm.slabs()}\
             __global const STORED *weights = weight + weight_offset + (long)g * GROUP_OUT * GROUP_IN * KERNEL_SIZE + k0;
 % else:
             const int g = (int)(tile / TILES);
+            const uint terms = all_terms;  // TERMS
             __global const STORED *weights = weight + weight_offset + (long)g * GROUP_OUT * TERMS;
 % endif
             // The work-item's columns.
@@ -93,7 +94,7 @@ ${gemm.slabs()}\
                 x_of[h] = x + x_offset + (there ? n_of[h] : 0) * x_batch_stride + (long)g * CHANNELS * x_channel_stride;
             }
 
-<%gemm:products terms="${'terms' if backward else 'TERMS'}">\
+<%gemm:products terms="terms">\
 <%def name="left()">\
 <%
     row = "(row_first + m)" if exact_rows else "(row_first + m < ROWS ? row_first + m : ROWS - 1)"
@@ -107,8 +108,8 @@ ${gemm.slabs()}\
 % if exact_terms:
                     v = load(weights + at);
 % else:
-                    v = load(weights + (t < ${"terms" if backward else "TERMS"} ? at : 0));
-                    v = t < ${"terms" if backward else "TERMS"} ? v : (SUM)0;
+                    v = load(weights + (t < terms ? at : 0));
+                    v = t < terms ? v : (SUM)0;
 % endif
 </%def>\
 <%def name="right()">\
@@ -123,7 +124,7 @@ ${gemm.slabs()}\
                     const int ok = (uint)p < (uint)LIMIT;
                     v = load(x_of[e % COLUMNS_EACH] + c * x_channel_stride + (ok ? p : 0));
 % else:
-                    const int ok = (uint)p < (uint)LIMIT && t < ${"terms" if backward else "TERMS"};
+                    const int ok = (uint)p < (uint)LIMIT && t < terms;
                     v = load(x_of[e % COLUMNS_EACH] + (ok ? c * x_channel_stride + p : 0));
 % endif
                     v = ok ? v : (SUM)0;

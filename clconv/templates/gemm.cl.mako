@@ -38,7 +38,7 @@ typedef ${"double" if dtype == "float64" else "float"}4 QUAD;
 ## m, or of column j; LEFT_ROW, LEFT_TERM, RIGHT_COLUMN and RIGHT_TERM say which element that is.
 <%def name="products(terms, moves=False)">\
 % for i in range(item_rows):
-            QUAD ${", ".join("s%d_%d = 0" % (i, j) for j in range(item_columns // 4))};
+            SUM ${", ".join("s%d_%d = 0" % (i, j) for j in range(item_columns))};
 % endfor
 % if buffers == 2:
             SUM left[LEFT_EACH], right[RIGHT_EACH];
@@ -69,15 +69,18 @@ ${sum_up()}\
 % endif
 </%def>\
 <%def name="fetch(of, first, put_left, put_right)">\
+                // The work-item, since terms have 31 bits. Compilers do not know, and so compute
+                // what depends on it here, rather than keep it in registers from before the loop.
+                const int here = item + (int)((${first}) >> 31);
                 UNROLL for (int e = 0; e < LEFT_EACH; ++e) {
-                    const int m = LEFT_ROW(item + e * ITEMS), d = LEFT_TERM(item + e * ITEMS);
+                    const int m = LEFT_ROW(here + e * ITEMS), d = LEFT_TERM(here + e * ITEMS);
                     const uint t = ${first} + d;
                     SUM v;
 ${of[0]()}\
                     ${put_left}
                 }
                 UNROLL for (int e = 0; e < RIGHT_EACH; ++e) {
-                    const int j = RIGHT_COLUMN(item + e * ITEMS), d = RIGHT_TERM(item + e * ITEMS);
+                    const int j = RIGHT_COLUMN(here + e * ITEMS), d = RIGHT_TERM(here + e * ITEMS);
                     const uint t = ${first} + d;
                     SUM v;
 ${of[1]()}\
@@ -87,21 +90,29 @@ ${of[1]()}\
 ${of[2]()}\
 % endif
 </%def>\
-## Unrolled by two alone: more, and compilers hoist the reads of the whole slab into registers.
+## Two terms a turn: with more, compilers read the whole slab into registers beforehand. The order of
+## the sums lets processors that issue two multiply-adds at once find two with different operands.
 <%def name="sum_up()">\
                 {
                     __local const SUM *left_at = left_slab + 4 * item_row, *right_at = right_slab + 4 * item_column;
-                    _Pragma("unroll 2") for (int d = 0; d < DEPTH; ++d) {
+                    const int depth = DEPTH + (int)(first >> 31);  // DEPTH, see `here`
+                    NO_UNROLL for (int d = 0; d < depth; d += 2) {
+% for d in range(2):
+                        {
 % for i in range(item_rows // 4):
-                        const QUAD a${i} = *(__local const QUAD *)(left_at + d * LEFT_PITCH + ${i} * (TILE_ROWS / 2));
+                            const QUAD a${i} = *(__local const QUAD *)(left_at + (d + ${d}) * LEFT_PITCH + ${i} * (TILE_ROWS / 2));
 % endfor
 % for j in range(item_columns // 4):
-                        const QUAD b${j} = *(__local const QUAD *)(right_at + d * RIGHT_PITCH + ${j} * (TILE_COLUMNS / 2));
+                            const QUAD b${j} = *(__local const QUAD *)(right_at + (d + ${d}) * RIGHT_PITCH + ${j} * (TILE_COLUMNS / 2));
 % endfor
-% for i in range(item_rows):
-% for j in range(item_columns // 4):
-                        s${i}_${j} = a${i // 4}.s${i % 4} * b${j} + s${i}_${j};
+% for i in range(0, item_rows, 2):
+% for j in range(0, item_columns, 2):
+% for u, v in ((0, 0), (1, 1), (0, 1), (1, 0)):
+                            s${i + u}_${j + v} = a${(i + u) // 4}.s${(i + u) % 4} * b${(j + v) // 4}.s${(j + v) % 4} + s${i + u}_${j + v};
 % endfor
+% endfor
+% endfor
+                        }
 % endfor
                     }
                 }
@@ -111,7 +122,7 @@ ${of[2]()}\
 <%def name="results()">\
 % for i in range(item_rows):
 % for j in range(item_columns // 4):
-            *(__local QUAD *)(slabs + item_row * TILE_COLUMNS + ${j} * (TILE_COLUMNS / 2) + 4 * item_column) = s${i}_${j};
+            *(__local QUAD *)(slabs + item_row * TILE_COLUMNS + ${j} * (TILE_COLUMNS / 2) + 4 * item_column) = (QUAD)(${", ".join("s%d_%d" % (i, 4 * j + k) for k in range(4))});
 % endfor
             barrier(CLK_LOCAL_MEM_FENCE);
             UNROLL for (int h = 0; h < COLUMNS_EACH; ++h) {

@@ -337,6 +337,8 @@ def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
             Scalar("pad", "int", problem.pads[0]),
             Scalar("positions", "int", positions),
             Scalar("blocks", "long", blocks),
+            # Compiled in, but as the loop's bound it would tell compilers what to hoist.
+            Scalar("all_terms", "int", problem.group_in * problem.kernel_size),
             Scalar("slope", "SUM"),
         ),
         (grid(tiles) * tile.items, grid(blocks), 1),
