@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from clconv.errors import DeviceError
 
@@ -21,10 +22,11 @@ class DeviceProfile:
     Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
     (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
     `unit_groups` how many work-items and work-groups it holds at once. `item_registers` is how many
-    registers a work-item may use before others have to stay away. `read_floats` is how many
-    float32 a work-item should read from local memory at once; `local_pays` tells whether local
-    memory is faster than the cache. `flops` (float32, a multiply-add counts two) and `bandwidth`
-    (bytes) are peaks a second, 0 where they are not known.
+    registers a work-item may use before others have to stay away, `address_registers` how many the
+    compiler spends on indices and addresses in a loop that copies eight elements a work-item.
+    `read_floats` is how many float32 a work-item should read from local memory at once;
+    `local_pays` tells whether local memory is faster than the cache. `flops` (float32, a
+    multiply-add counts two) and `bandwidth` (bytes) are peaks a second, 0 where not known.
     """
 
     name: str
@@ -46,6 +48,7 @@ class DeviceProfile:
     unit_items: int = 1024
     unit_groups: int = 16
     item_registers: int = 128
+    address_registers: int = 40
     read_floats: int = 4
     local_pays: bool = True
     flops: float = 0.0
@@ -87,6 +90,7 @@ def _gpu(
     *,
     fp64: bool = True,
     work_group: int = 1024,
+    **unit: Any,
 ) -> DeviceProfile:
     return DeviceProfile(
         name,
@@ -99,11 +103,67 @@ def _gpu(
         global_bytes=8 << 30,
         max_alloc_bytes=2 << 30,
         fp64=fp64,
+        **unit,
     )
 
 
-# Devices to plan for without having them. Compute units of one common card of the architecture:
-# Radeon RX 6800 (60), GeForce RTX 3060 (28 multiprocessors), Arc A770 (32 Xe cores).
+def _amd(
+    name: str, compute_units: int, lanes: int, registers: int, items: int, **rest: Any
+) -> DeviceProfile:
+    # Local memory 64 KiB a compute unit, and work-groups of at most 256 in AMD's OpenCL unless a
+    # kernel asks for more: "AMD ROCm documentation: GPU hardware specifications", rocminfo.
+    return _gpu(
+        name,
+        compute_units,
+        lanes,
+        64 << 10,
+        work_group=256,
+        unit_registers=registers,
+        unit_items=items,
+        **rest,
+    )
+
+
+def _nvidia(
+    name: str, compute_units: int, local: int, items: int, groups: int, **rest: Any
+) -> DeviceProfile:
+    # Registers (64 K), threads, blocks and shared memory of a multiprocessor: "CUDA C++ Programming
+    # Guide", table "Technical Specifications per Compute Capability". NVIDIA's OpenCL gives a
+    # work-group 48 KiB.
+    return _gpu(
+        name,
+        compute_units,
+        32,
+        48 << 10,
+        unit_local_bytes=local,
+        unit_items=items,
+        unit_groups=groups,
+        **rest,
+    )
+
+
+def _intel(
+    name: str, compute_units: int, units: int, threads: int, local: int, **rest: Any
+) -> DeviceProfile:
+    # A compute unit is a (sub)slice or Xe core here, of `units` vector engines with `threads`
+    # threads, each of 128 registers of 32 bytes: 128 floats a work-item where 8 share a thread,
+    # whether it uses them or not. "oneAPI GPU Optimization Guide", "Intel Xe GPU Architecture",
+    # and "The Compute Architecture of Intel Processor Graphics Gen9".
+    return _gpu(
+        name,
+        compute_units,
+        16,
+        64 << 10,
+        unit_local_bytes=local,
+        unit_items=units * threads * 8,
+        unit_registers=units * threads * 8 * 128,
+        address_registers=16,
+        **rest,
+    )
+
+
+# Devices to plan for without having them, each the figures of one common card of the architecture:
+# compute units, boost FLOP/s and memory bandwidth from the vendor's page of the card.
 PROFILES = {
     p.name: p
     for p in (
@@ -122,9 +182,50 @@ PROFILES = {
             half_builtins=False,
         ),
         _gpu("gpu", 16, 32, 32768, work_group=256),
-        _gpu("gfx1030", 60, 32, 65536, work_group=256),
-        _gpu("sm_86", 28, 32, 49152),
-        _gpu("acm-g10", 32, 16, 65536, fp64=False),
+        # Radeon VII, amd.com: 60 CUs, 13.8 TFLOPS, 1 TB/s. "Vega 7nm Instruction Set Architecture":
+        # 256 registers of 64 lanes a SIMD and 10 waves, 4 SIMDs.
+        _amd("gfx906", 60, 64, 64 << 10, 2560, flops=13.8e12, bandwidth=1024e9),
+        # Instinct MI210, amd.com: 104 CUs, 1.6 TB/s; 22.6 TFLOPS, twice that with packed float32.
+        # "CDNA2 Instruction Set Architecture": 512 registers, 8 waves.
+        _amd("gfx90a", 104, 64, 128 << 10, 2048, flops=45.3e12, bandwidth=1638e9),
+        # Instinct MI300X, amd.com: 304 CUs, 163.4 TFLOPS, 5.3 TB/s. "CDNA3 Instruction Set
+        # Architecture": 512 registers, 8 waves.
+        _amd("gfx942", 304, 64, 128 << 10, 2048, flops=163.4e12, bandwidth=5300e9),
+        # Radeon RX 6800, amd.com: 60 CUs, 16.17 TFLOPS, 512 GB/s. "RDNA2 Instruction Set
+        # Architecture": 1024 registers of 32 lanes a SIMD and 16 waves, 2 SIMDs a CU.
+        _amd("gfx1030", 60, 32, 64 << 10, 1024, flops=16.17e12, bandwidth=512e9),
+        # Radeon RX 7900 XTX, amd.com: 96 CUs, 61.4 TFLOPS by dual issue, 960 GB/s. "RDNA3
+        # Instruction Set Architecture": 1536 registers, 16 waves.
+        _amd("gfx1100", 96, 32, 96 << 10, 1024, flops=61.4e12, bandwidth=960e9),
+        # Radeon RX 9070 XT, amd.com: 64 CUs, 48.7 TFLOPS by dual issue, 640 GB/s. "RDNA4
+        # Instruction Set Architecture": 1536 registers, 16 waves.
+        _amd("gfx1201", 64, 32, 96 << 10, 1024, flops=48.7e12, bandwidth=640e9),
+        # GeForce RTX 2070, nvidia.com: 2304 cores in 36 SMs, 1.62 GHz, 448 GB/s.
+        _nvidia("sm_75", 36, 64 << 10, 1024, 16, flops=7.46e12, bandwidth=448e9),
+        # GeForce RTX 3060, nvidia.com: 3584 cores in 28 SMs, 1.78 GHz, 360 GB/s.
+        _nvidia("sm_86", 28, 100 << 10, 1536, 16, flops=12.7e12, bandwidth=360e9),
+        # H100 SXM, nvidia.com: 132 SMs, 67 TFLOPS, 3.35 TB/s.
+        _nvidia("sm_90", 132, 228 << 10, 2048, 32, flops=67e12, bandwidth=3350e9),
+        # GeForce RTX 5070, nvidia.com: 6144 cores in 48 SMs, 2.51 GHz, 672 GB/s.
+        _nvidia("sm_120", 48, 100 << 10, 1536, 24, flops=30.8e12, bandwidth=672e9),
+        # HD Graphics 530, ark.intel.com: 24 EUs at 1.15 GHz with 16 FLOP a cycle, in 3 subslices of
+        # 8 EUs with 7 threads; two channels of DDR4-2133.
+        _intel("skl", 3, 8, 7, 64 << 10, work_group=256, flops=0.442e12, bandwidth=34.1e9),
+        # Iris Xe of a Core i7-1185G7, ark.intel.com: 96 EUs at 1.35 GHz, in 6 dual subslices of 16
+        # EUs with 7 threads; LPDDR4x-4267.
+        _intel(
+            "tgllp",
+            6,
+            16,
+            7,
+            128 << 10,
+            work_group=512,
+            fp64=False,
+            flops=2.07e12,
+            bandwidth=68.3e9,
+        ),
+        # Arc A770, ark.intel.com: 32 Xe cores of 16 engines with 8 threads, 2.1 GHz, 560 GB/s.
+        _intel("acm-g10", 32, 16, 8, 128 << 10, fp64=False, flops=17.2e12, bandwidth=560e9),
     )
 }
 

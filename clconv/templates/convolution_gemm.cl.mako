@@ -19,7 +19,8 @@
 ## padding are read from a place inside and selected to be zero, without a branch.
 ## Coalescing: neighbouring work-items fetch neighbouring columns of x, and neighbouring terms of a
 ## channel's weights (forward) or neighbouring channels of a tap (backward).
-## Dimension 0 is tiles of channels, phases and groups, 1 tiles of columns; both loop.
+## Dimension 0 is tiles of channels, phases and groups, 1 tiles of columns; both loop. terms_given is
+## TERMS (forward) or GROUP_OUT (backward), at run time so that no compiler knows the loop's length.
 <%
     rows, channels = (group_in, group_out) if backward else (group_out, group_in)
     exact_rows = rows % tile_rows == 0
@@ -76,11 +77,11 @@ ${gemm.slabs()}\
             const int taps = r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0;
             // Exact, and of numbers that may be negative, for which / would round to zero.
             const int shift = taps ? (r - k0 * DILATION) / STRIDE : 0;
-            const uint terms = (uint)taps * GROUP_OUT;
+            const uint terms = (uint)taps * terms_given;
             __global const STORED *weights = weight + weight_offset + (long)g * GROUP_OUT * GROUP_IN * KERNEL_SIZE + k0;
 % else:
             const int g = (int)(tile / TILES);
-            const uint terms = all_terms;  // TERMS
+            const uint terms = terms_given;
             __global const STORED *weights = weight + weight_offset + (long)g * GROUP_OUT * TERMS;
 % endif
             // The work-item's columns.

@@ -35,6 +35,7 @@ __all__ = [
     "accumulator",
     "ceil_div",
     "common_constants",
+    "comparable",
     "epilogue_operands",
     "grid",
     "local_items",
@@ -191,6 +192,12 @@ def common_constants(request: Request, lanes: int) -> Constants:
         ("lanes", lanes),
         ("half_builtins", request.device.half_builtins),
     )
+
+
+def comparable(device: DeviceProfile, seconds: float) -> float:
+    """A GPU's modelled seconds as costs are compared: the portable variant, whose model knows no
+    peaks, is taken to reach a fifth of them."""
+    return seconds * device.peak_flops / (16e9 * device.compute_units * device.lanes)
 
 
 def epilogue_operands(request: Request) -> tuple[Operand, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from clconv.device import DeviceProfile
 from clconv.problem import Pass
 from clconv.variants.base import (
     MAX_GROUPS,
@@ -21,6 +23,7 @@ from clconv.variants.base import (
     accumulator,
     ceil_div,
     common_constants,
+    comparable,
     epilogue_operands,
     grid,
     partials_limit,
@@ -37,17 +40,14 @@ SHAPES = (
     (128, 64, 8, 8),
     (64, 128, 8, 8),
     (64, 64, 8, 8),
-    (64, 64, 8, 4),
-    (64, 64, 4, 4),
+    (128, 32, 8, 8),
     (32, 128, 8, 8),
-    (32, 128, 4, 8),
-    (128, 32, 8, 4),
-    (32, 64, 4, 4),
-    (64, 32, 4, 4),
+    (64, 64, 8, 4),
     (32, 32, 4, 4),
     (32, 32, 8, 8),
 )
-# Terms of a slab: longer ones need fewer barriers and more local memory.
+# Terms of a slab: longer ones need fewer barriers, more local memory, and registers for the
+# addresses of what a work-item fetches, which work-items of 64 sums do not have.
 DEPTHS = (8, 16)
 
 # Columns for which the choice of a tile is made: it may not depend on batch or length.
@@ -59,16 +59,18 @@ LEAST_SHARE = 256
 MAX_STRIDE = 2**20
 
 # The modelled costs of a work-item, in multiply-adds: of an element that it fetches (index, bounds,
-# address, copy), of a float that it reads from local memory, of a slab's barriers.
-FETCH, LOCAL_READ, BARRIER = 14.0, 0.25, 16.0
+# address, copy), of a float that it reads from local memory, of the loop, of a slab's barriers.
+FETCH, LOCAL_READ, LOOP, BARRIER = 14.0, 0.25, 4.0, 16.0
 # Floats that a compute unit reads from local memory for each multiply-add that it could do.
-LOCAL_RATE = 0.5
-# Registers for addresses, indices and what compilers keep beside the sums.
-OTHER_REGISTERS = 34
+LOCAL_RATE = 0.4
+# Elements that a work-item copies at most, and the sums beside which the slab may be longer.
+MOST_FETCHED, FEW_SUMS = 16, 32
 # Second-level caches deliver this many times the memory's bandwidth.
 CACHE_RATE = 4.0
 # Without a second buffer nothing hides the way to memory but other work-groups.
 ONE_BUFFER, ONE_GROUP = 0.9, 0.6
+# Where local memory is no faster than the cache.
+LOCAL_AS_GLOBAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,20 @@ class Tile:
         slabs = self.buffers * self.depth * (self.rows + self.columns + 8)
         return max(slabs, self.rows // self.item_rows * self.columns) * item_bytes
 
-    def registers(self, item_bytes: int) -> int:
+    def registers(self, device: DeviceProfile, item_bytes: int) -> int:
         """32-bit registers of a work-item, estimated."""
         held = self.sums + self.item_rows + self.item_columns
-        held += self.fetched if self.buffers == 2 else 2
-        return held * item_bytes // 4 + OTHER_REGISTERS
+        if self.buffers == 2:
+            held += self.fetched
+        addresses = device.address_registers * (1 + (self.buffers - 1) * self.fetched // 8)
+        return held * item_bytes // 4 + addresses
 
     def fits(self) -> bool:
         """Whether the constraints hold."""
         return (
             self.items % self.depth == 0
+            and self.fetched <= MOST_FETCHED
+            and (self.depth == DEPTHS[0] or self.sums <= FEW_SUMS)
             and self.depth * self.rows % self.items == 0
             and self.depth * self.columns % self.items == 0
         )
@@ -123,7 +129,7 @@ class Tile:
         device, item_bytes = request.device, accumulator(request.problem.dtype).itemsize
         return min(
             device.unit_local_bytes // self.local_bytes(item_bytes),
-            device.unit_registers // (self.registers(item_bytes) * self.items),
+            device.unit_registers // (self.registers(device, item_bytes) * self.items),
             device.unit_items // self.items,
             device.unit_groups,
         )
@@ -131,7 +137,7 @@ class Tile:
     def efficiency(self, request: Request) -> float:
         """The share of a compute unit's multiply-adds that are the tile's products."""
         floats = self.item_rows + self.item_columns
-        a_term = max(self.sums, floats / LOCAL_RATE) + LOCAL_READ * floats
+        a_term = max(self.sums, floats / LOCAL_RATE) + LOCAL_READ * floats + LOOP
         a_term += (FETCH * self.fetched + BARRIER / self.buffers) / self.depth
         share = self.sums / a_term
         resident = self.resident(request)
@@ -139,8 +145,11 @@ class Tile:
             share *= ONE_BUFFER
         if resident < 2:
             share *= ONE_GROUP
+        if not request.device.local_pays:
+            share *= LOCAL_AS_GLOBAL
         # Eight waves a unit hide most latencies.
-        return share * min(1.0, (resident * self.items / (8 * request.device.lanes)) ** 0.5)
+        waves = resident * self.items / request.device.lanes
+        return share * min(1.0, math.sqrt(waves / 8))
 
     def constants(self) -> Constants:
         """What gemm.cl.mako needs."""
@@ -237,9 +246,11 @@ def _tiles(request: Request) -> list[Tile]:
         if (tile := Tile(*shape, depth, buffers)).fits()
         and tile.items <= most
         and tile.local_bytes(item_bytes) <= device.local_bytes
-        and tile.registers(item_bytes) <= device.item_registers
+        and tile.registers(device, item_bytes) <= device.item_registers
     ]
-    return [t for t in found if t.resident(request) >= 2] or found
+    found = [t for t in found if t.resident(request) >= 2] or found
+    # With fewer sums than 8 x 8 the reads of local memory are the limit.
+    return [t for t in found if t.sums > FEW_SUMS] or found
 
 
 def candidates(request: Request) -> Iterator[Candidate]:
@@ -270,23 +281,26 @@ def cost(matrices: Matrices, tile: Tile, columns: int) -> float:
     products = a_unit * units * tile.rows * tile.columns * terms
     seconds = 2 * products / (device.peak_flops * tile.efficiency(request))
     read = tiles * (tile.rows + tile.columns) * terms * request.problem.dtype.itemsize
-    return max(seconds, read / (CACHE_RATE * device.peak_bandwidth))
+    return float(max(seconds, read / (CACHE_RATE * device.peak_bandwidth)))
 
 
 def _modelled(matrices: Matrices, tile: Tile) -> float:
     """Seconds in proportion to batch and length, so that the choice depends on neither."""
+    device = matrices.request.device
     if matrices.weights:
         # The shares fill the device; their number is no part of the tile.
-        device = matrices.request.device
         tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(matrices.columns, tile.columns)
-        area = tiles * tile.rows * tile.columns * matrices.products
-        rate = device.peak_flops * tile.efficiency(matrices.request)
-        read = tiles * (tile.rows + tile.columns) * matrices.products
-        read *= matrices.request.problem.dtype.itemsize
-        a_term = max(2 * area / rate, read / (CACHE_RATE * device.peak_bandwidth))
-        return max(matrices.terms, 1) * a_term
-    typical = cost(matrices, tile, TYPICAL_COLUMNS)
-    return max(matrices.columns, 1) / TYPICAL_COLUMNS * typical
+        tiles *= matrices.products
+        seconds = 2 * tiles * tile.rows * tile.columns / device.peak_flops
+        read = tiles * (tile.rows + tile.columns) * matrices.request.problem.dtype.itemsize
+        seconds = max(
+            seconds / tile.efficiency(matrices.request), read / (CACHE_RATE * device.peak_bandwidth)
+        )
+        seconds *= max(matrices.terms, 1)
+    else:
+        seconds = cost(matrices, tile, TYPICAL_COLUMNS)
+        seconds *= max(matrices.columns, 1) / TYPICAL_COLUMNS
+    return comparable(device, seconds)
 
 
 def _numbers(tile: Tile) -> dict[str, int]:
@@ -311,6 +325,7 @@ def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
     positions = problem.out_length if matrices.forward else problem.phase_positions
     blocks = ceil_div(matrices.columns, tile.columns)
     tiles = ceil_div(matrices.rows, tile.rows) * matrices.products
+    terms_given = problem.group_in * problem.kernel_size if matrices.forward else problem.group_out
     launch = Launch(
         "convolution_gemm",
         common_constants(request, 1)
@@ -337,8 +352,7 @@ def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
             Scalar("pad", "int", problem.pads[0]),
             Scalar("positions", "int", positions),
             Scalar("blocks", "long", blocks),
-            # Compiled in, but as the loop's bound it would tell compilers what to hoist.
-            Scalar("all_terms", "int", problem.group_in * problem.kernel_size),
+            Scalar("terms_given", "int", terms_given),
             Scalar("slope", "SUM"),
         ),
         (grid(tiles) * tile.items, grid(blocks), 1),

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""What machine code do the GPU kernels become? The offline compilers of three vendors answer.
+
+Needs no GPU. Compiles the kernels that the planner picks for the dense layers of layers.py, exactly
+the text of `plan(...).source()`, launch by launch, and prints a table: registers, spills, local
+memory, work-groups a compute unit, and the hottest loop's share of multiply-adds, as isa_report.py
+reads them. The exit status is 1 where a limit does not hold, 2 where a compiler is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import isa_report
+from layers import LAYERS
+
+from clconv import Conv1dProblem, KernelPlan, Pass, plan
+from clconv.listing import table
+from clconv.render import render
+
+TARGETS = tuple(isa_report.DEFAULT.split(","))
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+# Fewer channels a group are for other variants than the product of matrices.
+DENSE_CHANNELS = 12
+KERNELS = ("convolution_gemm", "weight_gradient_gemm")
+
+MOST_REGISTERS = 128
+LEAST_GROUPS = 2
+# In the hot loop of 8 x 8 sums: percent of the instructions that are multiply-adds, or, where one
+# instruction can be two, multiply-adds an instruction.
+LEAST_SHARE = {"sm": 85.0, "gfx906": 85.0, "gfx1030": 85.0, "intel": 75.0}
+LEAST_RATE = {"gfx90a": 1.45, "gfx942": 1.45, "gfx1100": 1.45, "gfx1201": 1.45}
+SMALLER_TILE_SHARE = 70.0
+
+INSTALL = {
+    "gfx": "apt-get install --no-install-recommends clang-19 llvm-19 libclc-15",
+    "sm": "apt-get install --no-install-recommends clang-19 llvm-19 libclc-15 and "
+    "pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm",
+    "intel": "apt-get install --no-install-recommends intel-opencl-icd (or unpack it and what it "
+    "needs with dpkg -x and say --intel-root)",
+}
+
+
+def vendor(target: str) -> str:
+    """gfx, sm or intel."""
+    return next((name for name in ("gfx", "sm") if target.startswith(name)), "intel")
+
+
+@dataclass
+class Report:
+    """What became of one kernel on one target; sizes in bytes, `share` in percent."""
+
+    layer: str
+    pass_: str
+    target: str
+    tile: dict[str, int]
+    source: str  # sha256 of the plan's text
+    kernel: str
+    registers: int
+    register_text: str
+    spilled: int
+    local_bytes: int
+    groups: int
+    share: float
+    rate: float
+    local_reads: dict[str, int]  # number of each width in bytes
+    flat: int
+    broken: list[str] = field(default_factory=list)
+
+
+def limits(report: Report) -> list[str]:
+    """The limits that do not hold."""
+    broken = []
+    if report.spilled:
+        broken.append(f"spills {report.spilled}")
+    # Intel's compiler gives each thread 128 registers, used or not.
+    if vendor(report.target) != "intel" and report.registers > MOST_REGISTERS:
+        broken.append(f"{report.registers} registers")
+    if report.groups < LEAST_GROUPS:
+        broken.append(f"{report.groups} work-groups a unit")
+    if set(report.local_reads) != {"16"}:
+        broken.append("local reads of other widths than 128 bits")
+    if report.flat:
+        broken.append(f"{report.flat} flat accesses")
+    if report.tile["item_rows"] * report.tile["item_columns"] < 64:
+        if max(report.share, 100 * report.rate) < SMALLER_TILE_SHARE:
+            broken.append(f"{report.share:.1f}% multiply-adds")
+    elif report.target in LEAST_RATE:
+        if report.rate < LEAST_RATE[report.target]:
+            broken.append(f"{report.rate:.2f} multiply-adds an instruction")
+    else:
+        least = LEAST_SHARE.get(report.target) or LEAST_SHARE[vendor(report.target)]
+        if report.share < least:
+            broken.append(f"{report.share:.1f}% multiply-adds")
+    return broken
+
+
+def digest(text: str) -> str:
+    """The sha256 of an OpenCL C text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def launches(made: KernelPlan) -> list[tuple[str, str]]:
+    """(kernel, OpenCL C) of each launch of a plan; together they are its source."""
+    parts = [(launch.kernel, render(launch)) for launch in made.launches]
+    if digest("\n".join(text for _, text in parts)) != digest(made.source()):
+        raise AssertionError("the launches' texts are not the plan's source")
+    return parts
+
+
+def dense_layers(pattern: str) -> Iterator[tuple[str, Conv1dProblem]]:
+    """Names and problems of the layers with enough channels, chosen by a regular expression."""
+    for name, *fields in LAYERS:
+        problem = Conv1dProblem(*fields)
+        few = min(problem.group_in, problem.group_out) < DENSE_CHANNELS
+        if not few and re.search(pattern, name):
+            yield name, problem
+
+
+def compile_kernel(text: str, kernel: str, target: str, intel_root: str) -> dict[str, object]:
+    """The fields of a Report that the compilers know. Raises isa_report.ToolError."""
+    back, classify = {
+        "gfx": (isa_report.amd, isa_report.classify_amd),
+        "sm": (isa_report.nvidia, isa_report.classify_nv),
+        "intel": (isa_report.intel, isa_report.classify_intel),
+    }[vendor(target)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cl"
+        file.write_text(text)
+        clc = [*Path("/usr/lib/llvm-19/lib").glob("clc"), Path("/usr/lib/clc")][0]
+        tools = Namespace(
+            file=str(file), defs=[], opt=[], intel_opt=[], cl_std="CL1.2", wg=256, log="",
+            clang="clang-19", llc="llc-19", clc=str(clc), intel_root=intel_root, ptxas="",
+            ptxas_opt=[], nvdisasm="",
+        )  # fmt: skip
+        if vendor(target) == "sm":
+            tools.ptxas, tools.nvdisasm = isa_report.find("ptxas"), isa_report.find("nvdisasm")
+        tools.wgs = isa_report.wg_sizes(tools, folder)
+        found = next(k for k in back(tools, target, folder) if k.name == kernel)
+    whole = isa_report.mix([i for b in found.blocks for i in b.insts], classify)
+    hot = isa_report.hot_loop(found, classify)
+    mixture = hot[2] if hot else whole
+    return {
+        "registers": int(re.match(r"\d+", found.regs)[0]),
+        "register_text": found.regs,
+        "spilled": found.spill + found.scratch,
+        "local_bytes": found.lds,
+        "groups": int(re.search(r"\((\d+)wg\)", found.occ)[1]),
+        "share": round(100 * mixture["fma_inst"] / max(1, mixture["total"]), 1),
+        "rate": round(mixture["fma"] / max(1, mixture["total"]), 2),
+        "local_reads": {str(width): n for width, n in sorted(mixture["lds"].items())},
+        "flat": whole.get("flat#", 0),
+    }
+
+
+def reports(arguments: Namespace, kept: dict[str, dict[str, object]]) -> Iterator[Report]:
+    """One for each product of matrices among the layers' launches and each target."""
+    for name, problem in dense_layers(arguments.layers):
+        for pass_ in PASSES:
+            for target in arguments.targets:
+                made = plan(problem, pass_, target)
+                for kernel, text in launches(made):
+                    if kernel not in KERNELS:
+                        continue
+                    key = f"{target} {digest(text)}"
+                    if key not in kept:
+                        kept[key] = compile_kernel(text, kernel, target, arguments.intel_root)
+                    report = Report(
+                        name, pass_.value, target, dict(made.tile), digest(made.source()), kernel,
+                        **kept[key],
+                    )  # fmt: skip
+                    report.broken = limits(report)
+                    yield report
+
+
+HEADER = ("layer", "pass", "target", "tile", "registers", "spilled", "local", "groups", "FMA %",
+          "FMA/ins", "local reads", "limits")  # fmt: skip
+RIGHT = ("spilled", "local", "groups", "FMA %", "FMA/ins")
+
+
+def line(report: Report) -> list[str]:
+    """A row of the table."""
+    tile = report.tile
+    reads = " ".join(f"{n}x{8 * int(width)}b" for width, n in report.local_reads.items())
+    return [
+        report.layer, report.pass_.removesuffix("_gradient"), report.target,
+        "{tile_rows}x{tile_columns} {item_rows}x{item_columns} {depth}/{buffers}".format(**tile),
+        report.register_text, str(report.spilled), str(report.local_bytes), str(report.groups),
+        f"{report.share:.1f}", f"{report.rate:.2f}", reads, ", ".join(report.broken) or "hold",
+    ]  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Prints the table; 0 where all limits hold, 1 where not, 2 where a compiler is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", type=lambda t: t.split(","), default=list(TARGETS),
+                        help=f"separated by commas, of {', '.join(TARGETS)}")  # fmt: skip
+    parser.add_argument("--layers", default="", help="a regular expression of names")
+    parser.add_argument("--intel-root", default="",
+                        help="where Intel's packages were unpacked")  # fmt: skip
+    parser.add_argument("--keep", type=Path, help="a JSON file of what was compiled before")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    arguments = parser.parse_args(words)
+    unknown = [t for t in arguments.targets if t not in TARGETS]
+    if unknown:
+        parser.error(f"no target {', '.join(unknown)}, expected some of {', '.join(TARGETS)}")
+    kept = {}
+    if arguments.keep and arguments.keep.exists():
+        kept = json.loads(arguments.keep.read_text())
+    needed = {"gfx": "clang-19", "sm": "llc-19", "intel": "ocloc"}
+    missing = {
+        v
+        for v in {vendor(t) for t in arguments.targets}
+        if shutil.which(needed[v]) is None and not (v == "intel" and arguments.intel_root)
+    }
+    for name in sorted(missing):
+        print(f"no compiler for {name}: {INSTALL[name]}", file=sys.stderr)
+    if missing:
+        return 2
+    found = []
+    try:
+        for report in reports(arguments, kept):
+            found.append(report)
+    except isa_report.ToolError as error:
+        print(f"{error}\nIs it installed? {'; '.join(INSTALL.values())}", file=sys.stderr)
+        return 2
+    finally:
+        if arguments.keep:
+            arguments.keep.write_text(json.dumps(kept, indent=0))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(r) for r in found], indent=0))
+    print(table(HEADER, [line(r) for r in found], RIGHT))
+    broken = sum(bool(r.broken) for r in found)
+    print(f"{len(found)} kernels, limits broken in {broken}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
