@@ -48,7 +48,7 @@ SHAPES = (
 )
 # Terms of a slab: longer ones need fewer barriers, more local memory, and registers for the
 # addresses of what a work-item fetches, which work-items of 64 sums do not have.
-DEPTHS = (8, 16)
+DEPTHS = (4, 8, 16)
 
 # Columns for which the choice of a tile is made: it may not depend on batch or length.
 TYPICAL_COLUMNS = 16384
@@ -64,7 +64,7 @@ FETCH, LOCAL_READ, LOOP, BARRIER = 14.0, 0.25, 4.0, 16.0
 # Floats that a compute unit reads from local memory for each multiply-add that it could do.
 LOCAL_RATE = 0.4
 # Elements that a work-item copies at most, and the sums beside which the slab may be longer.
-MOST_FETCHED, FEW_SUMS = 16, 32
+MOST_FETCHED, FEW_SUMS = 10, 32
 # Second-level caches deliver this many times the memory's bandwidth.
 CACHE_RATE = 4.0
 # Without a second buffer nothing hides the way to memory but other work-groups.
@@ -119,7 +119,8 @@ class Tile:
         return (
             self.items % self.depth == 0
             and self.fetched <= MOST_FETCHED
-            and (self.depth == DEPTHS[0] or self.sums <= FEW_SUMS)
+            and (self.depth <= 8 or self.sums <= FEW_SUMS)
+            and (self.depth >= 8 or 2 * self.fetched > MOST_FETCHED)
             and self.depth * self.rows % self.items == 0
             and self.depth * self.columns % self.items == 0
         )
@@ -149,6 +150,7 @@ class Tile:
             share *= LOCAL_AS_GLOBAL
         # Eight waves a unit hide most latencies.
         waves = resident * self.items / request.device.lanes
+        share *= min(1.0, self.items / request.device.lanes)
         return share * min(1.0, math.sqrt(waves / 8))
 
     def constants(self) -> Constants:

@@ -1,0 +1,142 @@
+<%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="window" file="window.cl.mako"/>\
+## convolution_window, for GPUs, few channels a group; the forward pass:
+##   y[n,o,q] = epilogue(sum_{c<GROUP_IN, k<KERNEL_SIZE}
+##                       weight[o,c,k] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad])
+## or (backward) the input gradient; with t = p + pad = STRIDE * u + r and the taps k = k0(r) + i*TAP_STEP:
+##   y[n,c,p] = epilogue(sum_{o<GROUP_OUT, i<taps(r)}
+##                       weight[g*GROUP_OUT + o, c, k] * x[n, g*GROUP_OUT + o, u + shift(r) - i*TAP_BACK])
+##   n batch, o output channel, g its group, c input channel of g, k tap, p input position, q output
+##   position
+##
+## A work-group owns POSITIONS consecutive q (or t, of all phases) of one n, and PART channels
+## written of one group. It copies the part of x that they see to local memory, BLOCK channels at a
+## time: every element of x is read from global memory once a work-group, and in the next one again
+## where windows overlap; that is at most twice, since windows reach no further than POSITIONS.
+## A work-item owns TILE channels times EACH positions, ITEM_STEP apart.
+## Coalescing: neighbouring work-items copy neighbouring positions of x, and store neighbouring ones.
+## Dimension 0 is blocks of positions, 1 parts of the groups' channels, 2 batch; all loop.
+<%
+    rows, channels = (group_in, group_out) if backward else (group_out, group_in)
+    exact = rows % tile == 0
+    reach = (kernel_size - 1) * dilation
+    steps = positions // each
+%>\
+#define GROUP_IN ${group_in}
+#define GROUP_OUT ${group_out}
+#define KERNEL_SIZE ${kernel_size}
+#define STRIDE ${stride}
+#define DILATION ${dilation}
+#define GROUPS ${groups}
+#define ROWS ${rows}               // channels written a group
+#define CHANNELS ${channels}           // channels read a group
+#define TILE ${tile}               // channels written a work-item
+#define PART ${part}               // … a work-group
+#define PARTS ${-(-rows // part)}
+#define BLOCK ${block}              // channels read at once
+#define EACH ${each}               // positions a work-item
+#define ITEMS ${items}
+#define ITEM_STEP ${steps}          // positions from one of a work-item's to its next
+#define POSITIONS ${positions}
+% if backward:
+#define COMMON ${common}             // gcd(STRIDE, DILATION): other phases have no taps
+#define TAP_STEP ${tap_step}           // STRIDE / COMMON
+#define TAP_BACK ${dilation // common}           // DILATION / COMMON
+#define TAP_INVERSE ${tap_inverse}        // of TAP_BACK modulo TAP_STEP
+#define LEAD ${-(-reach // stride)}               // elements of the strip before the first position's own
+#define SEGMENT ${(positions - 1) // stride + 1 + -(-reach // stride) + 1}        // elements of a channel's strip
+#define LIMIT out_length
+#define TAP_MOVE (-TAP_BACK)
+#define ITEM_MOVE (ITEM_STEP / STRIDE)
+% else:
+#define SEGMENT ${(positions - 1) * stride + reach + 1}        // elements of a channel's strip
+#define LIMIT length
+#define TAP_STEP 1
+#define TAP_MOVE DILATION
+#define ITEM_MOVE (ITEM_STEP * STRIDE)
+% endif
+
+${epilogue.functions()}\
+__kernel ${attributes}
+void convolution_window(${signature})
+{
+    __local SUM strip[BLOCK * SEGMENT];
+    __local SUM taps_of[TILE * BLOCK * KERNEL_SIZE];
+    const int item = get_local_id(0);
+    for (int n = get_group_id(2); n < batch; n += get_num_groups(2))
+    for (long task = get_group_id(1); task < (long)PARTS * GROUPS; task += get_num_groups(1))
+    for (int position_block = get_group_id(0); position_block < blocks; position_block += get_num_groups(0)) {
+        const int g = (int)(task / PARTS);
+        const int part_first = (int)(task % PARTS) * PART;
+        const int part_end = part_first + PART < ROWS ? part_first + PART : ROWS;
+        __global const STORED *x_group = x + x_offset + n * x_batch_stride + (long)g * CHANNELS * x_channel_stride;
+% if backward:
+        const int t_first = pad / STRIDE * STRIDE + position_block * POSITIONS;
+        const int from = t_first / STRIDE - LEAD;
+        const int t = t_first + item;
+        const int r = t % STRIDE;
+        const int k0 = (int)((long)(r / COMMON) * TAP_INVERSE % TAP_STEP);
+        const int taps = item < ITEM_STEP && r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0;
+        // Exact, and of numbers that may be negative, for which / would round to zero.
+        const int at = item / STRIDE + LEAD + (taps ? (r - k0 * DILATION) / STRIDE : 0);
+% else:
+        const int q_first = position_block * POSITIONS;
+        const int from = q_first * STRIDE - pad;
+        const int k0 = 0, taps = KERNEL_SIZE;
+        const int at = item * STRIDE;
+% endif
+        for (int row_first = part_first; row_first < part_end; row_first += TILE) {
+            SUM sums[TILE][EACH];
+            UNROLL for (int i = 0; i < TILE; ++i)
+                UNROLL for (int j = 0; j < EACH; ++j) sums[i][j] = 0;
+            for (int c_first = 0; c_first < CHANNELS; c_first += BLOCK) {
+                const int held = CHANNELS - c_first < BLOCK ? CHANNELS - c_first : BLOCK;
+                barrier(CLK_LOCAL_MEM_FENCE);
+% if block < channels:
+${window.stage("strip", "(x_group + c_first * x_channel_stride)", "x_channel_stride", "SEGMENT", "held", "from", "LIMIT")}\
+% else:
+                if (row_first == part_first) {
+${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from", "LIMIT")}\
+                }
+% endif
+                // taps_of[i][c][k]; the last tile's missing channels repeat the last one.
+                for (int f = item; f < TILE * held * KERNEL_SIZE; f += ITEMS) {
+                    const int k = f % KERNEL_SIZE, c = f / KERNEL_SIZE % held, i = f / KERNEL_SIZE / held;
+                    const long row = ${"row_first + i" if exact else "row_first + i < ROWS ? row_first + i : ROWS - 1"};
+% if backward:
+                    const long index = (((long)g * GROUP_OUT + c_first + c) * GROUP_IN + row) * KERNEL_SIZE + k;
+% else:
+                    const long index = (((long)g * GROUP_OUT + row) * GROUP_IN + c_first + c) * KERNEL_SIZE + k;
+% endif
+                    taps_of[(i * BLOCK + c) * KERNEL_SIZE + k] = load(weight + weight_offset + index);
+                }
+                barrier(CLK_LOCAL_MEM_FENCE);
+                for (int c = 0; c < held; ++c) {
+                    __local const SUM *seen = strip + c * SEGMENT + at;
+                    __local const SUM *w_at = taps_of + c * KERNEL_SIZE + k0;
+                    _Pragma("unroll 2") for (int i = 0; i < taps; ++i) {
+                        UNROLL for (int m = 0; m < TILE; ++m) {
+                            const SUM w = w_at[m * BLOCK * KERNEL_SIZE + i * TAP_STEP];
+                            UNROLL for (int j = 0; j < EACH; ++j)
+                                sums[m][j] = w * seen[i * TAP_MOVE + j * ITEM_MOVE] + sums[m][j];
+                        }
+                    }
+                }
+            }
+            UNROLL for (int i = 0; i < TILE; ++i) {
+                const int channel = g * ROWS + row_first + i;
+                UNROLL for (int j = 0; j < EACH; ++j) {
+% if backward:
+                    const int p = t + j * ITEM_STEP - pad;
+                    const int inside = item < ITEM_STEP && p >= 0 && p < length${"" if exact else " && row_first + i < ROWS"};
+% else:
+                    const int p = q_first + item + j * ITEM_STEP;
+                    const int inside = item < ITEM_STEP && p < out_length${"" if exact else " && row_first + i < ROWS"};
+% endif
+                    if (inside)
+${epilogue.finish("sums[i][j]", "channel", "p", "1", "0", "0")}\
+                }
+            }
+        }
+    }
+}

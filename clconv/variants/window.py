@@ -1,0 +1,272 @@
+"""For GPUs, few channels a group: windows of rows in local memory, one launch for all groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from clconv.problem import Pass
+from clconv.variants.base import (
+    MAX_GROUPS,
+    Candidate,
+    Constants,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+    ceil_div,
+    common_constants,
+    comparable,
+    epilogue_operands,
+    grid,
+    local_items,
+    partials_limit,
+    sum_partials,
+)
+
+NAME = "window"
+
+# Channels a group, read or written, of which products of matrices would waste most of a tile.
+FEW_CHANNELS = 4
+# Local memory that a work-group takes at most, so that a compute unit holds several.
+MOST_LOCAL_BYTES = 16 << 10
+# (channels written, positions) of a work-item.
+TILES = ((4, 4), (8, 4), (4, 8), (2, 4), (1, 8), (1, 4))
+MOST_ITEMS = 256
+# Channels written that a work-group computes from one copy of its windows.
+MOST_PART = 32
+# Weights of a work-item, and positions of a unit, of a weight gradient.
+MOST_WEIGHTS, UNIT_POSITIONS = 8, 256
+GROUPS_A_UNIT = 8
+
+# As shares of a multiply-add: what a read from local memory costs, and a turn of the tap loop.
+LOCAL_READ, LOOP = 4.0, 4.0
+
+
+def refusal(request: Request) -> str | None:
+    """Why the variant cannot serve: no GPU, many channels, windows too wide for local memory."""
+    problem, device = request.problem, request.device
+    if device.vector_floats > 1:
+        return f"it is for GPUs, {device.name} has vectors of its own"
+    if problem.dtype == np.float64 and not device.fp64:
+        return f"{device.name} has no float64"
+    if request.pass_ is Pass.BIAS_GRADIENT:
+        return "it computes no bias gradients on their own"
+    if min(problem.group_in, problem.group_out) > FEW_CHANNELS:
+        return (
+            f"a group has {problem.group_in} input and {problem.group_out} output channels, "
+            f"expected at most {FEW_CHANNELS} of either"
+        )
+    if not any(True for _ in candidates(request)):
+        return (
+            f"a window of {problem.window} samples with stride {problem.stride} does not fit "
+            f"{_room(request)} elements of local memory"
+        )
+    return None
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """A candidate for each tile of a work-item that fits local memory."""
+    if request.pass_ is Pass.WEIGHT_GRADIENT:
+        yield from _weight_gradients(request)
+        return
+    problem = request.problem
+    rows = problem.group_out if request.pass_ is Pass.FORWARD else problem.group_in
+    for tile, each in TILES:
+        if tile > 1 and tile >= 2 * rows:
+            continue
+        candidate = _convolution(request, tile, each)
+        if candidate is not None:
+            yield candidate
+
+
+def _room(request: Request) -> int:
+    """Elements of local memory that a work-group may take."""
+    most = min(request.device.local_bytes // 2, MOST_LOCAL_BYTES)
+    return most // accumulator(request.problem.dtype).itemsize
+
+
+def _geometry(request: Request) -> Constants:
+    problem = request.problem
+    return (
+        ("group_in", problem.group_in),
+        ("group_out", problem.group_out),
+        ("kernel_size", problem.kernel_size),
+        ("stride", problem.stride),
+        ("dilation", problem.dilation),
+        ("groups", problem.groups),
+    )
+
+
+def _convolution(request: Request, tile: int, each: int) -> Candidate | None:
+    """None where one channel's window and weights do not fit."""
+    problem = request.problem
+    forward = request.pass_ is Pass.FORWARD
+    rows, channels = problem.group_out, problem.group_in
+    if not forward:
+        rows, channels = channels, rows
+    reach = problem.window - 1
+    found = None
+    for wanted in (64, 128, 256):
+        items = local_items(request.device, wanted)
+        # A work-item's positions are of one phase.
+        step = items if forward else items // problem.stride * problem.stride
+        if not step:
+            continue
+        positions = step * each
+        if forward:
+            segment, seen = (positions - 1) * problem.stride + reach + 1, positions * problem.stride
+        else:
+            segment = (positions - 1) // problem.stride + ceil_div(reach, problem.stride) + 2
+            seen = positions
+        block = min(channels, _room(request) // (segment + tile * problem.kernel_size))
+        if block:
+            found = items, positions, block
+        # No element is read more than twice.
+        if not block or reach <= seen:
+            break
+    if found is None:
+        return None
+    items, positions, block = found
+    part = (
+        min(ceil_div(rows, tile), max(1, MOST_PART // tile)) * tile if block == channels else tile
+    )
+    out_positions = (
+        problem.out_length if forward else problem.length + problem.pads[0] % (problem.stride)
+    )
+    blocks = ceil_div(out_positions, positions)
+    parts = ceil_div(rows, part) * problem.groups
+    launch = Launch(
+        "convolution_window",
+        common_constants(request, 1)
+        + _geometry(request)
+        + (
+            ("backward", not forward),
+            ("common", problem.tap_phase_gcd),
+            ("tap_step", problem.phase_tap_step),
+            ("tap_inverse", problem.phase_tap_inverse),
+            ("tile", tile),
+            ("part", part),
+            ("block", block),
+            ("each", each),
+            ("items", items),
+            ("positions", positions),
+            ("activation", request.epilogue.activation),
+        ),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("weight", Layout.FLAT),
+            *epilogue_operands(request),
+            Operand("y", Layout.ROWS, written=True),
+        ),
+        (
+            Scalar("batch", "int", problem.batch),
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("blocks", "int", blocks),
+            Scalar("slope", "SUM"),
+        ),
+        (grid(blocks) * items, grid(parts), grid(problem.batch)),
+        (items, 1, 1),
+    )
+    numbers = {
+        "tile": tile, "part": part, "block": block, "each": each, "items": items,
+        "positions": positions, "lanes": 1,
+    }  # fmt: skip
+    # Products of whole tiles, or the memory's bandwidth.
+    sums = tile * each
+    a_turn = max(sums, LOCAL_READ * (tile + each)) + LOOP
+    taps = channels * (problem.kernel_size if forward else problem.kernel_size / problem.stride)
+    products = ceil_div(rows, tile) * tile * taps * a_turn / sums
+    read, written = (problem.stride, 1.0) if forward else (1 / problem.stride, 1.0)
+    moved = (channels * read * ceil_div(rows, part) + rows * written) * problem.dtype.itemsize
+    device = request.device
+    position = max(2 * products / device.peak_flops, moved / device.peak_bandwidth)
+    count = problem.out_length if forward else problem.phase_positions * problem.stride
+    seconds = max(problem.batch, 1) * problem.groups * count * position
+    return Candidate(numbers, (launch,), 0, comparable(device, seconds))
+
+
+def _weight_gradients(request: Request) -> Iterator[Candidate]:
+    """Few or many positions a unit, as local memory allows."""
+    problem, device = request.problem, request.device
+    kernel_size, reach = problem.kernel_size, problem.window - 1
+    room = _room(request)
+    items = local_items(device, MOST_ITEMS)
+    positions = UNIT_POSITIONS
+    while positions * problem.stride < reach and positions < 4 * UNIT_POSITIONS:
+        positions *= 2
+    segment = (positions - 1) * problem.stride + reach + 1
+    most = MOST_WEIGHTS * items // kernel_size
+    if not most:
+        return
+    # The side with few channels is taken whole, the other as far as weights and room go.
+    in_part = min(problem.group_in, FEW_CHANNELS, most)
+    if problem.group_out <= FEW_CHANNELS:
+        in_part = min(problem.group_in, max(1, most // problem.group_out))
+    in_part = min(in_part, max(1, room // 2 // segment))
+    out_part = min(problem.group_out, max(1, most // in_part))
+    out_part = min(out_part, (room - in_part * segment) // (positions + 1))
+    if out_part < 1:
+        return
+    weights = out_part * in_part * kernel_size
+    slices = 1
+    while weights * slices * 2 <= items:
+        slices *= 2
+    each = ceil_div(weights, items) if slices == 1 else 1
+    if (in_part * segment + out_part * (positions + 1) + slices * weights) > 2 * room:
+        return
+    tasks = ceil_div(problem.group_in, in_part) * ceil_div(problem.group_out, out_part)
+    tasks *= problem.groups
+    share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
+    row_units = ceil_div(problem.out_length, positions)
+    units = problem.batch * row_units
+    wanted = ceil_div(GROUPS_A_UNIT * device.compute_units, tasks)
+    most_shares = int(partials_limit(request, share_bytes) // share_bytes)
+    shares = min(max(1, min(wanted, most_shares)), units, MAX_GROUPS)
+    launch = Launch(
+        "weight_gradient_window",
+        common_constants(request, 1)
+        + _geometry(request)
+        + (
+            ("out_part", out_part),
+            ("in_part", in_part),
+            ("items", items),
+            ("each", each),
+            ("slices", slices),
+            ("positions", positions),
+        ),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            Operand("partial", Layout.FLAT, written=True, element="SUM"),
+        ),
+        (
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("units", "long", units),
+            Scalar("row_units", "int", max(row_units, 1)),
+            Scalar("shares", "int", shares),
+        ),
+        (grid(tasks) * items, max(shares, 1), 1),
+        (items, 1, 1),
+    )
+    numbers = {
+        "out_part": out_part, "in_part": in_part, "items": items, "each": each, "slices": slices,
+        "positions": positions, "lanes": 1,
+    }  # fmt: skip
+    # A read of x and one of y for each product, or the memory's bandwidth.
+    products = tasks * items * each / slices * (1 + 2 * LOCAL_READ + LOOP / each)
+    moved = tasks * (in_part * problem.stride + out_part) * problem.dtype.itemsize
+    a_position = max(2 * products / device.peak_flops, moved / device.peak_bandwidth)
+    yield Candidate(
+        numbers,
+        ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
+        max(shares, 1) * share_bytes,
+        comparable(device, max(problem.batch * problem.out_length, 1) * a_position),
+    )
