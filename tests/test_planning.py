@@ -138,7 +138,7 @@ def test_variant_by_name():
     with pytest.raises(ProblemError, match="it is for CPUs"):
         plans(problem, Pass.FORWARD, profile("gfx1030"), variant="strip")
     assert clconv.variants(double, "forward", "acm-g10") == []
-    assert clconv.variants(problem, "weight_gradient", "gfx1030") == ["direct"]
+    assert set(clconv.variants(problem, "weight_gradient", "gfx1030")) == {"gemm", "direct"}
 
 
 def test_plan_of_a_profile():

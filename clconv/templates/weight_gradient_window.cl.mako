@@ -7,15 +7,17 @@
 ##
 ## A unit is POSITIONS consecutive q of one n; share s owns consecutive units. A work-group owns
 ## OUT_PART channels o times IN_PART channels c of one group, with all taps, in one share. It copies
-## what a unit needs of x and y to local memory. Its WEIGHTS sums lie on the work-items: EACH of
-## them a work-item where there are many; where there are few, SLICES work-items share one, each
-## with every SLICES-th position, and are added in order at the end.
+## what a unit needs of x and y to local memory. A lane, which is EACH consecutive taps of one (o,c), is
+## shared by SLICES work-items, each with every SLICES-th position; their sums are added in order.
 ## Coalescing: neighbouring work-items copy neighbouring positions; each element of x is read once a
 ## unit, and again in the next one where windows overlap: at most twice.
 ## Dimension 0 is parts of the groups' weights, 1 shares; the first loops.
 <%
     reach = (kernel_size - 1) * dilation
-    weights = out_part * in_part * kernel_size
+    segment = (positions - 1) * stride + reach + each * dilation
+    tap_lanes = -(-kernel_size // each)
+    lanes_used = out_part * in_part * tap_lanes
+    staged = in_part * segment + out_part * (positions + 1)
 %>\
 #define GROUP_IN ${group_in}
 #define GROUP_OUT ${group_out}
@@ -27,23 +29,26 @@
 #define IN_PART ${in_part}
 #define OUT_PARTS ${-(-group_out // out_part)}
 #define IN_PARTS ${-(-group_in // in_part)}
-#define WEIGHTS (OUT_PART * IN_PART * KERNEL_SIZE)
 #define ITEMS ${items}
-#define EACH ${each}               // weights a work-item
-#define SLICES ${slices}             // work-items a weight
+#define EACH ${each}               // taps a lane
+#define TAP_LANES ${tap_lanes}
+#define USED ${lanes_used}               // lanes
+#define SLICES ${slices}             // work-items a lane
 #define POSITIONS ${positions}
-#define SEGMENT ${(positions - 1) * stride + reach + 1}
+#define SEGMENT ${segment}          // of a row of x, with what the last lane's missing taps see
 #define Y_SEGMENT ${positions + 1}          // odd, for rows in different banks
+#define SCRATCH ${max(staged, lanes_used * each * slices)}
 
 __kernel ${attributes}
 void weight_gradient_window(${signature})
 {
-    __local SUM strip[IN_PART * SEGMENT];
-    __local SUM gradient[OUT_PART * Y_SEGMENT];
-% if slices > 1:
-    __local SUM slice_sums[SLICES * WEIGHTS];
-% endif
+    __local SUM scratch[SCRATCH];  // rows of x and y; in the end the sums of all work-items
+    __local SUM *strip = scratch, *gradient = scratch + IN_PART * SEGMENT;
     const int item = get_local_id(0);
+    // Work-items without a lane repeat the last one, and store nothing.
+    const int lane = item / SLICES < USED ? item / SLICES : USED - 1, slice = item % SLICES;
+    __local const SUM *x_at = strip + lane / TAP_LANES % IN_PART * SEGMENT + lane % TAP_LANES * (EACH * DILATION);
+    __local const SUM *y_at = gradient + lane / TAP_LANES / IN_PART * Y_SEGMENT;
     const int share = get_group_id(1);
     const long unit_begin = units * share / shares, unit_end = units * (share + 1) / shares;
     for (long task = get_group_id(0); task < (long)GROUPS * OUT_PARTS * IN_PARTS; task += get_num_groups(0)) {
@@ -53,15 +58,7 @@ void weight_gradient_window(${signature})
         const int o_held = GROUP_OUT - o_first < OUT_PART ? GROUP_OUT - o_first : OUT_PART;
         const int c_held = GROUP_IN - c_first < IN_PART ? GROUP_IN - c_first : IN_PART;
         SUM sums[EACH];
-        int x_at[EACH], y_at[EACH];
-        UNROLL for (int e = 0; e < EACH; ++e) {
-            // Weight (o,c,k) of the part; work-items without one repeat the last.
-            const int w = item / SLICES + e * (ITEMS / SLICES);
-            const int there = w < WEIGHTS ? w : WEIGHTS - 1;
-            x_at[e] = there / KERNEL_SIZE % IN_PART * SEGMENT + there % KERNEL_SIZE * DILATION;
-            y_at[e] = there / KERNEL_SIZE / IN_PART * Y_SEGMENT;
-            sums[e] = 0;
-        }
+        UNROLL for (int e = 0; e < EACH; ++e) sums[e] = 0;
         for (long unit = unit_begin; unit < unit_end; ++unit) {
             const int n = (int)(unit / row_units);
             const int q_first = (int)(unit % row_units) * POSITIONS;
@@ -73,30 +70,23 @@ void weight_gradient_window(${signature})
 ${window.stage("strip", "x_rows", "x_channel_stride", "SEGMENT", "c_held", "from", "length")}\
 ${window.stage("gradient", "y_rows", "y_channel_stride", "Y_SEGMENT", "o_held", "q_first", "out_length")}\
             barrier(CLK_LOCAL_MEM_FENCE);
-            for (int q = item % SLICES; q < count; q += SLICES)
-                UNROLL for (int e = 0; e < EACH; ++e)
-                    sums[e] = gradient[y_at[e] + q] * strip[x_at[e] + q * STRIDE] + sums[e];
+            for (int q = slice; q < count; q += SLICES) {
+                const SUM v = y_at[q];
+                UNROLL for (int e = 0; e < EACH; ++e) sums[e] = v * x_at[q * STRIDE + e * DILATION] + sums[e];
+            }
         }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (item < USED * SLICES)
+            UNROLL for (int e = 0; e < EACH; ++e) scratch[(lane * EACH + e) * SLICES + slice] = sums[e];
+        barrier(CLK_LOCAL_MEM_FENCE);
         __global SUM *mine = partial + partial_offset
             + (((long)share * GROUPS + g) * GROUP_OUT + o_first) * (GROUP_IN * KERNEL_SIZE) + c_first * KERNEL_SIZE;
-% if slices > 1:
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item / SLICES < WEIGHTS) slice_sums[item] = sums[0];
-        barrier(CLK_LOCAL_MEM_FENCE);
-        const int w = item;
-        SUM sum = 0;
-        if (w < WEIGHTS)
-            for (int s = 0; s < SLICES; ++s) sum += slice_sums[w * SLICES + s];
-% else:
-        UNROLL for (int e = 0; e < EACH; ++e) {
-        const int w = item + e * ITEMS;
-        const SUM sum = sums[e];
-% endif
-        const int k = w % KERNEL_SIZE, c = w / KERNEL_SIZE % IN_PART, o = w / KERNEL_SIZE / IN_PART;
-        if (w < WEIGHTS && o < o_held && c < c_held)
-            mine[(long)o * (GROUP_IN * KERNEL_SIZE) + c * KERNEL_SIZE + k] = sum;
-% if slices == 1:
+        for (int w = item; w < USED * EACH; w += ITEMS) {
+            const int k = w % (TAP_LANES * EACH), c = w / (TAP_LANES * EACH) % IN_PART, o = w / (TAP_LANES * EACH) / IN_PART;
+            SUM sum = 0;
+            for (int s = 0; s < SLICES; ++s) sum += scratch[w * SLICES + s];
+            if (k < KERNEL_SIZE && o < o_held && c < c_held)
+                mine[(long)o * (GROUP_IN * KERNEL_SIZE) + c * KERNEL_SIZE + k] = sum;
         }
-% endif
     }
 }

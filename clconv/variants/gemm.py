@@ -111,8 +111,9 @@ class Tile:
         held = self.sums + self.item_rows + self.item_columns
         if self.buffers == 2:
             held += self.fetched
-        addresses = device.address_registers * (1 + (self.buffers - 1) * self.fetched // 8)
-        return held * item_bytes // 4 + addresses
+        # With two buffers the addresses of both what is fetched and what is summed up are held.
+        addresses = device.address_registers * (1 + (self.buffers - 1) * self.fetched / 8)
+        return held * item_bytes // 4 + int(addresses)
 
     def fits(self) -> bool:
         """Whether the constraints hold."""
@@ -293,16 +294,14 @@ def _modelled(matrices: Matrices, tile: Tile) -> float:
         # The shares fill the device; their number is no part of the tile.
         tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(matrices.columns, tile.columns)
         tiles *= matrices.products
-        seconds = 2 * tiles * tile.rows * tile.columns / device.peak_flops
+        a_term = 2 * tiles * tile.rows * tile.columns / device.peak_flops
         read = tiles * (tile.rows + tile.columns) * matrices.request.problem.dtype.itemsize
-        seconds = max(
-            seconds / tile.efficiency(matrices.request), read / (CACHE_RATE * device.peak_bandwidth)
+        a_term = max(
+            a_term / tile.efficiency(matrices.request), read / (CACHE_RATE * device.peak_bandwidth)
         )
-        seconds *= max(matrices.terms, 1)
-    else:
-        seconds = cost(matrices, tile, TYPICAL_COLUMNS)
-        seconds *= max(matrices.columns, 1) / TYPICAL_COLUMNS
-    return comparable(device, seconds)
+        return max(matrices.terms, 1) * comparable(device, a_term)
+    a_column = cost(matrices, tile, TYPICAL_COLUMNS) / TYPICAL_COLUMNS
+    return max(matrices.columns, 1) * comparable(device, a_column)
 
 
 def _numbers(tile: Tile) -> dict[str, int]:

@@ -177,49 +177,53 @@ def _convolution(request: Request, tile: int, each: int) -> Candidate | None:
         "tile": tile, "part": part, "block": block, "each": each, "items": items,
         "positions": positions, "lanes": 1,
     }  # fmt: skip
-    # Products of whole tiles, or the memory's bandwidth.
+    # Of whole tiles. The memory's bandwidth limits the portable variant as well.
     sums = tile * each
     a_turn = max(sums, LOCAL_READ * (tile + each)) + LOOP
     taps = channels * (problem.kernel_size if forward else problem.kernel_size / problem.stride)
-    products = ceil_div(rows, tile) * tile * taps * a_turn / sums
-    read, written = (problem.stride, 1.0) if forward else (1 / problem.stride, 1.0)
-    moved = (channels * read * ceil_div(rows, part) + rows * written) * problem.dtype.itemsize
-    device = request.device
-    position = max(2 * products / device.peak_flops, moved / device.peak_bandwidth)
+    products = problem.groups * ceil_div(rows, tile) * tile * taps * a_turn / sums
     count = problem.out_length if forward else problem.phase_positions * problem.stride
-    seconds = max(problem.batch, 1) * problem.groups * count * position
-    return Candidate(numbers, (launch,), 0, comparable(device, seconds))
+    a_position = comparable(request.device, 2 * products / request.device.peak_flops)
+    return Candidate(numbers, (launch,), 0, max(problem.batch * count, 1) * a_position)
 
 
 def _weight_gradients(request: Request) -> Iterator[Candidate]:
-    """Few or many positions a unit, as local memory allows."""
+    """A candidate for each number of taps in a work-item's registers that fits."""
+    for each in range(min(MOST_WEIGHTS, request.problem.kernel_size), 0, -1):
+        candidate = _weight_gradient(request, each)
+        if candidate is not None:
+            yield candidate
+
+
+def _weight_gradient(request: Request, each: int) -> Candidate | None:
+    """None where one output channel times one input channel does not fit."""
     problem, device = request.problem, request.device
-    kernel_size, reach = problem.kernel_size, problem.window - 1
     room = _room(request)
     items = local_items(device, MOST_ITEMS)
+    reach = problem.window - 1
     positions = UNIT_POSITIONS
     while positions * problem.stride < reach and positions < 4 * UNIT_POSITIONS:
         positions *= 2
-    segment = (positions - 1) * problem.stride + reach + 1
-    most = MOST_WEIGHTS * items // kernel_size
-    if not most:
-        return
-    # The side with few channels is taken whole, the other as far as weights and room go.
-    in_part = min(problem.group_in, FEW_CHANNELS, most)
-    if problem.group_out <= FEW_CHANNELS:
-        in_part = min(problem.group_in, max(1, most // problem.group_out))
-    in_part = min(in_part, max(1, room // 2 // segment))
-    out_part = min(problem.group_out, max(1, most // in_part))
-    out_part = min(out_part, (room - in_part * segment) // (positions + 1))
-    if out_part < 1:
-        return
-    weights = out_part * in_part * kernel_size
-    slices = 1
-    while weights * slices * 2 <= items:
-        slices *= 2
-    each = ceil_div(weights, items) if slices == 1 else 1
-    if (in_part * segment + out_part * (positions + 1) + slices * weights) > 2 * room:
-        return
+    segment = (positions - 1) * problem.stride + reach + each * problem.dilation
+    tap_lanes = ceil_div(problem.kernel_size, each)
+    most = items // tap_lanes  # (o,c) of a work-group
+    if not most or segment + positions + 1 > room:
+        return None
+    # The side with few channels is taken whole, the other as far as work-items and room go.
+    few_out = problem.group_out <= problem.group_in
+    first = min(problem.group_out if few_out else problem.group_in, most, FEW_CHANNELS)
+    if few_out:
+        out_part = min(first, (room - segment) // (positions + 1))
+        in_part = min(
+            problem.group_in, most // out_part, (room - out_part * (positions + 1)) // segment
+        )
+    else:
+        in_part = min(first, (room - positions - 1) // segment)
+        out_part = min(
+            problem.group_out, most // in_part, (room - in_part * segment) // (positions + 1)
+        )
+    used = out_part * in_part * tap_lanes
+    slices = items // used
     tasks = ceil_div(problem.group_in, in_part) * ceil_div(problem.group_out, out_part)
     tasks *= problem.groups
     share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
@@ -228,18 +232,17 @@ def _weight_gradients(request: Request) -> Iterator[Candidate]:
     wanted = ceil_div(GROUPS_A_UNIT * device.compute_units, tasks)
     most_shares = int(partials_limit(request, share_bytes) // share_bytes)
     shares = min(max(1, min(wanted, most_shares)), units, MAX_GROUPS)
+    numbers = {
+        "out_part": out_part,
+        "in_part": in_part,
+        "items": items,
+        "each": each,
+        "slices": slices,
+        "positions": positions,
+    }
     launch = Launch(
         "weight_gradient_window",
-        common_constants(request, 1)
-        + _geometry(request)
-        + (
-            ("out_part", out_part),
-            ("in_part", in_part),
-            ("items", items),
-            ("each", each),
-            ("slices", slices),
-            ("positions", positions),
-        ),
+        common_constants(request, 1) + _geometry(request) + tuple(numbers.items()),
         (
             Operand("x", Layout.ROWS),
             Operand("y", Layout.ROWS),
@@ -256,17 +259,12 @@ def _weight_gradients(request: Request) -> Iterator[Candidate]:
         (grid(tasks) * items, max(shares, 1), 1),
         (items, 1, 1),
     )
-    numbers = {
-        "out_part": out_part, "in_part": in_part, "items": items, "each": each, "slices": slices,
-        "positions": positions, "lanes": 1,
-    }  # fmt: skip
-    # A read of x and one of y for each product, or the memory's bandwidth.
-    products = tasks * items * each / slices * (1 + 2 * LOCAL_READ + LOOP / each)
-    moved = tasks * (in_part * problem.stride + out_part) * problem.dtype.itemsize
-    a_position = max(2 * products / device.peak_flops, moved / device.peak_bandwidth)
-    yield Candidate(
-        numbers,
+    # A turn reads one element of y and some of x.
+    products = tasks * items / slices * (LOCAL_READ * (1 + each) + LOOP)
+    a_position = comparable(device, 2 * products / device.peak_flops)
+    return Candidate(
+        numbers | {"lanes": 1},
         ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
         max(shares, 1) * share_bytes,
-        comparable(device, max(problem.batch * problem.out_length, 1) * a_position),
+        max(problem.batch * problem.out_length, 1) * a_position,
     )
