@@ -39,6 +39,7 @@ __all__ = [
     "epilogue_operands",
     "grid",
     "local_items",
+    "modelled_seconds",
     "partials_limit",
     "shares_bytes",
     "sum_partials",
@@ -201,8 +202,16 @@ def comparable(device: DeviceProfile, seconds: float) -> float:
     is taken off, so that it does not win by rounding. Rounded, so that equals stay equal when
     multiplied by the amount of work.
     """
-    seconds *= 0.999 * device.peak_flops / (16e9 * device.compute_units * device.lanes)
-    return float(f"{seconds:.6e}")
+    return float(f"{0.999 * seconds * _pace(device):.6e}")
+
+
+def modelled_seconds(device: DeviceProfile, cost: float) -> float:
+    """What a GPU's cost is in seconds, the inverse of `comparable`."""
+    return cost / _pace(device)
+
+
+def _pace(device: DeviceProfile) -> float:
+    return device.peak_flops / (16e9 * device.compute_units * device.lanes)
 
 
 def epilogue_operands(request: Request) -> tuple[Operand, ...]:

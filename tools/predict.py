@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""How fast might a device be that nobody has at hand? A prediction, from the planner's cost model.
+
+For each layer and pass: the variant and tile that the planner picks for a profile, its work-groups,
+and the share of the roofline (the larger of arithmetic at peak and every array moved once at full
+bandwidth) that the model predicts. Nothing is measured. The layers file is a Python file with a
+list LAYERS, as layers.py is, whose rows are a name and the arguments of Conv1dProblem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clconv import Conv1dProblem, KernelPlan, Pass, plan
+from clconv.device import PROFILES, DeviceProfile
+from clconv.listing import table
+from clconv.variants import gemm
+from clconv.variants.base import Request, modelled_seconds
+
+HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
+RIGHT = ("work-groups", "predicted ms", "% of roofline")
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+
+
+def work_groups(made: KernelPlan) -> int:
+    """Of a plan's first launch, which does the sums."""
+    launch = made.launches[0]
+    return math.prod(launch.global_size) // math.prod(launch.local_size)
+
+
+def bytes_moved(problem: Conv1dProblem) -> int:
+    """Input, weights and output once each, which are what any pass reads and writes."""
+    shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
+    return sum(math.prod(shape) for shape in shapes) * problem.dtype.itemsize
+
+
+def flops(problem: Conv1dProblem) -> int:
+    """Of the products and sums of a pass; a multiply-add counts two."""
+    return 2 * math.prod(problem.output_shape) * problem.group_in * problem.kernel_size
+
+
+def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
+    """The least seconds that the peaks allow."""
+    return max(
+        flops(problem) / device.peak_flops, bytes_moved(problem) / device.peak_bandwidth
+    )  # fmt: skip
+
+
+def predicted(made: KernelPlan, device: DeviceProfile) -> float:
+    """The model's seconds: work-groups rounded up over the compute units, arithmetic or memory."""
+    problem, units = made.problem, device.compute_units
+    if made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
+        matrices = gemm.Matrices(Request(problem, made.pass_, device, made.epilogue))
+        names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth", "buffers")
+        tile = gemm.Tile(*(made.tile[name] for name in names))
+        seconds = gemm.cost(matrices, tile, matrices.columns)
+    else:
+        groups = max(1, work_groups(made))
+        rounded = -(-groups // units) * units / groups
+        seconds = modelled_seconds(device, made.cost) * rounded
+    return max(seconds, bytes_moved(problem) / device.peak_bandwidth)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    gpus = [name for name, one in PROFILES.items() if one.kind == "gpu"]
+    parser.add_argument("--device", required=True, choices=gpus, metavar="PROFILE",
+                        help=f"one of {', '.join(gpus)}")  # fmt: skip
+    parser.add_argument("--layers", type=Path, default=Path(__file__).parent / "layers.py",
+                        metavar="FILE", help="default: layers.py beside this tool")  # fmt: skip
+    arguments = parser.parse_args(words)
+    if not arguments.layers.is_file():
+        parser.error(f"layers is {str(arguments.layers)!r}, expected a file")
+    layers = runpy.run_path(str(arguments.layers)).get("LAYERS")
+    if not layers:
+        parser.error(f"{arguments.layers} has no list LAYERS")
+    device = PROFILES[arguments.device]
+    rows = []
+    for name, *fields in layers:
+        problem = Conv1dProblem(*fields)
+        for pass_ in PASSES:
+            made = plan(problem, pass_, device)
+            seconds = predicted(made, device)
+            tile = " ".join(f"{key}={value}" for key, value in made.tile.items() if key != "lanes")
+            rows.append([
+                name, pass_.value.removesuffix("_gradient"), made.variant, tile,
+                str(work_groups(made)), f"{1e3 * seconds:.3f}",
+                f"{100 * roofline(problem, device) / seconds:.0f}",
+            ])  # fmt: skip
+    print(f"A prediction for {device.name} from a cost model, not a measurement:")
+    print(table(HEADER, rows, RIGHT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
