@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -163,12 +164,17 @@ def compile_kernel(text: str, kernel: str, target: str, intel_root: str) -> dict
     }
 
 
-def reports(arguments: Namespace, kept: dict[str, dict[str, object]]) -> Iterator[Report]:
-    """One for each product of matrices among the layers' launches and each target."""
+def reports(
+    arguments: Namespace, kept: dict[str, dict[str, object]], others: Counter[str]
+) -> Iterator[Report]:
+    """One for each product of matrices among the layers' launches and each target; counts the
+    plans of other variants, which have no limits."""
     for name, problem in dense_layers(arguments.layers):
         for pass_ in PASSES:
             for target in arguments.targets:
                 made = plan(problem, pass_, target)
+                if made.variant != "gemm":
+                    others[f"{name} {pass_.value}: {made.variant}"] += 1
                 for kernel, text in launches(made):
                     if kernel not in KERNELS:
                         continue
@@ -227,9 +233,9 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"no compiler for {name}: {INSTALL[name]}", file=sys.stderr)
     if missing:
         return 2
-    found = []
+    found, others = [], Counter()
     try:
-        for report in reports(arguments, kept):
+        for report in reports(arguments, kept, others):
             found.append(report)
     except isa_report.ToolError as error:
         print(f"{error}\nIs it installed? {'; '.join(INSTALL.values())}", file=sys.stderr)
@@ -240,6 +246,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(r) for r in found], indent=0))
     print(table(HEADER, [line(r) for r in found], RIGHT))
+    for name, count in others.items():
+        print(f"not compiled: {name} on {count} targets")
     broken = sum(bool(r.broken) for r in found)
     print(f"{len(found)} kernels, limits broken in {broken}")
     return 1 if broken else 0

@@ -79,7 +79,8 @@ ${sum_up()}\
 ${of[0]()}\
                     ${put_left}
                 }
-                UNROLL for (int e = 0; e < RIGHT_EACH; ++e) {
+                // Four at a time, or the addresses of all would take more registers than there are.
+                ${"UNROLL" if buffers == 2 else '_Pragma("unroll 4")'} for (int e = 0; e < RIGHT_EACH; ++e) {
                     const int j = RIGHT_COLUMN(here + e * ITEMS), d = RIGHT_TERM(here + e * ITEMS);
                     const uint t = ${first} + d;
                     SUM v;
