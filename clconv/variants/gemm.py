@@ -65,6 +65,8 @@ FETCH, LOCAL_READ, LOOP, BARRIER = 14.0, 0.25, 4.0, 16.0
 LOCAL_RATE = 0.4
 # Elements that a work-item copies at most, and the sums beside which the slab may be longer.
 MOST_FETCHED, FEW_SUMS = 10, 32
+# Work-groups this small are for devices that take no larger ones, and fetch what they must.
+FEWEST_ITEMS = 16
 # Second-level caches deliver this many times the memory's bandwidth.
 CACHE_RATE = 4.0
 # Without a second buffer nothing hides the way to memory but other work-groups.
@@ -119,7 +121,7 @@ class Tile:
         """Whether the constraints hold."""
         return (
             self.items % self.depth == 0
-            and self.fetched <= MOST_FETCHED
+            and (self.fetched <= MOST_FETCHED or self.items <= FEWEST_ITEMS)
             and (self.depth <= 8 or self.sums <= FEW_SUMS)
             and (self.depth >= 8 or 2 * self.fetched > MOST_FETCHED)
             and self.depth * self.rows % self.items == 0

@@ -1,0 +1,211 @@
+"""The variants for GPUs, on devices as if they were some: right, inside limits, the same twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import accuracy
+import numpy as np
+import pytest
+from conftest import _devices, _guarded, _label
+from problems import PROBLEMS
+from test_accuracy import AS_GPU, REMAINDERS, STRIDED, _arrays, _problem
+
+from clconv import Conv1dProblem, Pass, ProblemError
+from clconv import functional as F
+from clconv.device import PROFILES, profile
+from clconv.planner import plans
+from clconv.variants import gemm, window
+from clconv.variants.base import Request
+
+VARIANTS = {"gemm": gemm, "window": window}
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+# Registers in which 8 x 8 sums do not fit: smaller tiles are quicker to build.
+FEW_REGISTERS = 90
+# Every named problem on the first device, and on the others those that differ most.
+NAMED = [
+    pytest.param(place, name, id=f"{_label(one)}-{name}")
+    for place, one in enumerate(_devices)
+    for name in PROBLEMS
+    if place == 0 or name in AS_GPU
+]
+
+
+def _result(problem, pass_, a, variant, **more):
+    """A pass of a problem by functional's own functions."""
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    if pass_ is Pass.FORWARD:
+        return F.conv1d(a["x"], a["weight"], a.get("bias"), *geometry, variant=variant, **more)
+    need = (pass_ is Pass.INPUT_GRADIENT, pass_ is Pass.WEIGHT_GRADIENT, False)
+    grads = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry, need=need,
+                              variant=variant)  # fmt: skip
+    return grads[0] if need[0] else grads[1]
+
+
+def _check(rng, problem, pass_, variant, seen=None):
+    """Exact on integers, inside the bound on normals."""
+    for whole in (True, False):
+        a = _arrays(rng, problem, whole)
+        operands = {k: v for k, v in a.items() if k != "bias" or pass_ is Pass.FORWARD}
+        result = _result(problem, pass_, operands, variant)
+        if pass_ is Pass.FORWARD:
+            del operands["grad_output"]
+        accuracy.assert_right(result, problem, pass_, operands, str(seen), largest=4 * whole)
+
+
+@pytest.fixture
+def chosen(request):
+    """The runtime of a place in the list of devices (the first), as a GPU with few registers."""
+    for runtime in _guarded(getattr(request, "param", 0), gpu=True):
+        own = runtime.profile
+        runtime.profile = replace(own, item_registers=FEW_REGISTERS, name="few registers")
+        runtime._plans.__init__(1024)
+        yield runtime
+        runtime.profile = own
+        runtime._plans.__init__(1024)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("chosen", "name"), NAMED, indirect=["chosen"])
+def test_named_problem(chosen, rng, variant, name):
+    problem = PROBLEMS[name]
+    for pass_ in PASSES:
+        if VARIANTS[variant].refusal(Request(problem, pass_, chosen.profile)) is None:
+            _check(rng, problem, pass_, variant)
+
+
+# More channels than the largest tile has, in positions that fill no tile; groups and stride too.
+WIDE = Conv1dProblem(2, 140, 33, 130, 2, 2, 1)
+
+
+# Of the shapes that the planner picks, those which differ in how slabs lie on the work-items.
+SHAPES = ((128, 128, 8, 8), (64, 128, 8, 8), (128, 32, 8, 8), (32, 32, 8, 8))
+
+
+@pytest.mark.parametrize("place", range(len(SHAPES)), ids=["x".join(map(str, s)) for s in SHAPES])
+def test_shape(rng, place):
+    """A tile of a product of matrices, the passes in turn, with one buffer and with two."""
+    shape, pass_ = SHAPES[place], PASSES[place % 3]
+    assert shape in gemm.SHAPES
+    for runtime in _guarded(0, gpu=True):
+        request = Request(WIDE, pass_, runtime.profile)
+        tile = next(t for depth in gemm.DEPTHS
+                    if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
+        matrices = gemm.Matrices(request)
+        make = gemm._weight_gradient if matrices.weights else gemm._convolution
+        candidate = make(matrices, tile)
+        first = plans(WIDE, pass_, runtime.profile, variant="gemm")[0]
+        made = replace(
+            first,
+            tile=candidate.tile,
+            launches=candidate.launches,
+            workspace_bytes=candidate.workspace_bytes,
+        )
+        runtime._plans.__init__(1024)
+        runtime.plans(WIDE, pass_, variant="gemm")[:] = [made]
+        try:
+            _check(rng, WIDE, pass_, "gemm", shape)
+        finally:
+            runtime._plans.__init__(1024)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize(
+    ("variant", "name"), [("gemm", "two groups of odd sizes"), ("window", "depthwise, strided")]
+)
+def test_dtypes(chosen, rng, variant, name, dtype):
+    problem = _problem(chosen, PROBLEMS[name], dtype)
+    for pass_ in PASSES:
+        _check(rng, problem, pass_, variant)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize(
+    ("variant", "problem"), [("gemm", REMAINDERS), ("window", PROBLEMS["depth multiplier"])],
+    ids=["gemm", "window"],
+)  # fmt: skip
+def test_epilogue(chosen, rng, variant, problem, activation):
+    """activation(sum + bias + residual) by one launch."""
+    a = _arrays(rng, problem, whole=False)
+    a["residual"] = a.pop("grad_output")
+    before = chosen.launches
+    y = _result(problem, Pass.FORWARD, a, variant, residual=a["residual"], activation=activation)
+    assert chosen.launches == before + 1
+    accuracy.assert_right(y, problem, Pass.FORWARD, a, variant, largest=0, activation=activation)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_transposed(chosen, rng, variant):
+    """A transposed convolution with a bias is the input gradient, all phases in one launch."""
+    problem = STRIDED
+    reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
+    a = _arrays(rng, problem, whole=True)
+    bias = accuracy.integers(rng, (problem.in_channels,), "float32")
+    before = chosen.launches
+    y = F.conv_transpose1d(
+        a["grad_output"], a["weight"], bias, problem.stride, problem.pads,
+        problem.length - reached, problem.groups, problem.dilation, variant=variant,
+    )  # fmt: skip
+    assert chosen.launches == before + 1
+    inputs = {"weight": a["weight"], "grad_output": a["grad_output"], "bias": bias}
+    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weight_gradient_is_the_same_twice(chosen, rng, variant):
+    """Shares are added in a fixed order."""
+    problem = Conv1dProblem(3, 3, 400, 5, 3, 1, 1)
+    a = _arrays(rng, problem, whole=False)
+    made = plans(problem, Pass.WEIGHT_GRADIENT, chosen.profile, variant=variant)[0]
+    assert made.launches[0].global_size[1] > 1  # several shares
+    first, second = (_result(problem, Pass.WEIGHT_GRADIENT, a, variant) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("limit", [16, 64, 256])
+def test_work_group_limits(pass_, limit):
+    """No tile needs a larger work-group, or more local memory, than the device has."""
+    device = replace(profile("gpu").with_limits(limit), local_bytes=32 << 10)
+    for problem in (WIDE, PROBLEMS["depthwise"], REMAINDERS):
+        for made in plans(problem, pass_, device):
+            launch = made.launches[0]
+            assert np.prod(launch.local_size) <= limit
+            if made.variant == "gemm":
+                names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth",
+                         "buffers")  # fmt: skip
+                tile = gemm.Tile(*(made.tile[name] for name in names))
+                assert tile.fits()
+                assert tile.items == launch.local_size[0]
+                assert tile.local_bytes(4) <= device.local_bytes
+    assert "gemm" in {made.variant for made in plans(WIDE, pass_, device)}
+
+
+def test_refusals():
+    """A variant that cannot serve says why."""
+    problem = PROBLEMS["pointwise"]
+    for name, why in (("gemm", "it is for GPUs"), ("window", "it is for GPUs")):
+        with pytest.raises(ProblemError, match=why):
+            plans(problem, Pass.FORWARD, profile("cpu"), variant=name)
+    with pytest.raises(ProblemError, match="too small for any tile"):
+        plans(problem, Pass.FORWARD, profile("gpu").with_limits(1), variant="gemm")
+    with pytest.raises(ProblemError, match="8 input and 12 output channels, expected at most 4"):
+        plans(problem, Pass.FORWARD, profile("gpu"), variant="window")
+    wide = Conv1dProblem(1, 1, 90_000, 1, 3, dilation=40_000)
+    with pytest.raises(ProblemError, match="a window of 80001 samples"):
+        plans(wide, Pass.FORWARD, profile("gpu"), variant="window")
+    with pytest.raises(ProblemError, match="stride is 2097152"):
+        plans(Conv1dProblem(1, 1, 9, 1, 2, 2**21), Pass.FORWARD, profile("gpu"), variant="gemm")
+    for module in VARIANTS.values():
+        assert "bias" in module.refusal(Request(problem, Pass.BIAS_GRADIENT, profile("gpu")))
+
+
+@pytest.mark.parametrize("device", [name for name, one in PROFILES.items() if one.kind == "gpu"])
+def test_what_gpus_get(device):
+    """Dense layers are products of matrices with 8 x 8 sums, depthwise ones windows."""
+    for pass_ in PASSES:
+        dense = plans(Conv1dProblem(1, 512, 7999, 512, 3, 2), pass_, PROFILES[device])[0]
+        assert dense.variant == "gemm"
+        assert dense.tile["item_rows"] * dense.tile["item_columns"] == 64
+        depthwise = Conv1dProblem(16, 256, 800, 256, 33, 1, 16, 1, 256)
+        assert plans(depthwise, pass_, PROFILES[device])[0].variant == "window"
