@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Do the GPU variants race, or touch memory out of bounds, and how often do they read? By Oclgrind.
+
+Runs a tiny problem for each tile that the planner can pick for a GPU, all passes, under Oclgrind
+(Debian's package `oclgrind`) with its data-race and API checks, compares the results, and fails on
+any report but the device queries that pyopencl itself makes. Then counts the global reads of the
+window variant: each element of the input at most twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+import accuracy
+
+from clconv import Conv1dProblem, KernelPlan, Pass, Runtime
+from clconv import functional as F
+from clconv.device import PROFILES
+from clconv.planner import plans
+from clconv.variants import gemm
+from clconv.variants.base import Request
+
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+# Fill no tile, and run on from one batch element to the next; the second has groups, phases, gaps.
+DENSE = (Conv1dProblem(3, 5, 9, 6, 3, 1, 1), Conv1dProblem(2, 12, 13, 10, 4, 3, (2, 4), 2, 2))
+FEW = (
+    Conv1dProblem(2, 3, 21, 3, 3, 1, 1, 1, 3),  # depthwise
+    Conv1dProblem(2, 4, 23, 8, 4, 3, (2, 4), 2, 4),  # with a multiplier, strided
+    Conv1dProblem(1, 1, 30, 9, 5),  # few channels read
+    Conv1dProblem(1, 9, 30, 1, 5, 1, 2),  # few channels written
+)
+# Rows longer than a work-group's positions, windows as wide as half of them.
+READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)
+
+
+def tiles() -> set[gemm.Tile]:
+    """Every tile of a product of matrices that some profile, whole or cut down, can pick."""
+    found = set()
+    for device in PROFILES.values():
+        if device.kind != "gpu":
+            continue
+        for limit in (16, device.max_work_group_size):
+            for dtype in (np.float32, np.float64):
+                problem = replace(DENSE[0], dtype=dtype)
+                request = Request(problem, Pass.FORWARD, device.with_limits(limit))
+                if gemm.refusal(request) is None:
+                    found |= set(gemm._tiles(request))
+    return found
+
+
+def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
+    """The plans to run."""
+    for place, tile in enumerate(sorted(tiles(), key=str)):
+        for pass_ in PASSES:
+            problem = DENSE[(place + PASSES.index(pass_)) % 2]
+            matrices = gemm.Matrices(Request(problem, pass_, runtime.profile))
+            make = gemm._weight_gradient if matrices.weights else gemm._convolution
+            first = plans(problem, pass_, runtime.profile, variant="gemm")[0]
+            c = make(matrices, tile)
+            yield replace(
+                first, tile=c.tile, launches=c.launches, workspace_bytes=c.workspace_bytes
+            )
+    for problem in FEW:
+        for pass_ in PASSES:
+            found = plans(problem, pass_, runtime.profile, variant="window")
+            yield from found if pass_ is Pass.WEIGHT_GRADIENT else found[:: max(1, len(found) // 2)]
+
+
+def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The result of a plan, through functional."""
+    problem, pass_ = made.problem, made.pass_
+    runtime._plans.__init__(8)
+    runtime.plans(problem, pass_, made.epilogue, made.variant)[:] = [made]
+    geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    if pass_ is Pass.FORWARD:
+        return F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=made.variant,
+                        runtime=runtime)  # fmt: skip
+    need = (pass_ is Pass.INPUT_GRADIENT, pass_ is Pass.WEIGHT_GRADIENT, False)
+    grads = F.conv1d_backward(arrays["x"], arrays["weight"], arrays["grad_output"], *geometry,
+                              need=need, variant=made.variant, runtime=runtime)  # fmt: skip
+    return grads[0] if need[0] else grads[1]
+
+
+def operands(problem: Conv1dProblem, pass_: Pass) -> dict[str, np.ndarray]:
+    """Small integers for a pass."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": problem.input_shape, "weight": problem.weight_shape,
+              "grad_output": problem.output_shape}  # fmt: skip
+    arrays = {name: accuracy.integers(rng, shape, "float32") for name, shape in shapes.items()}
+    if pass_ is Pass.FORWARD:
+        del arrays["grad_output"]
+    return arrays
+
+
+def as_gpu() -> Runtime:
+    """Oclgrind's device as a GPU."""
+    runtime = Runtime()
+    runtime.profile = replace(runtime.profile, kind="gpu", lanes=32, vector_floats=1)
+    return runtime
+
+
+def inside() -> int:
+    """Runs the kernels; the number of wrong results."""
+    runtime, wrong = as_gpu(), 0
+    for made in made_plans(runtime):
+        arrays = operands(made.problem, made.pass_)
+        name = f"{made.variant} {made.pass_.value} {dict(made.tile)}"
+        try:
+            accuracy.assert_right(run(runtime, made, arrays), made.problem, made.pass_, arrays,
+                                  largest=4)  # fmt: skip
+        except AssertionError as error:
+            wrong += 1
+            name += f": {error}"
+        print(name, flush=True)
+    return wrong
+
+
+def reads(place: int) -> int:
+    """Runs one pass of READ by the window variant, for Oclgrind to count."""
+    runtime = as_gpu()
+    made = plans(READ, PASSES[place], runtime.profile, variant="window")[0]
+    run(runtime, made, operands(READ, PASSES[place]))
+    return 0
+
+
+def under_oclgrind(options: list[str], *mode: str) -> tuple[int, str, str]:
+    """(exit status, output, reports) of this script in a mode."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        done = subprocess.run(
+            ["oclgrind", *options, "--log", str(log), sys.executable, __file__, *mode],
+            check=False, capture_output=True, text=True,
+            env={**os.environ, "CLCONV_CACHE_DIR": folder, "PYOPENCL_NO_CACHE": "1"},
+        )  # fmt: skip
+        text = log.read_text() if log.exists() else ""
+    return done.returncode, done.stdout, text + "\n\n" + done.stderr
+
+
+def faults(reports: str) -> list[str]:
+    """What Oclgrind found; not pyopencl's questions for properties that it does not know."""
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", reports)]
+    found = [b for b in blocks if "Oclgrind" in b or "Invalid" in b or "race" in b]
+    return [b for b in found if not ("CL_INVALID_VALUE" in b and "Info" in b)]
+
+
+def main() -> int:
+    """0 where Oclgrind finds nothing, results are right and reads are few."""
+    try:
+        status, output, reports = under_oclgrind(["--data-races", "--check-api"], "--inside")
+    except FileNotFoundError:
+        print("oclgrind is not installed: apt-get install oclgrind", file=sys.stderr)
+        return 2
+    print(output, end="")
+    found = faults(reports)
+    for fault in found[:10]:
+        print(fault, file=sys.stderr)
+    if status:
+        print(reports[-2000:], file=sys.stderr)
+    runs = len(output.splitlines())
+    print(
+        f"Oclgrind: {runs} plans, {len(found)} faults, {'some' if status else 'no'} wrong results"
+    )
+    too_many = False
+    for place, pass_ in enumerate(PASSES):
+        _, output, _ = under_oclgrind(["--inst-counts"], "--reads", str(place))
+        counts = re.search(r"executed for kernel '\w+_window':(.*?)(?:\n\n|\Z)", output, re.S)[1]
+        loads = sum(
+            int(n.replace(",", ""))
+            for n in re.findall(r"([\d,]+) - load global", counts)
+        )  # fmt: skip
+        # Rows of x or of the output's gradient; the weight gradient reads both, no weights.
+        rows = int(np.prod(READ.input_shape))
+        if pass_ is Pass.WEIGHT_GRADIENT:
+            rows += int(np.prod(READ.output_shape))
+        print(f"{pass_.value}: {loads} reads of {rows} elements of rows: {loads / rows:.2f} each")
+        too_many |= loads > 2 * rows
+    return 1 if found or status or too_many else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--inside"]:
+        sys.exit(min(inside(), 1))
+    if sys.argv[1:2] == ["--reads"]:
+        sys.exit(reads(int(sys.argv[2])))
+    sys.exit(main())
