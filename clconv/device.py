@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clconv.errors import DeviceError
 
-__all__ = ["PROFILES", "DeviceProfile", "profile"]
+__all__ = ["PROFILES", "DeviceProfile", "profile", "refined"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class DeviceProfile:
     `unit_groups` how many work-items and work-groups it holds at once. `item_registers` is how many
     registers a work-item may use before others have to stay away, `address_registers` how many the
     compiler spends on indices and addresses in a loop that copies eight elements a work-item.
-    `read_floats` is how many float32 a work-item should read from local memory at once;
-    `local_pays` tells whether local memory is faster than the cache. `flops` (float32, a
-    multiply-add counts two) and `bandwidth` (bytes) are peaks a second, 0 where not known.
+    `reported_units` is what OpenCL counts as compute units of one of them. `read_floats` is how
+    many float32 a work-item should read from local memory at once; `local_pays` tells whether
+    local memory is faster than the cache. `flops` (float32, a multiply-add counts two) and
+    `bandwidth` (bytes) are peaks a second, 0 where not known.
     """
 
     name: str
@@ -50,6 +52,7 @@ class DeviceProfile:
     item_registers: int = 128
     address_registers: int = 40
     read_floats: int = 4
+    reported_units: int = 1
     local_pays: bool = True
     flops: float = 0.0
     bandwidth: float = 0.0
@@ -158,6 +161,7 @@ def _intel(
         unit_items=units * threads * 8,
         unit_registers=units * threads * 8 * 128,
         address_registers=16,
+        reported_units=units,
         **rest,
     )
 
@@ -228,6 +232,46 @@ PROFILES = {
         _intel("acm-g10", 32, 16, 8, 128 << 10, fp64=False, flops=17.2e12, bandwidth=560e9),
     )
 }
+
+
+# Which profile's architecture a GPU has, by its name in OpenCL: AMD says gfx1030 or
+# gfx90a:sramecc+:xnack-, and NVIDIA's names get sm_86 from the compute capability.
+ARCHITECTURES = (
+    (r"gfx90[0-6]\b", "gfx906"),
+    (r"gfx90[8a]\b", "gfx90a"),
+    (r"gfx94\d\b", "gfx942"),
+    (r"gfx10\d\d\b", "gfx1030"),
+    (r"gfx11\d\d\b", "gfx1100"),
+    (r"gfx12\d\d\b", "gfx1201"),
+    (r"sm_7\d\b", "sm_75"),
+    (r"sm_8\d\b", "sm_86"),
+    (r"sm_(9\d|10\d)\b", "sm_90"),
+    (r"sm_12\d\b", "sm_120"),
+    (r"Arc.* A\d{3}", "acm-g10"),
+    (r"Iris.* Xe|UHD Graphics 7\d\d", "tgllp"),
+    (r"Iris.* Graphics [56]\d\d|HD Graphics [56]\d\d", "skl"),
+)
+
+
+def refined(reported: DeviceProfile, name: str) -> DeviceProfile:
+    """What OpenCL reports of a GPU, with what is known of the architecture that `name` tells."""
+    found = [known for pattern, known in ARCHITECTURES if re.search(pattern, name)]
+    if reported.kind != "gpu" or not found:
+        return reported
+    known = PROFILES[found[0]]
+    units = max(1, reported.compute_units // known.reported_units)
+    return replace(
+        known,
+        name=reported.name,
+        compute_units=units,
+        max_work_group_size=reported.max_work_group_size,
+        max_work_item_sizes=reported.max_work_item_sizes,
+        local_bytes=reported.local_bytes,
+        global_bytes=reported.global_bytes,
+        max_alloc_bytes=reported.max_alloc_bytes,
+        fp64=reported.fp64,
+        flops=known.flops * units / known.compute_units,
+    )
 
 
 def profile(name: str) -> DeviceProfile:

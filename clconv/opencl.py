@@ -14,7 +14,7 @@ from typing import Any
 import pyopencl as cl
 
 from clconv import settings
-from clconv.device import DeviceProfile
+from clconv.device import DeviceProfile, refined
 from clconv.errors import DeviceError
 
 __all__ = ["DeviceInfo", "check_process", "choose", "devices", "info_of", "profile_of"]
@@ -284,14 +284,22 @@ def _data_caches() -> dict[str, int]:
     return found
 
 
+def _architecture(device: Any) -> str:
+    """What tells a GPU's architecture: its name, and NVIDIA's compute capability as sm_86."""
+    name = str(device.name).strip()
+    if "cl_nv_device_attribute_query" not in device.extensions.split():
+        return name
+    return f"{name} sm_{device.compute_capability_major_nv}{device.compute_capability_minor_nv}"
+
+
 def profile_of(device: Any) -> DeviceProfile:
-    """The planner's numbers of a device, as its driver and, of a CPU's caches, the system report
-    them."""
+    """The planner's numbers of a device: what its driver reports, what is known of GPUs and, of a
+    CPU's caches, what the system says."""
     width = _vector_floats(device) if device.type & cl.device_type.CPU else 1
     # A CPU driver without vectors of its own makes lanes of work-items, as a GPU does.
     cpu = width > 1
     sizes = [int(s) for s in device.max_work_item_sizes[:3]]
-    return DeviceProfile(
+    reported = DeviceProfile(
         name=device.name.strip(),
         kind="cpu" if cpu else "gpu",
         compute_units=device.max_compute_units,
@@ -306,3 +314,4 @@ def profile_of(device: Any) -> DeviceProfile:
         half_builtins=not cpu,
         **(_data_caches() if cpu else {}),
     )
+    return refined(reported, _architecture(device))

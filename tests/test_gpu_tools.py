@@ -1,0 +1,128 @@
+"""The tools that tell about GPUs without one."""
+
+from __future__ import annotations
+
+import gpu_report
+import predict
+import pytest
+
+from clconv import Conv1dProblem, Pass, plan
+from clconv.device import PROFILES, DeviceProfile, refined
+from clconv.variants import gemm
+
+
+def test_the_report_compiles_what_plans_return():
+    """Launch by launch, the very text; and the planner picks products of matrices for it."""
+    name, problem = next(gpu_report.dense_layers("whisper_conv2"))
+    assert name == "whisper_conv2"
+    for target in gpu_report.TARGETS:
+        for pass_ in gpu_report.PASSES:
+            made = plan(problem, pass_, target)
+            parts = gpu_report.launches(made)
+            assert made.variant == "gemm"
+            assert parts[0][0] in gpu_report.KERNELS
+            joined = "\n".join(text for _, text in parts)
+            assert gpu_report.digest(joined) == gpu_report.digest(made.source())
+            assert gpu_report.digest(joined + " ") != gpu_report.digest(made.source())
+
+
+def test_the_report_knows_all_targets():
+    assert set(gpu_report.TARGETS) <= set(PROFILES)
+    assert len(gpu_report.TARGETS) == 13
+    names = {name for name, _ in gpu_report.dense_layers("")}
+    assert {"wav2vec2_conv2", "tasnet_pw", "stream_small"} <= names
+    assert not {"mamba_dw4", "fir_k1025", "hifigan_post"} & names
+
+
+GOOD = {
+    "layer": "some", "pass_": "forward", "target": "gfx1100", "source": "", "kernel": "",
+    "tile": {"item_rows": 8, "item_columns": 8}, "registers": 118, "register_text": "118v",
+    "spilled": 0, "local_bytes": 8448, "groups": 6, "share": 77.0, "rate": 1.54,
+    "local_reads": {"16": 8}, "flat": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ({}, []),
+        ({"spilled": 4}, ["spills 4"]),
+        ({"registers": 129}, ["129 registers"]),
+        ({"groups": 1}, ["1 work-groups a unit"]),
+        ({"local_reads": {"4": 8, "16": 8}}, ["local reads of other widths than 128 bits"]),
+        ({"flat": 2}, ["2 flat accesses"]),
+        ({"rate": 1.4}, ["1.40 multiply-adds an instruction"]),
+        ({"target": "sm_86"}, ["77.0% multiply-adds"]),
+        ({"target": "skl"}, []),
+        ({"target": "skl", "registers": 256, "share": 74.9}, ["74.9% multiply-adds"]),
+        ({"tile": {"item_rows": 4, "item_columns": 4}, "share": 69.0, "rate": 0.69},
+         ["69.0% multiply-adds"]),
+    ],
+)  # fmt: skip
+def test_limits(change, broken):
+    assert gpu_report.limits(gpu_report.Report(**(GOOD | change))) == broken
+
+
+def test_the_report_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_report.shutil, "which", lambda name: None)
+    assert gpu_report.main(["--layers", "stream"]) == 2
+    error = capsys.readouterr().err
+    assert "clang-19" in error
+    assert "nvidia-cuda-nvcc" in error
+    assert "intel-opencl-icd" in error
+
+
+def test_prediction(tmp_path, capsys):
+    """Says that it is one, and stays under the roofline."""
+    layers = tmp_path / "some_layers.py"
+    layers.write_text('LAYERS = [("dense", 1, 256, 4000, 256, 3), ("deep", 2, 64, 900, 64, 5, 1, 2,'
+                      " 1, 64)]\n")  # fmt: skip
+    assert predict.main(["--device", "sm_86", "--layers", str(layers)]) == 0
+    text = capsys.readouterr().out
+    assert "prediction" in text.splitlines()[0]
+    assert "not a measurement" in text.splitlines()[0]
+    rows = [line.split() for line in text.splitlines()[2:]]
+    assert [row[:3] for row in rows[:2]] == [["dense", "forward", "gemm"],
+                                            ["dense", "input", "gemm"]]  # fmt: skip
+    assert {row[2] for row in rows[3:]} == {"window"}
+    assert all(0 < int(row[-1]) <= 100 for row in rows)
+    with pytest.raises(SystemExit):
+        predict.main(["--device", "cpu"])
+
+
+def test_prediction_counts_whole_tiles():
+    """One column more than a tile, or a work-group more than the units take, costs another."""
+    device = PROFILES["gfx1030"]
+    tile = gemm.Tile(128, 128, 8, 8, 8, 1)
+    problem = Conv1dProblem(1, 128, 128, 128, 1)
+    matrices = gemm.Matrices(gemm.Request(problem, Pass.FORWARD, device))
+    full = 128 * device.compute_units
+    one = gemm.cost(matrices, tile, full)
+    assert gemm.cost(matrices, tile, full - 127) == one
+    assert gemm.cost(matrices, tile, full + 1) == pytest.approx(2 * one)
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("gfx1030", "gfx1030"),
+        ("gfx90a:sramecc+:xnack-", "gfx90a"),
+        ("gfx1151", "gfx1100"),
+        ("NVIDIA GeForce RTX 3060 sm_86", "sm_86"),
+        ("NVIDIA H100 80GB HBM3 sm_90", "sm_90"),
+        ("Intel(R) Arc(TM) A770 Graphics", "acm-g10"),
+        ("Intel(R) Iris(R) Xe Graphics", "tgllp"),
+        ("Intel(R) UHD Graphics 630", "skl"),
+    ],
+)
+def test_a_reported_gpu_gets_its_architecture(name, architecture):
+    """Limits and size as OpenCL reports them, the rest as is known of the architecture."""
+    reported = DeviceProfile("mine", "gpu", 48, max_work_group_size=128, local_bytes=40_000)
+    known = PROFILES[architecture]
+    one = refined(reported, name)
+    assert (one.name, one.max_work_group_size, one.local_bytes) == ("mine", 128, 40_000)
+    assert one.compute_units == 48 // known.reported_units
+    assert (one.lanes, one.unit_registers) == (known.lanes, known.unit_registers)
+    assert one.flops / one.compute_units == pytest.approx(known.flops / known.compute_units)
+    assert refined(reported, "a card of tomorrow") == reported
+    assert refined(PROFILES["cpu"], name) == PROFILES["cpu"]
