@@ -24,7 +24,8 @@ class DeviceProfile:
     (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
     `unit_groups` how many work-items and work-groups it holds at once. `item_registers` is how many
     registers a work-item may use before others have to stay away, `address_registers` how many the
-    compiler spends on indices and addresses in a loop that copies eight elements a work-item.
+    compiler spends on indices and addresses in a loop that copies eight elements a work-item,
+    `fetch_together` how many elements it may copy at once without spilling.
     `reported_units` is what OpenCL counts as compute units of one of them. `read_floats` is how
     many float32 a work-item should read from local memory at once; `local_pays` tells whether
     local memory is faster than the cache. `flops` (float32, a multiply-add counts two) and
@@ -52,6 +53,7 @@ class DeviceProfile:
     item_registers: int = 128
     address_registers: int = 40
     read_floats: int = 4
+    fetch_together: int = 8
     reported_units: int = 1
     local_pays: bool = True
     flops: float = 0.0
@@ -141,6 +143,7 @@ def _nvidia(
         unit_local_bytes=local,
         unit_items=items,
         unit_groups=groups,
+        fetch_together=4,
         **rest,
     )
 

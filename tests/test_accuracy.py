@@ -108,12 +108,12 @@ def test_named_problem_in_double(runtime, rng, name):
 
 @pytest.mark.parametrize("name", AS_GPU)
 def test_named_problem_as_on_a_gpu(gpu_runtime, rng, name):
-    _check_all_passes(rng, _problem(gpu_runtime, PROBLEMS[name], "float32"))
+    _check_all_passes(rng, _problem(gpu_runtime, PROBLEMS[name], "float32"), "direct")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
-    _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype))
+    _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype), "direct")
 
 
 @pytest.mark.parametrize("name", TILED)

@@ -206,6 +206,32 @@ def line(report: Report) -> list[str]:
     ]  # fmt: skip
 
 
+SUMMARY = ("target", "kernels", "registers", "spilled", "groups", "FMA %", "FMA/ins", "tiles",
+           "limits")  # fmt: skip
+
+
+def span(values: Sequence[float], digits: int = 0) -> str:
+    """least … greatest."""
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if low == high else f"{low} … {high}"
+
+
+def summary(found: Sequence[Report]) -> list[list[str]]:
+    """A row for each target."""
+    rows = []
+    for target in dict.fromkeys(r.target for r in found):
+        ours = [r for r in found if r.target == target]
+        tiles = Counter("{tile_rows}x{tile_columns}".format(**r.tile) for r in ours)
+        rows.append([
+            target, str(len(ours)), span([r.registers for r in ours]),
+            str(sum(r.spilled for r in ours)), span([r.groups for r in ours]),
+            span([r.share for r in ours], 1), span([r.rate for r in ours], 2),
+            ", ".join(f"{count} {tile}" for tile, count in tiles.most_common()),
+            str(sum(bool(r.broken) for r in ours)) + " broken",
+        ])  # fmt: skip
+    return rows
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Prints the table; 0 where all limits hold, 1 where not, 2 where a compiler is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -215,6 +241,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--intel-root", default="",
                         help="where Intel's packages were unpacked")  # fmt: skip
     parser.add_argument("--keep", type=Path, help="a JSON file of what was compiled before")
+    parser.add_argument("--summary", action="store_true", help="a line for each target only")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     arguments = parser.parse_args(words)
     unknown = [t for t in arguments.targets if t not in TARGETS]
@@ -245,7 +272,10 @@ def main(words: Sequence[str] | None = None) -> int:
             arguments.keep.write_text(json.dumps(kept, indent=0))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(r) for r in found], indent=0))
-    print(table(HEADER, [line(r) for r in found], RIGHT))
+    if arguments.summary and found:
+        print(table(SUMMARY, summary(found), SUMMARY[1:7]))
+    else:
+        print(table(HEADER, [line(r) for r in found], RIGHT))
     for name, count in others.items():
         print(f"not compiled: {name} on {count} targets")
     broken = sum(bool(r.broken) for r in found)

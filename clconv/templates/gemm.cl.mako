@@ -79,8 +79,8 @@ ${sum_up()}\
 ${of[0]()}\
                     ${put_left}
                 }
-                // Four at a time, or the addresses of all would take more registers than there are.
-                ${"UNROLL" if buffers == 2 else '_Pragma("unroll 4")'} for (int e = 0; e < RIGHT_EACH; ++e) {
+                // Not all at a time where the addresses of all take more registers than there are.
+                _Pragma("unroll ${16 if buffers == 2 else fetch_together}") for (int e = 0; e < RIGHT_EACH; ++e) {
                     const int j = RIGHT_COLUMN(here + e * ITEMS), d = RIGHT_TERM(here + e * ITEMS);
                     const uint t = ${first} + d;
                     SUM v;

@@ -313,6 +313,7 @@ def _numbers(tile: Tile) -> dict[str, int]:
 def _geometry(request: Request) -> Constants:
     problem = request.problem
     return (
+        ("fetch_together", request.device.fetch_together),
         ("group_in", problem.group_in),
         ("group_out", problem.group_out),
         ("kernel_size", problem.kernel_size),

@@ -41,6 +41,8 @@ MOST_PART = 32
 # Weights of a work-item, and positions of a unit, of a weight gradient.
 MOST_WEIGHTS, UNIT_POSITIONS = 8, 256
 GROUPS_A_UNIT = 8
+# Few lanes are shared by few work-items each, whose sums one work-item adds.
+FEW_LANES, SLICES, POSITIONS_A_SLICE = 8, 8, 8
 
 # As shares of a multiply-add: what a read from local memory costs, and a turn of the tap loop.
 LOCAL_READ, LOOP = 4.0, 4.0
@@ -223,7 +225,15 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
             problem.group_out, most // in_part, (room - in_part * segment) // (positions + 1)
         )
     used = out_part * in_part * tap_lanes
+    if used <= FEW_LANES:
+        items = local_items(device, FEW_LANES * SLICES)
     slices = items // used
+    # Several positions a work-item and unit, or copying takes longer than summing.
+    while positions < POSITIONS_A_SLICE * slices:
+        more = 2 * positions * (in_part * problem.stride + out_part)
+        if more + in_part * (reach + each * problem.dilation) + out_part > room:
+            break
+        positions *= 2
     tasks = ceil_div(problem.group_in, in_part) * ceil_div(problem.group_out, out_part)
     tasks *= problem.groups
     share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
