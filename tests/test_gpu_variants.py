@@ -15,7 +15,7 @@ from clconv import Conv1dProblem, Pass, ProblemError
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
-from clconv.variants import gemm, window
+from clconv.variants import base, gemm, window
 from clconv.variants.base import Request
 
 VARIANTS = {"gemm": gemm, "window": window}
@@ -160,6 +160,20 @@ def test_weight_gradient_is_the_same_twice(chosen, rng, variant):
     assert made.launches[0].global_size[1] > 1  # several shares
     first, second = (_result(problem, Pass.WEIGHT_GRADIENT, a, variant) for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("name", ["depth multiplier", "stride and dilation share a factor"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_work_group_does_all(chosen, rng, variant, name, monkeypatch):
+    """Where there are more tiles than a grid has work-groups, they loop."""
+    monkeypatch.setattr(base, "MAX_GROUPS", 1)
+    for pass_ in PASSES:
+        made = plans(PROBLEMS[name], pass_, chosen.profile, variant=variant)[0]
+        sizes = zip(made.launches[0].global_size, made.launches[0].local_size, strict=True)
+        groups = [whole // local for whole, local in sizes]
+        assert groups[0] == 1
+        assert groups[1] == 1 or pass_ is Pass.WEIGHT_GRADIENT
+        _check(rng, PROBLEMS[name], pass_, variant)
 
 
 @pytest.mark.parametrize("pass_", PASSES)

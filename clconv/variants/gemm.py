@@ -45,6 +45,7 @@ SHAPES = (
     (64, 64, 8, 4),
     (32, 32, 4, 4),
     (32, 32, 8, 8),
+    (16, 16, 4, 4),
 )
 # Terms of a slab: longer ones need fewer barriers, more local memory, and registers for the
 # addresses of what a work-item fetches, which work-items of 64 sums do not have.
