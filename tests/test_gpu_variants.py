@@ -74,6 +74,16 @@ def test_named_problem(chosen, rng, variant, name):
             _check(rng, problem, pass_, variant)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sliding_windows(chosen, rng, groups):
+    """Many taps are summed from elements that stay in registers."""
+    problem = Conv1dProblem(2, 2, 700, 4 * groups, 20, 1, (7, 30), 1, groups)
+    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        made = plans(problem, pass_, chosen.profile, variant="window")[0]
+        assert made.tile["sliding"] == 1
+        _check(rng, problem, pass_, "window")
+
+
 # More channels than the largest tile has, in positions that fill no tile; groups and stride too.
 WIDE = Conv1dProblem(2, 140, 33, 130, 2, 2, 1)
 

@@ -38,6 +38,7 @@ FEW = (
     Conv1dProblem(2, 4, 23, 8, 4, 3, (2, 4), 2, 4),  # with a multiplier, strided
     Conv1dProblem(1, 1, 30, 9, 5),  # few channels read
     Conv1dProblem(1, 9, 30, 1, 5, 1, 2),  # few channels written
+    Conv1dProblem(2, 2, 40, 4, 17, 1, 3, 1, 2),  # many taps
 )
 # Rows longer than a work-group's positions, windows as wide as half of them.
 READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)

@@ -13,7 +13,9 @@
 ## written of one group. It copies the part of x that they see to local memory, BLOCK channels at a
 ## time: every element of x is read from global memory once a work-group, and in the next one again
 ## where windows overlap; that is at most twice, since windows reach no further than POSITIONS.
-## A work-item owns TILE channels times EACH positions, ITEM_STEP apart.
+## A work-item owns TILE channels times EACH positions, ITEM_STEP apart; or (sliding; stride and dilation
+## 1) EACH consecutive ones, an odd number so that work-items read different banks: then one new
+## element of the strip serves the next tap of all of them, and the others stay in registers.
 ## Coalescing: neighbouring work-items copy neighbouring positions of x, and store neighbouring ones.
 ## Dimension 0 is blocks of positions, 1 parts of the groups' channels, 2 batch; all loop.
 <%
@@ -36,7 +38,9 @@
 #define BLOCK ${block}              // channels read at once
 #define EACH ${each}               // positions a work-item
 #define ITEMS ${items}
-#define ITEM_STEP ${steps}          // positions from one of a work-item's to its next
+#define ITEM_STEP ${1 if sliding else steps}          // positions from one of a work-item's to its next
+#define FIRST ${"item * EACH" if sliding else "item"}           // of a work-item
+#define ACTIVE ${items if sliding else steps}            // work-items with positions
 #define POSITIONS ${positions}
 % if backward:
 #define COMMON ${common}             // gcd(STRIDE, DILATION): other phases have no taps
@@ -73,17 +77,17 @@ void convolution_window(${signature})
 % if backward:
         const int t_first = pad / STRIDE * STRIDE + position_block * POSITIONS;
         const int from = t_first / STRIDE - LEAD;
-        const int t = t_first + item;
+        const int t = t_first + FIRST;
         const int r = t % STRIDE;
         const int k0 = (int)((long)(r / COMMON) * TAP_INVERSE % TAP_STEP);
-        const int taps = item < ITEM_STEP && r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0;
+        const int taps = item < ACTIVE && r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0;
         // Exact, and of numbers that may be negative, for which / would round to zero.
-        const int at = item / STRIDE + LEAD + (taps ? (r - k0 * DILATION) / STRIDE : 0);
+        const int at = FIRST / STRIDE + LEAD + (taps ? (r - k0 * DILATION) / STRIDE : 0);
 % else:
         const int q_first = position_block * POSITIONS;
         const int from = q_first * STRIDE - pad;
         const int k0 = 0, taps = KERNEL_SIZE;
-        const int at = item * STRIDE;
+        const int at = FIRST * STRIDE;
 % endif
         for (int row_first = part_first; row_first < part_end; row_first += TILE) {
             SUM sums[TILE][EACH];
@@ -114,6 +118,32 @@ ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from"
                 for (int c = 0; c < held; ++c) {
                     __local const SUM *seen = strip + c * SEGMENT + at;
                     __local const SUM *w_at = taps_of + c * KERNEL_SIZE + k0;
+% if sliding:
+                    // Taps in the order of the elements that they see; element u + j meets tap u.
+                    int u = 0;
+% if backward:
+                    seen -= KERNEL_SIZE - 1;
+% endif
+                    SUM ${", ".join("v%d = seen[%d]" % (j, j) for j in range(each - 1))}, v${each - 1};
+                    for (; u + EACH <= KERNEL_SIZE; u += EACH) {
+% for b in range(each):
+                        v${(b + each - 1) % each} = seen[u + ${b + each - 1}];
+% for m in range(tile):
+                        {
+                            const SUM w = w_at[${m} * BLOCK * KERNEL_SIZE + ${"KERNEL_SIZE - 1 - (u + %d)" % b if backward else "u + %d" % b}];
+% for j in range(each):
+                            sums[${m}][${j}] = w * v${(b + j) % each} + sums[${m}][${j}];
+% endfor
+                        }
+% endfor
+% endfor
+                    }
+                    for (; u < KERNEL_SIZE; ++u)
+                        UNROLL for (int m = 0; m < TILE; ++m) {
+                            const SUM w = w_at[m * BLOCK * KERNEL_SIZE + ${"KERNEL_SIZE - 1 - u" if backward else "u"}];
+                            UNROLL for (int j = 0; j < EACH; ++j) sums[m][j] = w * seen[u + j] + sums[m][j];
+                        }
+% else:
                     _Pragma("unroll 2") for (int i = 0; i < taps; ++i) {
                         UNROLL for (int m = 0; m < TILE; ++m) {
                             const SUM w = w_at[m * BLOCK * KERNEL_SIZE + i * TAP_STEP];
@@ -121,6 +151,7 @@ ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from"
                                 sums[m][j] = w * seen[i * TAP_MOVE + j * ITEM_MOVE] + sums[m][j];
                         }
                     }
+% endif
                 }
             }
             UNROLL for (int i = 0; i < TILE; ++i) {
@@ -128,10 +159,10 @@ ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from"
                 UNROLL for (int j = 0; j < EACH; ++j) {
 % if backward:
                     const int p = t + j * ITEM_STEP - pad;
-                    const int inside = item < ITEM_STEP && p >= 0 && p < length${"" if exact else " && row_first + i < ROWS"};
+                    const int inside = item < ACTIVE && p >= 0 && p < length${"" if exact else " && row_first + i < ROWS"};
 % else:
-                    const int p = q_first + item + j * ITEM_STEP;
-                    const int inside = item < ITEM_STEP && p < out_length${"" if exact else " && row_first + i < ROWS"};
+                    const int p = q_first + FIRST + j * ITEM_STEP;
+                    const int inside = item < ACTIVE && p < out_length${"" if exact else " && row_first + i < ROWS"};
 % endif
                     if (inside)
 ${epilogue.finish("sums[i][j]", "channel", "p", "1", "0", "0")}\

@@ -35,6 +35,9 @@ FEW_CHANNELS = 4
 MOST_LOCAL_BYTES = 16 << 10
 # (channels written, positions) of a work-item.
 TILES = ((4, 4), (8, 4), (4, 8), (2, 4), (1, 8), (1, 4))
+# The same of work-items whose positions are neighbours, and the fewest taps for which that pays:
+# their stores do not coalesce.
+SLIDING_TILES, MANY_TAPS = ((4, 7), (2, 7), (1, 7)), 16
 MOST_ITEMS = 256
 # Channels written that a work-group computes from one copy of its windows.
 MOST_PART = 32
@@ -77,10 +80,13 @@ def candidates(request: Request) -> Iterator[Candidate]:
         return
     problem = request.problem
     rows = problem.group_out if request.pass_ is Pass.FORWARD else problem.group_in
-    for tile, each in TILES:
+    tiles = [(tile, each, False) for tile, each in TILES]
+    if problem.stride == problem.dilation == 1 and problem.kernel_size >= MANY_TAPS:
+        tiles += [(tile, each, True) for tile, each in SLIDING_TILES]
+    for tile, each, sliding in tiles:
         if tile > 1 and tile >= 2 * rows:
             continue
-        candidate = _convolution(request, tile, each)
+        candidate = _convolution(request, tile, each, sliding)
         if candidate is not None:
             yield candidate
 
@@ -103,7 +109,7 @@ def _geometry(request: Request) -> Constants:
     )
 
 
-def _convolution(request: Request, tile: int, each: int) -> Candidate | None:
+def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candidate | None:
     """None where one channel's window and weights do not fit."""
     problem = request.problem
     forward = request.pass_ is Pass.FORWARD
@@ -154,6 +160,7 @@ def _convolution(request: Request, tile: int, each: int) -> Candidate | None:
             ("part", part),
             ("block", block),
             ("each", each),
+            ("sliding", sliding),
             ("items", items),
             ("positions", positions),
             ("activation", request.epilogue.activation),
@@ -177,11 +184,12 @@ def _convolution(request: Request, tile: int, each: int) -> Candidate | None:
     )
     numbers = {
         "tile": tile, "part": part, "block": block, "each": each, "items": items,
-        "positions": positions, "lanes": 1,
+        "positions": positions, "sliding": int(sliding), "lanes": 1,
     }  # fmt: skip
     # Of whole tiles. The memory's bandwidth limits the portable variant as well.
     sums = tile * each
-    a_turn = max(sums, LOCAL_READ * (tile + each)) + LOOP
+    a_turn = max(sums, LOCAL_READ * (tile + (1 if sliding else each)))
+    a_turn += LOOP / each if sliding else LOOP
     taps = channels * (problem.kernel_size if forward else problem.kernel_size / problem.stride)
     products = problem.groups * ceil_div(rows, tile) * tile * taps * a_turn / sums
     count = problem.out_length if forward else problem.phase_positions * problem.stride
