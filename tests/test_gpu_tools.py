@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gpu_report
 import predict
 import pytest
@@ -126,3 +128,27 @@ def test_a_reported_gpu_gets_its_architecture(name, architecture):
     assert one.flops / one.compute_units == pytest.approx(known.flops / known.compute_units)
     assert refined(reported, "a card of tomorrow") == reported
     assert refined(PROFILES["cpu"], name) == PROFILES["cpu"]
+
+
+def test_the_profile_decides():
+    """Registers, local memory and whether it pays are data that the planner goes by."""
+    problem = Conv1dProblem(1, 256, 4000, 256, 3)
+    device = PROFILES["sm_86"]
+
+    def best(**change):
+        other = replace(device, **change)
+        made = plan(problem, Pass.FORWARD, other)
+        assert made.variant == "gemm"
+        return dict(made.tile), made.cost
+
+    tile, cost = best()
+    assert (tile["item_rows"], tile["item_columns"], tile["buffers"]) == (8, 8, 1)
+    few, _ = best(item_registers=90)
+    assert few["item_rows"] * few["item_columns"] < 64
+    many, _ = best(item_registers=255, unit_registers=1 << 18)
+    assert many["buffers"] == 2
+    small, _ = best(unit_local_bytes=16 << 10, local_bytes=8 << 10)
+    assert small["tile_rows"] * small["tile_columns"] < tile["tile_rows"] * tile["tile_columns"]
+    assert best(local_pays=False)[1] == pytest.approx(2 * cost)
+    assert best(read_floats=1)[1] > cost
+    assert best(unit_items=256)[1] > cost

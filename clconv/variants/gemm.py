@@ -47,6 +47,8 @@ SHAPES = (
     (32, 32, 8, 8),
     (16, 16, 4, 4),
 )
+# Floats that the template reads at once.
+QUAD = 4
 # Terms of a slab: longer ones need fewer barriers, more local memory, and registers for the
 # addresses of what a work-item fetches, which work-items of 64 sums do not have.
 DEPTHS = (4, 8, 16)
@@ -60,8 +62,8 @@ LEAST_SHARE = 256
 MAX_STRIDE = 2**20
 
 # The modelled costs of a work-item, in multiply-adds: of an element that it fetches (index, bounds,
-# address, copy), of a float that it reads from local memory, of the loop, of a slab's barriers.
-FETCH, LOCAL_READ, LOOP, BARRIER = 14.0, 0.25, 4.0, 16.0
+# address, copy), of a read from local memory, of the loop, of a slab's barriers.
+FETCH, LOCAL_READ, LOOP, BARRIER = 14.0, 1.0, 4.0, 16.0
 # Floats that a compute unit reads from local memory for each multiply-add that it could do.
 LOCAL_RATE = 0.4
 # Elements that a work-item copies at most, and the sums beside which the slab may be longer.
@@ -142,7 +144,8 @@ class Tile:
     def efficiency(self, request: Request) -> float:
         """The share of a compute unit's multiply-adds that are the tile's products."""
         floats = self.item_rows + self.item_columns
-        a_term = max(self.sums, floats / LOCAL_RATE) + LOCAL_READ * floats + LOOP
+        reads = floats / min(QUAD, request.device.read_floats)
+        a_term = max(self.sums, floats / LOCAL_RATE) + LOCAL_READ * reads + LOOP
         a_term += (FETCH * self.fetched + BARRIER / self.buffers) / self.depth
         share = self.sums / a_term
         resident = self.resident(request)
