@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ def _vector_floats(device: Any) -> int:
     return int(name.removeprefix("floats_"))
 
 
-def _data_caches() -> dict[str, int]:
+def _data_caches() -> dict[str, Any]:
     """Bytes of a core's data caches by the profile's names, where Linux tells."""
     names = {"1": "l1_bytes", "2": "l2_bytes"}
     found = {}
@@ -312,6 +312,5 @@ def profile_of(device: Any) -> DeviceProfile:
         max_alloc_bytes=device.max_mem_alloc_size,
         fp64="cl_khr_fp64" in device.extensions.split(),
         half_builtins=not cpu,
-        **(_data_caches() if cpu else {}),
     )
-    return refined(reported, _architecture(device))
+    return replace(reported, **_data_caches()) if cpu else refined(reported, _architecture(device))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import _devices, _guarded, _label
 from problems import PROBLEMS
-from test_accuracy import AS_GPU, REMAINDERS, STRIDED, _arrays, _problem
+from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
 
 from clconv import Conv1dProblem, Pass, ProblemError
 from clconv import functional as F
@@ -147,7 +147,7 @@ def test_epilogue(chosen, rng, variant, problem, activation):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_transposed(chosen, rng, variant):
     """A transposed convolution with a bias is the input gradient, all phases in one launch."""
-    problem = STRIDED
+    problem = PROBLEMS["stride and dilation share a factor"]
     reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
     a = _arrays(rng, problem, whole=True)
     bias = accuracy.integers(rng, (problem.in_channels,), "float32")

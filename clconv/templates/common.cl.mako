@@ -150,6 +150,14 @@ static inline void accumulate(__global STORED *at, SUM sum, const SUM scale, con
     store(at, sum);
 }
 
+// A share's sum of a gradient; the only share's is the result.
+static inline void store_share(__global SUM *partial, __global STORED *result, const SUM sum,
+                               const int shares, const SUM scale, const SUM momentum)
+{
+    if (shares > 1) *partial = sum;
+    else accumulate(result, sum, scale, momentum);
+}
+
 // LANES elements, `step` apart.
 static inline VECTOR load_strided(__global const STORED *at, const int step)
 {

@@ -109,9 +109,6 @@ void weight_gradient_direct(${signature})
 % if not (exact_out and exact_taps):
                 if (o + i < GROUP_OUT && tap + j < TAPS)
 % endif
-                {
-                    if (shares > 1) mine[(long)i * TAPS + j] = sum_lanes(sums[i][j]);
-                    else accumulate(only + (long)i * TAPS + j, sum_lanes(sums[i][j]), scale, momentum);
-                }
+                store_share(mine + (long)i * TAPS + j, only + (long)i * TAPS + j, sum_lanes(sums[i][j]), shares, scale, momentum);
     }
 }

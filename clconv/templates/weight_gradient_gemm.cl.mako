@@ -1,7 +1,8 @@
 <%namespace name="gemm" file="gemm.cl.mako"/>\
 ## weight_gradient_gemm, for GPUs: rows are output channels, columns (c,k), terms positions (n,q).
 ##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
-##                      share s of all (n,q); sum_partials adds the shares in order
+##                      share s of all (n,q); sum_partials adds the shares in order;
+##                      a single share goes to result as sum_partials would add it
 ##   n batch, o output channel, g its group, c input channel of g, k tap, q output position;
 ##   y is the output's gradient
 ##
@@ -73,13 +74,15 @@ ${gemm.slabs()}\
 </%def>\
 </%gemm:products>\
 
-        __global SUM *mine = partial + partial_offset + ((share * GROUPS + g) * GROUP_OUT + row_first) * TAPS + tap_first;
+        const long first = ((long)g * GROUP_OUT + row_first) * TAPS + tap_first;
+        __global SUM *mine = partial + partial_offset + share * GROUPS * GROUP_OUT * TAPS + first;
+        __global STORED *only = result + result_offset + first;
 <%gemm:results>\
 <%
     checks = [] if exact_rows else ["row_first + m < GROUP_OUT"]
     checks += [] if exact_taps else ["tap_first + j < TAPS"]
 %>\
-                    ${"if (%s) " % " && ".join(checks) if checks else ""}mine[(long)m * TAPS + j] = sum;
+                    ${"if (%s) " % " && ".join(checks) if checks else ""}store_share(mine + (long)m * TAPS + j, only + (long)m * TAPS + j, sum, shares, scale, momentum);
 </%gemm:results>\
     }
 }

@@ -167,8 +167,7 @@ void weight_gradient_strip(${signature})
                 __global SUM *to = partial + partial_offset + share * GROUPS * GROUP_OUT * GROUP_IN * KERNEL_SIZE + first;
                 __global STORED *only = result + result_offset + first;
                 __local const SUM *from = sums + panel * TAPS * PANEL + e;
-                if (shares > 1) for (int t = 0; t < tap_count; ++t) to[t] = from[t * PANEL];
-                else for (int t = 0; t < tap_count; ++t) accumulate(only + t, from[t * PANEL], scale, momentum);
+                for (int t = 0; t < tap_count; ++t) store_share(to + t, only + t, from[t * PANEL], shares, scale, momentum);
             }
     }
 }

@@ -1,7 +1,8 @@
 <%namespace name="window" file="window.cl.mako"/>\
 ## weight_gradient_window, for GPUs, few channels a group:
 ##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
-##                      share s of all (n,q); sum_partials adds the shares in order
+##                      share s of all (n,q); sum_partials adds the shares in order;
+##                      a single share goes to result as sum_partials would add it
 ##   n batch, o output channel, g its group, c input channel of g, k tap, q output position;
 ##   y is the output's gradient
 ##
@@ -79,14 +80,16 @@ ${window.stage("gradient", "y_rows", "y_channel_stride", "Y_SEGMENT", "o_held", 
         if (item < USED * SLICES)
             UNROLL for (int e = 0; e < EACH; ++e) scratch[(lane * EACH + e) * SLICES + slice] = sums[e];
         barrier(CLK_LOCAL_MEM_FENCE);
-        __global SUM *mine = partial + partial_offset
-            + (((long)share * GROUPS + g) * GROUP_OUT + o_first) * (GROUP_IN * KERNEL_SIZE) + c_first * KERNEL_SIZE;
+        const long first = ((long)g * GROUP_OUT + o_first) * (GROUP_IN * KERNEL_SIZE) + c_first * KERNEL_SIZE;
+        __global SUM *mine = partial + partial_offset + (long)share * GROUPS * GROUP_OUT * (GROUP_IN * KERNEL_SIZE) + first;
+        __global STORED *only = result + result_offset + first;
         for (int w = item; w < USED * EACH; w += ITEMS) {
             const int k = w % (TAP_LANES * EACH), c = w / (TAP_LANES * EACH) % IN_PART, o = w / (TAP_LANES * EACH) / IN_PART;
             SUM sum = 0;
             for (int s = 0; s < SLICES; ++s) sum += scratch[w * SLICES + s];
+            const long at = (long)o * (GROUP_IN * KERNEL_SIZE) + c * KERNEL_SIZE + k;
             if (k < KERNEL_SIZE && o < o_held && c < c_held)
-                mine[(long)o * (GROUP_IN * KERNEL_SIZE) + c * KERNEL_SIZE + k] = sum;
+                store_share(mine + at, only + at, sum, shares, scale, momentum);
         }
     }
 }

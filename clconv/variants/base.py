@@ -24,6 +24,7 @@ __all__ = [
     "ACCUMULATION",
     "CYCLES_A_SECOND",
     "MAX_GROUPS",
+    "SHARES",
     "Candidate",
     "Constants",
     "Launch",
@@ -41,10 +42,10 @@ __all__ = [
     "local_items",
     "modelled_seconds",
     "partials_limit",
-    "shares_bytes",
     "sum_partials",
     "taps_together",
     "vector_lanes",
+    "weight_gradient_candidate",
 ]
 
 Constants = tuple[tuple[str, Any], ...]
@@ -102,7 +103,12 @@ class Scalar:
     value: int | None = None
 
 
-# How a gradient is added to an old one: momentum * old + scale * gradient.
+# Where the shares of a gradient go, and how it is added to an old one:
+# momentum * old + scale * gradient.
+SHARES = (
+    Operand("partial", Layout.FLAT, written=True, element="SUM"),
+    Operand("result", Layout.FLAT, written=True),
+)
 ACCUMULATION = (Scalar("scale", "SUM"), Scalar("momentum", "SUM"))
 
 
@@ -237,9 +243,15 @@ def partials_limit(request: Request, result_bytes: int) -> float:
     return float(most if request.workspace_limit is None else min(most, request.workspace_limit))
 
 
-def shares_bytes(shares: int, share_bytes: int) -> int:
-    """Workspace of partial sums: a single share needs none where it is stored as the result."""
-    return shares * share_bytes if shares > 1 else 0
+def weight_gradient_candidate(
+    request: Request, tile: Mapping[str, int], launch: Launch, shares: int, cost: float
+) -> Candidate:
+    """A launch that sums `shares` parts of a weight gradient, then the one that adds them; a single
+    one is the result, and needs no workspace. Without a batch there is nothing to sum."""
+    count = request.problem.weight_count
+    added = sum_partials(request, count, shares, queued=shares != 1)
+    workspace = shares * count * accumulator(request.problem.dtype).itemsize if shares > 1 else 0
+    return Candidate(tile, ((launch,) if shares else ()) + (added,), workspace, cost)
 
 
 def sum_partials(request: Request, count: int, shares: int, queued: bool = True) -> Launch:

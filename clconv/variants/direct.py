@@ -15,6 +15,7 @@ from clconv.variants.base import (
     ACCUMULATION,
     CYCLES_A_SECOND,
     MAX_GROUPS,
+    SHARES,
     Candidate,
     Constants,
     Launch,
@@ -28,9 +29,9 @@ from clconv.variants.base import (
     grid,
     local_items,
     partials_limit,
-    shares_bytes,
     sum_partials,
     vector_lanes,
+    weight_gradient_candidate,
 )
 
 NAME = "direct"
@@ -292,12 +293,7 @@ def _weight_gradient_tile(
         common_constants(request, lanes)
         + _geometry(problem)
         + (("out_tile", out_tile), ("tap_tile", tap_tile)),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("y", Layout.ROWS),
-            Operand("partial", Layout.FLAT, written=True, element="SUM"),
-            Operand("result", Layout.FLAT, written=True),
-        ),
+        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),
@@ -315,13 +311,8 @@ def _weight_gradient_tile(
         ),
         (local_tiles, local_shares, 1),
     )
-    return Candidate(
-        tile,
-        ((launch,) if shares else ())
-        + (sum_partials(request, problem.weight_count, shares, shares != 1),),
-        shares_bytes(shares, share_bytes),
-        _seconds(request, problem.out_length, tiles * cycles / lanes),
-    )
+    seconds = _seconds(request, problem.out_length, tiles * cycles / lanes)
+    return weight_gradient_candidate(request, tile, launch, shares, seconds)
 
 
 def _bias_gradient(request: Request) -> Candidate:

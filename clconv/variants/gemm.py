@@ -12,7 +12,9 @@ import numpy as np
 from clconv.device import DeviceProfile
 from clconv.problem import Pass
 from clconv.variants.base import (
+    ACCUMULATION,
     MAX_GROUPS,
+    SHARES,
     Candidate,
     Constants,
     Launch,
@@ -27,7 +29,7 @@ from clconv.variants.base import (
     epilogue_operands,
     grid,
     partials_limit,
-    sum_partials,
+    weight_gradient_candidate,
 )
 
 NAME = "gemm"
@@ -385,26 +387,21 @@ def _weight_gradient(matrices: Matrices, tile: Tile) -> Candidate:
     launch = Launch(
         "weight_gradient_gemm",
         common_constants(request, 1) + _geometry(request) + tile.constants(),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("y", Layout.ROWS),
-            Operand("partial", Layout.FLAT, written=True, element="SUM"),
-        ),
+        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),
             Scalar("pad", "int", problem.pads[0]),
             Scalar("all_terms", "long", all_terms),
             Scalar("share_terms", "long", share_terms),
+            Scalar("shares", "int", shares),
             Scalar("step_n", "int", tile.depth // out_length),
             Scalar("step_q", "int", tile.depth % out_length),
+            *ACCUMULATION,
         ),
         (grid(tiles) * tile.items, max(shares, 1), 1),
         (tile.items, 1, 1),
     )
-    return Candidate(
-        _numbers(tile),
-        ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
-        max(shares, 1) * share_bytes,
-        _modelled(matrices, tile),
+    return weight_gradient_candidate(
+        request, _numbers(tile), launch, shares, _modelled(matrices, tile)
     )

@@ -13,6 +13,7 @@ from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
     ACCUMULATION,
     CYCLES_A_SECOND,
+    SHARES,
     Candidate,
     Launch,
     Layout,
@@ -24,9 +25,8 @@ from clconv.variants.base import (
     common_constants,
     grid,
     partials_limit,
-    shares_bytes,
-    sum_partials,
     vector_lanes,
+    weight_gradient_candidate,
 )
 from clconv.variants.strip_convolution import (
     HELD_SHARE,
@@ -211,12 +211,7 @@ def _candidate(geometry: Geometry) -> Candidate:
             ("positions", geometry.positions),
             ("strip_elements", geometry.strip_elements),
         ),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("y", Layout.ROWS),
-            Operand("partial", Layout.FLAT, written=True, element="SUM"),
-            Operand("result", Layout.FLAT, written=True),
-        ),
+        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
         (
             Scalar("batch", "int", problem.batch),
             Scalar("length", "int", problem.length),
@@ -236,13 +231,7 @@ def _candidate(geometry: Geometry) -> Candidate:
         (grid(tasks), 1, 1),
         (1, 1, 1),
     )
-    share_bytes = problem.weight_count * geometry.item_bytes
-    return Candidate(
-        tile,
-        (launch, sum_partials(request, problem.weight_count, blocks.shares, blocks.shares > 1)),
-        shares_bytes(blocks.shares, share_bytes),
-        _cost(geometry),
-    )
+    return weight_gradient_candidate(request, tile, launch, blocks.shares, _cost(geometry))
 
 
 def _blocks(geometry: Geometry) -> _Blocks:

@@ -8,7 +8,9 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import (
+    ACCUMULATION,
     MAX_GROUPS,
+    SHARES,
     Candidate,
     Constants,
     Launch,
@@ -24,7 +26,7 @@ from clconv.variants.base import (
     grid,
     local_items,
     partials_limit,
-    sum_partials,
+    weight_gradient_candidate,
 )
 
 NAME = "window"
@@ -261,11 +263,7 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
     launch = Launch(
         "weight_gradient_window",
         common_constants(request, 1) + _geometry(request) + tuple(numbers.items()),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("y", Layout.ROWS),
-            Operand("partial", Layout.FLAT, written=True, element="SUM"),
-        ),
+        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),
@@ -273,6 +271,7 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
             Scalar("units", "long", units),
             Scalar("row_units", "int", max(row_units, 1)),
             Scalar("shares", "int", shares),
+            *ACCUMULATION,
         ),
         (grid(tasks) * items, max(shares, 1), 1),
         (items, 1, 1),
@@ -280,9 +279,5 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
     # A turn reads one element of y and some of x.
     products = tasks * items / slices * (LOCAL_READ * (1 + each) + LOOP)
     a_position = comparable(device, 2 * products / device.peak_flops)
-    return Candidate(
-        numbers | {"lanes": 1},
-        ((launch,) if shares else ()) + (sum_partials(request, problem.weight_count, shares),),
-        max(shares, 1) * share_bytes,
-        max(problem.batch * problem.out_length, 1) * a_position,
-    )
+    seconds = max(problem.batch * problem.out_length, 1) * a_position
+    return weight_gradient_candidate(request, numbers | {"lanes": 1}, launch, shares, seconds)
