@@ -256,7 +256,7 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
                 continue
             out_tiles, tap_tiles = -(-problem.group_out // out_tile), -(-taps // tap_tile)
             loads = out_tile + tap_tile * (lanes if problem.stride > 1 else 1)
-            cycles = max(sums, 8, loads) / 2 + 0.5 * loads
+            cycles = max(sums, 8, loads) / 2 + loads
             yield _weight_gradient_tile(
                 request, out_tile, tap_tile, out_tiles * tap_tiles * problem.groups, cycles
             )
