@@ -65,13 +65,13 @@ __version__ = VERSION
 Device = Runtime | DeviceProfile | str | None
 
 
-def _profile_of(device: Any) -> DeviceProfile:
-    if isinstance(device, DeviceProfile):
+def _known(device: Any) -> Runtime | DeviceProfile:
+    if isinstance(device, (DeviceProfile, Runtime)):
         return device
     if isinstance(device, str):
         return _profile(device)
-    if device is None or isinstance(device, Runtime):
-        return (device or default_runtime()).profile
+    if device is None:
+        return default_runtime()
     raise DeviceError(
         f"device is {device!r}, expected a Runtime, a DeviceProfile or the name of one"
     )
@@ -80,12 +80,17 @@ def _profile_of(device: Any) -> DeviceProfile:
 def plan(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> KernelPlan:
     """The plan that "auto" takes for a pass ("forward", "input_gradient", …) of a problem.
 
-    `device` is a runtime (None: the default one), a profile or a profile's name. Raises
-    ProblemError, DeviceError.
+    `device` is a runtime (None: the default one), whose tuning records count, a profile or a
+    profile's name. Raises ProblemError, DeviceError.
     """
-    return plans(problem, Pass.of(pass_), _profile_of(device))[0]
+    known = _known(device)
+    if isinstance(known, Runtime):
+        return known.plans(problem, Pass.of(pass_))[0]
+    return plans(problem, Pass.of(pass_), known)[0]
 
 
 def variants(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> list[str]:
     """The names of the variants that can serve, best first by the cost model."""
-    return serving(problem, Pass.of(pass_), _profile_of(device))
+    known = _known(device)
+    profile = known.profile if isinstance(known, Runtime) else known
+    return serving(problem, Pass.of(pass_), profile)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import numbers
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyopencl.array as cl_array
 
-from clconv import initialisation
+from clconv import initialisation, tuning
 from clconv.elementwise import activation_gradient
-from clconv.errors import BuildError, ModuleError, ProblemError
+from clconv.errors import ModuleError, OutOfMemoryError, ProblemError
 from clconv.module import Module
-from clconv.planner import KernelPlan
+from clconv.planner import Choice
 from clconv.problem import ACTIVATIONS, Conv1dProblem, Epilogue, Pass
 from clconv.runtime import Runtime
+from clconv.tuning import Task
 from clconv.variable import Variable
-
-_log = logging.getLogger(__name__)
-
-# optimizeForShape measures this many of the planner's best, so many times each.
-CANDIDATES_TIMED = 5
-TIMINGS = 3
 
 
 class Convolution(Module):
@@ -54,7 +45,7 @@ class Convolution(Module):
         self._shapes = {"W": weight_shape, "b": (1, self.outmaps, 1, 1)}
         self._reshaped: dict[str, tuple[Any, Any]] = {}
         self._before_activation: Any = None
-        self._chosen: dict[Pass, Mapping[str, int]] = {}
+        self._chosen: dict[Pass, Choice] = {}
         if scheme["empty"]:
             return
         weights = initialisation.draw(
@@ -255,76 +246,32 @@ class Convolution(Module):
     # Choice of tiles
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
-        """Times the planner's best candidates of all passes for data (N, inmaps, L) on the device.
+        """Times the candidates of all passes for data (N, inmaps, L) on the device, 5 s each.
 
-        Keeps for this layer the fastest whose workspace fits `memlimit` bytes; ModuleError where
-        none does.
+        Keeps for this layer the fastest whose workspace fits `memlimit` bytes, and records them in
+        the user's database. Raises ModuleError where none fits.
         """
         self.checkDataShape(shape)
         problem, passes = self._problem(shape)
-        chosen = {}
-        for pass_ in passes:
-            plans = self.runtime.plans(problem, pass_)
-            # The value before the activation, kept for the backward pass, counts as workspace.
-            kept = 0
-            if pass_ is passes[0] and self._needs_argument and self.train:
-                kept = math.prod(self.dataShapeFrom(shape)) * self.calctype.itemsize
-            fitting = [p for p in plans if memlimit is None or p.workspace_bytes + kept <= memlimit]
-            if not fitting:
-                least = min(p.workspace_bytes for p in plans) + kept
-                raise ModuleError(
-                    f"memlimit is {memlimit} bytes, expected at least {least} for {pass_.value}"
-                )
-            if problem.batch:
-                chosen[pass_] = self._fastest(problem, fitting[:CANDIDATES_TIMED]).tile
-        self._chosen = chosen
-
-    def _fastest(self, problem: Conv1dProblem, plans: Sequence[KernelPlan]) -> KernelPlan:
-        """The plan of the least time, among those that the device builds."""
-        seconds = {}
-        for i, plan in enumerate(plans):
-            try:
-                seconds[i] = self._time(problem, plan)
-            except BuildError as error:
-                _log.warning("%s is passed over: %s", dict(plan.tile), error)
-        if not seconds:
-            raise ModuleError(f"{self.runtime.info.name} builds none of {len(plans)} candidates")
-        return plans[min(seconds, key=lambda i: seconds[i])]
-
-    def _time(self, problem: Conv1dProblem, plan: KernelPlan) -> float:
-        """Median seconds of a plan on zeros."""
-        runtime = self.runtime
-        dtype = problem.dtype
-        tensors = {
-            "x": runtime.zeros(problem.input_shape, dtype),
-            "w": runtime.zeros(problem.weight_shape, dtype),
-            "y": runtime.zeros(problem.output_shape, dtype),
+        # The value before the activation, kept for the backward pass, counts as workspace.
+        kept = 0
+        if self._needs_argument and self.train:
+            kept = math.prod(self.dataShapeFrom(shape)) * self.calctype.itemsize
+        beside = dict.fromkeys(passes, 0) | {passes[0]: kept}
+        try:
+            for pass_ in passes:
+                tuning.candidates(self.runtime, Task(problem, pass_), memlimit, beside[pass_])
+        except OutOfMemoryError as error:
+            raise ModuleError(str(error)) from error
+        if not problem.batch:
+            self._chosen = {}
+            return
+        self._chosen = {
+            pass_: tuning.tune(
+                self.runtime, problem, pass_, memlimit=memlimit, kept=beside[pass_]
+            ).choice
+            for pass_ in passes
         }
-        seconds = []
-        for _ in range(TIMINGS + 1):  # the first builds
-            start = time.perf_counter()
-            self._run_plan(plan, tensors)
-            runtime.finish()
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds[1:])
-
-    def _run_plan(self, plan: KernelPlan, tensors: Mapping[str, cl_array.Array]) -> None:
-        roles = {
-            Pass.FORWARD: {"x": "x", "weight": "w", "y": "y"},
-            Pass.INPUT_GRADIENT: {"x": "y", "weight": "w", "y": "x"},
-            Pass.WEIGHT_GRADIENT: {"x": "x", "y": "y", "result": "w"},
-        }[plan.pass_]
-        prepared = self.runtime.prepare([plan])
-        bound: dict[str, Any] = {}
-        for operand, name in roles.items():
-            array = tensors[name]
-            steps = tuple(s // array.dtype.itemsize for s in array.strides[:2])
-            bound[operand] = (array.base_data, 0) + (() if name == "w" else steps)
-        workspace = self.runtime.workspace(prepared)
-        bound["partial"] = (workspace, 0)
-        numbers_ = {"slope": 0.0, "scale": 1.0, "momentum": 0.0}
-        arrays = [tensors[name] for name in roles.values()]
-        self.runtime.run(prepared, bound, numbers_, arrays[:-1], arrays[-1:])
 
 
 def scheme_of(local_names: Mapping[str, Any]) -> dict[str, Any]:

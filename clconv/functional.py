@@ -22,7 +22,8 @@ import pyopencl.array as cl_array
 from clconv.elementwise import copy_view
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.opencl import check_process
-from clconv.planner import KernelPlan
+from clconv.planner import Choice as PlanChoice
+from clconv.planner import KernelPlan, chosen_first
 from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
 from clconv.runtime import (
     Argument,
@@ -49,8 +50,8 @@ __all__ = [
 Array = Any  # numpy.ndarray or pyopencl.array.Array
 Shape = tuple[int, ...]
 Gradients = tuple[Array | None, Array | None, Array | None]
-# "auto", the name of a variant, or tiles by pass, tried before the planner's own order.
-Choice = str | Mapping[Pass, Mapping[str, int]]
+# "auto", the name of a variant, or choices by pass, tried before the planner's own order.
+Choice = str | Mapping[Pass, PlanChoice]
 
 # The numbers of `momentum * out + scale * gradient`.
 ACCUMULATION = ("scale", "momentum")
@@ -228,7 +229,7 @@ class _Draft:
         if not isinstance(variant, Mapping):
             raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
         found = self.runtime.plans(problem, pass_, epilogue)
-        return sorted(found, key=lambda plan: plan.tile != variant.get(pass_))
+        return chosen_first(found, variant.get(pass_))
 
     def add(
         self,

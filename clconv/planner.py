@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from clconv.device import DeviceProfile
 from clconv.errors import OutOfMemoryError, ProblemError
@@ -12,7 +13,14 @@ from clconv.render import render
 from clconv.variants import VARIANTS
 from clconv.variants.base import Launch, Request
 
-__all__ = ["KernelPlan", "plans", "serving"]
+__all__ = ["Choice", "KernelPlan", "chosen_first", "plans", "serving"]
+
+
+class Choice(NamedTuple):
+    """What tells a pass's candidates apart: the variant, and its tile."""
+
+    variant: str
+    tile: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class KernelPlan:
     launches: tuple[Launch, ...]
     workspace_bytes: int
     cost: float
+
+    @property
+    def choice(self) -> Choice:
+        """What tells the plan from the other candidates."""
+        return Choice(self.variant, self.tile)
 
     def source(self) -> str:
         """The OpenCL C of all launches, in their order."""
@@ -89,6 +102,11 @@ def plans(
             f"workspace_limit is {workspace_limit}"
         )
     return sorted(fitting, key=lambda p: p.cost)
+
+
+def chosen_first(candidates: Sequence[KernelPlan], choice: Choice | None) -> list[KernelPlan]:
+    """The same plans; the one that is chosen, if it is among them, goes before the others."""
+    return sorted(candidates, key=lambda plan: plan.choice != choice)
 
 
 def serving(problem: Conv1dProblem, pass_: Pass, device: DeviceProfile) -> list[str]:

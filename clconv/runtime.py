@@ -22,8 +22,9 @@ from numpy.typing import DTypeLike, NDArray
 from clconv import binaries
 from clconv.errors import BuildError, DeviceError, OutOfMemoryError
 from clconv.opencl import check_process, choose, info_of, profile_of
-from clconv.planner import KernelPlan, plans
+from clconv.planner import KernelPlan, chosen_first, plans
 from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.records import Database, RecordKey
 from clconv.render import render, sum_dtype
 from clconv.variants.base import Launch, Layout
 
@@ -35,6 +36,7 @@ __all__ = [
     "arguments",
     "check_context",
     "default_runtime",
+    "replan",
     "runtime_of",
 ]
 
@@ -93,6 +95,11 @@ class _Bounded(Generic[Key, Value]):
                 self._entries.popitem(last=False)
             return kept
 
+    def clear(self) -> None:
+        """Forgets all entries."""
+        with self._lock:
+            self._entries.clear()
+
     def drop(self, key: Key, value: Value) -> None:
         """Forgets the entry if it still is this one."""
         with self._lock:
@@ -150,6 +157,7 @@ class Runtime:
         self.device = chosen
         self.info = info_of(chosen)
         self.profile = profile_of(chosen)
+        self.records = _database(chosen)
         self.queue = queue or cl.CommandQueue(context, chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
@@ -374,22 +382,29 @@ class Runtime:
         epilogue: Epilogue = Epilogue(),
         variant: str = "auto",
     ) -> list[KernelPlan]:
-        """The plans for this device, best first, remembered."""
+        """The plans for this device, best first, remembered: "auto" starts with what the user's
+        tuning found to be the fastest for exactly this problem and limit."""
         key = (problem, pass_, epilogue, variant, self.workspace_limit)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans.set_default(
-                key,
-                plans(
-                    problem,
-                    pass_,
-                    self.profile,
-                    epilogue=epilogue,
-                    variant=variant,
-                    workspace_limit=self.workspace_limit,
-                ),
+            found = plans(
+                problem,
+                pass_,
+                self.profile,
+                epilogue=epilogue,
+                variant=variant,
+                workspace_limit=self.workspace_limit,
             )
+            if variant == "auto":
+                tuned = self.records.choice(RecordKey(problem, pass_, self.workspace_limit))
+                found = chosen_first(found, tuned)
+            found = self._plans.set_default(key, found)
         return found
+
+    def forget_plans(self) -> None:
+        """Plans anew from now on; what is compiled is kept."""
+        self._plans.clear()
+        self.recipes.clear()
 
     def prepare(self, candidates: Sequence[KernelPlan]) -> Prepared:
         """The first plan that the device builds, built. A refusal is remembered and logged.
@@ -534,6 +549,15 @@ class Runtime:
         self._foreign.append((event, tuple(a.base_data for a in foreign)))
 
 
+def _database(device: Any) -> Database:
+    """The tuning records of a device; as many compute units make another one of it."""
+    platform, units = device.platform, device.max_compute_units
+    return Database(
+        f"{device.name.strip()}, {units} units, {platform.name.strip()}",
+        f"{device.driver_version.strip()}, {platform.version.strip()}",
+    )
+
+
 def arguments(
     launch: Launch, bound: Mapping[str, Argument], numbers: Mapping[str, Any]
 ) -> list[Any]:
@@ -592,6 +616,14 @@ def _register(runtime: Runtime) -> None:
     with _registering:
         # A new list: other threads may be walking over the old one.
         _runtimes = [r for r in _runtimes if r() is not None] + [weakref.ref(runtime)]
+
+
+def replan() -> None:
+    """Lets every runtime plan anew: more is known of a device than when its plans were made."""
+    for reference in _runtimes:
+        living = reference()
+        if living is not None:
+            living.forget_plans()
 
 
 def _entered() -> list[Runtime]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from clconv import tuning
 from clconv.errors import ModuleError, ProblemError
 from clconv.module import Module
 from clconv.variable import Variable
@@ -241,13 +242,14 @@ class Sequential(Module):
         return tuple(shape)
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
-        """Lets each module choose for the shape that reaches it."""
-        for i, module in enumerate(self.graph):
-            try:
-                module.optimizeForShape(shape, memlimit)
-            except ModuleError as error:
-                raise self._place("Data", i, error) from error
-            shape = module.dataShapeFrom(shape)
+        """Lets each module choose for the shape that reaches it; like layers are timed once."""
+        with tuning.once():
+            for i, module in enumerate(self.graph):
+                try:
+                    module.optimizeForShape(shape, memlimit)
+                except ModuleError as error:
+                    raise self._place("Data", i, error) from error
+                shape = module.dataShapeFrom(shape)
 
     def getBlueprint(self) -> dict[str, Any]:
         """The blueprints of all modules."""

@@ -1,8 +1,9 @@
 """How does a PyTorch model compute its 1-D convolutions with clconv?
 
-`convert(model)` exchanges a model's layers; `Conv1d` and `ConvTranspose1d` are torch.nn's layers,
-`conv1d` and `conv_transpose1d` torch.nn.functional's functions, with autograd (twice over) behind
-them. They are operators of PyTorch's dispatcher, so that torch.compile keeps them in its graphs.
+`convert(model)` exchanges a model's layers, `tune` finds the fastest kernels for them; `Conv1d` and
+`ConvTranspose1d` are torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's
+functions, with autograd (twice over) behind them. They are operators of PyTorch's dispatcher, so
+that torch.compile keeps them in its graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
 read and write it in place; elsewhere every call copies tensors to the device and results back. A
@@ -23,12 +24,13 @@ import pyopencl.array as cl_array
 import torch
 from torch import Tensor, nn
 
-from clconv import functional
+from clconv import functional, tuning
 from clconv.errors import ArrayTypeError, OutOfMemoryError, ProblemError
 from clconv.problem import Padding, padding_pair, whole
+from clconv.records import Record
 from clconv.runtime import Runtime, default_runtime
 
-__all__ = ["Conv1d", "ConvTranspose1d", "conv1d", "conv_transpose1d", "convert"]
+__all__ = ["Conv1d", "ConvTranspose1d", "conv1d", "conv_transpose1d", "convert", "tune"]
 
 Size = int | Sequence[int]
 Gradients = tuple[Tensor | None, ...]  # of input, weight and bias
@@ -467,3 +469,38 @@ def convert(model: nn.Module) -> int:
             continue
         count += 1
     return count
+
+
+def tune(
+    model: nn.Module, example_input: Tensor | Sequence[Any], *, seconds: float | None = None
+) -> list[Record]:
+    """Times the candidates of a model's 1-D convolutions, 5 s a pass unless told otherwise.
+
+    The model computes `example_input`, its one argument or a tuple or list of them, once, in eval
+    mode and without gradients; the kernels that are fastest for what its layers of clconv meet
+    there are recorded for the default runtime's device, and used from then on. A model in training
+    mode gets them for the backward pass, too. Raises ProblemError where no layer is clconv's (see
+    `convert`), and what the model and clconv.tuning.tune raise.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArrayTypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    arguments = example_input if isinstance(example_input, (tuple, list)) else (example_input,)
+    runtime = default_runtime()
+
+    def call() -> None:
+        with torch.no_grad():
+            model(*arguments)
+
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        tasks = tuning.tasks_of(runtime, call)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not tasks:
+        raise ProblemError("model computed no convolution with clconv, expected layers of clconv's")
+    if model.training:
+        problems = dict.fromkeys(task.problem for task in tasks)
+        tasks = [tuning.Task(one, pass_) for one in problems for pass_ in tuning.PASSES]
+    return [tuning.tune(runtime, *task, seconds=seconds) for task in tasks]

@@ -16,7 +16,7 @@ import numpy as np
 import pyopencl as cl
 import pytest
 
-from clconv import Runtime
+from clconv import Runtime, tuning
 from clconv.opencl import find
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
@@ -91,6 +91,15 @@ def _guarded(index: int, gpu: bool) -> Iterator[GuardedRuntime]:
     with guarded:
         yield guarded
     guarded.check_guards()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor write the user's files, and search shortly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLCONV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(tuning, "SECONDS", 0.3)
+        yield
 
 
 on_every_device = pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])

@@ -160,15 +160,15 @@ def test_variant_by_name(plain, data):
     assert kernels[1] == kernels[3]
 
 
-def test_tiles(plain, data):
-    """Tiles by pass, as a layer that was optimized has them, are part of the key."""
+def test_choices(plain, data):
+    """Choices by pass, as a layer that was optimized has them, are part of the key."""
     x, weight, _, _ = (plain.to_device(a) for a in data)
     expected = reference.conv1d(PROBLEM, *data[:2])
     plans = plain.plans(PROBLEM, Pass.FORWARD)
     for plan in (plans[0], plans[-1]) * 2:
-        result = F.conv1d(x, weight, **OPTIONS, variant={Pass.FORWARD: plan.tile})
+        result = F.conv1d(x, weight, **OPTIONS, variant={Pass.FORWARD: plan.choice})
         assert np.array_equal(result.get(), expected)
-    assert len(plain.recipes) == len({tuple(p.tile.items()) for p in (plans[0], plans[-1])})
+    assert len(plain.recipes) == len({(p.variant, *p.tile.items()) for p in (plans[0], plans[-1])})
 
 
 def test_workspace_limit(plain, rng):

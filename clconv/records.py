@@ -1,0 +1,411 @@
+"""What was measured before: the user's database of tuning records, one JSON file a device.
+
+A record is one search among the candidates of one pass of one problem, sizes and workspace limit
+included, by one driver and one version of clconv. It counts for exactly that; whatever differs in
+any of them makes it a hint, which a later search tries first.
+
+A file is read whole and checked, so that what is damaged or foreign is ignored with a warning.
+Writers add to what is there while they hold a lock that the system lets go of when they die, and
+rename a finished file into its place, so that no reader sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from clconv import settings
+from clconv.errors import ProblemError
+from clconv.planner import Choice
+from clconv.problem import Conv1dProblem, Pass
+from clconv.version import VERSION
+
+__all__ = ["Database", "Record", "RecordKey", "Timing"]
+
+_log = logging.getLogger(__name__)
+
+SCHEMA = "clconv tuning records"
+SCHEMA_VERSION = 1
+# A file is trimmed to this many records, the oldest first.
+RECORDS_KEPT = 2000
+# What a writer that was killed leaves is removed after this time.
+ABANDONED_SECONDS = 3600
+
+_PROBLEM_SIZES = (
+    "batch", "in_channels", "length", "out_channels", "kernel_size", "stride", "dilation", "groups",
+)  # fmt: skip
+_LAYER_SIZES = tuple(name for name in _PROBLEM_SIZES if name not in ("batch", "length"))
+
+
+class RecordKey(NamedTuple):
+    """What a record is for. `workspace_limit` is in bytes, None where there was none."""
+
+    problem: Conv1dProblem
+    pass_: Pass
+    workspace_limit: int | None
+
+    @property
+    def layer(self) -> tuple[Any, ...]:
+        """What a layer's kernels have compiled in: the same whatever batch, length or padding."""
+        sizes = (getattr(self.problem, name) for name in _LAYER_SIZES)
+        return (*sizes, self.problem.dtype, self.pass_)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a search found of one candidate.
+
+    `median_us` is of `runs` samples, None of a candidate that could not win; `refusal` says why.
+    `cost_us` is what the cost model said.
+    """
+
+    choice: Choice
+    cost_us: float
+    workspace_bytes: int
+    median_us: float | None = None
+    runs: int = 0
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One search: the winner, and what was found of each candidate, by the cost model's order.
+
+    `left_out` candidates were not tried. `seconds` is what the search took, `written` when it
+    ended, in seconds since 1970.
+    """
+
+    key: RecordKey
+    choice: Choice
+    candidates: tuple[Timing, ...]
+    left_out: int
+    seconds: float
+    driver: str
+    library: str = VERSION
+    written: float = field(default_factory=time.time)
+
+    @property
+    def winner(self) -> Timing:
+        """The candidate that was chosen."""
+        return next(one for one in self.candidates if one.choice == self.choice)
+
+    @property
+    def untuned(self) -> Timing | None:
+        """What "auto" takes without a record: the first candidate that the device runs; None where
+        no time tells."""
+        able = (one for one in self.candidates if one.refusal is None)
+        first = next(able, None)
+        return first if first is not None and first.median_us is not None else None
+
+
+# JSON
+
+
+def _to_json(record: Record) -> dict[str, Any]:
+    problem = record.key.problem
+    return {
+        "problem": {
+            **{name: getattr(problem, name) for name in _PROBLEM_SIZES},
+            "padding": list(problem.pads),
+            "dtype": problem.dtype.name,
+        },
+        "pass": record.key.pass_.value,
+        "workspace_limit": record.key.workspace_limit,
+        "driver": record.driver,
+        "library": record.library,
+        "written": record.written,
+        "seconds": record.seconds,
+        "choice": _choice_to_json(record.choice),
+        "left_out": record.left_out,
+        "candidates": [
+            {
+                **_choice_to_json(one.choice),
+                "cost_us": one.cost_us,
+                "workspace_bytes": one.workspace_bytes,
+                "median_us": one.median_us,
+                "runs": one.runs,
+                "refusal": one.refusal,
+            }
+            for one in record.candidates
+        ],
+    }
+
+
+def _choice_to_json(choice: Choice) -> dict[str, Any]:
+    return {"variant": choice.variant, "tile": dict(choice.tile)}
+
+
+class _Fields:
+    """The members of a JSON object, each of the type asked for; ValueError otherwise."""
+
+    def __init__(self, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} where an object was expected")
+        self._members = value
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._members:
+            raise ValueError(f"no {name!r}")
+        return self._members[name]
+
+    def _of(self, kind: type | tuple[type, ...], name: str, value: Any) -> Any:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}")
+        return value
+
+    def text(self, name: str) -> str:
+        return str(self._of(str, name, self[name]))
+
+    def count(self, name: str) -> int:
+        """A whole number of at least 0."""
+        number: int = self._of(int, name, self[name])
+        if number < 0:
+            raise ValueError(f"{name} is {number}")
+        return number
+
+    def number(self, name: str) -> float:
+        """A number of at least 0."""
+        number = float(self._of((int, float), name, self[name]))
+        if not 0 <= number < float("inf"):
+            raise ValueError(f"{name} is {number}")
+        return number
+
+    def list(self, name: str) -> list[Any]:
+        found: list[Any] = self._of(list, name, self[name])
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether the member is not null."""
+        return self[name] is not None
+
+    def choice(self) -> Choice:
+        tile = self._of(dict, "tile", self["tile"])
+        return Choice(self.text("variant"), {k: self._of(int, k, v) for k, v in tile.items()})
+
+
+def _from_json(value: Any) -> Record:
+    """A record that is sound in itself; ValueError otherwise."""
+    fields = _Fields(value)
+    sizes = _Fields(fields["problem"])
+    problem = Conv1dProblem(
+        **{name: sizes.count(name) for name in _PROBLEM_SIZES},
+        padding=sizes.list("padding"),
+        dtype=sizes.text("dtype"),
+    )
+    candidates = []
+    for one in map(_Fields, fields.list("candidates")):
+        candidates.append(
+            Timing(
+                one.choice(),
+                one.number("cost_us"),
+                one.count("workspace_bytes"),
+                one.number("median_us") if one.has("median_us") else None,
+                one.count("runs"),
+                one.text("refusal") if one.has("refusal") else None,
+            )
+        )
+    choice = _Fields(fields["choice"]).choice()
+    if not any(one.choice == choice and one.median_us is not None for one in candidates):
+        raise ValueError(f"choice is {choice}, which was not timed")
+    return Record(
+        RecordKey(
+            problem,
+            Pass.of(fields.text("pass")),
+            fields.count("workspace_limit") if fields.has("workspace_limit") else None,
+        ),
+        choice,
+        tuple(candidates),
+        fields.count("left_out"),
+        fields.number("seconds"),
+        fields.text("driver"),
+        fields.text("library"),
+        fields.number("written"),
+    )
+
+
+# Files
+
+Records = Mapping[tuple[RecordKey, str, str], Record]  # by key, driver and library
+_NOTHING: Records = {}
+
+
+class _Content(NamedTuple):
+    """What a file holds, and what is wrong with it."""
+
+    records: Records
+    fault: str | None = None
+
+
+def _parse(content: bytes, device: str) -> _Content:
+    try:
+        fields = _Fields(json.loads(content))
+        if (fields["schema"], fields["version"]) != (SCHEMA, SCHEMA_VERSION):
+            raise ValueError(f"schema is {fields['schema']!r}, version {fields['version']!r}")
+        if fields["device"] != device:
+            raise ValueError(f"it is of another device, {fields['device']!r}")
+        entries = fields.list("records")
+    except (ValueError, RecursionError) as error:
+        return _Content(_NOTHING, f"it is damaged or foreign ({error})")
+    found = {}
+    faults = []
+    for entry in entries:
+        try:
+            record = _from_json(entry)
+        except (ValueError, ProblemError) as error:
+            faults.append(str(error))
+            continue
+        found[record.key, record.driver, record.library] = record
+    if faults:
+        return _Content(found, f"{len(faults)} of {len(entries)} records are damaged ({faults[0]})")
+    return _Content(found)
+
+
+@lru_cache(maxsize=16)
+def _read_version(path: Path, device: str, _: tuple[int, ...]) -> _Content:
+    """What a file holds in the state that the numbers name; a fault is said once."""
+    content = _parse(path.read_bytes(), device)
+    if content.fault is not None:
+        _log.warning("%s: %s; what is wrong is ignored", path, content.fault)
+    return content
+
+
+def _read(path: Path, device: str) -> _Content:
+    try:
+        state = os.stat(path)
+        # A rename gives another inode, and whatever changes a file in place another time or size.
+        return _read_version(path, device, (state.st_ino, state.st_mtime_ns, state.st_size))
+    except FileNotFoundError:
+        return _Content(_NOTHING)
+    except OSError as error:
+        _warn_once(path, f"cannot be read, and is ignored: {error}")
+        return _Content(_NOTHING)
+
+
+@lru_cache(maxsize=64)
+def _warn_once(path: Path, what: str) -> None:
+    _log.warning("%s %s", path, what)
+
+
+# flock excludes other open files, of the same process too, but not on every system.
+_writing = threading.Lock()
+
+
+def _lock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time. Closing the file, or dying, lets go of the lock."""
+    with _writing, open(path, "ab") as file:
+        _lock(file)
+        yield
+
+
+class Database:
+    """The records of one device, of all its drivers, in a file of the user's.
+
+    `device` says which one in words that no other kind of device has; `driver` is the one in use.
+    """
+
+    def __init__(self, device: str, driver: str) -> None:
+        self.device = device
+        self.driver = driver
+
+    @property
+    def path(self) -> Path:
+        """The file, in the cache folder that the environment names now."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")[:60]
+        digest = hashlib.sha256(self.device.encode()).hexdigest()[:8]
+        return settings.cache_folder() / "tuning" / f"{name}-{digest}.json"
+
+    def records(self) -> list[Record]:
+        """All records, the newest last."""
+        found = _read(self.path, self.device).records.values()
+        return sorted(found, key=lambda record: record.written)
+
+    def find(self, key: RecordKey) -> Record | None:
+        """The record of this key by this driver and version of clconv."""
+        return _read(self.path, self.device).records.get((key, self.driver, VERSION))
+
+    def choice(self, key: RecordKey) -> Choice | None:
+        """What that record says to be the fastest; None where there is none."""
+        record = self.find(key)
+        return None if record is None else record.choice
+
+    def hints(self, key: RecordKey) -> list[Choice]:
+        """What may well be fast: the choices of other drivers and versions for this key, then those
+        for other sizes of the layer; the newest first."""
+        akin = [one for one in self.records()[::-1] if one.key.layer == key.layer]
+        akin.sort(key=lambda record: record.key != key)
+        return [record.choice for record in akin]
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Keeps records beside those that are there, in place of older ones of the same key.
+
+        A folder that cannot be written is a warning, not an error.
+        """
+        path = self.path
+        new = {(one.key, one.driver, one.library): one for one in records}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.with_suffix(".lock")):
+                there = _read(path, self.device)
+                if there.fault is not None:
+                    aside = path.with_suffix(".damaged")
+                    os.replace(path, aside)
+                    _log.warning("%s is kept as %s", path, aside)
+                kept = sorted({**there.records, **new}.values(), key=lambda one: one.written)
+                _write(path, self.device, kept[-RECORDS_KEPT:])
+        except OSError as error:
+            _log.warning("%s keeps no tuning records: %s", path, error)
+
+
+def _write(path: Path, device: str, records: Iterable[Record]) -> None:
+    content = {
+        "schema": SCHEMA,
+        "version": SCHEMA_VERSION,
+        "device": device,
+        "records": [_to_json(record) for record in records],
+    }
+    _sweep(path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what writers that were killed have left."""
+    for left in folder.glob(".writing-*"):
+        try:
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
+        except FileNotFoundError:  # another writer's, renamed or removed meanwhile
+            continue

@@ -1,0 +1,506 @@
+"""Which candidate is the fastest? Timed on the device where somebody asks for it, and recorded.
+
+A search goes through the candidates of one pass in the cost model's order, drops those that are far
+behind, and lets the better half take turns, then the better half of these. Who would win must
+first compute what the reference computes. The record goes to the user's database
+(`clconv.records`), where `variant="auto"` finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clconv import reference
+from clconv.errors import DeviceError, OutOfMemoryError, ProblemError
+from clconv.planner import Choice, KernelPlan, plans
+from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.records import Record, RecordKey, Timing
+from clconv.runtime import Argument, Runtime, arguments, replan
+
+__all__ = ["PASSES", "Bench", "Progress", "Task", "candidates", "once", "tasks_of", "tune"]
+
+_log = logging.getLogger(__name__)
+
+# A search takes this long unless told otherwise, compiling included.
+SECONDS = 5.0
+# After this part of its time no new candidate is tried where a run takes long.
+SCREENING = 0.6
+# Who takes this many times as long as the best gets no second chance, nor do others of a variant
+# whose best tile so far does.
+HOPELESS = 3.0
+# A sample runs a plan again and again for this long; so many are taken at first, then in turns.
+SAMPLE_SECONDS, MOST_RUNS = 1e-3, 100
+SCREENING_SAMPLES, TURNS = 3, 4
+# The cost model's first choice gives way to what is faster by more than this: less is noise.
+MARGIN = 0.02
+# The reference computes about so many products, at so many positions at most.
+REFERENCE_PRODUCTS, REFERENCE_POSITIONS = 2e7, 70
+
+# The passes between whose candidates there is a choice.
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+# The kernels' operands, the written one last, and what they are of the convolution.
+OPERANDS = {
+    Pass.FORWARD: {"x": "x", "weight": "weight", "y": "grad_output"},
+    Pass.INPUT_GRADIENT: {"x": "grad_output", "weight": "weight", "y": "x"},
+    Pass.WEIGHT_GRADIENT: {"x": "x", "y": "grad_output", "result": "weight"},
+}
+FLAT = ("weight", "result")
+NUMBERS = {"slope": 0.0, "scale": 1.0, "momentum": 0.0}
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Task(NamedTuple):
+    """What can be tuned: a pass of a problem."""
+
+    problem: Conv1dProblem
+    pass_: Pass
+
+
+class Progress(NamedTuple):
+    """How far a search is: candidates tried, those there are, and the least time so far."""
+
+    tried: int
+    candidates: int
+    best_us: float | None
+
+
+# Running plans
+
+
+def shapes(problem: Conv1dProblem) -> dict[str, tuple[int, int, int]]:
+    """Of x, weight and grad_output."""
+    names = ("x", "weight", "grad_output")
+    every = (problem.input_shape, problem.weight_shape, problem.output_shape)
+    return dict(zip(names, every, strict=True))
+
+
+def integers(problem: Conv1dProblem) -> Arrays:
+    """x, weight and grad_output of whole numbers, so small that sums are exact in any order."""
+    largest = 4 if problem.terms(Pass.WEIGHT_GRADIENT) < 2**19 else 1
+    # A prime number of values, repeated, so that no row is like the next.
+    drawn = np.random.default_rng(1).integers(-largest, largest + 1, 65537)
+    values = drawn.astype(problem.dtype)
+    return {
+        name: np.resize(np.roll(values, 1000 * place), shape)
+        for place, (name, shape) in enumerate(shapes(problem).items())
+    }
+
+
+class Bench:
+    """The arrays of one pass on a device, on which plans of at most `workspace_bytes` run.
+
+    `values` are x, weight and grad_output, of which the pass reads two and writes the third.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        values: Arrays,
+        workspace_bytes: int,
+    ) -> None:
+        self._runtime = runtime
+        *reads, (_, written) = OPERANDS[pass_].items()
+        arrays = {name: runtime.to_device(values[name]) for _, name in reads}
+        self._reads = list(arrays.values())
+        self.out = arrays[written] = runtime.empty(values[written].shape, problem.dtype)
+        self._bound: dict[str, Argument] = {}
+        for operand, name in OPERANDS[pass_].items():
+            steps = [step // problem.dtype.itemsize for step in arrays[name].strides[:2]]
+            self._bound[operand] = (arrays[name].base_data, 0, *(steps * (operand not in FLAT)))
+        # Only one plan runs at a time.
+        workspace = runtime.empty(workspace_bytes, np.uint8)
+        self._bound["partial"] = (workspace.base_data, 0)
+        self._writes = [self.out, workspace]
+
+    def job(self, plan: KernelPlan) -> Callable[[], None]:
+        """What queues the plan, now built. Raises BuildError."""
+        prepared = self._runtime.prepare([plan])
+        kernels = self._runtime.kernels(prepared)
+        commands = [
+            (kernel, launch, arguments(launch, self._bound, NUMBERS))
+            for kernel, launch in zip(kernels, plan.launches, strict=True)
+        ]
+        return partial(self._runtime.enqueue, commands, self._reads, self._writes)
+
+    def result(self, job: Callable[[], None]) -> NDArray[Any]:
+        """What a job writes, where it writes nothing NaN."""
+        self._runtime.fill(self.out, float("nan"))
+        job()
+        self._runtime.finish()
+        found: NDArray[Any] = self.out.get(self._runtime.queue)
+        return found
+
+
+# Verification
+
+
+def _excerpt(problem: Conv1dProblem) -> Conv1dProblem:
+    """A problem with the same kernels that the reference computes soon."""
+    small = replace(problem, batch=min(problem.batch, 2))
+    products = small.weight_count * small.batch
+    positions = min(max(int(REFERENCE_PRODUCTS / products), 4), REFERENCE_POSITIONS)
+    if small.out_length <= positions:
+        return small
+    length = small.window + (positions - 1) * small.stride - sum(small.pads)
+    return replace(small, length=max(length, 1))
+
+
+def _expected(problem: Conv1dProblem, pass_: Pass, values: Arrays) -> NDArray[Any]:
+    x, weight, grad_output = (values[name] for name in ("x", "weight", "grad_output"))
+    if pass_ is Pass.FORWARD:
+        found = reference.conv1d(problem, x, weight)
+    elif pass_ is Pass.INPUT_GRADIENT:
+        found = reference.input_gradient(problem, weight, grad_output)
+    else:
+        found = reference.weight_gradient(problem, x, grad_output)
+    with np.errstate(over="ignore"):  # float16 becomes infinite on the device too
+        return found.astype(problem.dtype)
+
+
+class _Verifier:
+    """Tells what is wrong with a candidate's results.
+
+    On an excerpt of the problem, whose kernels are the same, they must be the reference's; on the
+    problem itself, those of the first candidate that passed.
+    """
+
+    def __init__(self, runtime: Runtime, problem: Conv1dProblem, pass_: Pass, bench: Bench) -> None:
+        self._bench = bench
+        self._first: NDArray[Any] | None = None
+        excerpt = _excerpt(problem)
+        values = integers(excerpt)
+        self._expected = _expected(excerpt, pass_, values)
+        self._plans = plans(excerpt, pass_, runtime.profile)
+        largest = max(plan.workspace_bytes for plan in self._plans)
+        self._small = Bench(runtime, excerpt, pass_, values, largest)
+
+    def fault(self, choice: Choice, job: Callable[[], None]) -> str | None:
+        """None where the results are right."""
+        plan = next((one for one in self._plans if one.choice == choice), None)
+        if plan is None:
+            return "it does not serve the excerpt that is compared with the reference"
+        wrong = np.count_nonzero(self._small.result(self._small.job(plan)) != self._expected)
+        if wrong:
+            return f"{wrong} of {self._expected.size} results differ from the reference's"
+        found = self._bench.result(job)
+        if self._first is None:
+            self._first = found
+        wrong = np.count_nonzero(found != self._first)
+        if wrong:
+            return f"{wrong} of {found.size} results differ from the first candidate's"
+        return None
+
+
+# The search
+
+
+@dataclass(eq=False)
+class _Trial:
+    """A candidate that runs, its place in the cost model's order, and seconds a run by sample."""
+
+    place: int
+    plan: KernelPlan
+    job: Callable[[], None]
+    finish: Callable[[], None]
+    runs: int = 1
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.samples)
+
+    def sample(self) -> None:
+        """Times it once more."""
+        start = time.perf_counter()
+        for _ in range(self.runs):
+            self.job()
+        self.finish()
+        self.samples.append((time.perf_counter() - start) / self.runs)
+
+    def screen(self, best: float) -> None:
+        """Times it shortly; once only if it is hopeless against the best so far, in seconds."""
+        self.sample()  # drivers compile at the first launch too
+        self.samples.clear()
+        self.sample()
+        if self.median > HOPELESS * best:
+            return
+        self.runs = max(1, min(MOST_RUNS, int(SAMPLE_SECONDS / self.median)))
+        self.samples.clear()
+        for _ in range(SCREENING_SAMPLES):
+            self.sample()
+
+
+class _Search:
+    """The trials of one pass, and why there is none of other candidates, which are in the cost
+    model's order."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        task: Task,
+        candidates: Sequence[KernelPlan],
+        seconds: float,
+        tell: Callable[[Progress], object] | None,
+    ) -> None:
+        self._start = time.perf_counter()
+        self._seconds = seconds
+        self._runtime = runtime
+        self._task = task
+        self._candidates = candidates
+        self._tell = tell
+        self._trials: dict[int, _Trial] = {}  # by place
+        self._refusals: dict[int, str] = {}
+        largest = max(plan.workspace_bytes for plan in candidates)
+        self._bench = Bench(runtime, *task, integers(task.problem), largest)
+
+    def run(self, key: RecordKey, hints: Sequence[Choice]) -> Record:
+        """The record. Raises DeviceError where no candidate runs and computes what it should."""
+        self._screen(self._order(hints))
+        winner = self._first_right(self._ranking(self._take_turns()))
+        return Record(
+            key,
+            winner.plan.choice,
+            tuple(self._timings()),
+            len(self._candidates) - len(self._trials) - len(self._refusals),
+            time.perf_counter() - self._start,
+            self._runtime.records.driver,
+        )
+
+    @property
+    def _spent(self) -> float:
+        """The part of the time that is over."""
+        return (time.perf_counter() - self._start) / self._seconds
+
+    def _ranked(self) -> list[_Trial]:
+        """All trials, the fastest first."""
+        return sorted(self._trials.values(), key=lambda trial: trial.median)
+
+    def _order(self, hints: Sequence[Choice]) -> list[int]:
+        """The candidates' places: those hinted at, the first of each variant, the rest."""
+        places = range(len(self._candidates))
+        firsts: dict[str, int] = {}
+        for place in places:
+            firsts.setdefault(self._candidates[place].variant, place)
+        hinted = [i for hint in hints for i in places if self._candidates[i].choice == hint]
+        return list(dict.fromkeys((*hinted, *firsts.values(), *places)))
+
+    def _screen(self, order: Sequence[int]) -> None:
+        """Tries candidates while there is time; the cost model's choice in any case."""
+        for tried, place in enumerate(order, 1):
+            enough = self._trials and (0 in self._trials or 0 in self._refusals)
+            if enough and self._spent + self._turns_need > 1:
+                break
+            plan = self._candidates[place]
+            if self._is_hopeless(plan):
+                continue
+            best = self._ranked()[0].median if self._trials else float("inf")
+            try:
+                trial = _Trial(place, plan, self._bench.job(plan), self._runtime.finish)
+                trial.screen(best)
+                self._trials[place] = trial
+            except DeviceError as error:  # it does not build, or does not run
+                self._refusals[place] = str(error)
+            if self._tell is not None:
+                least = self._ranked()[0].median * 1e6 if self._trials else None
+                self._tell(Progress(tried, len(order), least))
+
+    @property
+    def _turns_need(self) -> float:
+        """The part of the time to keep for taking turns."""
+        a_sample = max(SAMPLE_SECONDS, self._ranked()[0].median)
+        wanted = 3 * TURNS * len(self._trials) * a_sample / self._seconds
+        return min(1 - SCREENING, 0.05 + wanted)
+
+    def _is_hopeless(self, plan: KernelPlan) -> bool:
+        """Whether its variant is far behind."""
+        ranked = self._ranked()
+        akin = [trial for trial in ranked if trial.plan.variant == plan.variant]
+        return bool(akin) and akin[0].median > HOPELESS * ranked[0].median
+
+    def _take_turns(self) -> list[_Trial]:
+        """Successive halving: who is left of it, the fastest first, and the cost model's choice."""
+        ranked = self._ranked()
+        left = [t for t in ranked if t.place == 0 or t.median <= HOPELESS * ranked[0].median]
+        half, turns = len(left), TURNS
+        while half > 1:
+            # The longer a run takes, the less it hangs on chance, and the fewer turns there are.
+            until = 1.0 if half == 2 else (1 + self._spent) / 2
+            for _ in range(turns):
+                for trial in left:
+                    if self._spent < 1:
+                        trial.sample()
+                if self._spent > until:
+                    break
+            left.sort(key=lambda trial: trial.median)
+            if half == 2:
+                break
+            half, turns = max(2, -(-half // 2)), 2 * turns
+            left = [trial for i, trial in enumerate(left) if i < half or trial.place == 0]
+        return left
+
+    def _ranking(self, left: Sequence[_Trial]) -> list[_Trial]:
+        """All trials, who may win first."""
+        ranking = list(dict.fromkeys((*left, *self._ranked())))
+        for trial in ranking:
+            if trial.place == 0 and trial.median <= (1 + MARGIN) * ranking[0].median:
+                return [trial, *(one for one in ranking if one is not trial)]
+        return ranking
+
+    def _first_right(self, ranking: Sequence[_Trial]) -> _Trial:
+        """The first that computes what it should. Who does not is refused.
+
+        The cost model's choice, or what comes next to it, is verified before the others, which are
+        compared with it.
+        """
+        verifier = _Verifier(self._runtime, *self._task, self._bench)
+        verified: set[_Trial] = set()
+        for trial in sorted(ranking, key=lambda trial: trial.place):
+            if self._is_right(verifier, trial):
+                verified.add(trial)
+                break
+        for trial in ranking:
+            if trial in verified or (
+                trial.place in self._trials and self._is_right(verifier, trial)
+            ):
+                return trial
+        raise DeviceError(
+            f"{self._runtime.info.name} computes the {self._task.pass_.value} with none of "
+            f"{len(self._candidates)} candidates: {'; '.join(self._refusals.values())}"
+        )
+
+    def _is_right(self, verifier: _Verifier, trial: _Trial) -> bool:
+        fault = verifier.fault(trial.plan.choice, trial.job)
+        if fault is not None:
+            del self._trials[trial.place]
+            self._refusals[trial.place] = fault
+            _log.warning("%s is refused for %s: %s", trial.plan.choice, self._task, fault)
+        return fault is None
+
+    def _timings(self) -> Iterator[Timing]:
+        for place, plan in enumerate(self._candidates):
+            about = (plan.choice, plan.cost * 1e6, plan.workspace_bytes)
+            if place in self._trials:
+                trial = self._trials[place]
+                yield Timing(*about, trial.median * 1e6, len(trial.samples))
+            elif place in self._refusals:
+                yield Timing(*about, refusal=self._refusals[place])
+
+
+# What users ask for
+
+
+_asked = threading.local()
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Within it, what this thread is asked to tune more than once is timed the first time only."""
+    outer = getattr(_asked, "records", None)
+    _asked.records = {} if outer is None else outer
+    try:
+        yield
+    finally:
+        _asked.records = outer
+
+
+def candidates(
+    runtime: Runtime, task: Task, memlimit: int | None = None, kept: int = 0
+) -> tuple[list[KernelPlan], int | None]:
+    """The candidates whose workspace fits `memlimit` bytes, in the cost model's order, and the
+    limit that they keep, None where there is none.
+
+    `kept` bytes of it are taken by something else. Raises ProblemError, OutOfMemoryError.
+    """
+    every = plans(*task, runtime.profile, workspace_limit=runtime.workspace_limit)
+    found = [p for p in every if memlimit is None or p.workspace_bytes + kept <= memlimit]
+    if not found:
+        least = min(p.workspace_bytes for p in every) + kept
+        raise OutOfMemoryError(
+            f"memlimit is {memlimit} bytes, expected at least {least} for {task.pass_.value}"
+        )
+    if memlimit is not None and len(found) < len(every):
+        return found, memlimit - kept
+    return found, runtime.workspace_limit
+
+
+def tune(
+    runtime: Runtime,
+    problem: Conv1dProblem,
+    pass_: Pass | str,
+    *,
+    seconds: float | None = None,
+    memlimit: int | None = None,
+    kept: int = 0,
+    tell: Callable[[Progress], object] | None = None,
+) -> Record:
+    """Times the candidates of a pass on a device, and keeps the record for `variant="auto"`.
+
+    Stops after about `seconds`, 5 unless given, compiling included, with the best so far; one
+    candidate is timed in any case. A candidate's workspace may have `memlimit` bytes less those
+    `kept` by something else. `tell` is called after each candidate. Raises ProblemError,
+    OutOfMemoryError where nothing fits, DeviceError where no candidate runs; then nothing is
+    recorded.
+    """
+    task = Task(problem, Pass.of(pass_))
+    seconds = SECONDS if seconds is None else seconds
+    if not seconds > 0:
+        raise ProblemError(f"seconds is {seconds}, expected more than 0")
+    if task.pass_ not in PASSES:
+        raise ProblemError(f"pass is {task.pass_.value!r}, which has one candidate only")
+    if not problem.batch:
+        raise ProblemError("batch is 0, expected at least 1: there is nothing to time")
+    found, limit = candidates(runtime, task, memlimit, kept)
+    key = RecordKey(*task, limit)
+    asked: dict[Any, Record] | None = getattr(_asked, "records", None)
+    if asked is not None and (runtime, key) in asked:
+        return asked[runtime, key]
+    record = _Search(runtime, task, found, seconds, tell).run(key, runtime.records.hints(key))
+    runtime.records.add([record])
+    replan()
+    if asked is not None:
+        asked[runtime, key] = record
+    return record
+
+
+class _Watcher(Runtime):
+    """A runtime on another's queue that notes what it is asked to plan."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime.queue, workspace_limit=runtime.workspace_limit)
+        self.profile = runtime.profile
+        self.tasks: dict[Task, None] = {}
+
+    def plans(
+        self,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        epilogue: Epilogue = Epilogue(),
+        variant: str = "auto",
+    ) -> list[KernelPlan]:
+        if pass_ in PASSES and problem.batch:
+            self.tasks[Task(problem, pass_)] = None
+        return super().plans(problem, pass_, epilogue, variant)
+
+
+def tasks_of(runtime: Runtime, call: Callable[[], object]) -> list[Task]:
+    """The passes that a call computes on the default runtime, in their order, each once."""
+    watcher = _Watcher(runtime)
+    with watcher:
+        call()
+        watcher.finish()
+    return list(watcher.tasks)

@@ -1,0 +1,61 @@
+"""How well does the cost model predict? Draws candidates' times against its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # draws without a screen
+
+import matplotlib.pyplot as plt
+
+from clconv.records import Record
+
+COLOURS = ("#33628f", "#b5472f", "#1b7f5c", "#8a5fa8", "#b08a1e", "#5b6770")
+
+
+def draw(records: Sequence[Record], device: str, path: str) -> None:
+    """Writes the picture, a panel for each pass; its format follows the name."""
+    passes = list(dict.fromkeys(record.key.pass_ for record in records))
+    variants = sorted({one.choice.variant for record in records for one in record.candidates})
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(variants)}
+    figure, panels = plt.subplots(
+        1, len(passes), figsize=(5.4 * len(passes), 5.2), dpi=130, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes, pass_ in zip(panels[0], passes, strict=True):
+        _panel(axes, [record for record in records if record.key.pass_ is pass_], colours)
+        axes.set_title(pass_.value.replace("_", " "))
+    figure.suptitle(f"Candidates on {device}: one line is one layer", fontsize=10)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _panel(axes: Any, records: Sequence[Record], colours: dict[str, str]) -> None:
+    points: dict[str, list[tuple[float, float]]] = {name: [] for name in colours}
+    winners, firsts = [], []
+    for record in records:
+        timed = [(one, one.median_us) for one in record.candidates if one.median_us is not None]
+        axes.plot([one.cost_us for one, _ in timed], [us for _, us in timed],
+                  color="#d5d9dd", linewidth=0.7, zorder=1)  # fmt: skip
+        for one, us in timed:
+            points[one.choice.variant].append((one.cost_us, us))
+        winners.append((record.winner.cost_us, record.winner.median_us))
+        if record.untuned is not None:
+            firsts.append((record.untuned.cost_us, record.untuned.median_us))
+    for name, found in points.items():
+        axes.scatter(*zip(*found, strict=True) if found else ([], []), s=14, color=colours[name],
+                     label=name, zorder=2)  # fmt: skip
+    for label, marks, marker in (("winner", winners, "o"), ("model's choice", firsts, "s")):
+        axes.scatter(*zip(*marks, strict=True) if marks else ([], []), s=70, marker=marker,
+                     facecolors="none", edgecolors="black", linewidths=0.9, label=label,
+                     zorder=3)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="modelled us", ylabel="measured us, median")
+    axes.grid(which="major", alpha=0.25)
+    least, most = axes.get_xlim()
+    axes.axline((least, least), (most, most), color="black", linewidth=0.8, linestyle=":")
+    axes.set_xlim(least, most)
