@@ -273,7 +273,7 @@ def _parse(content: bytes, device: str) -> _Content:
     return _Content(found)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _read_version(path: Path, device: str, _: tuple[int, ...]) -> _Content:
     """What a file holds in the state that the numbers name; a fault is said once."""
     content = _parse(path.read_bytes(), device)

@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -645,6 +647,44 @@ def test_tasks_of_a_call(runtime):
     assert tuning.tasks_of(runtime, call) == expected
 
 
+def test_a_torch_model(runtime, monkeypatch):
+    """In eval mode the passes that it computes, in training mode all; the model stays as it is."""
+    torch = pytest.importorskip("torch")
+    import clconv.torch as bridge
+
+    model = torch.nn.Sequential(
+        torch.nn.Conv1d(3, 4, 3, padding=1),
+        torch.nn.BatchNorm1d(4),
+        torch.nn.Dropout(),
+        torch.nn.ConvTranspose1d(4, 2, 2, stride=2),
+    )
+    x = torch.ones(2, 3, 60)
+    with pytest.raises(ProblemError, match="expected layers of clconv's"):
+        bridge.tune(model, x)
+    with pytest.raises(TypeError, match="model is a int"):
+        bridge.tune(3, x)
+    bridge.convert(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    seed = torch.get_rng_state()
+    up = Conv1dProblem(2, 2, 120, 4, 2, 2)
+    model.eval()
+    found = bridge.tune(model, x, seconds=1e-9)
+    forward = [Task(PROBLEM, Pass.FORWARD), Task(up, Pass.INPUT_GRADIENT)]
+    assert [(one.key.problem, one.key.pass_) for one in found] == forward
+    assert not any(module.training for module in model.modules())
+    model.train()
+    model[1].eval()
+    found = bridge.tune(model, (x,), seconds=1e-9)
+    assert {(one.key.problem, one.key.pass_) for one in found} == {
+        Task(problem, pass_) for problem in (PROBLEM, up) for pass_ in tuning.PASSES
+    }
+    assert [module.training for module in model.modules()] == [True, True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), seed)
+    assert [one.key for one in found] == [one.key for one in runtime.records.records()]
+
+
 # The tool
 
 ROWS = 'LAYERS = [("one", 2, 3, 60, 4, 3, 1, 1, 1, 1), ("like it", 2, 3, 60, 4, 3, 1, 1, 1, 1)]'
@@ -696,6 +736,27 @@ def test_tool_interrupted(runtime, command, capsys, monkeypatch):
     assert asked == [*tuning.PASSES, Pass.WEIGHT_GRADIENT]
     assert command("--again", "--passes", "forward") == 0
     assert asked[4:] == [Pass.FORWARD]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_tool_stopped_from_outside(runtime, tmp_path, how):
+    """After its first record is there: it stays, and the device is as usable as before."""
+    path = tmp_path / "small.py"
+    path.write_text(ROWS)
+    tool = Path(__file__).parent.parent / "tools" / "tune.py"
+    line = [sys.executable, str(tool), str(path), "--device", runtime.info.id, "--seconds", "3"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        while not runtime.records.records() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, how))
+        said = process.communicate(timeout=120)[0]
+    assert process.returncode == {"SIGINT": 130, "SIGKILL": -signal.SIGKILL}[how]
+    assert (b"interrupted" in said) == (how == "SIGINT")
+    found = runtime.records.records()
+    assert found[0].key == KEY
+    assert runtime.plans(PROBLEM, Pass.FORWARD)[0].choice == found[0].choice
+    assert search(runtime, Pass.WEIGHT_GRADIENT, seconds=1e-9) in runtime.records.records()
 
 
 def test_tool_refuses(command, tmp_path, capsys):
@@ -758,7 +819,7 @@ def measured(factor):
 
 def test_calibration_finds_a_constant_again():
     constant, device, found = measured(4.0)
-    samples = tune_calibrate.samples(found)
+    samples = tune_calibrate.samples(found, device)
     before = tune_calibrate.error(samples, device)
     values = tune_calibrate.fit(samples, device)
     with tune_calibrate.changed(values, device) as other:
@@ -767,7 +828,8 @@ def test_calibration_finds_a_constant_again():
     assert planner.plans(PROBLEM, Pass.FORWARD, device) == planner.plans(
         PROBLEM, Pass.FORWARD, profile("cpu")
     )
-    said = tune_calibrate.calibrate(found, device)
+    Database(DEVICE, "1").add(found)  # where tiles are read as other objects
+    said = tune_calibrate.calibrate(Database(DEVICE, "1").records(), device)
     assert "before fitting: rank correlation" in said
     assert "after fitting: rank correlation" in said
     assert constant.label in said

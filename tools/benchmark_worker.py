@@ -102,40 +102,27 @@ class Clconv:
     ) -> tuple[list[tuple[dict[str, Any], Job | str]], int]:
         """Descriptions of plans, best first, each with its call or why it has none; then how many
         plans were left out: those beyond the first `most` but for the first of each variant."""
-        from clconv import Pass
-        from clconv.elementwise import flat
+        from clconv import Pass, tuning
 
-        runtime = self._runtime
-        plans = runtime.plans(layer.problem, Pass(pass_))
+        runtime, task = self._runtime, tuning.Task(layer.problem, Pass(pass_))
+        plans, _ = tuning.candidates(runtime, task)
         firsts = {plan.variant: place for place, plan in reversed(list(enumerate(plans)))}
         chosen = [p for i, p in enumerate(plans) if i < most or i in firsts.values()]
-        x, weight, grad = (runtime.to_device(a) for a in layer.tensors())
-        reads, shape, names = {
-            "forward": ((x, weight), grad.shape, ("x", "weight", "y")),
-            "input_gradient": ((grad, weight), x.shape, ("x", "weight", "y")),
-            "weight_gradient": ((x, grad), weight.shape, ("x", "y", "result")),
-        }[pass_]
-        out = runtime.empty(shape)
-        bound = {}
-        for name, array in zip(names, (*reads, out), strict=True):
-            rows = (array.base_data, 0, array.strides[0] // 4, array.strides[1] // 4)
-            bound[name] = flat(array) if name in ("weight", "result") else rows
-        numbers = {"slope": 0.0, "scale": 1.0, "momentum": 0.0}
+        values = dict(zip(("x", "weight", "grad_output"), layer.tensors(), strict=True))
         largest = max(plan.workspace_bytes for plan in chosen)
-        workspace = runtime.empty(largest, np.uint8)  # only one plan runs at a time
-        bound["partial"] = (workspace.base_data, 0)
+        bench = tuning.Bench(runtime, *task, values, largest)
 
         def job(plan: Any) -> Job | str:
             try:
-                prepared = runtime.prepare([plan])
+                queue = bench.job(plan)
             except Exception as error:
                 return f"{type(error).__name__}: {error}"
 
             def call() -> None:
-                runtime.run(prepared, bound, numbers, reads, [out, workspace])
+                queue()
                 runtime.finish()
 
-            return Job(call, lambda: [out.get()])
+            return Job(call, lambda: [bench.out.get()])
 
         return [(self._describe(plan), job(plan)) for plan in chosen], len(plans) - len(chosen)
 

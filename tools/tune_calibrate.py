@@ -12,7 +12,7 @@ import importlib
 import math
 import pkgutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
@@ -21,13 +21,16 @@ from benchmark_candidates import LEAST_RANKED, NEAR, spearman
 
 from clconv import DeviceProfile
 from clconv.listing import table
-from clconv.planner import Choice, plans
-from clconv.records import Record
+from clconv.planner import Choice, KernelPlan, plans
+from clconv.records import Record, RecordKey
 
 FACTORS = (2.0, 1.25)
 # A constant may move this far, and moves only if the error falls by this part.
 FARTHEST, LEAST_BETTER = 8.0, 1e-3
 SWEEPS = 3
+# What moving a constant costs, for each squared factor of e: it should say something about more
+# than the noise of a few times.
+PULL = 5e-4
 
 
 @dataclass(frozen=True)
@@ -81,33 +84,47 @@ def changed(values: Mapping[Constant, float], profile: DeviceProfile) -> Iterato
 
 @dataclass(frozen=True)
 class Sample:
-    """The measured candidates of a pass."""
+    """The measured candidates of a pass: their times, and what they are."""
 
-    record: Record
-    times: Mapping[int, float]  # by the place among the record's candidates
+    key: RecordKey
+    times: tuple[float, ...]
+    kernels: tuple[Hashable, ...]
 
     def costs(self, profile: DeviceProfile) -> list[float] | None:
-        """The modelled times of the same candidates; None where one is no candidate any more."""
-        key = self.record.key
-        found = plans(key.problem, key.pass_, profile, workspace_limit=key.workspace_limit)
-        modelled = {_hashable(plan.choice): plan.cost for plan in found}
-        wanted = [_hashable(self.record.candidates[place].choice) for place in self.times]
-        if not all(one in modelled for one in wanted):
+        """The modelled times of the same kernels; None where one is no candidate's any more."""
+        modelled = {_kernels(plan): plan.cost for plan in _plans(self.key, profile)}
+        if not all(one in modelled for one in self.kernels):
             return None
-        return [modelled[one] for one in wanted]
+        return [modelled[one] for one in self.kernels]
 
 
-def _hashable(choice: Choice) -> tuple[object, ...]:
-    return (choice.variant, *sorted(choice.tile.items()))
+def _plans(key: RecordKey, profile: DeviceProfile) -> list[KernelPlan]:
+    return plans(key.problem, key.pass_, profile, workspace_limit=key.workspace_limit)
 
 
-def samples(records: Sequence[Record]) -> list[Sample]:
-    """Of the records with enough timed candidates."""
+def _kernels(plan: KernelPlan) -> Hashable:
+    """What tells a candidate from all others, and from itself with other kernels."""
+    compiled_in = tuple((launch.kernel, launch.constants) for launch in plan.launches)
+    return _named(plan.choice), compiled_in
+
+
+def _named(choice: Choice) -> Hashable:
+    return choice.variant, *sorted(choice.tile.items())
+
+
+def samples(records: Sequence[Record], profile: DeviceProfile) -> list[Sample]:
+    """Of the records with enough timed candidates that are candidates today."""
     found = []
     for record in records:
-        timed = {i: c.median_us for i, c in enumerate(record.candidates) if c.median_us is not None}
+        today = {_named(plan.choice): plan for plan in _plans(record.key, profile)}
+        timed = [
+            (one.median_us, _kernels(today[_named(one.choice)]))
+            for one in record.candidates
+            if one.median_us is not None and _named(one.choice) in today
+        ]
         if len(timed) >= LEAST_RANKED:
-            found.append(Sample(record, timed))
+            times, kernels = zip(*timed, strict=True)
+            found.append(Sample(record.key, times, kernels))
     return found
 
 
@@ -118,7 +135,7 @@ def error(found: Sequence[Sample], profile: DeviceProfile) -> float:
         costs = sample.costs(profile)
         if costs is None:
             return math.inf
-        pairs = zip(sample.times.values(), costs, strict=True)
+        pairs = zip(sample.times, costs, strict=True)
         variances.append(statistics.pvariance([math.log(time / cost) for time, cost in pairs]))
     return statistics.fmean(variances)
 
@@ -130,11 +147,18 @@ def fit(found: Sequence[Sample], profile: DeviceProfile) -> dict[Constant, float
     least = error(found, profile)
 
     def tried(constant: Constant, value: float) -> float:
-        with changed({**values, constant: value}, profile) as other:
-            return error(found, other)
+        moved = {**values, constant: value}
+        with changed(moved, profile) as other:
+            return error(found, other) + PULL * sum(
+                math.log(now / c.value) ** 2 for c, now in moved.items()
+            )
 
     # What has no bearing on any candidate's rank need not be tried again.
-    every = [c for c in every if tried(c, c.value * FACTORS[0]) not in (least, math.inf)]
+    def matters(constant: Constant) -> bool:
+        with changed({constant: constant.value * FACTORS[0]}, profile) as other:
+            return error(found, other) not in (least, math.inf)
+
+    every = [constant for constant in every if matters(constant)]
     for sweep in range(SWEEPS):
         before = least
         for constant in every:
@@ -157,7 +181,7 @@ def agreement(found: Sequence[Sample], profile: DeviceProfile) -> tuple[float, i
     """(median rank correlation, passes whose first choice is within 10% of the best)."""
     ranks, near = [], 0
     for sample in found:
-        costs, times = sample.costs(profile), list(sample.times.values())
+        costs, times = sample.costs(profile), sample.times
         assert costs is not None
         rank = spearman(costs, times)
         if rank is not None:
@@ -168,11 +192,9 @@ def agreement(found: Sequence[Sample], profile: DeviceProfile) -> tuple[float, i
 
 def calibrate(records: Sequence[Record], profile: DeviceProfile) -> str:
     """What the fit found, and what it is worth."""
-    found = samples(records)
+    found = samples(records, profile)
     if not found:
         return f"nothing to calibrate with: no pass has {LEAST_RANKED} timed candidates"
-    if any(sample.costs(profile) is None for sample in found):
-        return "nothing to calibrate with: the records' candidates are not today's; use --again"
     before = agreement(found, profile)
     values = fit(found, profile)
     with changed(values, profile) as other:

@@ -55,6 +55,9 @@ def _panel(axes: Any, records: Sequence[Record], colours: dict[str, str]) -> Non
                      facecolors="none", edgecolors="black", linewidths=0.9, label=label,
                      zorder=3)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="modelled us", ylabel="measured us, median")
+    for axis in (axes.xaxis, axes.yaxis):  # plain numbers at 1, 2 and 5
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(lambda value, _: f"{value:g}" * (f"{value:e}"[0] in "25"))
     axes.grid(which="major", alpha=0.25)
     least, most = axes.get_xlim()
     axes.axline((least, least), (most, most), color="black", linewidth=0.8, linestyle=":")
