@@ -550,11 +550,13 @@ class Runtime:
 
 
 def _database(device: Any) -> Database:
-    """The tuning records of a device; as many compute units make another one of it."""
+    """The tuning records of a device; other compute units make another one of it."""
     platform, units = device.platform, device.max_compute_units
+    # What compiles, and for which processor.
+    driver = (device.driver_version, platform.version, device.version)
     return Database(
         f"{device.name.strip()}, {units} units, {platform.name.strip()}",
-        f"{device.driver_version.strip()}, {platform.version.strip()}",
+        ", ".join(text.strip() for text in driver),
     )
 
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyopencl as cl
 from numpy.typing import NDArray
 
 from clconv import reference
@@ -101,7 +102,7 @@ def integers(problem: Conv1dProblem) -> Arrays:
 class Bench:
     """The arrays of one pass on a device, on which plans of at most `workspace_bytes` run.
 
-    `values` are x, weight and grad_output, of which the pass reads two and writes the third.
+    `values` are x, weight and grad_output; the pass reads two of them, and writes the third anew.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Bench:
         *reads, (_, written) = OPERANDS[pass_].items()
         arrays = {name: runtime.to_device(values[name]) for _, name in reads}
         self._reads = list(arrays.values())
-        self.out = arrays[written] = runtime.empty(values[written].shape, problem.dtype)
+        self.out = arrays[written] = runtime.empty(shapes(problem)[written], problem.dtype)
         self._bound: dict[str, Argument] = {}
         for operand, name in OPERANDS[pass_].items():
             steps = [step // problem.dtype.itemsize for step in arrays[name].strides[:2]]
@@ -306,14 +307,14 @@ class _Search:
             if enough and self._spent + self._turns_need > 1:
                 break
             plan = self._candidates[place]
-            if self._is_hopeless(plan):
+            if place and self._is_hopeless(plan):
                 continue
             best = self._ranked()[0].median if self._trials else float("inf")
             try:
                 trial = _Trial(place, plan, self._bench.job(plan), self._runtime.finish)
                 trial.screen(best)
                 self._trials[place] = trial
-            except DeviceError as error:  # it does not build, or does not run
+            except (DeviceError, cl.Error) as error:  # it does not build, or does not run
                 self._refusals[place] = str(error)
             if self._tell is not None:
                 least = self._ranked()[0].median * 1e6 if self._trials else None

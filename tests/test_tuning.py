@@ -414,19 +414,19 @@ def test_noise_is_no_gain(runtime, timed, few):
     assert search(runtime).choice == found[-1].choice
 
 
-def test_hopeless_variants_are_left_out(runtime, timed):
+def test_hopeless_variants_are_left_out(runtime, timed, monkeypatch):
     """After its first tile took many times as long as the best, no other of a variant is tried."""
-    found = planned(runtime)
-    timed |= {str(plan.choice): 10.0 for plan in found} | {str(found[0].choice): 1.0}
-    firsts = {plan.variant: plan.choice for plan in reversed(found)}
-    ours = [plan for plan in found if plan.variant == found[0].variant]
-    timed |= {str(plan.choice): 1.5 for plan in ours[1:]}
+    every = planned(runtime)
+    akin, others = (
+        [p for p in every if (p.variant == every[0].variant) == same][:3] for same in (True, False)
+    )
+    monkeypatch.setattr(tuning, "plans", lambda *_, **__: akin + others)
+    timed |= {str(plan.choice): 1.0 + i for i, plan in enumerate(akin)}
+    timed |= {str(plan.choice): 10.0 for plan in others}
     one = search(runtime, seconds=600)
-    tried = [c.choice for c in one.candidates]
-    assert [c for c in tried if c.variant != found[0].variant] == [
-        c for v, c in firsts.items() if v != found[0].variant
-    ]
-    assert one.left_out == len(found) - len(tried)
+    firsts = [p for i, p in enumerate(others) if p.variant not in {q.variant for q in others[:i]}]
+    assert [c.choice for c in one.candidates] == [p.choice for p in akin + firsts]
+    assert one.left_out == len(others) - len(firsts)
     assert {c.runs for c in one.candidates if c.median_us == 1e7} <= {1}
 
 
@@ -445,6 +445,19 @@ def test_hints_come_first(runtime):
     tuned_to(runtime, last, driver="another")
     tried = [c.choice for c in search(runtime, seconds=1e-9).candidates]
     assert tried == [planned(runtime)[0].choice, last.choice]
+
+
+def test_the_model_s_choice_is_tried_whatever_hints_say(runtime, timed):
+    """Even where what is hinted at puts its variant far behind another."""
+    found = planned(runtime)
+    akin = [plan for plan in found if plan.variant == found[0].variant]
+    hints = [akin[-1], *(plan for plan in found if plan.variant != found[0].variant)][:2]
+    for driver, plan in zip(("one", "another"), hints, strict=False):
+        tuned_to(runtime, plan, driver=driver)
+    timed |= {str(plan.choice): 1.0 for plan in found} | {str(akin[-1].choice): 10.0}
+    one = search(runtime, seconds=1e-9)
+    assert {c.choice[0] for c in one.candidates} == {plan.variant for plan in hints}
+    assert one.untuned.choice == found[0].choice
 
 
 def _broken(plan):
