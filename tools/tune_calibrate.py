@@ -128,15 +128,22 @@ def samples(records: Sequence[Record], profile: DeviceProfile) -> list[Sample]:
     return found
 
 
+def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+
+
 def error(found: Sequence[Sample], profile: DeviceProfile) -> float:
-    """The mean variance of log(measured / modelled) among a pass's candidates."""
+    """The mean variance of log(measured / modelled) among a pass's candidates, in which the fast
+    ones count most: it is among them that the model chooses."""
     variances = []
     for sample in found:
         costs = sample.costs(profile)
         if costs is None:
             return math.inf
-        pairs = zip(sample.times, costs, strict=True)
-        variances.append(statistics.pvariance([math.log(time / cost) for time, cost in pairs]))
+        weights = [(min(sample.times) / time) ** 2 for time in sample.times]
+        logs = [math.log(time / cost) for time, cost in zip(sample.times, costs, strict=True)]
+        mean = _mean(logs, weights)
+        variances.append(_mean([(one - mean) ** 2 for one in logs], weights))
     return statistics.fmean(variances)
 
 
