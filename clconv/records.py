@@ -30,7 +30,7 @@ from typing import IO, Any, NamedTuple
 from clconv import settings
 from clconv.errors import ProblemError
 from clconv.planner import Choice
-from clconv.problem import Conv1dProblem, Pass
+from clconv.problem import DTYPES, Conv1dProblem, Pass
 from clconv.version import VERSION
 
 __all__ = ["Database", "Record", "RecordKey", "Timing"]
@@ -38,11 +38,13 @@ __all__ = ["Database", "Record", "RecordKey", "Timing"]
 _log = logging.getLogger(__name__)
 
 SCHEMA = "clconv tuning records"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # another one takes another folder, so that old and new clconv get along
 # A file is trimmed to this many records, the oldest first.
 RECORDS_KEPT = 2000
 # What a writer that was killed leaves is removed after this time.
 ABANDONED_SECONDS = 3600
+# More than any time that there is, and little enough for a float.
+LARGEST = 1e30
 
 _PROBLEM_SIZES = (
     "batch", "in_channels", "length", "out_channels", "kernel_size", "stride", "dilation", "groups",
@@ -178,10 +180,10 @@ class _Fields:
 
     def number(self, name: str) -> float:
         """A number of at least 0."""
-        number = float(self._of((int, float), name, self[name]))
-        if not 0 <= number < float("inf"):
+        number = self._of((int, float), name, self[name])
+        if not 0 <= number <= LARGEST:
             raise ValueError(f"{name} is {number}")
-        return number
+        return float(number)
 
     def list(self, name: str) -> list[Any]:
         found: list[Any] = self._of(list, name, self[name])
@@ -200,6 +202,8 @@ def _from_json(value: Any) -> Record:
     """A record that is sound in itself; ValueError otherwise."""
     fields = _Fields(value)
     sizes = _Fields(fields["problem"])
+    if sizes["dtype"] not in [dtype.name for dtype in DTYPES]:
+        raise ValueError(f"dtype is {sizes['dtype']!r}")
     problem = Conv1dProblem(
         **{name: sizes.count(name) for name in _PROBLEM_SIZES},
         padding=sizes.list("padding"),
@@ -291,7 +295,7 @@ def _read(path: Path, device: str) -> _Content:
         return _Content(_NOTHING)
     except OSError as error:
         _warn_once(path, f"cannot be read, and is ignored: {error}")
-        return _Content(_NOTHING)
+        return _Content(_NOTHING, "it cannot be read")
 
 
 @lru_cache(maxsize=64)

@@ -162,6 +162,8 @@ def _damaged():
     first = ["records", 0]
     yield "no number", spoilt([*first, "candidates", 1, "median_us"], "20")
     yield "not a number", spoilt([*first, "candidates", 1, "median_us"], float("nan"))
+    yield "no float", spoilt([*first, "seconds"], 10**400)
+    yield "no dtype", spoilt([*first, "problem", "dtype"], "f4,(2")
     yield "no choice", spoilt([*first, "choice"], KeyError)
     yield "a choice that was not timed", spoilt([*first, "choice", "tile"], {"out_tile": 8})
     yield "a tile of text", spoilt([*first, "choice", "tile"], {"out_tile": "4; import os"})
@@ -215,6 +217,9 @@ def test_a_file_that_cannot_be_read(caplog):
     for _ in range(2):
         assert database.find(KEY) is None
     assert caplog.text.count(f"{database.path} cannot be read") == 1
+    database.add([record()])
+    assert database.choice(KEY) == record().choice
+    assert database.path.with_suffix(".damaged").is_dir()
 
 
 def test_the_oldest_records_go(monkeypatch):
