@@ -1,9 +1,9 @@
 """Which constants let the cost model agree best with measured times?
 
 Each constant of the variants' modules, and each number of a profile that is not whole, is moved up
-and down for as long as the modelled times of the candidates of each pass get closer to the measured
-ones, but for a factor that the candidates share. What changes the candidates themselves is left
-alone.
+and down for as long as the model's first choices get faster, and its times closer to the measured
+ones but for a factor that the candidates of a pass share. What changes the candidates themselves is
+left alone.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
 
 
 def error(found: Sequence[Sample], profile: DeviceProfile) -> float:
-    """The mean variance of log(measured / modelled) among a pass's candidates, in which the fast
-    ones count most: it is among them that the model chooses."""
-    variances = []
+    """Of the model, for a pass: what its first choice loses to the best, as a logarithm, and the
+    variance of log(measured / modelled) among the candidates, in which the fast ones count most."""
+    errors = []
     for sample in found:
         costs = sample.costs(profile)
         if costs is None:
@@ -143,8 +143,9 @@ def error(found: Sequence[Sample], profile: DeviceProfile) -> float:
         weights = [(min(sample.times) / time) ** 2 for time in sample.times]
         logs = [math.log(time / cost) for time, cost in zip(sample.times, costs, strict=True)]
         mean = _mean(logs, weights)
-        variances.append(_mean([(one - mean) ** 2 for one in logs], weights))
-    return statistics.fmean(variances)
+        loss = math.log(sample.times[costs.index(min(costs))] / min(sample.times))
+        errors.append(loss + _mean([(one - mean) ** 2 for one in logs], weights))
+    return statistics.fmean(errors)
 
 
 def fit(found: Sequence[Sample], profile: DeviceProfile) -> dict[Constant, float]:
