@@ -69,14 +69,23 @@ def store(name: str, binary: bytes) -> None:
         _trim(folder)
     except OSError as error:
         _log.warning("%s keeps no binaries: %s", folder, error)
+    finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)  # where it was not renamed
 
 
 def _trim(folder: Path) -> None:
     names = os.listdir(folder)
     if len(names) <= FILES_KEPT:
         return
-    oldest = sorted(names, key=lambda n: os.stat(folder / n).st_mtime)
+    oldest = sorted(names, key=lambda name: _written(folder / name))
     for one in oldest[: len(names) - FILES_KEPT]:
         (folder / one).unlink(missing_ok=True)
+
+
+def _written(path: Path) -> float:
+    """When a file was written; 0 where another process has just removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

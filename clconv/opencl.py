@@ -262,9 +262,15 @@ def _vector_floats(device: Any) -> int:
     width = max(1, min(16, int(device.native_vector_width_float)))
     if width < 16 or not device.platform.name.lower().startswith("portable computing"):
         return width
-    program: Any = cl.Program(cl.Context([device]), VECTOR_PROBE)
-    name: str = program.build(cache_dir=False).kernel_names
-    return int(name.removeprefix("floats_"))
+    context = cl.Context([device])
+    # A driver whose own cache is damaged builds programs without kernels; of another text it has
+    # nothing kept.
+    for text in (VECTOR_PROBE, VECTOR_PROBE + "typedef int again;\n"):
+        program: Any = cl.Program(context, text)
+        name: str = program.build(cache_dir=False).kernel_names
+        if name:
+            return int(name.removeprefix("floats_"))
+    return 8  # right for both, if not the fastest
 
 
 def _data_caches() -> dict[str, Any]:

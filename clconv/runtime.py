@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
+import sqlite3
 import threading
 import warnings
 import weakref
@@ -11,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -47,6 +50,8 @@ _log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="Non-empty compiler output", category=cl.CompilerWarning)
 
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
+# What follows a source that is built a second time: caches overlook comments.
+ANEW = "\ntypedef int BUILT_ANEW;\n"
 # Platforms whose drivers keep compiled programs on disk themselves.
 DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
 PLANS_KEPT = 1024
@@ -139,6 +144,7 @@ class Runtime:
             if value is not None and (not isinstance(value, int) or value < least):
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
         check_process()
+        _import_invoker()
         queue = None
         if isinstance(device, cl.CommandQueue):
             context, chosen = device.context, device.device
@@ -172,6 +178,7 @@ class Runtime:
         self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
         self._threads = threading.local()
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
+        self._keeping = threading.Lock()
         self.launches = 0  # kernels queued so far
         platform = chosen.platform
         self._trusts_required = platform.name.strip().lower() == "rusticl"
@@ -203,25 +210,43 @@ class Runtime:
         """A device buffer from the pool; OutOfMemoryError with the figures where there is none."""
         check_process()
         nbytes = max(nbytes, 1)
+        device = self.profile
         error: cl.Error | None = None
-        if nbytes <= self.profile.max_alloc_bytes:
-            with self._allocating:
-                # What the pool holds goes back before an allocation fails. The pool rounds sizes
-                # up, so that the last try is without it.
+        with self._allocating:
+            # What the pool holds goes back before an allocation fails. Some drivers promise memory
+            # that they do not have, and fail, or their machine does, when it is used: no runtime
+            # takes more than its device has.
+            if self._pool.managed_bytes + nbytes > device.global_bytes:
+                self._pool.free_held()
+            if (
+                nbytes <= device.max_alloc_bytes
+                and self._pool.active_bytes + nbytes <= device.global_bytes
+            ):
+                # The pool rounds sizes up, so that the last try is without it.
                 for attempt in (self._pool, self._pool, self._unpooled):
                     try:
                         return attempt(nbytes)
                     except cl.MemoryError as refused:
                         error = refused
                         self._pool.free_held()
-        raise OutOfMemoryError(
+        raise self._out_of_memory(nbytes) from error
+
+    def _out_of_memory(self, nbytes: int) -> OutOfMemoryError:
+        return OutOfMemoryError(
             f"{nbytes} bytes asked for; {self.info.name} allocates at most "
             f"{self.profile.max_alloc_bytes} bytes at once and {self.profile.global_bytes} in all, "
             f"{self._pool.active_bytes} of them in use by this runtime"
-        ) from error
+        )
 
     def _unpooled(self, nbytes: int) -> Any:
         return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+
+    def _no_room(self, doing: str, error: cl.Error) -> OutOfMemoryError:
+        """For drivers that find memory only when it is used."""
+        return OutOfMemoryError(
+            f"{self.info.name} has no room to {doing}: {error}; it has "
+            f"{self.profile.global_bytes} bytes, {self._pool.active_bytes} in use here"
+        )
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
         """An uninitialised device array. Raises OutOfMemoryError."""
@@ -238,7 +263,10 @@ class Runtime:
         return array
 
     def _outline(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> cl_array.Array:
-        """An array but for its memory."""
+        """An array but for its memory, whose bytes are no wrapped number."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes > self.profile.max_alloc_bytes:
+            raise self._out_of_memory(nbytes)
         no_memory: Any = False  # None would ask for some
         array = cl_array.Array(self.queue, shape, dtype, data=no_memory, allocator=self._pool)
         array.base_data = None
@@ -256,7 +284,10 @@ class Runtime:
         host = np.asarray(array)
         device = self.empty(host.shape, host.dtype)
         if host.size:
-            device.set(np.asarray(host, order="C"))
+            try:
+                device.set(np.asarray(host, order="C"))
+            except cl.MemoryError as error:
+                raise self._no_room("take an array", error) from error
             device.events.clear()  # the values are there already
         return device
 
@@ -267,16 +298,21 @@ class Runtime:
         pattern = np.array(value, array.dtype)
         buffer: Any = array.base_data
         waits, foreign = self._waits((array,))
-        event = cl.enqueue_fill_buffer(
-            self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=waits
-        )
+        try:
+            event = cl.enqueue_fill_buffer(
+                self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=waits
+            )
+        except cl.MemoryError as error:
+            raise self._no_room("fill an array", error) from error
         self._record(event, (array,), foreign)
 
     def finish(self) -> None:
         """Waits for everything that was queued."""
         check_process()
         self.queue.finish()
-        self._foreign.clear()
+        with self._keeping:
+            while self._foreign and _complete(self._foreign[0][0]):
+                self._foreign.popleft()
 
     def trim(self) -> None:
         """Gives memory that the pool holds but nobody uses back to the device."""
@@ -304,40 +340,52 @@ class Runtime:
         binary = binaries.load(name)
         if binary is not None:
             try:
-                return cl.Program(self.context, [self.device], [binary]).build()
+                program: Any = cl.Program(self.context, [self.device], [binary]).build()
+                if _has_kernel(program, launch.kernel):
+                    return program
+                why: object = f"it has no kernel {launch.kernel}"
             except cl.Error as error:
-                _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, error)
+                why = error
+            _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
         program = self._compile(launch, source)
         binaries.store(name, program.get_info(cl.program_info.BINARIES)[0])
         return program
 
     def _compile(self, launch: Launch, source: str) -> Any:
-        program: Any = cl.Program(self.context, source)
         try:
-            return program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
-        except cl.RuntimeError as error:
+            # A driver whose own cache is damaged builds programs without their kernels. It has
+            # nothing kept of another text.
+            for text in (source, source + ANEW):
+                program: Any = cl.Program(self.context, text)
+                program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
+                if _has_kernel(program, launch.kernel):
+                    return program
+                _log.warning("%s built %s without its kernel", self.info.name, launch.kernel)
+        except cl.MemoryError as error:
+            raise self._no_room(f"build {launch.kernel}", error) from error
+        except cl.Error as error:
             raise BuildError(launch.kernel, self.info.name, str(error)) from error
+        raise BuildError(launch.kernel, self.info.name, "the program is without this kernel")
 
     def _program(self, launch: Launch, source: str) -> Any:
         while True:
             mine: Future[Any] = Future()
-            entry = self._programs.set_default(source, mine)
-            if entry is not mine:
-                program = entry.result()  # another thread's build, or a finished one
-                if program is not None:
-                    return program
-                continue  # that thread was interrupted
             try:
-                program = self._build(launch, source)
+                entry = self._programs.set_default(source, mine)
+                if entry is mine:
+                    mine.set_result(self._build(launch, source))
             except BaseException as error:
+                # Wherever an interrupt comes, nobody may wait for this build any longer.
                 self._programs.drop(source, mine)
-                if isinstance(error, Exception):
-                    mine.set_exception(error)
-                else:
-                    mine.set_result(None)
+                if not mine.done():
+                    if isinstance(error, Exception):
+                        mine.set_exception(error)
+                    else:
+                        mine.set_result(None)
                 raise
-            mine.set_result(program)
-            return program
+            program = entry.result()  # maybe another thread's
+            if program is not None:
+                return program  # None where that thread was interrupted
 
     def _kernel(self, launch: Launch, source: str) -> Any:
         """This thread's kernel object: arguments are part of its state."""
@@ -351,7 +399,11 @@ class Runtime:
         if refused is not None:
             raise BuildError(refused.kernel, refused.device, refused.log)
         try:
-            kernel = cl.Kernel(self._program(launch, source), launch.kernel)
+            program = self._program(launch, source)
+            try:
+                kernel = cl.Kernel(program, launch.kernel)
+            except cl.LogicError as error:
+                raise BuildError(launch.kernel, self.info.name, str(error)) from error
             self._check_local_size(kernel, launch)
         except BuildError as error:
             self._refused.set_default(source, error)
@@ -498,10 +550,7 @@ class Runtime:
                 waits = None
                 self.launches += 1
         except cl.MemoryError as error:
-            raise OutOfMemoryError(
-                f"{self.info.name} has no room to run {launch.kernel}: {error}; it has "
-                f"{self.profile.global_bytes} bytes, {self._pool.active_bytes} in use here"
-            ) from error
+            raise self._no_room(f"run {launch.kernel}", error) from error
         except cl.Error as error:
             raise DeviceError(
                 f"{self.info.name} does not run {launch.kernel} with global size "
@@ -538,8 +587,10 @@ class Runtime:
         then."""
         for array in writes:
             array.events[:] = [event]  # which waited for all that were there before
-        while self._foreign and _complete(self._foreign[0][0]):
-            self._foreign.popleft()
+        if self._foreign:
+            with self._keeping:
+                while self._foreign and _complete(self._foreign[0][0]):
+                    self._foreign.popleft()
         if not foreign:
             return
         for array in foreign:
@@ -576,6 +627,10 @@ def arguments(
     return values
 
 
+def _has_kernel(program: Any, name: str) -> bool:
+    return name in program.kernel_names.split(";")
+
+
 def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
 
@@ -600,6 +655,18 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
         raise DeviceError(
             f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}"
         )
+
+
+@lru_cache(maxsize=1)
+def _import_invoker() -> None:
+    """Lets pyopencl make kernels where it can write nothing: it keeps what calls them in a database
+    in the user's cache folder, and fails where there can be none."""
+    try:
+        importlib.import_module("pyopencl.invoker")
+    except (OSError, sqlite3.Error) as error:
+        _log.warning("pyopencl keeps no cache: %s", error)
+        vars(cl)["_PYOPENCL_NO_CACHE"] = True
+        importlib.import_module("pyopencl.invoker")
 
 
 # Which runtime
