@@ -56,6 +56,8 @@ class Conv1D(Convolution):
         return int(self.dilation * (self.size - 1) + 1)
 
     def _check_length(self, length: int) -> None:
+        if length < 1:
+            raise ModuleError(f"Data maps have size {length}, expected at least 1")
         padded = length + 2 * self.pad
         if padded < self._window:
             raise ModuleError(

@@ -260,12 +260,8 @@ class Conv1dProblem:
     def phase_reach(self) -> tuple[int, int]:
         """(least, greatest) r' - u of what a phase reads: for t = p + left padding = u stride + r,
         the input gradient reads its output's gradient at u + r' for the taps of phase r."""
-        reads = [
-            (phase - tap * self.dilation) // self.stride
-            for phase in range(0, self.stride, self.tap_phase_gcd)
-            for tap in self.phase_taps(phase)[:: max(1, len(self.phase_taps(phase)) - 1)]
-        ]
-        return min(reads), max(reads)
+        # The taps of a phase are those whose k dilation leaves its remainder r: u + r' is whole.
+        return -((self.kernel_size - 1) * self.dilation // self.stride), 0
 
     def terms(self, pass_: Pass) -> int:
         """Products in the longest sum of a pass, for the rounding bound."""
