@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Does any kernel touch memory out of bounds, race, or misuse the API? Oclgrind's answer.
 
-Runs every kernel of the library on tiny problems, with the tiles of a CPU and of a GPU, under
-Oclgrind (Debian's package `oclgrind`), compares the results, and fails on anything that it reports
-but the device queries that pyopencl itself makes.
+Runs every kernel of the library on tiny problems under Oclgrind (Debian's package `oclgrind`):
+each variant by name, with the tiles of a CPU, and what is for GPUs with theirs. Compares the
+results, and fails on anything that it reports but what pyopencl itself asks for.
+
+With --uninitialized it looks for reads of what was never written instead, without the compiler's
+optimisation, each problem in a process of its own: the simulator itself may crash there.
 """
 
 from __future__ import annotations
@@ -13,12 +16,18 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+# The least that strips take; with more of it Oclgrind is slower.
+LOCAL_BYTES = 64 << 10
 
 PLANTED = """
 __kernel void planted(__global int *y, __local int *shared)
 {
+    y[1] = shared[1];                                // never written
     shared[0] = get_local_id(0);                     // a race
     y[get_global_id(0) + (y[0] == 0 ? 64 : 0)] = shared[0];  // out of bounds
 }
@@ -40,62 +49,63 @@ def planted() -> int:
     return 0
 
 
-def inside() -> int:
-    """Runs the kernels; the number of wrong results."""
+# What a CPU's kernels do differently: why (batch, in_channels, length, out_channels, kernel_size,
+# stride, padding, dilation, groups), dtype, variants.
+PROBLEMS = {
+    "groups and remainders": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float32", "direct strip"),
+    "phases and uneven padding": ((1, 2, 23, 3, 4, 3, (2, 4), 2), "float32", "direct strip"),
+    "a row for each tap": ((1, 2, 90, 3, 3, 1, 40, 40), "float32", "strip"),
+    "several term blocks": ((1, 18, 27, 3, 16), "float32", "strip"),
+    "several term blocks in phases": ((1, 3, 20, 18, 3, 2, 1), "float32", "strip"),
+    "taps together": ((1, 2, 40, 1, 17, 1, 4), "float32", "strip"),
+    "several rows a task": ((5, 2, 6, 5, 2), "float32", "strip"),
+    "depthwise": ((2, 3, 75, 3, 3, 1, 1, 1, 3), "float32", "depthwise"),
+    "depthwise, taps together": ((1, 2, 80, 2, 18, 1, 9, 1, 2), "float32", "depthwise strip"),
+    "depthwise, dilated": ((1, 2, 80, 2, 3, 1, 8, 8, 2), "float32", "depthwise"),
+    "depth multiplier": ((1, 2, 40, 4, 3, 1, (5, 0), 1, 2), "float32", "depthwise direct"),
+    "pointwise depthwise": ((1, 2, 40, 2, 1, 1, 0, 1, 2), "float16", "depthwise"),
+    "16 bits": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float16", "direct strip"),
+    "16 bits, depthwise": ((1, 2, 40, 2, 3, 1, 1, 1, 2), "float16", "depthwise"),
+    "64 bits": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float64", "direct strip"),
+    "64 bits, depthwise": ((1, 2, 40, 2, 3, 1, 1, 1, 2), "float64", "depthwise"),
+}  # fmt: skip
+AS_GPU = ("groups and remainders", "phases and uneven padding", "16 bits", "64 bits")
+
+
+def inside(*names: str) -> int:
+    """Runs the kernels, of all problems or those of some names; the number of wrong results."""
+    sys.path.insert(0, str(Path(__file__).parent))
     import numpy as np
 
-    sys.path.insert(0, str(Path(__file__).parent))
-    import accuracy
+    from clconv import Deconv1D, Pad1D, Runtime, gpuarray
+    from clconv.variants import VARIANTS, depthwise
 
-    from clconv import Conv1dProblem, Deconv1D, Pad1D, Pass, Runtime, gpuarray
-    from clconv import functional as F
-
+    depthwise.LEAST_SEGMENT = 16  # so that short rows are shared
     runtime = Runtime()
     print(f"{runtime.info.name}, {runtime.info.platform}", flush=True)
-    rng = np.random.default_rng(0)
     own = runtime.profile
-    profiles = {
-        "cpu": replace(own, kind="cpu", lanes=1, vector_floats=8, half_builtins=False),
-        "gpu": replace(own, kind="gpu", lanes=32, vector_floats=1, max_work_group_size=16),
-    }
-    problems = (
-        Conv1dProblem(2, 6, 21, 10, 3, 1, 1, 1, 2),
-        Conv1dProblem(1, 2, 23, 3, 4, 3, (2, 4), 2),
-    )
+    seen: set[str] = set()
+    # A small cache, so that few channels fill a block.
+    runtime.profile = replace(own, kind="cpu", lanes=1, vector_floats=8, half_builtins=False,
+                              l1_bytes=1024, local_bytes=LOCAL_BYTES)  # fmt: skip
     wrong = 0
-    for kind, profile in profiles.items():
-        for dtype in ("float32", "float16", "float64"):
-            runtime.profile = profile
-            for problem in problems if dtype == "float32" else problems[:1]:
-                one = replace(problem, dtype=np.dtype(dtype))
-                x = accuracy.integers(rng, one.input_shape, dtype)
-                weight = accuracy.integers(rng, one.weight_shape, dtype)
-                bias = accuracy.integers(rng, (one.out_channels,), dtype)
-                grad = accuracy.integers(rng, one.output_shape, dtype)
-                geometry = (one.stride, one.pads, one.dilation, one.groups)
-                views = [runtime.to_device(a) for a in (x, weight, bias, grad)]
-                stepped = runtime.to_device(np.repeat(x, 2, axis=2))[:, :, ::2]
-                # The variants that are for GPUs alone have a check of their own, oclgrind_gpu.py.
-                how = {"variant": "direct" if kind == "gpu" else "auto", "runtime": runtime}
-                y = F.conv1d(stepped, *views[1:3], *geometry, residual=views[3], activation="relu",
-                             **how)  # fmt: skip
-                grads = F.conv1d_backward(views[0], views[1], views[3], *geometry, **how)
-                arrays = {"x": x, "weight": weight, "grad_output": grad}
-                passes = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
-                checks = [(y, Pass.FORWARD, {"x": x, "weight": weight, "bias": bias,
-                                             "residual": grad}, "relu")]  # fmt: skip
-                checks += [(g, p, arrays, None) for g, p in zip(grads, passes, strict=True)]
-                for result, pass_, operands, activation in checks:
-                    try:
-                        accuracy.assert_right(result.get(), one, pass_, operands, largest=4,
-                                              activation=activation)  # fmt: skip
-                    except AssertionError as error:
-                        wrong += 1
-                        print(f"{kind} {dtype} {pass_.value} of {one}: {error}", flush=True)
-                print(f"{kind} {dtype} {one.kernel_size} taps, stride {one.stride}", flush=True)
+    for name in names or PROBLEMS:
+        for variant in PROBLEMS[name][2].split():
+            wrong += _run(runtime, name, variant, seen)
+    if names:
+        return wrong
+    missing = {variant.NAME for variant in VARIANTS} - seen
+    if missing or not {"several term blocks", "taps together"} <= seen:
+        print(f"not exercised: {missing or 'term blocks, or taps that go together'}", flush=True)
+        wrong += 1
+    runtime = Runtime()
+    runtime.profile = replace(own, kind="gpu", lanes=32, vector_floats=1, max_work_group_size=16)
+    for name in AS_GPU:
+        wrong += _run(runtime, name, "auto", seen)
+    runtime.profile = own
     with runtime:
         layer = Deconv1D(2, 4, 3, stride=2, activation="gelu")
-        data = gpuarray.to_gpu(rng.standard_normal((1, 2, 9)).astype(np.float32))
+        data = gpuarray.to_gpu(np.ones((1, 2, 9), np.float32))
         layer.backward(layer(data), momentum=0.5)
         layer.updateParams(0.1)
         for mode in ("constant", "reflect", "edge", "wrap"):
@@ -107,15 +117,80 @@ def inside() -> int:
     return wrong
 
 
-def under_oclgrind(mode: str) -> tuple[int, list[str]]:
+def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
+    """All passes of a problem by the variant's best plan, its best with other groups of taps, and
+    its last; how many are wrong."""
+    import accuracy
+    import numpy as np
+
+    from clconv import Conv1dProblem, Epilogue, Pass, ProblemError
+    from clconv import functional as F
+
+    fields, dtype, _ = PROBLEMS[name]
+    problem = replace(Conv1dProblem(*fields), dtype=np.dtype(dtype))
+    rng = np.random.default_rng(0)
+    shapes = (problem.input_shape, problem.weight_shape, (problem.out_channels,))
+    x, weight, bias = (accuracy.integers(rng, shape, dtype) for shape in shapes)
+    grad, residual = (accuracy.integers(rng, problem.output_shape, dtype) for _ in range(2))
+    arrays = {"x": x, "weight": weight, "grad_output": grad}
+    finished = {"x": x, "weight": weight, "bias": bias, "residual": residual}
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    views = {k: runtime.to_device(a) for k, a in (arrays | finished).items()}
+    views["x"] = runtime.to_device(np.repeat(x, 2, axis=2))[:, :, ::2]
+    wrong = 0
+    for pass_ in Pass:
+        by = "auto" if pass_ is Pass.BIAS_GRADIENT else variant
+        epilogue = Epilogue(True, True, "relu") if pass_ is Pass.FORWARD else Epilogue()
+        try:
+            plans = runtime.plans(problem, pass_, epilogue, by)
+        except ProblemError:  # depthwise serves no weight gradients
+            continue
+        some = {plan.tile.get("tap_group", 1): plan for plan in reversed(plans)}
+        if plans[-1] not in some.values():
+            some[0] = plans[-1]
+        for taps, plan in some.items():
+            options = {"variant": {pass_: plan.tile}, "runtime": runtime}
+            if pass_ is Pass.FORWARD:
+                inputs = (views[one] for one in ("x", "weight", "bias"))
+                result = F.conv1d(*inputs, *place, residual=views["residual"], activation="relu",
+                                  **options)  # fmt: skip
+            else:
+                need = [pass_ is one for one in list(Pass)[1:]]
+                inputs = (views[one] for one in ("x", "weight", "grad_output"))
+                result = F.conv1d_backward(*inputs, *place, need=need, **options)[need.index(True)]
+            operands, activation = arrays, None
+            if pass_ is Pass.FORWARD:
+                operands, activation = finished, "relu"
+            try:
+                accuracy.assert_right(result.get(), problem, pass_, operands, largest=4,
+                                      activation=activation)  # fmt: skip
+            except AssertionError as error:
+                wrong += 1
+                print(f"{pass_.value} of {name} by {plan.variant}: {error}", flush=True)
+            seen.add(plan.variant)
+            terms = problem.group_in if pass_ is not Pass.INPUT_GRADIENT else problem.group_out
+            if plan.tile.get("term_block", terms) < terms:
+                seen.add("several term blocks")
+            if taps > 1:
+                seen.add("taps together")
+    print(f"{name} by {variant}", flush=True)
+    return wrong
+
+
+# What Oclgrind looks for.
+FAULTS = ("--data-races",)
+UNINITIALIZED = ("--uninitialized", "--build-options", "-cl-opt-disable")
+
+
+def under_oclgrind(checks: Sequence[str], *mode: str) -> tuple[int, list[str]]:
     """(exit status, what Oclgrind reported) of this script in a mode."""
     with tempfile.TemporaryDirectory() as folder:
         # Kernel faults go to the log, API errors to standard error, all in blocks. Kernels are
         # built anew: a kept binary would hide the source lines.
         log = Path(folder) / "log"
         command = [
-            "oclgrind", "--data-races", "--check-api", "--log", str(log), sys.executable, __file__,
-            mode,
+            "oclgrind", *checks, "--check-api", "--local-mem-size", str(LOCAL_BYTES), "--log",
+            str(log), sys.executable, __file__, *mode,
         ]  # fmt: skip
         done = subprocess.run(
             command, check=False, stderr=subprocess.PIPE, text=True,
@@ -123,32 +198,68 @@ def under_oclgrind(mode: str) -> tuple[int, list[str]]:
         )  # fmt: skip
         text = log.read_text() if log.exists() else ""
     blocks = re.split(r"\n\s*\n", text + "\n\n" + done.stderr)
-    if done.returncode:
+    if done.returncode > 0:
         print(done.stderr[-3000:], file=sys.stderr)
     reports = [block.strip() for block in blocks if "Oclgrind" in block or "Invalid" in block
-               or "race" in block]  # fmt: skip
-    # pyopencl asks for properties that Oclgrind does not know: harmless.
-    return done.returncode, [r for r in reports if not ("CL_INVALID_VALUE" in r and "Info" in r)]
+               or "race" in block or "Uninitialized" in block]  # fmt: skip
+    # pyopencl asks for properties that Oclgrind does not know, and for a program's source by the
+    # name of a kernel: harmless.
+    return done.returncode, [
+        r
+        for r in reports
+        if not ("CL_INVALID_VALUE" in r and "Info" in r) and "Kernel '_source' not found" not in r
+    ]
+
+
+def finds_planted(checks: Sequence[str], *words: str) -> bool:
+    """Whether Oclgrind reports the planted faults."""
+    try:
+        _, found = under_oclgrind(checks, "--planted")
+    except FileNotFoundError:
+        print("oclgrind is not installed: apt-get install oclgrind", file=sys.stderr)
+        return False
+    text = "\n".join(found)
+    if all(word in text for word in words):
+        return True
+    print(f"Oclgrind does not find the planted faults, it reports:\n{text}", file=sys.stderr)
+    return False
 
 
 def main() -> int:
     """0 where Oclgrind finds the planted faults and no others, and all results are right."""
-    try:
-        _, found = under_oclgrind("--planted")
-    except FileNotFoundError:
-        print("oclgrind is not installed: apt-get install oclgrind", file=sys.stderr)
+    if not finds_planted(FAULTS, "Invalid write", "race"):
         return 2
-    text = "\n".join(found)
-    if "Invalid write" not in text or "race" not in text:
-        print(f"Oclgrind does not find the planted faults, it reports:\n{text}", file=sys.stderr)
-        return 2
-    status, faults = under_oclgrind("--inside")
+    status, faults = under_oclgrind(FAULTS, "--inside")
     for fault in faults[:20]:
         print(fault, file=sys.stderr)
     print(f"Oclgrind: {len(faults)} faults, wrong results: {'none' if not status else 'some'}")
     return 1 if faults or status else 0
 
 
+def uninitialized() -> int:
+    """The same for reads of what was never written."""
+    if not finds_planted(UNINITIALIZED, "Uninitialized"):
+        return 2
+    count, wrong, crashed = 0, [], []
+    for name in PROBLEMS:
+        status, faults = under_oclgrind(UNINITIALIZED, "--inside", name)
+        count += len(faults)
+        if status < 0:
+            crashed.append(name)
+        elif status:
+            wrong.append(name)
+        for fault in faults[:5]:
+            print(f"{name}: {fault}", file=sys.stderr)
+    print(
+        f"Oclgrind: {count} uninitialised reads in {len(PROBLEMS)} problems, wrong results: "
+        f"{', '.join(wrong) or 'none'}; the simulator crashed on: {', '.join(crashed) or 'none'}"
+    )
+    return 1 if count or wrong else 0
+
+
 if __name__ == "__main__":
-    modes = {"--inside": inside, "--planted": planted}
-    sys.exit(min(modes[sys.argv[1]](), 1) if sys.argv[1:] else main())
+    modes = {"--inside": inside, "--planted": planted, "--uninitialized": uninitialized}
+    mode, *names = sys.argv[1:] or [""]
+    if mode and mode not in modes:
+        sys.exit(__doc__)
+    sys.exit(min(modes[mode](*names) if mode else main(), 1 if mode else 2))
