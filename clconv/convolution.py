@@ -48,6 +48,7 @@ class Convolution(Module):
         self._chosen: dict[Pass, Choice] = {}
         if scheme["empty"]:
             return
+        self.runtime.empty(weight_shape)  # without room for it, nothing is drawn on the host
         weights = initialisation.draw(
             scheme["initscheme"], weight_shape, fans[0], fans[1], scheme["wscale"]
         )

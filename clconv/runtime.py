@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
 from clconv import binaries
-from clconv.errors import BuildError, DeviceError, OutOfMemoryError
+from clconv.errors import BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, info_of, profile_of
 from clconv.planner import KernelPlan, chosen_first, plans
 from clconv.problem import Conv1dProblem, Epilogue, Pass
@@ -249,9 +250,14 @@ class Runtime:
         )
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
-        """An uninitialised device array. Raises OutOfMemoryError."""
+        """An uninitialised device array. Raises ProblemError, OutOfMemoryError."""
         sizes = shape if isinstance(shape, Sequence) else (shape,)
-        key = tuple([int(size) for size in sizes]), np.dtype(dtype)
+        try:
+            key = tuple(map(index, sizes)), np.dtype(dtype)
+        except TypeError as error:
+            raise ProblemError(
+                f"shape is {shape!r} and dtype {dtype!r}, expected integers and a dtype"
+            ) from error
         outline = self._outlines.get(key)
         if outline is None:
             outline = self._outlines.set_default(key, self._outline(*key))
@@ -264,6 +270,10 @@ class Runtime:
 
     def _outline(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> cl_array.Array:
         """An array but for its memory, whose bytes are no wrapped number."""
+        if any(size < 0 for size in shape):
+            raise ProblemError(f"shape is {shape}, expected sizes of at least 0")
+        if dtype.hasobject:
+            raise ProblemError(f"dtype is {dtype}, expected numbers")
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes > self.profile.max_alloc_bytes:
             raise self._out_of_memory(nbytes)

@@ -412,6 +412,7 @@ def test_sizes_beyond_the_device(plain):
         lambda: plain.empty((3, 2**15, 2**30), np.float16),
         lambda: plain.empty((2**31, 2**31, 2**31)),
         lambda: plain.zeros((2**31, 2**31, 2**31, 2**31)),
+        lambda: clconv.Conv1D(2**17, 2**17, 3),
         lambda: F.conv1d(many, many, padding=(2**30, 2**29), variant="direct"),
         lambda: F.conv_transpose1d(many, many.reshape(1, 512, 1), stride=2**20,
                                    output_padding=2**20 - 1, variant="direct"),
@@ -420,6 +421,25 @@ def test_sizes_beyond_the_device(plain):
             call()
     assert plain.launches == launches
     assert F.conv1d(one, one).get() == 1
+
+
+def test_arrays_that_cannot_be(plain):
+    """Sizes and dtypes of no array are refused by name."""
+    for shape, dtype, words in (
+        (-1, "f", r"shape is \(-1,\), expected sizes of at least 0"),
+        ((2, -3), "f", r"shape is \(2, -3\)"),
+        (1.5, "f", "shape is 1.5"),
+        ("12", "f", "shape is '12'"),
+        ((2, None), "f", r"shape is \(2, None\)"),
+        (3, "no dtype", "dtype 'no dtype'"),
+        (3, object, "dtype is object, expected numbers"),
+    ):
+        for make in (plain.empty, plain.zeros):
+            with pytest.raises(ProblemError, match=words):
+                make(shape, dtype)
+    with pytest.raises(ProblemError, match="dtype is object"):
+        plain.to_device(np.array([None, {}]))
+    assert plain.empty((np.int64(2), 3)).shape == (2, 3)
 
 
 def test_memory_is_flat(plain):

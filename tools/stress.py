@@ -22,8 +22,16 @@ import accuracy
 import numpy as np
 from numpy.typing import NDArray
 
-import clconv
-from clconv import Conv1D, Conv1dProblem, Deconv1D, OutOfMemoryError, Pass, ProblemError, Runtime
+from clconv import (
+    Conv1D,
+    Conv1dProblem,
+    Deconv1D,
+    OutOfMemoryError,
+    Pass,
+    ProblemError,
+    Runtime,
+    reference,
+)
 from clconv import functional as F
 
 Array = NDArray[Any]
@@ -325,7 +333,7 @@ def check_long_sums(runtime: Runtime, variant: str, positions: int = POSITIONS) 
     rng = np.random.default_rng(3)
     x, grad = rng.random(problem.input_shape, "f"), rng.random(problem.output_shape, "f")
     result = F.conv1d_weight(x, shape, grad, variant=variant, runtime=runtime)
-    expected = clconv.reference.weight_gradient(problem, x, grad)
+    expected = reference.weight_gradient(problem, x, grad)
     bound = accuracy.gamma(longest_sum(plan, positions), np.float32)
     error = float(np.max(np.abs(result - expected) / expected))
     assert error <= bound, f"{variant}: relative error {error:.3g}, bound {bound:.3g}"
