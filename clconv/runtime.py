@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import math
+import os
 import sqlite3
 import threading
 import warnings
@@ -703,6 +705,19 @@ def replan() -> None:
         living = reference()
         if living is not None:
             living.forget_plans()
+
+
+def _outlive_fork() -> None:
+    """Lets every runtime outlive a forked child: drivers that take down a context there wait for
+    threads which only the parent has."""
+    for reference in _runtimes:
+        runtime = reference()
+        if runtime is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_outlive_fork)
 
 
 def _entered() -> list[Runtime]:

@@ -348,6 +348,28 @@ print(statuses)
     assert finished(start(code, **folders), 60)[0] == "[0, 0, 0, 0]"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_that_cleans_up(folders):
+    """A child that frees what it inherited and ends the usual way ends."""
+    code = (
+        SMALL_CALL
+        + """
+import gc, os, sys, warnings
+warnings.simplefilter("ignore")
+small_call()
+layer, data = clconv.Conv1D(3, 4, 3), clconv.gpuarray.to_gpu(x)
+layer(data)
+child = os.fork()
+if child == 0:
+    del layer, data
+    gc.collect()
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    )
+    assert finished(start(code, **folders), 60)[0] == "7"
+
+
 # Memory
 
 
