@@ -290,10 +290,12 @@ def test_nowhere_to_write(folders, tmp_path):
         assert ("pyopencl keeps no cache" in warnings) == (place.get("HOME") == "/proc/nobody")
 
 
-def test_a_damaged_cache_of_the_driver(folders, device):
-    """PoCL builds empty programs from its own damaged files: another text is built instead."""
-    if not device.platform.startswith("Portable"):
-        pytest.skip("a test of PoCL's cache")
+def test_a_damaged_cache_of_the_driver(folders):
+    """PoCL 3.0 builds empty programs from its own damaged files: another text is built instead."""
+    old = [d for d in clconv.devices() if d.platform.startswith("Portable") and "3.0" in d.driver]
+    if not old:
+        pytest.skip("a test of PoCL 3.0, later ones stop the process")
+    folders["CLCONV_DEVICE"] = old[0].id
     code = SMALL_CALL + "small_call()\nprint('right', flush=True)\nimport os; os._exit(0)"
     finished(start(code, **folders))
     kept = list(Path(folders["POCL_CACHE_DIR"]).rglob("program.bc"))
@@ -304,6 +306,18 @@ def test_a_damaged_cache_of_the_driver(folders, device):
     printed, warnings = finished(start(code, **folders))
     assert printed == "right"
     assert "built forward_direct without its kernel" in warnings
+
+
+def test_another_text_is_built(plain, monkeypatch, caplog):
+    """Where a driver built a program without its kernel, once."""
+    real, empty = clconv.runtime._has_kernel, [True]
+    monkeypatch.setattr(
+        clconv.runtime,
+        "_has_kernel",
+        lambda *program: not (empty and empty.pop()) and real(*program),
+    )
+    assert (F.conv1d(np.ones((1, 1, 9), "f"), np.ones((1, 1, 3), "f")) == 3).all()
+    assert caplog.text.count("without its kernel") == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
