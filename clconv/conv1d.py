@@ -56,13 +56,13 @@ class Conv1D(Convolution):
         return int(self.dilation * (self.size - 1) + 1)
 
     def _check_length(self, length: int) -> None:
-        if length < 1:
-            raise ModuleError(f"Data maps have size {length}, expected at least 1")
         padded = length + 2 * self.pad
         if padded < self._window:
             raise ModuleError(
                 f"Data maps size is too small (got {padded}, expected at least {self._window})"
             )
+        if length < 1:
+            raise ModuleError(f"Data maps have size {length}, expected at least 1")
 
     def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(N, outmaps, Lout) for data (N, inmaps, L)."""
