@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,10 @@ def test_batch_length_and_padding_change_no_source(device, pass_):
     sources = [p.source() for p in plans(first, pass_, PROFILES[device])]
     for other in others:
         assert [p.source() for p in plans(other, pass_, PROFILES[device])] == sources
+    # Without a batch some launches are left out, but nothing else is built.
+    order = [(p.variant, p.tile) for p in plans(first, pass_, PROFILES[device])]
+    none = plans(replace(first, batch=0), pass_, PROFILES[device])
+    assert [(p.variant, p.tile) for p in none] == order
 
 
 def test_epilogue_changes_the_source():

@@ -129,5 +129,11 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
     loads = (vectors + group - 1 + group) / (vectors * group)
     cycles = max(taps * max(loads / 2, 0.5), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE)
     a_vector = cycles + VECTOR_CYCLES * (1 + 1 / vectors)
-    seconds = rows * positions / lanes * a_vector / (device.compute_units * CYCLES_A_SECOND)
+    seconds = (
+        max(rows, channels)
+        * positions
+        / lanes
+        * a_vector
+        / (device.compute_units * CYCLES_A_SECOND)
+    )
     return Candidate(tile, (launch,), 0, seconds)

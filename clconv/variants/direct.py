@@ -224,10 +224,10 @@ def _seconds(request: Request, positions: int, cycles: float) -> float:
     problem, device = request.problem, request.device
     units = device.compute_units
     if device.vector_floats == 1:
-        return problem.batch * positions * cycles / (units * device.lanes * 1e9)
+        return max(problem.batch, 1) * positions * cycles / (units * device.lanes * 1e9)
     samples = problem.in_channels * problem.stride + problem.out_channels
     moving: float = samples * problem.dtype.itemsize / BYTES_A_CYCLE
-    return problem.batch * positions * max(cycles, moving) / (units * CYCLES_A_SECOND)
+    return max(problem.batch, 1) * positions * max(cycles, moving) / (units * CYCLES_A_SECOND)
 
 
 def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -297,16 +297,18 @@ def cost(matrices: Matrices, tile: Tile, columns: int) -> float:
 
 def _modelled(matrices: Matrices, tile: Tile) -> float:
     """Seconds in proportion to batch and length, so that the choice depends on neither."""
-    device = matrices.request.device
+    request = matrices.request
+    if not request.problem.batch:  # as for one, so that nothing else is built
+        request = replace(request, problem=replace(request.problem, batch=1))
+        return _modelled(replace(matrices, request=request), tile)
+    device = request.device
     if matrices.weights:
         # The shares fill the device; their number is no part of the tile.
         tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(matrices.columns, tile.columns)
         tiles *= matrices.products
         a_term = 2 * tiles * tile.rows * tile.columns / device.peak_flops
-        read = tiles * (tile.rows + tile.columns) * matrices.request.problem.dtype.itemsize
-        a_term = max(
-            a_term / tile.efficiency(matrices.request), read / (CACHE_RATE * device.peak_bandwidth)
-        )
+        read = tiles * (tile.rows + tile.columns) * request.problem.dtype.itemsize
+        a_term = max(a_term / tile.efficiency(request), read / (CACHE_RATE * device.peak_bandwidth))
         return max(matrices.terms, 1) * comparable(device, a_term)
     a_column = cost(matrices, tile, TYPICAL_COLUMNS) / TYPICAL_COLUMNS
     return max(matrices.columns, 1) * comparable(device, a_column)

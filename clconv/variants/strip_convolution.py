@@ -419,5 +419,5 @@ def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> floa
     cycles += geometry.phases * ends
     tiles = ceil_div(geometry.channels, tile.channels)
     a_vector = tiles * cycles / tile.vectors + geometry.rows * geometry.terms * STAGE_VECTOR
-    vectors = problem.batch * problem.groups * geometry.positions / geometry.lanes
+    vectors = max(problem.batch, 1) * problem.groups * geometry.positions / geometry.lanes
     return vectors * a_vector / (geometry.request.device.compute_units * CYCLES_A_SECOND)

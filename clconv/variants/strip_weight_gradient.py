@@ -284,7 +284,7 @@ def _blocks(geometry: Geometry) -> _Blocks:
             together = shares * problem.weight_count / cores
             rounds = ceil_div(blocks * shares, cores)
             found.append(_Blocks(chunk, rows, panels, shares, rounds * task + together))
-        if parts > 64:
+        if parts > 64:  # more parts than this pay only where fewer do not fit
             break
     return min(found, key=lambda b: b.cycles)
 
@@ -298,5 +298,5 @@ def _cost(geometry: Geometry) -> float:
     cycles = geometry.panels * geometry.term_blocks * panel + staged * ceil_div(
         geometry.panels, geometry.task_panels
     )
-    total = problem.batch * problem.out_length * problem.groups * cycles
+    total = max(problem.batch, 1) * problem.out_length * problem.groups * cycles
     return total / (device.compute_units * CYCLES_A_SECOND)

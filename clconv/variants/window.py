@@ -196,7 +196,7 @@ def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candi
     products = problem.groups * ceil_div(rows, tile) * tile * taps * a_turn / sums
     count = problem.out_length if forward else problem.phase_positions * problem.stride
     a_position = comparable(request.device, 2 * products / request.device.peak_flops)
-    return Candidate(numbers, (launch,), 0, max(problem.batch * count, 1) * a_position)
+    return Candidate(numbers, (launch,), 0, max(problem.batch, 1) * count * a_position)
 
 
 def _weight_gradients(request: Request) -> Iterator[Candidate]:
@@ -279,5 +279,5 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
     # A turn reads one element of y and some of x.
     products = tasks * items / slices * (LOCAL_READ * (1 + each) + LOOP)
     a_position = comparable(device, 2 * products / device.peak_flops)
-    seconds = max(problem.batch * problem.out_length, 1) * a_position
+    seconds = max(problem.batch, 1) * problem.out_length * a_position
     return weight_gradient_candidate(request, numbers | {"lanes": 1}, launch, shares, seconds)
