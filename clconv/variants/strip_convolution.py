@@ -39,7 +39,7 @@ STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 # Channels that a strip holds at once: more do not pay, their weights leave the first-level cache.
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Vectors of positions that a task takes at most.
-MOST_VECTORS = 96
+MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
 TYPICAL_POSITIONS = 192
 # Tasks a core at least, where there is enough work: they are not equally long.
@@ -49,9 +49,13 @@ TASKS_A_CORE = 4
 STAGE_ROW, STAGE_VECTOR = 100.0, 12.0
 # A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums.
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.0
+# Beginning to write a row: its pages, and lines that come in before they are overwritten.
+WRITE_ROW = 150.0
 # What a load costs beside the sums; converting a weight of 16 bits.
 LOAD, CONVERT = 0.05, 1.5
 TASK_SETUP = 2000.0
+# The part of a task that the cores wait for the last one, since other programs delay some of them.
+LAST = 0.25
 # Bytes of weights that come from the second-level cache in a cycle.
 WEIGHT_BYTES = 8.0
 
@@ -386,7 +390,8 @@ def _with_channels(
     ends = blocks * (TILE_SETUP + (blocks > 1) * HOLD_VECTOR * tile.sums)
     step = taps * tile.cycles + geometry.phases * (ends + STORE_VECTOR * tile.sums)
     # Weights stay in the first-level cache from the second step on.
-    tile_cost = tile.channels * taps * geometry.item_bytes / WEIGHT_BYTES + steps * step
+    weights = taps * geometry.item_bytes / WEIGHT_BYTES
+    tile_cost = tile.channels * (weights + rows * WRITE_ROW) + steps * step
     strip_row = geometry.rows * STAGE_ROW + STAGE_VECTOR * geometry.row_elements(chunk) / (
         geometry.lanes
     )
@@ -403,7 +408,7 @@ def _with_channels(
         tasks = position_blocks * ceil_div(tiles * problem.groups, task_tiles)
         strips = max(1.0, task_tiles / tiles)
         cycles = task_tiles * tile_cost + strips * strip_cost + TASK_SETUP
-        yield _Blocks(chunk, rows, task_tiles, tasks, ceil_div(tasks, cores) * cycles)
+        yield _Blocks(chunk, rows, task_tiles, tasks, (ceil_div(tasks, cores) + LAST) * cycles)
 
 
 def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> float:
