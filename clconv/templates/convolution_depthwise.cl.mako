@@ -117,7 +117,7 @@ ${epilogue.finish("s0", "o", "q", "1", "0", "end")}\
                 const int whole = (end - q + LANES - 1) / LANES * LANES;
 % endif
                 const int wanted = whole < STRIP_POSITIONS ? whole : STRIP_POSITIONS;
-                stage(strip, x_row, (long)q - lead, wanted + REACH, LENGTH);
+                stage(strip, x_row, (long)q - lead, wanted + REACH, LENGTH, 0);
                 int t = 0;
 % if not direct:
                 for (; t + VECTORS * LANES <= wanted && q + VECTORS * LANES <= end; t += VECTORS * LANES, q += VECTORS * LANES) {

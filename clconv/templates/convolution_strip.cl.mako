@@ -135,17 +135,18 @@ void convolution_strip(${signature})
 % endif
             for (int c = 0; c < c_count; ++c)
                 for (int row = 0; row < n_count; ++row) {
+                    const long next = c + AHEAD < c_count ? AHEAD * x_channel_stride : 0;
                     __global const STORED *x_row = x + x_offset + (long)(n_first + row) * x_batch_stride
                         + ((long)g * TERMS + c_first + c) * x_channel_stride;
                     __local SUM *to = strip + c * channel_pitch + row * row_pitch;
 % if backward and rows == 1:
-                    stage(to, x_row, (long)first + reach_low, row_pitch, out_length);
+                    stage(to, x_row, (long)first + reach_low, row_pitch, out_length, next);
 % elif backward:
                     for (int b = 0; b < ROWS; ++b)
-                        stage(to + b * tap_row_pitch, x_row, (long)first - b * DILATION, tap_row_pitch, out_length);
+                        stage(to + b * tap_row_pitch, x_row, (long)first - b * DILATION, tap_row_pitch, out_length, next);
 % else:
                     for (int b = 0; b < ROWS; ++b)
-                        stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length);
+                        stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length, next);
 % endif
                 }
             for (int tile = group_tile; tile < group_end; ++tile) {

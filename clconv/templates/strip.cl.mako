@@ -1,10 +1,21 @@
 ## What kernels that stage strips of rows in local memory share.
 <%def name="functions(step)">\
+<% item_bytes = {"float64": 8, "float32": 4, "float16": 2}[dtype] %>\
 // A vector of sums anywhere in local memory.
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
+// Asks the caches for the line of an element. Some compilers for CPUs make nothing of prefetch.
+#if defined(__clang__) && !defined(__SPIR__)
+#define PREFETCH(at) __builtin_prefetch((const void *)(size_t)(at))
+#else
+#define PREFETCH(at) prefetch(at, 1)
+#endif
+// Rows ahead of the one that is copied: pieces of rows are too short for a processor to foresee.
+#define AHEAD 4
+
 // to[t] = row[first + t * ${step}] for t < count, 0 where that lies outside 0 <= … < length.
-static inline void stage(__local SUM *to, __global const STORED *row, const long first, const int count, const int length)
+// Behind it, unless it is 0, the same piece of row + next is copied soon.
+static inline void stage(__local SUM *to, __global const STORED *row, const long first, const int count, const int length, const long next)
 {
 % if step == 1:
     const long inside_begin = -first, inside_end = length - first;
@@ -15,6 +26,8 @@ static inline void stage(__local SUM *to, __global const STORED *row, const long
     const int begin = inside_begin < 0 ? 0 : inside_begin < count ? (int)inside_begin : count;
     const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
     __global const STORED *from = row + first;
+    if (next)
+        for (int t = begin; t < end; t += ${max(1, 64 // item_bytes // step)}) PREFETCH(from + next + (long)t * ${step});
     int t = 0;
     for (; t < begin; ++t) to[t] = 0;
 % if step == 1:

@@ -120,7 +120,8 @@ void weight_gradient_strip(${signature})
                 for (int row = 0; row < n_count; ++row)
                     stage(strip + c * channel_pitch + row * row_pitch,
                           x + x_offset + (long)(n_first + row) * x_batch_stride + ((long)g * GROUP_IN + c_first + c) * x_channel_stride,
-                          (long)q_first * STRIDE - pad, row_pitch, length);
+                          (long)q_first * STRIDE - pad, row_pitch, length,
+                          c + AHEAD < c_count ? AHEAD * x_channel_stride : 0);
             for (int panel = 0; panel < panel_count; ++panel) {
                 const int o = (panel_first + panel) * PANEL;
                 for (int row = 0; row < n_count; ++row)
