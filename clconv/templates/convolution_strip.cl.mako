@@ -34,6 +34,7 @@
     phases = stride if backward else 1
     grouped = tap_group > 1
     block = tap_group * apart
+    line = 64 // {"float64": 8, "float32": 4, "float16": 2}[dtype]  # elements of a cache's line
     def weight_at(k):
         # Backward the strip is walked through from its far end to its near one.
         return "(%s) * %d" % (k if not backward else "KERNEL_SIZE - 1 - (%s)" % k, weight_tap)
@@ -200,6 +201,27 @@ void convolution_strip(${signature})
                 // Exact, and of numbers that may be negative, for which / would round to zero.
                 const int phase_at = (tap_count ? (r - first_tap * DILATION) / STRIDE : 0) - reach_low;
 % endif
+% if phases == 1:
+% if backward:
+                    const int out_shift = -pad, out_limit = length;
+% else:
+                    const int out_shift = 0, out_limit = out_length;
+% endif
+% if plain_end:
+                    // Most tiles are whole and in one row: stores without a test.
+                    const int start = first + vector_at[0] + out_shift;
+                    const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit;
+                    __global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_batch_stride
+                        + ((long)g * CHANNELS + m) * y_channel_stride + start;
+                    // Lines that are there when they are written keep nobody waiting.
+                    if (plain${" && last_block" if blocked else ""}) {
+% for i in range(channel_tile):
+                        for (int t = 0; t < VECTORS * LANES; t += ${line}) PREFETCH(y_tile + ${i} * y_channel_stride + t, 1);
+                        PREFETCH(y_tile + ${i} * y_channel_stride + VECTORS * LANES - 1, 1);
+% endfor
+                    }
+% endif
+% endif
 % for i, j in tile_at:
                     VECTOR s${i}_${j} = 0;
 % endfor
@@ -309,17 +331,8 @@ ${epilogue.finish("*(__local const VECTOR *)(woven + ((i * VECTORS + j) * STRIDE
                     }
                 }
 % else:
-% if backward:
-                    const int out_shift = -pad, out_limit = length;
-% else:
-                    const int out_shift = 0, out_limit = out_length;
-% endif
 % if plain_end:
-                    // Most tiles are whole and in one row: stores without a test.
-                    const int start = first + vector_at[0] + out_shift;
-                    if (whole && start >= 0 && start + VECTORS * LANES <= out_limit) {
-                        const long n = n_first + vector_row[0];
-                        __global STORED *y_tile = y + y_offset + n * y_batch_stride + ((long)g * CHANNELS + m) * y_channel_stride + start;
+                    if (plain) {
 % for i in range(channel_tile):
                         {
 % if channels % channel_tile:

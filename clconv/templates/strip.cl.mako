@@ -4,11 +4,12 @@
 // A vector of sums anywhere in local memory.
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
-// Asks the caches for the line of an element. Some compilers for CPUs make nothing of prefetch.
+// Asks the caches for an element's line, to read or to write it. Some compilers for CPUs make nothing
+// of prefetch.
 #if defined(__clang__) && !defined(__SPIR__)
-#define PREFETCH(at) __builtin_prefetch((const void *)(size_t)(at))
+#define PREFETCH(at, writing) __builtin_prefetch((const void *)(size_t)(at), writing)
 #else
-#define PREFETCH(at) prefetch(at, 1)
+#define PREFETCH(at, writing) prefetch(at, 1)
 #endif
 // Rows ahead of the one that is copied: pieces of rows are too short for a processor to foresee.
 #define AHEAD 4
@@ -27,7 +28,7 @@ static inline void stage(__local SUM *to, __global const STORED *row, const long
     const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
     __global const STORED *from = row + first;
     if (next)
-        for (int t = begin; t < end; t += ${max(1, 64 // item_bytes // step)}) PREFETCH(from + next + (long)t * ${step});
+        for (int t = begin; t < end; t += ${max(1, 64 // item_bytes // step)}) PREFETCH(from + next + (long)t * ${step}, 0);
     int t = 0;
     for (; t < begin; ++t) to[t] = 0;
 % if step == 1:
