@@ -240,9 +240,9 @@ class _Draft:
         operands: Mapping[str, str],
         numbers_: Mapping[str, float],
         flat: Sequence[str],
-    ) -> None:
+    ) -> KernelPlan:
         """Plans and builds one pass. `operands` maps the kernels' names to the call's, `flat` are
-        those of them that are read as a whole."""
+        those of them that are read as a whole. Returns the plan that the device built."""
         prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant))
         bound: dict[str, Argument] = {"partial": (_Gap("partial"), 0)}
         for operand, name in operands.items():
@@ -263,6 +263,7 @@ class _Draft:
                 )
             )
         self._steps.append(_Step(prepared, tuple(launches)))
+        return prepared.plan
 
 
 class _Addresses:
@@ -783,16 +784,26 @@ def _draft_gradients(
         ),
     )
     wanted = [gradient for gradient, needed in zip(gradients, need, strict=True) if needed]
+    # Both are sums over the output's gradient: some variants read it once for the two.
+    sums = ("out_weight", "out_bias")
+    together = all(need[1:]) and not transposed and len({n in draft.given for n in sums}) == 1
+    epilogues = {"out_weight": Epilogue(bias=together)}
     for name, shape, one, pass_, by, _, _ in wanted:
         draft.expect_out(name, shape)
-        draft.plans(one, pass_, Epilogue(), by)
+        draft.plans(one, pass_, epilogues.get(name, Epilogue()), by)
+    bias_is_summed = False
     for name, shape, one, pass_, by, operands, numbers_ in wanted:
         draft.result(name, shape)
-        if name == "out_x" and not problem.batch:
+        if (name == "out_x" and not problem.batch) or (name == "out_bias" and bias_is_summed):
             continue
         if name not in draft.given:
             numbers_ = {**numbers_, "momentum": 0.0}  # there is no old value to keep of
-        draft.add(one, pass_, Epilogue(), by, operands, numbers_, ("weight", "result"))
+        epilogue = epilogues.get(name, Epilogue())
+        if epilogue.bias:
+            draft.result("out_bias", (bias_problem.out_channels,))
+            operands = {**operands, "bias": "out_bias"}
+        flat = ("weight", "result", "bias")
+        bias_is_summed = draft.add(one, pass_, epilogue, by, operands, numbers_, flat).sums_bias
 
 
 # The functions

@@ -45,6 +45,12 @@ class KernelPlan:
         """What tells the plan from the other candidates."""
         return Choice(self.variant, self.tile)
 
+    @property
+    def sums_bias(self) -> bool:
+        """Whether a weight gradient's launches give the bias gradient too."""
+        operands = (o for launch in self.launches for o in launch.operands)
+        return self.pass_ is Pass.WEIGHT_GRADIENT and any(o.name == "bias" for o in operands)
+
     def source(self) -> str:
         """The OpenCL C of all launches, in their order."""
         return "\n".join(render(launch) for launch in self.launches)

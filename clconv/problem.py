@@ -62,7 +62,8 @@ ACTIVATIONS = {
 class Epilogue:
     """What is done to a sum before it is stored: `activation(sum + bias + residual)`.
 
-    `keep` stores the value before the activation too, for a later backward pass.
+    `keep` stores the value before the activation too, for a later backward pass. For a weight
+    gradient `bias` means that the bias gradient is wanted too: a variant may sum it on the way.
     """
 
     bias: bool = False

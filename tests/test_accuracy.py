@@ -70,9 +70,17 @@ def _check_all_passes(rng, problem, names=None):
                     inputs = {"x": a["x"], "weight": a["weight"], "bias": bias}
                 else:
                     need = [pass_ is one for one in GRADIENTS]
-                    y = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry,
-                                          need=need, variant=variant)[need.index(True)]  # fmt: skip
+                    # Some variants sum the bias gradient on the way.
+                    need[2] |= need[1]
+                    gradients = F.conv1d_backward(a["x"], a["weight"], a["grad_output"], *geometry,
+                                                  need=need, variant=variant)  # fmt: skip
+                    y = gradients[need.index(True)]
                     inputs = a
+                    if need[1]:
+                        accuracy.assert_right(
+                            gradients[2], problem, Pass.BIAS_GRADIENT, a,
+                            f"bias gradient by {variant}", largest=4 * whole,
+                        )  # fmt: skip
                 message = f"{pass_.value} by {variant}"
                 accuracy.assert_right(y, problem, pass_, inputs, message, largest=4 * whole)
                 seen.add(variant)

@@ -8,7 +8,7 @@ import pyopencl.array as cl_array
 import pytest
 
 import clconv
-from clconv import Conv1dProblem, DeviceError, Pass, ProblemError, Runtime, reference
+from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, Runtime, reference
 from clconv import functional as F
 from clconv.errors import ClconvError
 
@@ -46,6 +46,25 @@ def test_positional_arguments(runtime, data):
         F.conv1d_input(x.shape, weight, grad, 2, 1, 1, 2),
         reference.input_gradient(PROBLEM, weight, grad),
     )
+
+
+@pytest.mark.parametrize("variant", ["strip", "direct"])
+@pytest.mark.parametrize("given", [(), (1,), (2,), (1, 2)])
+def test_weight_and_bias_gradients_together(runtime, data, variant, given):
+    """By one pass over the data or two: each out accumulates on its own."""
+    x, weight, _, grad = data
+    assert runtime.plans(PROBLEM, Pass.WEIGHT_GRADIENT, Epilogue(bias=True), "strip")[0].sums_bias
+    old = (None, np.full(weight.shape, 7, np.float32), np.arange(6, dtype=np.float32))
+    out = [old[i].copy() if i in given else None for i in range(3)]
+    _, gw, gb = F.conv1d_backward(
+        x, weight, grad, **OPTIONS, variant=variant, need=(False, True, True), out=out,
+        scale=2, momentum=3,
+    )  # fmt: skip
+    for i, got, sums in (
+        (1, gw, reference.weight_gradient(PROBLEM, x, grad)),
+        (2, gb, reference.bias_gradient(grad)),
+    ):
+        assert np.array_equal(got, 2 * sums + (3 * old[i] if i in given else 0))
 
 
 def test_unbatched(runtime, data):

@@ -54,7 +54,7 @@ class Clconv:
 
     def prepare(self, layer: Layer, pass_: str) -> Job:
         """One pass, as users call it."""
-        from clconv import Conv1dProblem, Pass, functional
+        from clconv import Conv1dProblem, Epilogue, Pass, functional
 
         runtime, problem = self._runtime, layer.problem
         x, weight, grad = (runtime.to_device(a) for a in layer.tensors())
@@ -67,7 +67,7 @@ class Clconv:
                 functional.conv1d(x, weight, None, *place, out=outs[0], runtime=runtime)
                 runtime.finish()
 
-            used = [(problem, Pass.FORWARD, sizes)]
+            used = [(problem, Pass.FORWARD, Epilogue(), sizes)]
         else:
             outs = [runtime.empty(s) for s in (x.shape, weight.shape, (layer.out_channels,))]
 
@@ -78,14 +78,16 @@ class Clconv:
             channels = layer.out_channels
             sums = Conv1dProblem(*grad.shape, channels, 1, groups=channels)
             used = [
-                (problem, Pass.INPUT_GRADIENT, sizes),
-                (problem, Pass.WEIGHT_GRADIENT, sizes),
-                (sums, Pass.BIAS_GRADIENT, grad.nbytes + outs[2].nbytes),
+                (problem, Pass.INPUT_GRADIENT, Epilogue(), sizes),
+                (problem, Pass.WEIGHT_GRADIENT, Epilogue(bias=True), sizes),
+                (sums, Pass.BIAS_GRADIENT, Epilogue(), grad.nbytes + outs[2].nbytes),
             ]
-        plans = [
-            self._describe(runtime.prepare(runtime.plans(one, p)).plan) | {"array_bytes": nbytes}
-            for one, p, nbytes in used
-        ]
+        plans = []
+        for one, p, epilogue, nbytes in used:
+            plan = runtime.prepare(runtime.plans(one, p, epilogue)).plan
+            plans.append(self._describe(plan) | {"array_bytes": nbytes})
+            if p is Pass.WEIGHT_GRADIENT and plan.sums_bias:
+                break
         return Job(call, lambda: [a.get() for a in outs], plans)
 
     def _describe(self, plan: Any) -> dict[str, Any]:

@@ -141,7 +141,11 @@ def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
     wrong = 0
     for pass_ in Pass:
         by = "auto" if pass_ is Pass.BIAS_GRADIENT else variant
-        epilogue = Epilogue(True, True, "relu") if pass_ is Pass.FORWARD else Epilogue()
+        epilogue = Epilogue()
+        if pass_ is Pass.FORWARD:
+            epilogue = Epilogue(True, True, "relu")
+        elif pass_ is Pass.WEIGHT_GRADIENT:
+            epilogue = Epilogue(bias=True)
         try:
             plans = runtime.plans(problem, pass_, epilogue, by)
         except ProblemError:  # depthwise serves no weight gradients
@@ -157,14 +161,19 @@ def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
                                   **options)  # fmt: skip
             else:
                 need = [pass_ is one for one in list(Pass)[1:]]
+                need[2] |= need[1]  # some variants sum it on the way
                 inputs = (views[one] for one in ("x", "weight", "grad_output"))
-                result = F.conv1d_backward(*inputs, *place, need=need, **options)[need.index(True)]
+                gradients = F.conv1d_backward(*inputs, *place, need=need, **options)
+                result = gradients[need.index(True)]
             operands, activation = arrays, None
             if pass_ is Pass.FORWARD:
                 operands, activation = finished, "relu"
             try:
                 accuracy.assert_right(result.get(), problem, pass_, operands, largest=4,
                                       activation=activation)  # fmt: skip
+                if pass_ is Pass.WEIGHT_GRADIENT:
+                    accuracy.assert_right(gradients[2].get(), problem, Pass.BIAS_GRADIENT, arrays,
+                                          largest=4)  # fmt: skip
             except AssertionError as error:
                 wrong += 1
                 print(f"{pass_.value} of {name} by {plan.variant}: {error}", flush=True)

@@ -2,7 +2,8 @@
 ## weight_gradient_strip:
 ##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
 ##                      share s of all (n, q); sum_partials adds the shares. A single share goes
-##                      to result as sum_partials would add it.
+##                      to result as sum_partials would add it. Where a bias gradient is wanted too,
+##                      sum of y[n,o,q] over the same lies behind a share's weights, or goes to bias.
 ##   n batch, o output channel, g its group, c input channel of g, k tap, q output position;
 ##   y is the output's gradient
 ##
@@ -11,12 +12,15 @@
 ## come one after the other: x is copied to the strip with zeros for the padding; y is turned, so that
 ## the channels of a panel lie side by side. Then vectors of channels o are multiplied by single
 ## elements of x, any stride, any number of positions, and summed in registers: TAP_TILE x VECTORS
-## vectors at a time, which wait in `sums` between units.
+## vectors at a time, and a unit's sums are added to those of the units before it, in `sums`, so that
+## no chain of additions is long.
+## The first block of channels c sums y for the bias.
 ##   strip[c][n][t] = x[n, c, first*STRIDE - pad + t]
 ##   turned[n,q][o], one panel after the other
 ## Dimension 0 is tasks, and loops.
 <%
     tile_at = [(i, j) for i in range(tap_tile) for j in range(vectors)]
+    with_bias = "bias" in bound
     quads = dtype == "float32" and lanes % 4 == 0
 %>\
 #define GROUP_IN ${group_in}
@@ -25,6 +29,7 @@
 #define STRIDE ${stride}
 #define DILATION ${dilation}
 #define GROUPS ${groups}
+#define WEIGHTS ((long)GROUPS * GROUP_OUT * GROUP_IN * KERNEL_SIZE)
 #define TAP_TILE ${tap_tile}        // consecutive (c,k) a tile
 #define VECTORS ${vectors}         // vectors of channels o a tile
 #define PANEL (VECTORS * LANES)
@@ -93,6 +98,9 @@ void weight_gradient_strip(${signature})
     // Where a tap's x are in the strip. A compiler that knew some to be neighbours would load them
     // together and take them apart again, where a single load spreads a value over a vector.
     __local int tap_at[TAPS];
+% if with_bias:
+    __local SUM bias_sums[TASK_PANELS * PANEL] __attribute__((aligned(64)));
+% endif
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const long share = task % shares, which = task / shares;
         const int c_first = (int)(which % TERM_BLOCKS) * TERM_BLOCK;
@@ -110,6 +118,9 @@ void weight_gradient_strip(${signature})
         }
 
         for (int i = 0; i < panel_count * TAPS * PANEL; i += LANES) *(__local VECTOR *)(sums + i) = (SUM)0;
+% if with_bias:
+        for (int i = 0; i < panel_count * PANEL; i += LANES) *(__local VECTOR *)(bias_sums + i) = (SUM)0;
+% endif
         const long unit_end = units * (share + 1) / shares;
         for (long unit = units * share / shares; unit < unit_end; ++unit) {
             const int n_first = (int)(unit / chunks) * unit_rows;
@@ -128,13 +139,31 @@ void weight_gradient_strip(${signature})
                     turn(turned + row * q_count * PANEL,
                          y + y_offset + (long)(n_first + row) * y_batch_stride + ((long)g * GROUP_OUT + o) * y_channel_stride + q_first,
                          y_channel_stride, GROUP_OUT - o, q_count);
+% if with_bias:
+                if (c_first == 0) {
+                    __local const VECTOR *at = (__local const VECTOR *)turned;
+% for j in range(vectors):
+                    VECTOR b${j} = 0;
+% endfor
+                    for (int p = 0; p < n_count * q_count; ++p) {
+% for j in range(vectors):
+                        b${j} += at[${j}];
+% endfor
+                        at += VECTORS;
+                    }
+                    __local VECTOR *waiting = (__local VECTOR *)(bias_sums + panel * PANEL);
+% for j in range(vectors):
+                    waiting[${j}] += b${j};
+% endfor
+                }
+% endif
                 for (int tile = 0; tile < tiles; ++tile) {
 % for i in range(tap_tile):
                     __local const SUM *x${i} = strip + tap_at[tile * TAP_TILE + ${i}];
 % endfor
                     __local VECTOR *waiting = (__local VECTOR *)(sums + (panel * TAPS + tile * TAP_TILE) * PANEL);
 % for i, j in tile_at:
-                    VECTOR s${i}_${j} = waiting[${i * vectors + j}];
+                    VECTOR s${i}_${j} = 0;
 % endfor
                     __local const VECTOR *at = (__local const VECTOR *)turned;
                     for (int row = 0; row < n_count; ++row) {
@@ -154,7 +183,7 @@ void weight_gradient_strip(${signature})
                         }
                     }
 % for i, j in tile_at:
-                    waiting[${i * vectors + j}] = s${i}_${j};
+                    waiting[${i * vectors + j}] += s${i}_${j};
 % endfor
                 }
             }
@@ -165,10 +194,17 @@ void weight_gradient_strip(${signature})
                 const int o = (panel_first + panel) * PANEL + e;
                 if (o >= GROUP_OUT) break;
                 const long first = ((long)g * GROUP_OUT + o) * GROUP_IN * KERNEL_SIZE + (long)c_first * KERNEL_SIZE;
-                __global SUM *to = partial + partial_offset + share * GROUPS * GROUP_OUT * GROUP_IN * KERNEL_SIZE + first;
+                __global SUM *to = partial + partial_offset + share * ${"(WEIGHTS + GROUPS * GROUP_OUT)" if with_bias else "WEIGHTS"} + first;
                 __global STORED *only = result + result_offset + first;
                 __local const SUM *from = sums + panel * TAPS * PANEL + e;
                 for (int t = 0; t < tap_count; ++t) store_share(to + t, only + t, from[t * PANEL], shares, scale, momentum);
+% if with_bias:
+                if (c_first == 0) {
+                    const long channel = (long)g * GROUP_OUT + o;
+                    store_share(partial + partial_offset + share * (WEIGHTS + GROUPS * GROUP_OUT) + WEIGHTS + channel,
+                                bias + bias_offset + channel, bias_sums[panel * PANEL + e], shares, scale, momentum);
+                }
+% endif
             }
     }
 }

@@ -22,6 +22,7 @@ from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
     "ACCUMULATION",
+    "BIAS_RESULT",
     "CYCLES_A_SECOND",
     "MAX_GROUPS",
     "SHARES",
@@ -109,6 +110,7 @@ SHARES = (
     Operand("partial", Layout.FLAT, written=True, element="SUM"),
     Operand("result", Layout.FLAT, written=True),
 )
+BIAS_RESULT = Operand("bias", Layout.FLAT, written=True)
 ACCUMULATION = (Scalar("scale", "SUM"), Scalar("momentum", "SUM"))
 
 
@@ -244,18 +246,29 @@ def partials_limit(request: Request, result_bytes: int) -> float:
 
 
 def weight_gradient_candidate(
-    request: Request, tile: Mapping[str, int], launch: Launch, shares: int, cost: float
+    request: Request,
+    tile: Mapping[str, int],
+    launch: Launch,
+    shares: int,
+    cost: float,
+    bias: bool = False,
 ) -> Candidate:
     """A launch that sums `shares` parts of a weight gradient, then the one that adds them; a single
-    one is the result, and needs no workspace. Without a batch there is nothing to sum."""
-    count = request.problem.weight_count
-    added = sum_partials(request, count, shares, queued=shares != 1)
+    one is the result, and needs no workspace. Without a batch there is nothing to sum.
+
+    With `bias` a share's sums of the bias gradient lie behind those of the weights.
+    """
+    count = request.problem.weight_count + bias * request.problem.out_channels
+    added = sum_partials(request, count, shares, queued=shares != 1, bias=bias)
     workspace = shares * count * accumulator(request.problem.dtype).itemsize if shares > 1 else 0
     return Candidate(tile, ((launch,) if shares else ()) + (added,), workspace, cost)
 
 
-def sum_partials(request: Request, count: int, shares: int, queued: bool = True) -> Launch:
-    """The launch that adds the shares of `count` sums in order, scales them and stores them."""
+def sum_partials(
+    request: Request, count: int, shares: int, queued: bool = True, bias: bool = False
+) -> Launch:
+    """The launch that adds the shares of `count` sums in order, scales them and stores them; with
+    `bias` those behind the weights' are the bias gradient's."""
     local = local_items(request.device, ELEMENT_GROUP)
     return Launch(
         "sum_partials",
@@ -263,8 +276,14 @@ def sum_partials(request: Request, count: int, shares: int, queued: bool = True)
         (
             Operand("partial", Layout.FLAT, element="SUM"),
             Operand("result", Layout.FLAT, written=True),
+            *((BIAS_RESULT,) if bias else ()),
         ),
-        (Scalar("count", "long", count), Scalar("shares", "int", shares), *ACCUMULATION),
+        (
+            Scalar("count", "long", count),
+            *((Scalar("weights", "long", request.problem.weight_count),) if bias else ()),
+            Scalar("shares", "int", shares),
+            *ACCUMULATION,
+        ),
         (grid(ceil_div(count, local)) * local, 1, 1),
         (local, 1, 1),
         queued,

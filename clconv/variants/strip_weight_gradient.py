@@ -12,6 +12,7 @@ from functools import cached_property
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
     ACCUMULATION,
+    BIAS_RESULT,
     CYCLES_A_SECOND,
     SHARES,
     Candidate,
@@ -211,7 +212,12 @@ def _candidate(geometry: Geometry) -> Candidate:
             ("positions", geometry.positions),
             ("strip_elements", geometry.strip_elements),
         ),
-        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            *SHARES,
+            *((BIAS_RESULT,) if request.epilogue.bias else ()),
+        ),
         (
             Scalar("batch", "int", problem.batch),
             Scalar("length", "int", problem.length),
@@ -231,7 +237,9 @@ def _candidate(geometry: Geometry) -> Candidate:
         (grid(tasks), 1, 1),
         (1, 1, 1),
     )
-    return weight_gradient_candidate(request, tile, launch, blocks.shares, _cost(geometry))
+    return weight_gradient_candidate(
+        request, tile, launch, blocks.shares, _cost(geometry), request.epilogue.bias
+    )
 
 
 def _blocks(geometry: Geometry) -> _Blocks:
