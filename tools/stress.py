@@ -313,13 +313,16 @@ def sizes(options: argparse.Namespace) -> int:
 
 
 def longest_sum(plan: Any, positions: int) -> int:
-    """Additions that a product goes through at most: those of its share, then the shares. The
-    portable variant sums neighbouring positions side by side, strips channels."""
+    """Additions that a product goes through at most. By strips: those of its unit, of the units of
+    its share, of the shares. The portable variant sums a share's neighbouring positions side by
+    side, then those sums, then the shares."""
     numbers = {s.name: s.value for launch in plan.launches for s in launch.scalars}
-    lanes = plan.tile["lanes"] if plan.variant == "direct" else 1
-    of_a_share = -(-positions // numbers["shares"])
-    of_a_share += numbers.get("unit_length", numbers.get("chunk", 0))  # shares are whole units
-    return -(-of_a_share // lanes) + lanes + numbers["shares"]
+    shares = numbers["shares"]
+    if plan.variant == "strip":
+        return numbers["chunk"] + -(-numbers["units"] // shares) + shares
+    of_a_share = -(-positions // shares) + numbers["unit_length"]  # shares are whole units
+    lanes = plan.tile["lanes"]
+    return -(-of_a_share // lanes) + lanes + shares
 
 
 def check_long_sums(runtime: Runtime, variant: str, positions: int = POSITIONS) -> dict[str, float]:
