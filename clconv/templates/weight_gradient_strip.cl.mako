@@ -55,6 +55,12 @@ static inline void turn(__local SUM *turned, __global const STORED *rows, const 
 % if quads:
         if (there >= LANES)
             for (; i + 4 <= count; i += 4) {
+                // The rows that come next: two times LANES streams are too many to be foreseen.
+                if (there >= 2 * LANES && i % 16 == 0) {
+% for e in range(lanes):
+                    PREFETCH(from + ${lanes + e} * channel_stride + i, 0);
+% endfor
+                }
 % for e in range(4):
                 const VECTOR a${e} = (VECTOR)(${", ".join("*(__global const QUAD *)(from + %d * channel_stride + i)" % (e + 4 * b) for b in range(lanes // 4))});
 % endfor
