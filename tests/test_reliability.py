@@ -597,7 +597,7 @@ def test_backward_views(plain, rng):
 SPECIAL = ("several tiles and a remainder in every direction", "depthwise", "depth multiplier",
            "stride and dilation share a factor", "long kernel over many channels",
            "one output position", "groups with few outputs")  # fmt: skip
-IN_BOTH = [(name, "float32") for name in SPECIAL] + [(name, "float16") for name in SPECIAL[:3]]
+IN_BOTH = [(name, "float32") for name in SPECIAL] + [(name, "float16") for name in SPECIAL[:4]]
 
 
 @pytest.mark.parametrize(("name", "dtype"), IN_BOTH)
@@ -619,37 +619,66 @@ def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name):
 def _check_special(runtime, rng, problem):
     """Which variants were seen."""
     place = (problem.stride, problem.pads, problem.dilation, problem.groups)
-    x, weight, grad = (
-        accuracy.integers(rng, shape, problem.dtype)
-        for shape in (problem.input_shape, problem.weight_shape, problem.output_shape)
-    )
+    clean = {
+        name: accuracy.integers(rng, shape, problem.dtype)
+        for name, shape in (
+            ("x", problem.input_shape), ("weight", problem.weight_shape),
+            ("grad_output", problem.output_shape),
+        )
+    }  # fmt: skip
 
-    def compute(pass_, variant, x, grad):
+    def compute(pass_, variant, x, weight, grad_output):
         if pass_ is Pass.FORWARD:
             return F.conv1d(x, weight, None, *place, variant=variant)
         if pass_ is Pass.INPUT_GRADIENT:
-            return F.conv1d_input(x.shape, weight, grad, *place, variant=variant)
-        return F.conv1d_weight(x, weight.shape, grad, *place, variant=variant)
+            return F.conv1d_input(x.shape, weight, grad_output, *place, variant=variant)
+        return F.conv1d_weight(x, weight.shape, grad_output, *place, variant=variant)
 
     seen = set()
-    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT):
+    for pass_, read in (
+        (Pass.FORWARD, ("x", "weight")),
+        (Pass.INPUT_GRADIENT, ("weight", "grad_output")),
+        (Pass.WEIGHT_GRADIENT, ("x", "grad_output")),
+    ):
         for variant in planner.serving(problem, pass_, runtime.profile):
             seen.add(variant)
-            clean = compute(pass_, variant, x, grad)
-            for value in (np.nan, np.inf):
-                odd = x.copy(), grad.copy()
-                for array in odd:
-                    array[0, 0, 0] = array[-1, -1, -1] = value
-                operands = {"x": odd[0], "grad_output": odd[1], "weight": weight}
-                with np.errstate(invalid="ignore"):
-                    expected = accuracy.evaluate(problem, pass_, operands).astype(problem.dtype)
-                result = compute(pass_, variant, *odd)
-                touched = ~np.isfinite(expected)
-                message = f"{pass_.value} by {variant}, {value}"
-                assert touched.any(), message
-                assert np.array_equal(result[touched], expected[touched], equal_nan=True), message
-                assert np.array_equal(result[~touched], clean[~touched]), message
+            right = compute(pass_, variant, **clean)
+            for name in read:
+                for value in (np.nan, np.inf):
+                    odd = clean | {name: clean[name].copy()}
+                    odd[name][0, 0, 0] = odd[name][-1, -1, -1] = value
+                    with np.errstate(invalid="ignore"):
+                        expected = accuracy.evaluate(problem, pass_, odd).astype(problem.dtype)
+                    result = compute(pass_, variant, **odd)
+                    touched = ~np.isfinite(expected)
+                    what = f"{pass_.value} by {variant}, {value} in {name}"
+                    assert touched.any(), what
+                    assert np.array_equal(result[touched], expected[touched], equal_nan=True), what
+                    assert np.array_equal(result[~touched], right[~touched]), what
     return seen
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (1, 3), (3, 1)])
+def test_infinite_weights_of_transposed_convolutions(runtime, stride, groups):
+    """What no product reaches stays as it is, with an epilogue too, and where output_padding goes
+    on behind the last sample."""
+    x, weight = np.ones((2, 3, 40), "f"), np.full((3, 1, 4), 2, "f")
+    weight[-1, -1, 1], weight[0, 0, 3] = np.inf, np.nan
+    length, dilation = (40 - 1) * stride + 3 * 2 + 1 + 1, 2
+    expected = np.zeros((2, groups, length), "f")
+    for c in range(3):
+        for k in range(4):
+            at = slice(k * dilation, k * dilation + 39 * stride + 1, stride)
+            expected[:, c * groups // 3, at] += weight[c, 0, k]
+    assert np.isfinite(expected).any()
+    for activation in (None, "sigmoid"):
+        wanted = reference.activate(activation, expected + 1)
+        for variant in ("direct", "strip", *(["depthwise"] if groups == 3 else [])):
+            y = F.conv_transpose1d(
+                x, weight, np.ones(groups, "f"), stride, 0, 1, groups, dilation,
+                activation=activation, variant=variant, runtime=runtime,
+            )  # fmt: skip
+            assert np.allclose(y, wanted, equal_nan=True), (variant, activation)
 
 
 @pytest.mark.parametrize("variant", ["direct", "strip"])

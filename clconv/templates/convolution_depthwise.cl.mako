@@ -1,3 +1,4 @@
+<%namespace name="ends" file="ends.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="strip" file="strip.cl.mako"/>\
 ## convolution_depthwise, one input channel a group, stride 1; the forward pass:
@@ -33,6 +34,9 @@
 #define STRIP_POSITIONS ${strip_positions}  // positions that the strip serves
 
 ${strip.functions(1)}
+% if backward:
+${ends.functions(1, 1, 1)}
+% endif
 ${epilogue.functions()}\
 <%def name="sum_up(count, staged)"><%
     read = "*(__local const SUMS *)(from + (%s))" if staged else "load_vector(from + (%s))"
@@ -119,23 +123,28 @@ ${epilogue.finish("s0", "o", "q", "1", "0", "end")}\
                 const int wanted = whole < STRIP_POSITIONS ? whole : STRIP_POSITIONS;
                 stage(strip, x_row, (long)q - lead, wanted + REACH, LENGTH, 0);
                 int t = 0;
+                while (t < wanted) {
+                    __local const SUM *from = strip + t;
 % if not direct:
-                for (; t + VECTORS * LANES <= wanted && q + VECTORS * LANES <= end; t += VECTORS * LANES, q += VECTORS * LANES) {
-                    __local const SUM *from = strip + t;
-                    ${sum_up(vectors, True)}
+                    if (t + VECTORS * LANES <= wanted && ${"q >= inside_begin && q + VECTORS * LANES <= inside_end" if backward else "q + VECTORS * LANES <= end"}) {
+                        const int inside = 1;
+                        ${sum_up(vectors, True)}
 % for j in range(vectors):
-                    {
-                    const int inside = 1;
 ${epilogue.finish("s%d" % j, "o", "q + %d * LANES" % j, "1", "0", "end")}\
-                    }
 % endfor
-                }
+                        t += VECTORS * LANES, q += VECTORS * LANES;
+                        continue;
+                    }
 % endif
-                for (; t < wanted; t += LANES, q += LANES) {
-                    __local const SUM *from = strip + t;
                     const int inside = q + LANES <= end;
                     ${sum_up(1, True)}
+% if backward:
+                    const SUM all = sum_lanes(s0);
+                    if (all != all)
+                        s0 = sums_inside(s0, LANES, x_row, 0, row_taps, q - lead + REACH, LENGTH);
+% endif
 ${epilogue.finish("s0", "o", "q", "1", "0", "end")}\
+                    t += LANES, q += LANES;
                 }
             }
         }

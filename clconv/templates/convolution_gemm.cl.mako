@@ -1,3 +1,4 @@
+<%namespace name="ends" file="ends.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="gemm" file="gemm.cl.mako"/>\
 ## convolution_gemm, for GPUs: rows are channels written, columns (n, position), terms (channel, tap).
@@ -59,6 +60,9 @@ ${gemm.constants()}\
 #define RIGHT_COLUMN(f) ((f) % TILE_COLUMNS)
 #define RIGHT_TERM(f) ((f) / TILE_COLUMNS)
 
+% if backward:
+${ends.functions(group_out, group_in, stride)}
+% endif
 ${epilogue.functions()}\
 __kernel ${attributes}
 void convolution_gemm(${signature})
@@ -132,6 +136,9 @@ ${gemm.slabs()}\
 </%def>\
 </%gemm:products>\
 
+% if backward:
+            int odd = 0;
+% endif
 <%gemm:results>\
                     const int n = n_of[h];
                     const int channel = g * ROWS + row_first + m;
@@ -142,9 +149,25 @@ ${gemm.slabs()}\
                     const int p = q_of[h];
                     const int inside = n < batch${"" if exact_rows else " && row_first + m < ROWS"};
 % endif
+% if backward:
+                    odd |= sum != sum;
+% endif
                     if (inside)
 ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}\
 </%gemm:results>\
+% if backward:
+            if (odd)  // rarely: what of this work-item's results is NaN
+                NO_UNROLL for (int f = item; f < TILE_ROWS * TILE_COLUMNS; f += ITEMS) {
+                    const int e = f % (LINES * TILE_COLUMNS), i = f / (LINES * TILE_COLUMNS);
+                    const int m = i / 4 * (TILE_ROWS / 2) + e / TILE_COLUMNS * 4 + i % 4, q = q_first + e % TILE_COLUMNS;
+                    const int n = n_first + q / positions;
+                    const int channel = g * ROWS + row_first + m;
+                    const int p = (q % positions + pad / STRIDE) * STRIDE + r - pad;
+                    if (n < batch && p >= 0 && p < length${"" if exact_rows else " && row_first + m < ROWS"}) {
+${ends.store_again("x + x_offset + n * x_batch_stride + (long)g * CHANNELS * x_channel_stride", "weights - k0 + (row_first + m) * (WEIGHT_INDEX)KERNEL_SIZE")}\
+                    }
+                }
+% endif
         }
     }
 }

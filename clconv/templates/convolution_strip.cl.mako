@@ -1,3 +1,4 @@
+<%namespace name="ends" file="ends.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="strip" file="strip.cl.mako"/>\
 ## convolution_strip, the forward pass:
@@ -62,6 +63,9 @@
 % endif
 
 ${strip.functions(step)}
+% if backward:
+${ends.functions(terms, channels, stride)}
+% endif
 ${epilogue.functions()}\
 
 % if grouped:
@@ -95,6 +99,11 @@ ${epilogue.functions()}\
 % endfor
 }
 
+## A count, not a test: of a loop with a test that is the same each time compilers make two.
+<%def name="made_again(sum, t)">\
+                            ${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS * x_channel_stride, x_channel_stride,
+                                                 weight + weight_offset + ((long)g * TERMS * CHANNELS + m + i) * KERNEL_SIZE, ${t}, out_length);
+</%def>\
 __kernel ${attributes}
 void convolution_strip(${signature})
 {
@@ -194,6 +203,11 @@ void convolution_strip(${signature})
 % endfor
                         if (++in_row == row_count) in_row = 0, ++row;
                     }
+% if backward:
+                    const int u = first + vector_at[0];
+                    const int near_end = !whole || u + reach_low < 0 || u + VECTORS * LANES > out_length;
+                    int odd = 0;
+% endif
 % if phases > 1:
                 for (int r = 0; r < STRIDE; ++r) {
                 const int first_tap = (int)((long)(r / COMMON) * TAP_INVERSE % TAP_STEP);
@@ -301,6 +315,12 @@ void convolution_strip(${signature})
                         continue;
                     }
 % endif
+% if backward:
+                    if (near_end) {
+                        const SUM all = sum_lanes(${" + ".join("s%d_%d" % at for at in tile_at)});
+                        odd |= all != all;
+                    }
+% endif
 % if phases > 1:
                     VECTOR sums[CHANNEL_TILE * VECTORS];
 % for i, j in tile_at:
@@ -326,13 +346,15 @@ void convolution_strip(${signature})
                             const int at = begin + t * LANES;
                             if (at >= length) break;
                             const int inside = at >= 0 && at + LANES <= length;
-${epilogue.finish("*(__local const VECTOR *)(woven + ((i * VECTORS + j) * STRIDE + t) * LANES)", "channel", "at", "1", "0", "length")}\
+                            VECTOR sum = *(__local const VECTOR *)(woven + ((i * VECTORS + j) * STRIDE + t) * LANES);
+${made_again("sum", "at + pad")}\
+${epilogue.finish("sum", "channel", "at", "1", "0", "length")}\
                         }
                     }
                 }
 % else:
 % if plain_end:
-                    if (plain) {
+                    if (plain${" && !odd" if backward else ""}) {
 % for i in range(channel_tile):
                         {
 % if channels % channel_tile:
@@ -368,6 +390,9 @@ ${epilogue.finish("*(__local const VECTOR *)(woven + ((i * VECTORS + j) * STRIDE
                         const long channel = (long)g * CHANNELS + m + i;
                         const int at = first + vector_at[j];
                         const int inside = at + out_shift >= 0 && at + LANES + out_shift <= out_limit;
+% if backward:
+${made_again("sums[i * VECTORS + j]", "at")}\
+% endif
 ${epilogue.finish("sums[i * VECTORS + j]", "channel", "at", "1", "out_shift", "out_limit")}\
                     }
                 }

@@ -1,3 +1,4 @@
+<%namespace name="ends" file="ends.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="window" file="window.cl.mako"/>\
 ## convolution_window, for GPUs, few channels a group; the forward pass:
@@ -60,6 +61,9 @@
 #define ITEM_MOVE (ITEM_STEP * STRIDE)
 % endif
 
+% if backward:
+${ends.functions(group_out, group_in, stride)}
+% endif
 ${epilogue.functions()}\
 __kernel ${attributes}
 void convolution_window(${signature})
@@ -154,6 +158,9 @@ ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from"
 % endif
                 }
             }
+% if backward:
+            int odd = 0;
+% endif
             UNROLL for (int i = 0; i < TILE; ++i) {
                 const int channel = g * ROWS + row_first + i;
                 UNROLL for (int j = 0; j < EACH; ++j) {
@@ -164,10 +171,23 @@ ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from"
                     const int p = q_first + FIRST + j * ITEM_STEP;
                     const int inside = item < ACTIVE && p < out_length${"" if exact else " && row_first + i < ROWS"};
 % endif
+% if backward:
+                    odd |= sums[i][j] != sums[i][j];
+% endif
                     if (inside)
 ${epilogue.finish("sums[i][j]", "channel", "p", "1", "0", "0")}\
                 }
             }
+% if backward:
+            if (odd)  // rarely: what of this work-item's results is NaN
+                NO_UNROLL for (int f = 0; f < TILE * EACH; ++f) {
+                    const int row = row_first + f / EACH, channel = g * ROWS + row;
+                    const int p = t + f % EACH * ITEM_STEP - pad;
+                    if (item < ACTIVE && p >= 0 && p < length${"" if exact else " && row < ROWS"}) {
+${ends.store_again("x_group", "weight + weight_offset + ((long)g * GROUP_OUT * GROUP_IN + row) * KERNEL_SIZE")}\
+                    }
+                }
+% endif
         }
     }
 }

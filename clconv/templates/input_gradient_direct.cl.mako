@@ -12,6 +12,7 @@
 ## 2 batch; each loops where there are more than groups.
 <%
     exact = group_in % in_tile == 0
+    whole = ("long" if dtype == "float64" else "int") + ("" if lanes == 1 else str(lanes))
 %>\
 #define GROUP_IN ${group_in}
 #define GROUP_OUT ${group_out}
@@ -29,6 +30,8 @@
 #define GROUP_STEP ${group_step}    // … a work-group
 #define TILES ${-(-group_in // in_tile)}  // channel tiles a group
 #define GROUPS ${groups}
+// Numbers of lanes, as wide as sums.
+typedef ${whole} LANE_NUMBERS;
 
 <%def name="accumulate(checked)">
             for (int o = 0; o < GROUP_OUT; ++o) {
@@ -36,10 +39,15 @@
                 __global const STORED *taps = weight_tile + (long)o * (GROUP_IN * KERNEL_SIZE);
                 for (int i = 0; i < tap_count; ++i) {
                     VECTOR seen[VECTORS];
+% if checked:
+                    LANE_NUMBERS there[VECTORS];
+% endif
                     UNROLL for (int j = 0; j < VECTORS; ++j) {
                         const int q = first + j * VECTOR_STEP + shift - i * TAP_BACK;
 % if checked:
                         seen[j] = load_checked(x_row, q, out_length - 1, 1, 0, out_length);
+                        const LANE_NUMBERS at = q + ${"0" if lanes == 1 else "(LANE_NUMBERS)(%s)" % ", ".join(map(str, range(lanes)))};
+                        there[j] = (at >= 0) & (at < out_length);
 % else:
                         seen[j] = load_vector(x_row + q);
 % endif
@@ -47,7 +55,12 @@
                     UNROLL for (int m = 0; m < IN_TILE; ++m) {
                         const SUM w = load(taps + WEIGHT_ROW(m) + i * TAP_STEP);
                         UNROLL for (int j = 0; j < VECTORS; ++j)
+% if checked:
+                            // No product with a zero beyond an end: that times infinity is NaN.
+                            sums[m][j] = there[j] ? w * seen[j] + sums[m][j] : sums[m][j];
+% else:
                             sums[m][j] = w * seen[j] + sums[m][j];
+% endif
                     }
                 }
             }
