@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import gpu_report
+import oclgrind_gpu
 import predict
 import pytest
+from conftest import _guarded
 
 from clconv import Conv1dProblem, Pass, plan
 from clconv.device import PROFILES, DeviceProfile, refined
-from clconv.variants import gemm
+from clconv.planner import plans
+from clconv.variants import gemm, gemv
 
 
 def test_the_report_compiles_what_plans_return():
@@ -23,6 +26,8 @@ def test_the_report_compiles_what_plans_return():
             parts = gpu_report.launches(made)
             assert made.variant == "gemm"
             assert parts[0][0] in gpu_report.KERNELS
+            few = {kernel for kernel, _ in parts} & set(gpu_report.FEW_COLUMNS)
+            assert bool(few) == (pass_ is not Pass.WEIGHT_GRADIENT)
             joined = "\n".join(text for _, text in parts)
             assert gpu_report.digest(joined) == gpu_report.digest(made.source())
             assert gpu_report.digest(joined + " ") != gpu_report.digest(made.source())
@@ -34,10 +39,15 @@ def test_the_report_knows_all_targets():
     names = {name for name, _ in gpu_report.dense_layers("")}
     assert {"wav2vec2_conv2", "tasnet_pw", "stream_small"} <= names
     assert not {"mamba_dw4", "fir_k1025", "hifigan_post"} & names
+    for _, problem in gpu_report.chosen_layers("mamba_dw4|fir_k1025|hifigan_post"):
+        for pass_ in gpu_report.PASSES:
+            (kernel, _), *_ = gpu_report.launches(plan(problem, pass_, "gfx1100"))
+            assert kernel in gpu_report.WINDOWS
 
 
 GOOD = {
-    "layer": "some", "pass_": "forward", "target": "gfx1100", "source": "", "kernel": "",
+    "layer": "some", "pass_": "forward", "target": "gfx1100", "source": "",
+    "kernel": "convolution_gemm",
     "tile": {"item_rows": 8, "item_columns": 8}, "registers": 118, "register_text": "118v",
     "spilled": 0, "local_bytes": 8448, "groups": 6, "share": 77.0, "rate": 1.54,
     "local_reads": {"16": 8}, "flat": 0,
@@ -59,6 +69,10 @@ GOOD = {
         ({"target": "skl", "registers": 256, "share": 74.9}, ["74.9% multiply-adds"]),
         ({"tile": {"item_rows": 4, "item_columns": 4}, "share": 69.0, "rate": 0.69},
          ["69.0% multiply-adds"]),
+        ({"kernel": "convolution_gemv", "tile": {}, "share": 9.0, "rate": 0.09, "groups": 1,
+          "local_reads": {}}, []),
+        ({"kernel": "convolution_window", "tile": {}, "registers": 129, "spilled": 1, "flat": 1},
+         ["spills 1", "129 registers", "1 flat accesses"]),
     ],
 )  # fmt: skip
 def test_limits(change, broken):
@@ -102,6 +116,58 @@ def test_prediction_counts_whole_tiles():
     one = gemm.cost(matrices, tile, full)
     assert gemm.cost(matrices, tile, full - 127) == one
     assert gemm.cost(matrices, tile, full + 1) == pytest.approx(2 * one)
+
+
+def test_prediction_of_few_columns(tmp_path, capsys):
+    """Short inputs have a launch of their own, whose work-groups and cost are what is told."""
+    few, many = Conv1dProblem(1, 512, 3, 512, 3), Conv1dProblem(1, 512, 20_000, 512, 3)
+    for name in ("sm_90", "gfx1100", "skl"):
+        device = PROFILES[name]
+        for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+            kernels, seconds = [], []
+            for problem in (few, many):
+                made = plans(problem, pass_, device, variant="gemm")[0]
+                kernels.append(predict.sums_launch(made).kernel)
+                seconds.append(predict.predicted(made, device))
+            assert kernels == ["convolution_gemv", "convolution_gemm"]
+            request = gemm.Request(few, pass_, device)
+            cost = gemv.cost(request, gemv.tile(request))
+            read = predict.bytes_moved(few) / device.bandwidth
+            assert seconds[0] == max(cost, read)
+            made = plans(few, pass_, device, variant="gemm")[0]
+            names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth", "buffers")
+            tile = gemm.Tile(*(made.tile[one] for one in names))
+            assert seconds[0] < gemm.cost(gemm.Matrices(request), tile, 1)
+    layers = tmp_path / "short.py"
+    layers.write_text('LAYERS = [("short", 1, 512, 3, 512, 3)]\n')
+    assert predict.main(["--device", "sm_90", "--layers", str(layers)]) == 0
+    forward, gradient, _ = (line.split() for line in capsys.readouterr().out.splitlines()[2:])
+    for row in (forward, gradient):
+        assert int(row[-3]) > 100  # work-groups
+        assert 0 < int(row[-1]) <= 100
+
+
+def test_oclgrind_runs_each_plan(monkeypatch):
+    """What is put in place of a plan is what runs, though another ran on the same arrays before."""
+    ran = []
+    for runtime in _guarded(0, gpu=True):
+        queue = runtime.enqueue
+        monkeypatch.setattr(
+            runtime,
+            "enqueue",
+            lambda commands, *rest, queue=queue: (
+                ran.extend(launch for _, launch, _ in commands if launch.queued),
+                queue(commands, *rest),
+            ),
+        )
+        problem = oclgrind_gpu.SHORT[0]
+        given = [made for made in oclgrind_gpu.few_columns(runtime)
+                 if made.problem is problem and made.pass_ is Pass.FORWARD]  # fmt: skip
+        for made in given:
+            oclgrind_gpu.run(runtime, made, oclgrind_gpu.operands(problem, made.pass_))
+        runtime.forget_plans()
+    assert len(given) > 1
+    assert ran == [launch for made in given for launch in made.launches]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import accuracy
@@ -15,10 +17,13 @@ from clconv import Conv1dProblem, Pass, ProblemError
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
-from clconv.variants import base, gemm, window
+from clconv.render import render
+from clconv.variants import base, gemm, gemv, window
 from clconv.variants.base import Request
 
 VARIANTS = {"gemm": gemm, "window": window}
+# A product has two launches: which is queued follows from the columns, or is said.
+KINDS = ("gemm, tiles", "gemm, few columns", "window")
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Registers in which 8 x 8 sums do not fit: smaller tiles are quicker to build.
 FEW_REGISTERS = 90
@@ -59,19 +64,98 @@ def chosen(request):
     for runtime in _guarded(getattr(request, "param", 0), gpu=True):
         own = runtime.profile
         runtime.profile = replace(own, item_registers=FEW_REGISTERS, name="few registers")
-        runtime._plans.__init__(1024)
+        runtime.forget_plans()
         yield runtime
         runtime.profile = own
-        runtime._plans.__init__(1024)
+        runtime.forget_plans()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.fixture
+def variant(request, monkeypatch):
+    """A variant's name; of a product one of its launches is queued, whatever the columns."""
+    name, _, launch = request.param.partition(", ")
+    if launch:
+        monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: launch == "few columns")
+    return name
+
+
+def _queued(made):
+    """The names of a plan's kernels that run."""
+    return [launch.kernel for launch in made.launches if launch.queued]
+
+
+@pytest.mark.parametrize("variant", KINDS, indirect=True)
 @pytest.mark.parametrize(("chosen", "name"), NAMED, indirect=["chosen"])
 def test_named_problem(chosen, rng, variant, name):
     problem = PROBLEMS[name]
     for pass_ in PASSES:
         if VARIANTS[variant].refusal(Request(problem, pass_, chosen.profile)) is None:
             _check(rng, problem, pass_, variant)
+
+
+# (batch, positions) of 1 to 9 columns and more: a work-group has at most 8.
+MIXTURES = ((1, 1), (2, 1), (1, 2), (3, 1), (2, 2), (5, 1), (2, 3), (7, 1), (1, 8), (4, 2), (3, 3),
+            (1, 9), (17, 1), (2, 12))  # fmt: skip
+# in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+GEOMETRIES = {
+    "dense": (8, 24, 3, 1, 1, 1, 1),
+    "groups, gaps and phases": (12, 10, 4, 3, (2, 4), 2, 2),
+    "phases without taps": (6, 5, 2, 5, 0, 1, 1),
+    "dilation wider than the input": (5, 9, 3, 1, 40, 40, 1),
+    "more taps than work-items": (5, 6, 300, 1, 0, 1, 1),
+}
+
+
+@pytest.mark.parametrize("variant", [KINDS[1]], indirect=True)
+@pytest.mark.parametrize(
+    ("geometry", "dtype"),
+    [(name, dtype) for name in GEOMETRIES for dtype in ("float32", "float16", "float64")
+     if dtype == "float32" or name == "groups, gaps and phases"],
+)  # fmt: skip
+def test_few_columns(chosen, rng, variant, geometry, dtype):
+    """Any number of columns, from one batch element or several, by kernels that are built once."""
+    in_channels, out_channels, size, stride, pad, dilation, groups = GEOMETRIES[geometry]
+    pads = sum(pad) if isinstance(pad, tuple) else 2 * pad
+    seen = set()
+    for batch, positions in MIXTURES:
+        length = max(1, dilation * (size - 1) + 1 + (positions - 1) * stride - pads)
+        problem = _problem(chosen, Conv1dProblem(
+            batch, in_channels, length, out_channels, size, stride, pad, dilation, groups,
+        ), dtype)  # fmt: skip
+        for pass_ in PASSES[:2]:
+            made = chosen.plans(problem, pass_, variant="gemm")[0]
+            # A work-group has all taps of a channel; else products are of tiles.
+            few = size <= min(gemv.MOST_ITEMS, chosen.profile.max_work_group_size)
+            assert _queued(made) == ["convolution_gemv" if few else "convolution_gemm"]
+            _check(rng, problem, pass_, variant)
+            seen.add((pass_, made.source()))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("pass_", PASSES[:2])
+@pytest.mark.parametrize("device", [name for name, one in PROFILES.items() if one.kind == "gpu"])
+def test_columns_decide_what_is_queued(device, pass_):
+    """Few columns and many have one plan, of which another launch runs."""
+    for channels, size in ((64, 3), (512, 3), (768, 1)):
+        order, found = [], []
+        for batch, positions in ((1, 1), (8, 1), (2, 4), (1, 200_000)):
+            problem = Conv1dProblem(batch, channels, positions, channels, size, 1, size // 2)
+            made = plans(problem, pass_, PROFILES[device], variant="gemm")
+            order.append([(one.tile, one.source()) for one in made])
+            found.append(_queued(made[0]))
+        assert found == 3 * [["convolution_gemv"]] + [["convolution_gemm"]]
+        assert all(one == order[0] for one in order)
+
+
+@pytest.mark.parametrize("device", [name for name, one in PROFILES.items() if one.kind == "gpu"])
+def test_few_columns_fill_the_device(device):
+    """One position of a large layer makes work-groups for most of the compute units."""
+    problem = Conv1dProblem(1, 1024, 3, 1024, 3)
+    for pass_ in PASSES[:2]:
+        made = plans(problem, pass_, PROFILES[device], variant="gemm")[0]
+        launch = next(launch for launch in made.launches if launch.queued)
+        groups = math.prod(launch.global_size) // math.prod(launch.local_size)
+        assert 2 * groups >= PROFILES[device].compute_units
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -93,8 +177,9 @@ SHAPES = ((128, 128, 8, 8), (64, 128, 8, 8), (128, 32, 8, 8), (32, 32, 8, 8))
 
 
 @pytest.mark.parametrize("place", range(len(SHAPES)), ids=["x".join(map(str, s)) for s in SHAPES])
-def test_shape(rng, place):
+def test_shape(rng, place, monkeypatch):
     """A tile of a product of matrices, the passes in turn, with one buffer and with two."""
+    monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: False)
     shape, pass_ = SHAPES[place], PASSES[place % 3]
     assert shape in gemm.SHAPES
     for runtime in _guarded(0, gpu=True):
@@ -111,17 +196,19 @@ def test_shape(rng, place):
             launches=candidate.launches,
             workspace_bytes=candidate.workspace_bytes,
         )
-        runtime._plans.__init__(1024)
+        runtime.forget_plans()
         runtime.plans(WIDE, pass_, variant="gemm")[:] = [made]
         try:
             _check(rng, WIDE, pass_, "gemm", shape)
         finally:
-            runtime._plans.__init__(1024)
+            runtime.forget_plans()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 @pytest.mark.parametrize(
-    ("variant", "name"), [("gemm", "two groups of odd sizes"), ("window", "depthwise, strided")]
+    ("variant", "name"),
+    [(KINDS[0], "two groups of odd sizes"), ("window", "depthwise, strided")],
+    indirect=["variant"],
 )
 def test_dtypes(chosen, rng, variant, name, dtype):
     problem = _problem(chosen, PROBLEMS[name], dtype)
@@ -131,8 +218,9 @@ def test_dtypes(chosen, rng, variant, name, dtype):
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize(
-    ("variant", "problem"), [("gemm", REMAINDERS), ("window", PROBLEMS["depth multiplier"])],
-    ids=["gemm", "window"],
+    ("variant", "problem"),
+    [(KINDS[0], REMAINDERS), (KINDS[1], REMAINDERS), ("window", PROBLEMS["depth multiplier"])],
+    ids=KINDS, indirect=["variant"],
 )  # fmt: skip
 def test_epilogue(chosen, rng, variant, problem, activation):
     """activation(sum + bias + residual) by one launch."""
@@ -144,7 +232,7 @@ def test_epilogue(chosen, rng, variant, problem, activation):
     accuracy.assert_right(y, problem, Pass.FORWARD, a, variant, largest=0, activation=activation)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", KINDS, indirect=True)
 def test_transposed(chosen, rng, variant):
     """A transposed convolution with a bias is the input gradient, all phases in one launch."""
     problem = PROBLEMS["stride and dilation share a factor"]
@@ -173,23 +261,60 @@ def test_weight_gradient_is_the_same_twice(chosen, rng, variant):
 
 
 @pytest.mark.parametrize("name", ["depth multiplier", "stride and dilation share a factor"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", KINDS, indirect=True)
 def test_one_work_group_does_all(chosen, rng, variant, name, monkeypatch):
     """Where there are more tiles than a grid has work-groups, they loop."""
     monkeypatch.setattr(base, "MAX_GROUPS", 1)
     for pass_ in PASSES:
         made = plans(PROBLEMS[name], pass_, chosen.profile, variant=variant)[0]
-        sizes = zip(made.launches[0].global_size, made.launches[0].local_size, strict=True)
+        launch = next(launch for launch in made.launches if launch.queued)
+        sizes = zip(launch.global_size, launch.local_size, strict=True)
         groups = [whole // local for whole, local in sizes]
         assert groups[0] == 1
         assert groups[1] == 1 or pass_ is Pass.WEIGHT_GRADIENT
         _check(rng, PROBLEMS[name], pass_, variant)
 
 
+def _local_elements(text):
+    """Elements of local memory that a kernel's text declares."""
+    text = re.sub(r"//.*", "", text)
+    numbers = dict(re.findall(r"#define (\w+) (.+)", text))
+    found = 0
+    for size in re.findall(r"__local SUM \w+\[(.*?)\]", text):
+        while names := set(re.findall(r"[A-Z]\w+", size)):
+            for name in names:
+                size = re.sub(rf"\b{name}\b", f"({numbers[name].replace('/', '//')})", size)
+        found += eval(size)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("limit", [16, 64, 1024])
+@pytest.mark.parametrize("local_bytes", [16 << 10, 32 << 10])
+@pytest.mark.parametrize("device", ["gpu", "gfx942", "sm_75", "skl"])
+def test_limits_of_devices(device, local_bytes, limit, dtype):
+    """No launch of any plan takes a larger work-group, or declares more local memory, than the
+    device has."""
+    device = PROFILES[device]
+    limit = min(limit, device.max_work_group_size)
+    device = replace(device.with_limits(limit), local_bytes=local_bytes)
+    seen = set()
+    for problem in (WIDE, PROBLEMS["depthwise"], PROBLEMS["long kernel over many channels"]):
+        for pass_ in PASSES:
+            for made in plans(replace(problem, dtype=np.dtype(dtype)), pass_, device):
+                for launch in made.launches:
+                    assert np.prod(launch.local_size) <= limit
+                    elements = _local_elements(render(launch))
+                    assert elements * np.dtype(dtype).itemsize <= local_bytes, launch.kernel
+                    seen |= {launch.kernel} if elements else set()
+    assert {"convolution_gemv", "convolution_window"} <= seen
+    assert {"convolution_gemm", "weight_gradient_gemm"} <= seen
+
+
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("limit", [16, 64, 256])
 def test_work_group_limits(pass_, limit):
-    """No tile needs a larger work-group, or more local memory, than the device has."""
+    """A product's tiles are what their constraints say, and as large as the work-group."""
     device = replace(profile("gpu").with_limits(limit), local_bytes=32 << 10)
     for problem in (WIDE, PROBLEMS["depthwise"], REMAINDERS):
         for made in plans(problem, pass_, device):

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What machine code do the GPU kernels become? The offline compilers of three vendors answer.
 
-Needs no GPU. Compiles the kernels that the planner picks for the dense layers of layers.py, exactly
-the text of `plan(...).source()`, launch by launch, and prints a table: registers, spills, local
-memory, work-groups a compute unit, and the hottest loop's share of multiply-adds, as isa_report.py
-reads them. The exit status is 1 where a limit does not hold, 2 where a compiler is missing.
+Needs no GPU. Compiles the kernels that the planner picks for the layers of layers.py, exactly the
+text of `plan(...).source()`, launch by launch, and prints two tables, of products of matrices and
+of the other kernels for GPUs: registers, spills, local memory, work-groups a compute unit, and the
+hottest loop's share of multiply-adds, as isa_report.py reads them. The exit status is 1 where a
+limit does not hold, 2 where a compiler is missing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Fewer channels a group are for other variants than the product of matrices.
 DENSE_CHANNELS = 12
 KERNELS = ("convolution_gemm", "weight_gradient_gemm")
+# What memory bounds: windows of few channels, and products of few columns.
+WINDOWS = ("convolution_window", "weight_gradient_window")
+FEW_COLUMNS = ("convolution_gemv",)
 
 MOST_REGISTERS = 128
 LEAST_GROUPS = 2
@@ -80,19 +84,21 @@ class Report:
 
 
 def limits(report: Report) -> list[str]:
-    """The limits that do not hold."""
+    """The limits that do not hold: of what memory bounds, those of registers and addresses."""
     broken = []
     if report.spilled:
         broken.append(f"spills {report.spilled}")
     # Intel's compiler gives each thread 128 registers, used or not.
     if vendor(report.target) != "intel" and report.registers > MOST_REGISTERS:
         broken.append(f"{report.registers} registers")
+    if report.flat:
+        broken.append(f"{report.flat} flat accesses")
+    if report.kernel in WINDOWS + FEW_COLUMNS:
+        return broken
     if report.groups < LEAST_GROUPS:
         broken.append(f"{report.groups} work-groups a unit")
     if set(report.local_reads) != {"16"}:
         broken.append("local reads of other widths than 128 bits")
-    if report.flat:
-        broken.append(f"{report.flat} flat accesses")
     if report.tile["item_rows"] * report.tile["item_columns"] < 64:
         if max(report.share, 100 * report.rate) < SMALLER_TILE_SHARE:
             broken.append(f"{report.share:.1f}% multiply-adds")
@@ -119,12 +125,17 @@ def launches(made: KernelPlan) -> list[tuple[str, str]]:
     return parts
 
 
-def dense_layers(pattern: str) -> Iterator[tuple[str, Conv1dProblem]]:
-    """Names and problems of the layers with enough channels, chosen by a regular expression."""
+def chosen_layers(pattern: str) -> Iterator[tuple[str, Conv1dProblem]]:
+    """Names and problems of the layers, chosen by a regular expression."""
     for name, *fields in LAYERS:
-        problem = Conv1dProblem(*fields)
-        few = min(problem.group_in, problem.group_out) < DENSE_CHANNELS
-        if not few and re.search(pattern, name):
+        if re.search(pattern, name):
+            yield name, Conv1dProblem(*fields)
+
+
+def dense_layers(pattern: str) -> Iterator[tuple[str, Conv1dProblem]]:
+    """Those with enough channels for products of matrices."""
+    for name, problem in chosen_layers(pattern):
+        if min(problem.group_in, problem.group_out) >= DENSE_CHANNELS:
             yield name, problem
 
 
@@ -167,16 +178,16 @@ def compile_kernel(text: str, kernel: str, target: str, intel_root: str) -> dict
 def reports(
     arguments: Namespace, kept: dict[str, dict[str, object]], others: Counter[str]
 ) -> Iterator[Report]:
-    """One for each product of matrices among the layers' launches and each target; counts the
-    plans of other variants, which have no limits."""
-    for name, problem in dense_layers(arguments.layers):
+    """One for each launch that is for GPUs alone, of the layers on each target; counts the plans
+    of other variants, which have no limits."""
+    for name, problem in chosen_layers(arguments.layers):
         for pass_ in PASSES:
             for target in arguments.targets:
                 made = plan(problem, pass_, target)
-                if made.variant != "gemm":
+                if made.variant not in ("gemm", "window"):
                     others[f"{name} {pass_.value}: {made.variant}"] += 1
                 for kernel, text in launches(made):
-                    if kernel not in KERNELS:
+                    if kernel not in KERNELS + WINDOWS + FEW_COLUMNS:
                         continue
                     key = f"{target} {digest(text)}"
                     if key not in kept:
@@ -189,18 +200,19 @@ def reports(
                     yield report
 
 
-HEADER = ("layer", "pass", "target", "tile", "registers", "spilled", "local", "groups", "FMA %",
-          "FMA/ins", "local reads", "limits")  # fmt: skip
+HEADER = ("layer", "pass", "target", "kernel", "tile", "registers", "spilled", "local", "groups",
+          "FMA %", "FMA/ins", "local reads", "limits")  # fmt: skip
 RIGHT = ("spilled", "local", "groups", "FMA %", "FMA/ins")
 
 
 def line(report: Report) -> list[str]:
     """A row of the table."""
-    tile = report.tile
     reads = " ".join(f"{n}x{8 * int(width)}b" for width, n in report.local_reads.items())
+    tile = "{tile_rows}x{tile_columns} {item_rows}x{item_columns} {depth}/{buffers}"
     return [
         report.layer, report.pass_.removesuffix("_gradient"), report.target,
-        "{tile_rows}x{tile_columns} {item_rows}x{item_columns} {depth}/{buffers}".format(**tile),
+        report.kernel.rpartition("_")[2],
+        tile.format(**report.tile) if report.kernel in KERNELS else "",
         report.register_text, str(report.spilled), str(report.local_bytes), str(report.groups),
         f"{report.share:.1f}", f"{report.rate:.2f}", reads, ", ".join(report.broken) or "hold",
     ]  # fmt: skip
@@ -232,8 +244,30 @@ def summary(found: Sequence[Report]) -> list[list[str]]:
     return rows
 
 
+BOUND = ("target", "windows", "registers", "FMA %", "few columns", "registers", "FMA %", "spilled",
+         "flat", "limits")  # fmt: skip
+
+
+def bound_summary(found: Sequence[Report]) -> list[list[str]]:
+    """A row for each target of what memory bounds."""
+    rows = []
+    for target in dict.fromkeys(r.target for r in found):
+        ours = [r for r in found if r.target == target]
+        row = [target]
+        for kernels in (WINDOWS, FEW_COLUMNS):
+            some = [r for r in ours if r.kernel in kernels]
+            row += [str(len(some))]
+            row += [span([r.registers for r in some]), span([r.share for r in some], 1)] * bool(
+                some
+            )
+            row += ["", ""] * (not some)
+        row += [str(sum(r.spilled for r in ours)), str(sum(r.flat for r in ours))]
+        rows.append([*row, str(sum(bool(r.broken) for r in ours)) + " broken"])
+    return rows
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Prints the table; 0 where all limits hold, 1 where not, 2 where a compiler is missing."""
+    """Prints the tables; 0 where all limits hold, 1 where not, 2 where a compiler is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", type=lambda t: t.split(","), default=list(TARGETS),
                         help=f"separated by commas, of {', '.join(TARGETS)}")  # fmt: skip
@@ -272,10 +306,18 @@ def main(words: Sequence[str] | None = None) -> int:
             arguments.keep.write_text(json.dumps(kept, indent=0))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(r) for r in found], indent=0))
-    if arguments.summary and found:
-        print(table(SUMMARY, summary(found), SUMMARY[1:7]))
-    else:
-        print(table(HEADER, [line(r) for r in found], RIGHT))
+    products = [r for r in found if r.kernel in KERNELS]
+    bound = [r for r in found if r.kernel not in KERNELS]
+    if products and arguments.summary:
+        print(table(SUMMARY, summary(products), SUMMARY[1:7]))
+    elif products:
+        print(table(HEADER, [line(r) for r in products], RIGHT))
+    if bound:
+        print("\nWhat memory bounds: windows of few channels, and products of few columns")
+    if bound and arguments.summary:
+        print(table(BOUND, bound_summary(bound), BOUND[1:9]))
+    elif bound:
+        print(table(HEADER, [line(r) for r in bound], RIGHT))
     for name, count in others.items():
         print(f"not compiled: {name} on {count} targets")
     broken = sum(bool(r.broken) for r in found)

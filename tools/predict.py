@@ -19,17 +19,22 @@ from pathlib import Path
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
 from clconv.device import PROFILES, DeviceProfile
 from clconv.listing import table
-from clconv.variants import gemm
-from clconv.variants.base import Request, modelled_seconds
+from clconv.variants import gemm, gemv
+from clconv.variants.base import Launch, Request, modelled_seconds
 
 HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
 RIGHT = ("work-groups", "predicted ms", "% of roofline")
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
+def sums_launch(made: KernelPlan) -> Launch:
+    """The first that is queued, be it products of tiles, or of few columns, or something else."""
+    return next(launch for launch in made.launches if launch.queued)
+
+
 def work_groups(made: KernelPlan) -> int:
-    """Of a plan's first launch, which does the sums."""
-    launch = made.launches[0]
+    """Of the first launch that is queued, which does the sums."""
+    launch = sums_launch(made)
     return math.prod(launch.global_size) // math.prod(launch.local_size)
 
 
@@ -54,8 +59,12 @@ def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
 def predicted(made: KernelPlan, device: DeviceProfile) -> float:
     """The model's seconds: work-groups rounded up over the compute units, arithmetic or memory."""
     problem, units = made.problem, device.compute_units
-    if made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
-        matrices = gemm.Matrices(Request(problem, made.pass_, device, made.epilogue))
+    request = Request(problem, made.pass_, device, made.epilogue)
+    few = gemv.tile(request) if sums_launch(made).kernel == "convolution_gemv" else None
+    if few is not None:
+        seconds = gemv.cost(request, few)
+    elif made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
+        matrices = gemm.Matrices(request)
         names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth", "buffers")
         tile = gemm.Tile(*(made.tile[name] for name in names))
         seconds = gemm.cost(matrices, tile, matrices.columns)

@@ -23,6 +23,7 @@ from clconv.problem import Conv1dProblem, Epilogue, Pass
 __all__ = [
     "ACCUMULATION",
     "BIAS_RESULT",
+    "CACHE_RATE",
     "CYCLES_A_SECOND",
     "MAX_GROUPS",
     "SHARES",
@@ -53,6 +54,8 @@ Constants = tuple[tuple[str, Any], ...]
 
 # Of a core, for modelled costs, which are good for comparing candidates only.
 CYCLES_A_SECOND = 2e9
+# A GPU's second-level cache delivers this many times the memory's bandwidth, for modelled costs.
+CACHE_RATE = 4.0
 
 # Partial sums may take this part of the bytes of the arrays that they are made of.
 WORKSPACE_SHARE = 0.25

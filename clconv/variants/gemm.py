@@ -11,8 +11,10 @@ import numpy as np
 
 from clconv.device import DeviceProfile
 from clconv.problem import Pass
+from clconv.variants import gemv
 from clconv.variants.base import (
     ACCUMULATION,
+    CACHE_RATE,
     MAX_GROUPS,
     SHARES,
     Candidate,
@@ -62,6 +64,8 @@ GROUPS_A_UNIT = 4
 # Positions of a share at least: fewer, and its partial sums cost more than its products.
 LEAST_SHARE = 256
 MAX_STRIDE = 2**20
+# The launch for few columns must be so many times as fast, by the model, to have more of them.
+FEW_COLUMNS_GAIN = 2.0
 
 # The modelled costs of a work-item, in multiply-adds: of an element that it fetches (index, bounds,
 # address, copy), of a read from local memory, of the loop, of a slab's barriers.
@@ -72,8 +76,6 @@ LOCAL_RATE = 0.4
 MOST_FETCHED, FEW_SUMS = 10, 32
 # Work-groups this small are for devices that take no larger ones, and fetch what they must.
 FEWEST_ITEMS = 16
-# Second-level caches deliver this many times the memory's bandwidth.
-CACHE_RATE = 4.0
 # Without a second buffer nothing hides the way to memory but other work-groups.
 ONE_BUFFER, ONE_GROUP = 0.9, 0.6
 # Where local memory is no faster than the cache.
@@ -210,8 +212,7 @@ class Matrices:
         problem = self.request.problem
         if self.weights:
             return problem.group_in * problem.kernel_size
-        positions = problem.out_length if self.forward else problem.phase_positions
-        return problem.batch * positions
+        return gemv.columns(self.request)
 
     @cached_property
     def terms(self) -> float:
@@ -278,7 +279,7 @@ def candidates(request: Request) -> Iterator[Candidate]:
 
 
 def cost(matrices: Matrices, tile: Tile, columns: int) -> float:
-    """Modelled seconds for so many columns.
+    """Modelled seconds of the product of tiles for so many columns.
 
     Tiles are rounded up over the result, and work-groups over the compute units.
     """
@@ -296,7 +297,8 @@ def cost(matrices: Matrices, tile: Tile, columns: int) -> float:
 
 
 def _modelled(matrices: Matrices, tile: Tile) -> float:
-    """Seconds in proportion to batch and length, so that the choice depends on neither."""
+    """Seconds in proportion to batch and length, so that the choice depends on neither, though few
+    columns take longer, and are another launch."""
     request = matrices.request
     if not request.problem.batch:  # as for one, so that nothing else is built
         request = replace(request, problem=replace(request.problem, batch=1))
@@ -370,7 +372,26 @@ def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
         (grid(tiles) * tile.items, grid(blocks), 1),
         (tile.items, 1, 1),
     )
-    return Candidate(_numbers(tile), (launch,), 0, _modelled(matrices, tile))
+    return Candidate(
+        _numbers(tile), _with_few_columns(matrices, tile, launch), 0, _modelled(matrices, tile)
+    )
+
+
+def _with_few_columns(matrices: Matrices, tile: Tile, launch: Launch) -> tuple[Launch, ...]:
+    """The launch, and where there is one that for few columns: both are built, one is queued."""
+    few = gemv.tile(matrices.request)
+    if few is None:
+        return (launch,)
+    is_few = few_columns_pay(matrices, tile, few)
+    return replace(launch, queued=not is_few), gemv.launch(matrices.request, few, is_few)
+
+
+def few_columns_pay(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
+    """Whether the launch for few columns is the one to queue: always if a work-group has all."""
+    if matrices.columns <= gemv.COLUMNS or matrices.columns > gemv.MOST_COLUMNS:
+        return matrices.columns <= gemv.COLUMNS
+    seconds = gemv.cost(matrices.request, few)
+    return FEW_COLUMNS_GAIN * seconds <= cost(matrices, tile, matrices.columns)
 
 
 def _weight_gradient(matrices: Matrices, tile: Tile) -> Candidate:

@@ -1,0 +1,218 @@
+"""The products of gemm.py where they have few columns: then reading the weights is all the work.
+
+No variant of its own: batch and length decide which of the two launches is queued, and may not
+decide what is compiled. So every candidate of gemm.py carries both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clconv.problem import Conv1dProblem, Pass
+from clconv.variants.base import (
+    CACHE_RATE,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+    ceil_div,
+    common_constants,
+    epilogue_operands,
+    grid,
+    local_items,
+)
+
+# Columns that a work-group computes from one reading of its weights; more are further work-groups.
+COLUMNS = 8
+# Columns of a launch, which kernels count in 32 bits.
+MOST_COLUMNS = 2**30
+MOST_ITEMS = 256
+# Channels written of a work-item: each weight that more of them share with an element of the input
+# saves a read of that, but fewer make more work-groups.
+EACH = (2, 1)
+# Neighbouring weights that the input gradient reads at once, with the channels of a work-item.
+LANES = ((64, 2), (32, 2), (32, 1), (16, 1))
+# Work-groups a compute unit at least, where there are channels enough.
+GROUPS_A_UNIT = 2
+# Local memory of a work-group at most, and sums of a forward pass that are added by one work-item.
+MOST_LOCAL_BYTES, FOLD = 16 << 10, 16
+
+# The modelled costs, in multiply-adds of a work-item: of an element that it reads, of a row of sums
+# that is added up; and the seconds that a turn waits for what it reads.
+READ, FOLDING, LATENCY = 4.0, 64.0, 0.5e-6
+# Registers of a work-item, estimated.
+REGISTERS = 96
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How the weights of a work-group lie on its work-items.
+
+    A lane is one of `channel_lanes` channels c with one of the taps k, all neighbours in memory.
+    Each of its `slices` work-items has `each` channels written; slices share out the channels o of
+    the input gradient. `fold` sums of a row and column are left after the first step of adding.
+    """
+
+    items: int
+    channel_lanes: int
+    slices: int
+    each: int
+    fold: int
+
+    def local_bytes(self, item_bytes: int) -> int:
+        """Local memory of a work-group: a row's sums of all work-items, all rows' folded ones."""
+        return COLUMNS * (self.items + self.each * self.fold) * item_bytes
+
+
+def _rows(request: Request) -> int:
+    """Channels written of a group."""
+    problem = request.problem
+    return problem.group_out if request.pass_ is Pass.FORWARD else problem.group_in
+
+
+def _part(request: Request, tile: Tile) -> int:
+    """Channels written of a work-group."""
+    return tile.each * (1 if request.pass_ is Pass.FORWARD else tile.channel_lanes)
+
+
+def _tasks(request: Request, tile: Tile) -> int:
+    """Work-groups for one block of columns."""
+    return ceil_div(_rows(request), _part(request, tile)) * request.problem.groups
+
+
+def _together(request: Request, tile: Tile) -> int:
+    """Turns whose elements a work-item fetches at once, where there is one column."""
+    return max(1, request.device.fetch_together // (tile.each + 1))
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _forward(request: Request) -> Iterator[Tile]:
+    """The lanes of a work-group share out the terms."""
+    problem, device = request.problem, request.device
+    terms = problem.group_in * problem.kernel_size
+    items = local_items(device, min(MOST_ITEMS, max(_power_of_two(terms), device.lanes)))
+    channel_lanes = min(items // problem.kernel_size, problem.group_in)
+    if channel_lanes:
+        for each in EACH:
+            yield Tile(items, channel_lanes, 1, each, min(FOLD, items))
+
+
+def _input_gradient(request: Request) -> Iterator[Tile]:
+    """A work-group has all taps of its channels, and its slices share out the terms."""
+    problem, device = request.problem, request.device
+    for wanted, each in LANES:
+        channel_lanes = max(1, min(wanted // problem.kernel_size, ceil_div(problem.group_in, each)))
+        lanes = channel_lanes * problem.kernel_size
+        terms = lanes * problem.group_out
+        items = local_items(device, min(MOST_ITEMS, max(_power_of_two(terms), device.lanes)))
+        slices = min(items // lanes, problem.group_out)
+        if slices:
+            yield Tile(items, channel_lanes, slices, each, lanes)
+
+
+def tile(request: Request) -> Tile | None:
+    """The first that fills the device, or else makes most work-groups; None where none fits local
+    memory, or taps are more than work-items."""
+    problem, device = request.problem, request.device
+    room = min(device.local_bytes, MOST_LOCAL_BYTES)
+    item_bytes = accumulator(problem.dtype).itemsize
+    found = None
+    tiles = _forward(request) if request.pass_ is Pass.FORWARD else _input_gradient(request)
+    for one in tiles:
+        results = _part(request, one) * COLUMNS * problem.stride
+        if one.local_bytes(item_bytes) > room or results >= 2**31:
+            continue
+        found = one
+        if _tasks(request, one) >= GROUPS_A_UNIT * device.compute_units:
+            break
+    return found
+
+
+def columns(request: Request) -> int:
+    """Positions of the whole batch; the input gradient has as many in each of its phases."""
+    problem = request.problem
+    forward = request.pass_ is Pass.FORWARD
+    return problem.batch * (problem.out_length if forward else problem.phase_positions)
+
+
+def cost(request: Request, tile: Tile) -> float:
+    """Modelled seconds: arithmetic, waiting for memory, or its bandwidth, whichever is longest."""
+    problem, device = request.problem, request.device
+    blocks = ceil_div(columns(request), COLUMNS)
+    seen = 1 if columns(request) == 1 else COLUMNS
+    forward = request.pass_ is Pass.FORWARD
+    channels = problem.group_in if forward else problem.group_out
+    turns = ceil_div(channels, tile.channel_lanes if forward else tile.slices)
+    a_turn = tile.each * seen + READ * (tile.each + seen)
+    an_item = turns * a_turn + tile.each * FOLDING
+    units, groups = device.compute_units, _tasks(request, tile) * blocks
+    a_unit = ceil_div(groups, units)
+    arithmetic = 2 * a_unit * units * tile.items * an_item / device.peak_flops
+    resident = min(device.unit_items, device.unit_registers // REGISTERS) // tile.items
+    rounds = ceil_div(a_unit, max(1, min(resident, device.unit_groups)))
+    at_once = _together(request, tile) if seen == 1 else 1
+    waiting = rounds * ceil_div(turns, at_once) * LATENCY
+    weight_bytes = problem.weight_count * problem.dtype.itemsize
+    reading = weight_bytes * max(1.0, blocks / CACHE_RATE) / device.peak_bandwidth
+    return float(max(arithmetic, waiting, reading))
+
+
+def launch(request: Request, tile: Tile, queued: bool) -> Launch:
+    """The one launch of the forward pass or of the input gradient."""
+    problem = request.problem
+    forward = request.pass_ is Pass.FORWARD
+    blocks = ceil_div(columns(request), COLUMNS)
+    return Launch(
+        "convolution_gemv",
+        common_constants(request, 1)
+        + _geometry(problem)
+        + (
+            ("backward", not forward),
+            ("common", problem.tap_phase_gcd),
+            ("tap_step", problem.phase_tap_step),
+            ("tap_inverse", problem.phase_tap_inverse),
+            ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
+            ("activation", request.epilogue.activation),
+            ("columns", COLUMNS),
+            ("together", _together(request, tile)),
+            ("items", tile.items),
+            ("channel_lanes", tile.channel_lanes),
+            ("slices", tile.slices),
+            ("each", tile.each),
+            ("fold", tile.fold),
+        ),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("weight", Layout.FLAT),
+            *epilogue_operands(request),
+            Operand("y", Layout.ROWS, written=True),
+        ),
+        (
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("positions", "int", problem.out_length if forward else problem.phase_positions),
+            Scalar("all_columns", "int", columns(request) if queued else 0),
+            Scalar("slope", "SUM"),
+        ),
+        (grid(_tasks(request, tile)) * tile.items, grid(blocks), 1),
+        (tile.items, 1, 1),
+        queued,
+    )
+
+
+def _geometry(problem: Conv1dProblem) -> tuple[tuple[str, int], ...]:
+    return (
+        ("group_in", problem.group_in),
+        ("group_out", problem.group_out),
+        ("kernel_size", problem.kernel_size),
+        ("stride", problem.stride),
+        ("dilation", problem.dilation),
+        ("groups", problem.groups),
+    )
