@@ -228,8 +228,10 @@ class _Draft:
             return self.runtime.plans(problem, pass_, epilogue, variant)
         if not isinstance(variant, Mapping):
             raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
-        found = self.runtime.plans(problem, pass_, epilogue)
-        return chosen_first(found, variant.get(pass_))
+        choice = variant.get(pass_)
+        if not isinstance(choice, PlanChoice | None):
+            raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
+        return chosen_first(self.runtime.plans(problem, pass_, epilogue), choice)
 
     def add(
         self,

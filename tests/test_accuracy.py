@@ -135,7 +135,7 @@ def test_every_tile(runtime, rng, name, pass_):
     del arrays["bias"]
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     for plan in [*plans[::6], plans[-1]]:
-        chosen = {pass_: plan.tile}
+        chosen = {pass_: plan.choice}
         if pass_ is Pass.FORWARD:
             result = F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=chosen)
         else:

@@ -67,6 +67,13 @@ def test_weight_and_bias_gradients_together(runtime, data, variant, given):
         assert np.array_equal(got, 2 * sums + (3 * old[i] if i in given else 0))
 
 
+def test_a_choice_that_is_none(data):
+    """A tile alone names no plan: silently taking another would hide it."""
+    tile = clconv.default_runtime().plans(PROBLEM, Pass.FORWARD)[-1].tile
+    with pytest.raises(ProblemError, match="variant of forward is .* expected a plan's choice"):
+        F.conv1d(*data[:2], **OPTIONS, variant={Pass.FORWARD: tile})
+
+
 def test_unbatched(runtime, data):
     x, weight, bias, grad = data
     one = Conv1dProblem(1, 4, 37, 6, 3, 2, 1, 1, 2)

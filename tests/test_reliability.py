@@ -681,7 +681,7 @@ def test_infinite_weights_of_transposed_convolutions(runtime, stride, groups):
             assert np.allclose(y, wanted, equal_nan=True), (variant, activation)
 
 
-@pytest.mark.parametrize("variant", ["direct", "strip"])
+@pytest.mark.parametrize("variant", ["direct", "strip", "depthwise"])
 def test_long_sums(plain, variant):
     """The weight gradient over 10**7 positions keeps the bound of its blocked sum."""
     stress.check_long_sums(plain, variant)

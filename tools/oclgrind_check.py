@@ -148,13 +148,13 @@ def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
             epilogue = Epilogue(bias=True)
         try:
             plans = runtime.plans(problem, pass_, epilogue, by)
-        except ProblemError:  # depthwise serves no weight gradients
+        except ProblemError:  # depthwise has no input gradient of several outputs a group
             continue
         some = {plan.tile.get("tap_group", 1): plan for plan in reversed(plans)}
         if plans[-1] not in some.values():
             some[0] = plans[-1]
         for taps, plan in some.items():
-            options = {"variant": {pass_: plan.tile}, "runtime": runtime}
+            options = {"variant": {pass_: plan.choice}, "runtime": runtime}
             if pass_ is Pass.FORWARD:
                 inputs = (views[one] for one in ("x", "weight", "bias"))
                 result = F.conv1d(*inputs, *place, residual=views["residual"], activation="relu",

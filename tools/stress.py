@@ -314,12 +314,13 @@ def sizes(options: argparse.Namespace) -> int:
 
 def longest_sum(plan: Any, positions: int) -> int:
     """Additions that a product goes through at most. By strips: those of its unit, of the units of
-    its share, of the shares. The portable variant sums a share's neighbouring positions side by
+    its share, of the shares; by depthwise those of the lanes too. The portable variant sums a share's neighbouring positions side by
     side, then those sums, then the shares."""
     numbers = {s.name: s.value for launch in plan.launches for s in launch.scalars}
     shares = numbers["shares"]
-    if plan.variant == "strip":
-        return numbers["chunk"] + -(-numbers["units"] // shares) + shares
+    if plan.variant in ("strip", "depthwise"):
+        lanes = plan.tile["lanes"] if plan.variant == "depthwise" else 0
+        return numbers["chunk"] + -(-numbers["units"] // shares) + lanes + shares
     of_a_share = -(-positions // shares) + numbers["unit_length"]  # shares are whole units
     lanes = plan.tile["lanes"]
     return -(-of_a_share // lanes) + lanes + shares
@@ -348,7 +349,7 @@ def sums(options: argparse.Namespace) -> int:
     """The number of variants whose sums are wrong."""
     runtime = Runtime(options.device)
     wrong = 0
-    for variant in ("direct", "strip"):
+    for variant in ("direct", "strip", "depthwise"):
         try:
             found = check_long_sums(runtime, variant)
         except ProblemError as error:

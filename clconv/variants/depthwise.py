@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
+from clconv.variants import depthwise_weight_gradient as weight_gradient
 from clconv.variants.base import (
     CYCLES_A_SECOND,
     Candidate,
@@ -45,8 +46,8 @@ def refusal(request: Request) -> str | None:
         return f"it is for CPUs, {device.name} has no vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:
         return f"{device.name} has no float64"
-    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
-        return f"it computes no {request.pass_.value.replace('_', ' ')}s"
+    if request.pass_ is Pass.BIAS_GRADIENT:
+        return "it computes no bias gradients of their own"
     if problem.group_in > 1:
         return f"a group has {problem.group_in} input channels, expected 1"
     if request.pass_ is Pass.INPUT_GRADIENT and problem.group_out > 1:
@@ -58,11 +59,17 @@ def refusal(request: Request) -> str | None:
     room = device.local_bytes // 2 // accumulator(problem.dtype).itemsize
     if STRIP_POSITIONS + problem.window + 64 > room:
         return f"the window is {problem.window} samples wide, local memory has room for {room}"
+    wanted = weight_gradient.local_bytes(request)
+    if request.pass_ is Pass.WEIGHT_GRADIENT and wanted > device.local_bytes // 2:
+        return f"the taps' sums take {wanted} bytes, expected half of {device.local_bytes} at most"
     return None
 
 
 def candidates(request: Request) -> Iterator[Candidate]:
     """A candidate for some numbers of vectors in registers."""
+    if request.pass_ is Pass.WEIGHT_GRADIENT:
+        yield from weight_gradient.candidates(request)
+        return
     lanes = vector_lanes(request.device, request.problem.dtype)
     apart, together = taps_together(lanes, request.problem.dilation, request.problem.kernel_size)
     for group in sorted({1, together}, reverse=True):

@@ -1,0 +1,135 @@
+"""The weight gradient of one input channel a group: rows in local memory, sums in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clconv.variants.base import (
+    ACCUMULATION,
+    BIAS_RESULT,
+    CYCLES_A_SECOND,
+    SHARES,
+    Candidate,
+    Launch,
+    Layout,
+    Operand,
+    Request,
+    Scalar,
+    accumulator,
+    ceil_div,
+    common_constants,
+    grid,
+    partials_limit,
+    taps_together,
+    vector_lanes,
+    weight_gradient_candidate,
+)
+
+__all__ = ["UNIT", "candidates", "local_bytes"]
+
+# Positions of a unit at most: x and y of it stay in the first-level cache.
+UNIT = 512
+# Taps that are summed at once, if these are all.
+MOST_TAPS = 12
+# Tasks a core, where there are positions enough for shares.
+TASKS_A_CORE = 4
+# Modelled cycles: of a sum at least, of copying a vector of x or y, of a tap's sums of a unit.
+SUM, STAGE, KEEP = 0.55, 5.0, 4.0
+# A chain of sums waits so long for the last one.
+LATENCY = 4.0
+
+
+def local_bytes(request: Request) -> int:
+    """Local memory of a work-group."""
+    problem = request.problem
+    lanes = vector_lanes(request.device, problem.dtype)
+    elements = 2 * UNIT + problem.window + 64 + problem.kernel_size * lanes
+    return elements * accumulator(problem.dtype).itemsize
+
+
+def candidates(request: Request) -> Iterator[Candidate]:
+    """Taps side by side, and groups of them that are a whole vector apart."""
+    problem = request.problem
+    lanes = vector_lanes(request.device, problem.dtype)
+    apart, most = taps_together(lanes, problem.dilation, problem.kernel_size)
+    registers = request.device.vector_registers
+    for group in range(most, 0, -1):
+        sides = {1, 2, 4, 8}
+        if group == 1 and problem.kernel_size <= MOST_TAPS:
+            sides.add(problem.kernel_size)
+        for taps in sorted(sides, reverse=True):
+            # Besides the sums there are the vectors of y, and one of x.
+            fits = taps * group + group + 2 <= registers or taps == group == 1
+            if fits and taps <= problem.kernel_size and (group == 1 or apart % taps == 0):
+                yield _candidate(request, lanes, apart, taps, group)
+
+
+def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) -> Candidate:
+    problem, device = request.problem, request.device
+    pieces = ceil_div(problem.out_length, UNIT)
+    chunk = ceil_div(ceil_div(problem.out_length, pieces), lanes) * lanes
+    chunks = ceil_div(problem.out_length, chunk)
+    units = problem.batch * chunks
+    share_bytes = (problem.weight_count + problem.out_channels) * accumulator(
+        problem.dtype
+    ).itemsize
+    wanted = ceil_div(TASKS_A_CORE * device.compute_units, problem.out_channels)
+    most = max(1, int(partials_limit(request, share_bytes) // share_bytes))
+    shares = min(wanted, most, units)
+    tasks = problem.out_channels * shares
+    single = min(4, problem.kernel_size) if group > 1 else taps
+    tile = {"taps": taps, "lanes": lanes, "tap_group": group}
+    launch = Launch(
+        "weight_gradient_depthwise",
+        common_constants(request, lanes)
+        + (
+            ("multiplier", problem.group_out),
+            ("channels", problem.out_channels),
+            ("kernel_size", problem.kernel_size),
+            ("dilation", problem.dilation),
+            ("unit", UNIT),
+            ("taps", taps),
+            ("tap_group", group),
+            ("apart", apart),
+            ("single", single),
+        ),
+        (
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            *SHARES,
+            *((BIAS_RESULT,) if request.epilogue.bias else ()),
+        ),
+        (
+            Scalar("length", "int", problem.length),
+            Scalar("out_length", "int", problem.out_length),
+            Scalar("pad", "int", problem.pads[0]),
+            Scalar("chunk", "int", chunk),
+            Scalar("chunks", "int", chunks),
+            Scalar("units", "long", units),
+            Scalar("shares", "long", shares),
+            Scalar("tasks", "long", tasks),
+            *ACCUMULATION,
+        ),
+        (grid(tasks), 1, 1),
+        (1, 1, 1),
+    )
+    cost = _cost(request, lanes, apart, taps, group, single)
+    return weight_gradient_candidate(request, tile, launch, shares, cost, request.epilogue.bias)
+
+
+def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, single: int) -> float:
+    """Modelled seconds, without what hangs on how positions fill units."""
+    problem = request.problem
+
+    def a_tap(side: int, groups: int) -> float:
+        sums = side * groups
+        return max(SUM, (side + groups) / sums / 2, LATENCY / sums)
+
+    block = apart * group
+    grouped = problem.kernel_size // block * block if group > 1 else 0
+    rest = problem.kernel_size - grouped
+    cycles = grouped * a_tap(taps, group)
+    cycles += rest // single * single * a_tap(single, 1) + rest % single * a_tap(1, 1)
+    a_vector = cycles + 2 * STAGE + problem.kernel_size * KEEP * lanes / UNIT
+    vectors = max(problem.batch, 1) * problem.out_channels * problem.out_length / lanes
+    return vectors * a_vector / (request.device.compute_units * CYCLES_A_SECOND)
