@@ -70,7 +70,7 @@ def test_weight_and_bias_gradients_together(runtime, data, variant, given):
 def test_a_choice_that_is_none(data):
     """A tile alone names no plan: silently taking another would hide it."""
     tile = clconv.default_runtime().plans(PROBLEM, Pass.FORWARD)[-1].tile
-    with pytest.raises(ProblemError, match="variant of forward is .* expected a plan's choice"):
+    with pytest.raises(ProblemError, match=r"variant of forward is .* expected a plan's choice"):
         F.conv1d(*data[:2], **OPTIONS, variant={Pass.FORWARD: tile})
 
 

@@ -314,8 +314,8 @@ def sizes(options: argparse.Namespace) -> int:
 
 def longest_sum(plan: Any, positions: int) -> int:
     """Additions that a product goes through at most. By strips: those of its unit, of the units of
-    its share, of the shares; by depthwise those of the lanes too. The portable variant sums a share's neighbouring positions side by
-    side, then those sums, then the shares."""
+    its share, of the shares; by depthwise those of the lanes too. The portable variant sums a
+    share's neighbouring positions side by side, then those sums, then the shares."""
     numbers = {s.name: s.value for launch in plan.launches for s in launch.scalars}
     shares = numbers["shares"]
     if plan.variant in ("strip", "depthwise"):
