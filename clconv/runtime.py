@@ -672,10 +672,10 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
 @lru_cache(maxsize=1)
 def _import_invoker() -> None:
     """Lets pyopencl make kernels where it can write nothing: it keeps what calls them in a database
-    in the user's cache folder, and fails where there can be none."""
+    in the user's cache folder, and fails where there can be none, or no such user."""
     try:
         importlib.import_module("pyopencl.invoker")
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, RuntimeError, sqlite3.Error) as error:
         _log.warning("pyopencl keeps no cache: %s", error)
         vars(cl)["_PYOPENCL_NO_CACHE"] = True
         importlib.import_module("pyopencl.invoker")

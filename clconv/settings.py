@@ -19,10 +19,19 @@ def pyopencl_choice() -> str | None:
 
 
 def cache_folder() -> Path:
-    """`CLCONV_CACHE_DIR`, else the platform's cache folder for clconv."""
+    """`CLCONV_CACHE_DIR`, else the platform's cache folder for clconv.
+
+    A user without HOME whom the system does not know has none: that is a place where nothing is
+    and nothing can be made, and not a folder named ~ in the current one.
+    """
     chosen = os.environ.get("CLCONV_CACHE_DIR")
     if chosen:
         return Path(chosen)
     import platformdirs  # only where a file is about to be read or written
 
-    return Path(platformdirs.user_cache_dir("clconv", appauthor=False))
+    nowhere = Path(os.devnull, "clconv")
+    try:
+        folder = Path(platformdirs.user_cache_dir("clconv", appauthor=False))
+    except RuntimeError:  # of newer versions; older ones return a relative path
+        return nowhere
+    return folder if folder.is_absolute() else nowhere

@@ -273,21 +273,50 @@ def test_damaged_binaries(folders, monkeypatch):
 
 
 def test_nowhere_to_write(folders, tmp_path):
-    """A cache folder that is a file, one that cannot be made, no HOME, a HOME that is not there:
-    right, with a warning where nothing can be kept."""
+    """A cache folder that is a file, one that cannot be made, a HOME that is not there: right, with
+    a warning where nothing can be kept."""
     code = SMALL_CALL + "small_call()\nprint('right')"
     (tmp_path / "file").write_text("")
-    nowhere = {"XDG_CACHE_HOME": None, "CLCONV_CACHE_DIR": None}
-    places = (
-        {"CLCONV_CACHE_DIR": str(tmp_path / "file")}, {"CLCONV_CACHE_DIR": "/proc/clconv"},
-        nowhere | {"HOME": "/proc/nobody"}, nowhere | {"HOME": None},
-    )  # fmt: skip
-    for place in places:
+    nowhere = {"XDG_CACHE_HOME": None, "CLCONV_CACHE_DIR": None, "HOME": "/proc/nobody"}
+    for place in (
+        {"CLCONV_CACHE_DIR": str(tmp_path / "file")},
+        {"CLCONV_CACHE_DIR": "/proc/clconv"},
+        nowhere,
+    ):
         printed, warnings = finished(start(code, **folders | place))
         assert printed == "right"
-        # Without HOME the system's list of users knows a place.
-        assert ("keeps no binaries" in warnings) == (place.get("HOME", "") is not None)
-        assert ("pyopencl keeps no cache" in warnings) == (place.get("HOME") == "/proc/nobody")
+        assert "keeps no binaries" in warnings
+        assert ("pyopencl keeps no cache" in warnings) == ("HOME" in place)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no list of users")
+@pytest.mark.parametrize("known", [True, False])
+def test_no_home(folders, tmp_path, known):
+    """Without HOME the system's list of users may know a place; else nothing is kept. Nothing is
+    written to the current folder."""
+    code = """
+import os, pwd, sys
+def entry(_):
+    if not sys.argv[1]: raise KeyError("no such user")
+    return pwd.struct_passwd(("me", "x", 1, 1, "", sys.argv[1], ""))
+pwd.getpwuid = entry
+os.chdir(sys.argv[2])
+"""
+    home, current = tmp_path / "home", tmp_path / "current"
+    home.mkdir()
+    current.mkdir()
+    gone = {"XDG_CACHE_HOME": None, "CLCONV_CACHE_DIR": None, "HOME": None}
+    printed, warnings = finished(
+        start(
+            code + SMALL_CALL + "small_call()\nprint('right')",
+            [str(home) if known else "", str(current)],
+            **folders | gone,
+        )
+    )
+    assert printed == "right"
+    assert ("keeps no binaries" in warnings) == (not known)
+    assert [path.name for path in home.rglob("binaries")] == ["binaries"] * known
+    assert not list(current.iterdir())
 
 
 def test_a_damaged_cache_of_the_driver(folders):
