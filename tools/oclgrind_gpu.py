@@ -140,9 +140,14 @@ def inside() -> int:
     for made in made_plans(runtime):
         arrays = operands(made.problem, made.pass_)
         name = f"{made.variant} {made.pass_.value} {dict(made.tile)}"
+        cases = [arrays]
+        if made.pass_ is Pass.INPUT_GRADIENT:  # whose ends are summed again where there is a NaN
+            cases.append(arrays | {"weight": np.full_like(arrays["weight"], np.inf)})
         try:
-            accuracy.assert_right(run(runtime, made, arrays), made.problem, made.pass_, arrays,
-                                  largest=4)  # fmt: skip
+            with np.errstate(invalid="ignore"):
+                for case in cases:
+                    accuracy.assert_right(run(runtime, made, case), made.problem, made.pass_, case,
+                                          largest=4)  # fmt: skip
         except AssertionError as error:
             wrong += 1
             name += f": {error}"
