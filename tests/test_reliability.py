@@ -180,6 +180,36 @@ def test_no_lock_over_a_wait(plain, rng):
         assert np.array_equal(y, expected)
 
 
+def test_no_lock_over_an_enqueue(plain, rng, monkeypatch):
+    """While one thread is about to queue a kernel, others compute, with the same kernel too."""
+    x = rng.integers(-4, 5, (1, 2, 30)).astype("f")
+    weights = [rng.integers(-4, 5, (3, 2, size)).astype("f") for size in (3, 3, 4)]
+    expected = [reference.conv1d(Conv1dProblem(1, 2, 30, 3, w.shape[2]), x, w) for w in weights]
+    queueing, go_on, results = threading.Event(), threading.Event(), []
+    real = cl.enqueue_nd_range_kernel
+
+    def slow(*args):
+        if threading.current_thread() is thread:
+            queueing.set()
+            assert go_on.wait(60)
+        return real(*args)
+
+    monkeypatch.setattr(cl, "enqueue_nd_range_kernel", slow)
+    thread = threading.Thread(target=lambda: results.append(F.conv1d(x, weights[0], runtime=plain)))
+    thread.start()
+    assert queueing.wait(60)
+    try:
+        for weight, right in zip(weights[1:], expected[1:], strict=True):
+            assert np.array_equal(F.conv1d(x, weight, runtime=plain), right)
+        plain.trim()
+        plain.finish()
+        assert not results
+    finally:
+        go_on.set()
+        thread.join(60)
+    assert np.array_equal(results[0], expected[0])
+
+
 def test_arrays_of_other_queues_in_threads(plain, rng):
     """Threads whose arrays come from queues of their own: kept until used, each result right."""
     weight = rng.integers(-4, 5, (3, 2, 3)).astype("f")
