@@ -245,7 +245,8 @@ def test_processes_on_an_empty_cache(folders):
     """8 processes that start together and build the same programs: each is right, and leaves whole
     binaries behind."""
     processes = [start(SMALL_CALL + "small_call()\nprint('right')", **folders) for _ in range(8)]
-    assert [finished(process)[0] for process in processes] == ["right"] * 8
+    # Generous: on two busy cores they take most of a minute.
+    assert [finished(process, 240)[0] for process in processes] == ["right"] * 8
     (kept,) = (Path(folders["CLCONV_CACHE_DIR"]) / "binaries").iterdir()
     assert kept.read_bytes().startswith(binaries.MAGIC)
     assert finished(start(SMALL_CALL + "small_call()", **folders))[1] == ""
