@@ -115,8 +115,11 @@ def _gpu(
 def _amd(
     name: str, compute_units: int, lanes: int, registers: int, items: int, **rest: Any
 ) -> DeviceProfile:
-    # Local memory 64 KiB a compute unit, and work-groups of at most 256 in AMD's OpenCL unless a
-    # kernel asks for more: "AMD ROCm documentation: GPU hardware specifications", rocminfo.
+    # Compute units, wavefronts, 64 KiB of local memory a compute unit (128 a pair in RDNA) and the
+    # size of the vector registers: "AMD GPU specifications" in AMD's ROCm documentation. Registers
+    # and waves a SIMD: LLVM's "User Guide for AMDGPU Backend" and AMD's "Instruction Set
+    # Architecture" reference guides. 256 is what AMD's OpenCL reports as the largest work-group.
+    # Estimates: 16 work-groups a unit, and that more than 128 registers keep other waves away.
     return _gpu(
         name,
         compute_units,
@@ -133,8 +136,9 @@ def _nvidia(
     name: str, compute_units: int, local: int, items: int, groups: int, **rest: Any
 ) -> DeviceProfile:
     # Registers (64 K), threads, blocks and shared memory of a multiprocessor: "CUDA C++ Programming
-    # Guide", table "Technical Specifications per Compute Capability". NVIDIA's OpenCL gives a
-    # work-group 48 KiB.
+    # Guide", table "Technical Specifications per Compute Capability" (for 12.0 the "Blackwell
+    # Tuning Guide" says 32 blocks and 128 KiB instead). NVIDIA's OpenCL gives a work-group 48 KiB.
+    # fetch_together is from ptxas's own report of spills.
     return _gpu(
         name,
         compute_units,
@@ -153,8 +157,11 @@ def _intel(
 ) -> DeviceProfile:
     # A compute unit is a (sub)slice or Xe core here, of `units` vector engines with `threads`
     # threads, each of 128 registers of 32 bytes: 128 floats a work-item where 8 share a thread,
-    # whether it uses them or not. "oneAPI GPU Optimization Guide", "Intel Xe GPU Architecture",
-    # and "The Compute Architecture of Intel Processor Graphics Gen9".
+    # whether it uses them or not. "oneAPI GPU Optimization Guide", chapter "Intel Xe GPU
+    # Architecture" (Xe-LP: 16 EUs, 7 threads, 128 KB; Xe-HPG: 16 engines, 8 threads), and for Gen9
+    # (8 EUs, 7 threads, 64 KB) "The Compute Architecture of Intel Processor Graphics Gen9".
+    # Estimates: 16 work-groups a unit, and address_registers, which the compiler's report bears
+    # out.
     return _gpu(
         name,
         compute_units,
@@ -170,7 +177,9 @@ def _intel(
 
 
 # Devices to plan for without having them, each the figures of one common card of the architecture:
-# compute units, boost FLOP/s and memory bandwidth from the vendor's page of the card.
+# compute units, boost FLOP/s and memory bandwidth as the vendor states them, on the page of the
+# card that is named. Where the vendor states clock and width alone, FLOP/s are their product, two
+# for each multiply-add. None of these peaks has been measured.
 PROFILES = {
     p.name: p
     for p in (
@@ -189,37 +198,45 @@ PROFILES = {
             half_builtins=False,
         ),
         _gpu("gpu", 16, 32, 32768, work_group=256),
-        # Radeon VII, amd.com: 60 CUs, 13.8 TFLOPS, 1 TB/s. "Vega 7nm Instruction Set Architecture":
-        # 256 registers of 64 lanes a SIMD and 10 waves, 4 SIMDs.
+        # "AMD Radeon VII" (amd.com): 60 CUs, 13.8 TFLOPS at the peak clock of 1.8 GHz, 1 TB/s.
+        # "Vega 7nm Instruction Set Architecture": 256 registers of 64 lanes a SIMD and 10 waves,
+        # 4 SIMDs.
         _amd("gfx906", 60, 64, 64 << 10, 2560, flops=13.8e12, bandwidth=1024e9),
-        # Instinct MI210, amd.com: 104 CUs, 1.6 TB/s; 22.6 TFLOPS, twice that with packed float32.
-        # "CDNA2 Instruction Set Architecture": 512 registers, 8 waves.
+        # "AMD Instinct MI210 Accelerator" (amd.com): 104 CUs, 1.6 TB/s, 22.6 TFLOPS of vectors;
+        # twice that with packed float32: "AMD CDNA 2 Architecture" (white paper). "CDNA2
+        # Instruction Set Architecture": 512 registers, 8 waves.
         _amd("gfx90a", 104, 64, 128 << 10, 2048, flops=45.3e12, bandwidth=1638e9),
-        # Instinct MI300X, amd.com: 304 CUs, 163.4 TFLOPS, 5.3 TB/s. "CDNA3 Instruction Set
-        # Architecture": 512 registers, 8 waves.
+        # "AMD Instinct MI300X Accelerators" (amd.com): 304 CUs, 163.4 TFLOPS, 5.3 TB/s. "CDNA3
+        # Instruction Set Architecture": 512 registers, 8 waves.
         _amd("gfx942", 304, 64, 128 << 10, 2048, flops=163.4e12, bandwidth=5300e9),
-        # Radeon RX 6800, amd.com: 60 CUs, 16.17 TFLOPS, 512 GB/s. "RDNA2 Instruction Set
+        # "AMD Radeon RX 6800" (amd.com): 60 CUs, 16.17 TFLOPS, 512 GB/s. "RDNA2 Instruction Set
         # Architecture": 1024 registers of 32 lanes a SIMD and 16 waves, 2 SIMDs a CU.
         _amd("gfx1030", 60, 32, 64 << 10, 1024, flops=16.17e12, bandwidth=512e9),
-        # Radeon RX 7900 XTX, amd.com: 96 CUs, 61.4 TFLOPS by dual issue, 960 GB/s. "RDNA3
+        # "AMD Radeon RX 7900 XTX" (amd.com): 96 CUs, 61.4 TFLOPS by dual issue, 960 GB/s. "RDNA3
         # Instruction Set Architecture": 1536 registers, 16 waves.
         _amd("gfx1100", 96, 32, 96 << 10, 1024, flops=61.4e12, bandwidth=960e9),
-        # Radeon RX 9070 XT, amd.com: 64 CUs, 48.7 TFLOPS by dual issue, 640 GB/s. "RDNA4
+        # "AMD Radeon RX 9070 XT" (amd.com): 64 CUs, 48.7 TFLOPS by dual issue, 640 GB/s. "RDNA4
         # Instruction Set Architecture": 1536 registers, 16 waves.
         _amd("gfx1201", 64, 32, 96 << 10, 1024, flops=48.7e12, bandwidth=640e9),
-        # GeForce RTX 2070, nvidia.com: 2304 cores in 36 SMs, 1.62 GHz, 448 GB/s.
+        # "GeForce RTX 2070" (nvidia.com): 2304 cores, 1.62 GHz, 448 GB/s. "NVIDIA Turing GPU
+        # Architecture" (white paper): 64 cores a SM, so 36 of them.
         _nvidia("sm_75", 36, 64 << 10, 1024, 16, flops=7.46e12, bandwidth=448e9),
-        # GeForce RTX 3060, nvidia.com: 3584 cores in 28 SMs, 1.78 GHz, 360 GB/s.
+        # "GeForce RTX 3060 Family" (nvidia.com): 3584 cores, 1.78 GHz, 192 bits of 15 Gbit/s.
+        # "NVIDIA Ampere GA102 GPU Architecture" (white paper): 128 cores a SM, so 28.
         _nvidia("sm_86", 28, 100 << 10, 1536, 16, flops=12.7e12, bandwidth=360e9),
-        # H100 SXM, nvidia.com: 132 SMs, 67 TFLOPS, 3.35 TB/s.
+        # "NVIDIA H100 Tensor Core GPU" (data sheet, SXM): 67 TFLOPS, 3.35 TB/s. "NVIDIA H100 Tensor
+        # Core GPU Architecture" (white paper): 132 SMs.
         _nvidia("sm_90", 132, 228 << 10, 2048, 32, flops=67e12, bandwidth=3350e9),
-        # GeForce RTX 5070, nvidia.com: 6144 cores in 48 SMs, 2.51 GHz, 672 GB/s.
+        # "GeForce RTX 5070 Family" (nvidia.com): 6144 cores, 2.51 GHz, 672 GB/s. "NVIDIA RTX
+        # Blackwell GPU Architecture" (white paper): 128 cores a SM, so 48.
         _nvidia("sm_120", 48, 100 << 10, 1536, 24, flops=30.8e12, bandwidth=672e9),
-        # HD Graphics 530, ark.intel.com: 24 EUs at 1.15 GHz with 16 FLOP a cycle, in 3 subslices of
-        # 8 EUs with 7 threads; two channels of DDR4-2133.
+        # HD Graphics 530 of "Intel Core i7-6700K Processor" (ark.intel.com): 1.15 GHz, two channels
+        # of DDR4-2133, 34.1 GB/s. "The Compute Architecture of Intel Processor Graphics Gen9": 24
+        # EUs with 16 FLOP a cycle, in 3 subslices.
         _intel("skl", 3, 8, 7, 64 << 10, work_group=256, flops=0.442e12, bandwidth=34.1e9),
-        # Iris Xe of a Core i7-1185G7, ark.intel.com: 96 EUs at 1.35 GHz, in 6 dual subslices of 16
-        # EUs with 7 threads; LPDDR4x-4267.
+        # Iris Xe of "Intel Core i7-1185G7 Processor" (ark.intel.com): 96 EUs at 1.35 GHz,
+        # LPDDR4x-4267 on 128 bits, 68.3 GB/s. "Intel Xe GPU Architecture": 6 dual subslices, 16
+        # FLOP a cycle.
         _intel(
             "tgllp",
             6,
@@ -231,7 +248,8 @@ PROFILES = {
             flops=2.07e12,
             bandwidth=68.3e9,
         ),
-        # Arc A770, ark.intel.com: 32 Xe cores of 16 engines with 8 threads, 2.1 GHz, 560 GB/s.
+        # "Intel Arc A770 Graphics" (ark.intel.com, of 16 GB): 32 Xe cores, 2.1 GHz, 560 GB/s.
+        # "Intel Xe GPU Architecture": 16 engines a core, 16 FLOP a cycle.
         _intel("acm-g10", 32, 16, 8, 128 << 10, fp64=False, flops=17.2e12, bandwidth=560e9),
     )
 }

@@ -42,7 +42,7 @@ from clconv import (
 )
 from clconv import functional as F
 from clconv.opencl import choose, info_of
-from clconv.variants import VARIANTS, base, direct
+from clconv.variants import VARIANTS, base, direct, gemm
 from clconv.variants.base import Launch
 
 ROOT = Path(__file__).parent.parent
@@ -669,8 +669,12 @@ def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
     assert ("depthwise" in seen) == name.startswith("depth")
 
 
+@pytest.mark.parametrize("few_columns", [False, True])
 @pytest.mark.parametrize("name", [SPECIAL[0], SPECIAL[3]])
-def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name):
+def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name, few_columns, monkeypatch):
+    """Products by either of their launches."""
+    monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: few_columns)
+    gpu_runtime.forget_plans()
     seen = _check_special(gpu_runtime, rng, PROBLEMS[name])
     assert {"direct", "gemm"} <= seen
     assert ("window" in seen) == (name != SPECIAL[0])

@@ -41,6 +41,7 @@ from clconv.planner import Choice
 from clconv.records import Database, Record, RecordKey, Timing
 from clconv.runtime import replan
 from clconv.tuning import Task
+from clconv.variants import gemm
 
 PROBLEM = Conv1dProblem(2, 3, 60, 4, 3, 1, 1)
 KEY = RecordKey(PROBLEM, Pass.FORWARD, None)
@@ -578,6 +579,31 @@ def test_excerpts_have_the_same_kernels():
         for pass_ in tuning.PASSES:
             ours, theirs = (planner.plans(p, pass_, device) for p in (problem, excerpt))
             assert [p.source() for p in ours] == [p.source() for p in theirs]
+
+
+def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
+    """Of a plan whose launches are alternatives, the excerpt runs the one that the problem runs."""
+    monkeypatch.setattr(gemm, "few_columns_pay", lambda matrices, *_: matrices.columns < 200)
+    gpu_runtime.forget_plans()
+    for length in (100, 1000):
+        problem = Conv1dProblem(1, 6, length, 8, 3)
+        plan = planner.plans(problem, Pass.FORWARD, gpu_runtime.profile, variant="gemm")[0]
+        ran = []
+        real = gpu_runtime.enqueue
+        monkeypatch.setattr(
+            gpu_runtime,
+            "enqueue",
+            lambda commands, *rest, ran=ran, real=real: (
+                ran.extend(launch.kernel for _, launch, _ in commands if launch.queued),
+                real(commands, *rest),
+            ),
+        )
+        bench = tuning.Bench(gpu_runtime, problem, Pass.FORWARD, tuning.integers(problem), 0)
+        verifier = tuning._Verifier(gpu_runtime, problem, Pass.FORWARD, bench)
+        assert verifier.fault(plan, bench.job(plan)) is None
+        assert ran == 2 * ["convolution_gemv" if length == 100 else "convolution_gemm"]
+        monkeypatch.setattr(gpu_runtime, "enqueue", real)
+    gpu_runtime.forget_plans()
 
 
 def test_sums_of_the_data_are_exact():

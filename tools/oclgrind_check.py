@@ -77,8 +77,9 @@ def inside(*names: str) -> int:
     sys.path.insert(0, str(Path(__file__).parent))
     import numpy as np
 
-    from clconv import Deconv1D, Pad1D, Runtime, gpuarray
+    from clconv import Conv1dProblem, Deconv1D, Pad1D, Pass, Runtime, gpuarray
     from clconv.variants import VARIANTS, depthwise
+    from clconv.variants.base import Request
 
     depthwise.LEAST_SEGMENT = 16  # so that short rows are shared
     runtime = Runtime()
@@ -94,8 +95,13 @@ def inside(*names: str) -> int:
             wrong += _run(runtime, name, variant, seen)
     if names:
         return wrong
-    # tools/oclgrind_gpu.py has those that serve GPUs alone.
-    missing = {variant.NAME for variant in VARIANTS} - {"gemm", "window"} - seen
+    # tools/oclgrind_gpu.py has those that serve no CPU.
+    requests = [
+        Request(Conv1dProblem(*fields), Pass.FORWARD, runtime.profile)
+        for fields, _, _ in PROBLEMS.values()
+    ]
+    serving = {one.NAME for one in VARIANTS if None in map(one.refusal, requests)}
+    missing = serving - seen
     if missing or not {"several term blocks", "taps together"} <= seen:
         print(f"not exercised: {missing or 'term blocks, or taps that go together'}", flush=True)
         wrong += 1

@@ -94,7 +94,6 @@ void convolution_gemv(${signature})
     for (int column = get_group_id(1) * COLUMNS; column < all_columns; column += get_num_groups(1) * COLUMNS)
     for (uint task = get_group_id(0); task < (uint)PARTS * GROUPS; task += get_num_groups(0)) {
         const int held = all_columns - column < COLUMNS ? all_columns - column : COLUMNS;
-        const int n_first = column / positions, q_first = column % positions;
         const int row_first = (int)(task % PARTS) * PART;
         const int g = (int)(task / PARTS);
         const int k = lane % KERNEL_SIZE;
@@ -108,7 +107,7 @@ void convolution_gemv(${signature})
         const long x_step = STEP * x_channel_stride;
         __global const STORED *x_of[COLUMNS];
         int ok = 0;  // a bit a column
-        int n = n_first, q = q_first;
+        int n = column / positions, q = column % positions;
         UNROLL for (int j = 0; j < COLUMNS; ++j) {
 % if backward:
             const int p = q + pad / STRIDE - k * DILATION / STRIDE;
@@ -139,7 +138,7 @@ ${products("COLUMNS", 1)}\
             barrier(CLK_LOCAL_MEM_FENCE);
             for (int f = item; f < held * FOLD; f += ITEMS) {
                 SUM sum = 0;
-                NO_UNROLL for (int s = 0; s < FOLDED; ++s) sum += scratch[f / FOLD * ITEMS + s * FOLD + f % FOLD];
+                _Pragma("unroll 4") for (int s = 0; s < FOLDED; ++s) sum += scratch[f / FOLD * ITEMS + s * FOLD + f % FOLD];
                 folded[i * COLUMNS * FOLD + f] = sum;
             }
             barrier(CLK_LOCAL_MEM_FENCE);
@@ -150,7 +149,7 @@ ${products("COLUMNS", 1)}\
 % else:
             const int j = f % COLUMNS, m = f / COLUMNS;
 % endif
-            const int n = n_first + (q_first + j) / positions, q = (q_first + j) % positions;
+            const int n = (column + j) / positions, q = (column + j) % positions;
             const int channel = g * ROWS + row_first + m;
 % if backward:
             const int p = (q + pad / STRIDE) * STRIDE + r - pad;
@@ -164,7 +163,7 @@ ${products("COLUMNS", 1)}\
             const int inside = j < held${"" if exact else " && row_first + m < ROWS"};
             __local const SUM *left = folded + (m * COLUMNS + j) * FOLD;
             SUM sum = 0;
-            NO_UNROLL for (int i = 0; i < FOLD; ++i) sum += left[i];
+            _Pragma("unroll 4") for (int i = 0; i < FOLD; ++i) sum += left[i];
 % endif
             if (inside)
 ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}\

@@ -388,10 +388,11 @@ def _with_few_columns(matrices: Matrices, tile: Tile, launch: Launch) -> tuple[L
 
 def few_columns_pay(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
     """Whether the launch for few columns is the one to queue: always if a work-group has all."""
-    if matrices.columns <= gemv.COLUMNS or matrices.columns > gemv.MOST_COLUMNS:
-        return matrices.columns <= gemv.COLUMNS
-    seconds = gemv.cost(matrices.request, few)
-    return FEW_COLUMNS_GAIN * seconds <= cost(matrices, tile, matrices.columns)
+    columns = matrices.columns
+    if not gemv.COLUMNS < columns <= gemv.MOST_COLUMNS:
+        return columns <= gemv.COLUMNS
+    gained = FEW_COLUMNS_GAIN * gemv.cost(matrices.request, few)
+    return gained <= cost(matrices, tile, columns)
 
 
 def _weight_gradient(matrices: Matrices, tile: Tile) -> Candidate:
