@@ -49,7 +49,7 @@ SHORT = (
 # Rows longer than a work-group's positions, windows as wide as half of them.
 READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)
 # One column, and as many as a work-group has: (problem, columns).
-WEIGHTS = ((Conv1dProblem(1, 64, 1, 64, 1), 1), (Conv1dProblem(8, 64, 1, 64, 3, 1, 1), 8))
+WEIGHTS = ((Conv1dProblem(1, 64, 1, 64, 1), 1), (Conv1dProblem(8, 64, 1, 64, 4, 1, (1, 2)), 8))
 
 
 def tiles() -> set[gemm.Tile]:

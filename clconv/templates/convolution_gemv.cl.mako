@@ -138,7 +138,7 @@ ${products("COLUMNS", 1)}\
             barrier(CLK_LOCAL_MEM_FENCE);
             for (int f = item; f < held * FOLD; f += ITEMS) {
                 SUM sum = 0;
-                _Pragma("unroll 4") for (int s = 0; s < FOLDED; ++s) sum += scratch[f / FOLD * ITEMS + s * FOLD + f % FOLD];
+                _Pragma("unroll 8") for (int s = 0; s < FOLDED; ++s) sum += scratch[f / FOLD * ITEMS + s * FOLD + f % FOLD];
                 folded[i * COLUMNS * FOLD + f] = sum;
             }
             barrier(CLK_LOCAL_MEM_FENCE);

@@ -129,7 +129,7 @@ ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from"
                     seen -= KERNEL_SIZE - 1;
 % endif
                     SUM ${", ".join("v%d = seen[%d]" % (j, j) for j in range(each - 1))}, v${each - 1};
-                    for (; u + EACH <= KERNEL_SIZE; u += EACH) {
+                    NO_UNROLL for (; u + EACH <= KERNEL_SIZE; u += EACH) {
 % for b in range(each):
                         v${(b + each - 1) % each} = seen[u + ${b + each - 1}];
 % for m in range(tile):

@@ -107,7 +107,10 @@ def _input_gradient(request: Request) -> Iterator[Tile]:
     """A work-group has all taps of its channels, and its slices share out the terms."""
     problem, device = request.problem, request.device
     for wanted, each in LANES:
-        channel_lanes = max(1, min(wanted // problem.kernel_size, ceil_div(problem.group_in, each)))
+        most = max(1, wanted // problem.kernel_size)
+        # Parts of equal size, or much of the last one would be missing channels.
+        parts = ceil_div(problem.group_in, each * most)
+        channel_lanes = ceil_div(problem.group_in, each * parts)
         lanes = channel_lanes * problem.kernel_size
         terms = lanes * problem.group_out
         items = local_items(device, min(MOST_ITEMS, max(_power_of_two(terms), device.lanes)))
