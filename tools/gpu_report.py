@@ -32,8 +32,6 @@ from clconv.render import render
 
 TARGETS = tuple(isa_report.DEFAULT.split(","))
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
-# Fewer channels a group are for other variants than the product of matrices.
-DENSE_CHANNELS = 12
 KERNELS = ("convolution_gemm", "weight_gradient_gemm")
 # What memory bounds: windows of few channels, and products of few columns.
 WINDOWS = ("convolution_window", "weight_gradient_window")
@@ -132,13 +130,6 @@ def chosen_layers(pattern: str) -> Iterator[tuple[str, Conv1dProblem]]:
             yield name, Conv1dProblem(*fields)
 
 
-def dense_layers(pattern: str) -> Iterator[tuple[str, Conv1dProblem]]:
-    """Those with enough channels for products of matrices."""
-    for name, problem in chosen_layers(pattern):
-        if min(problem.group_in, problem.group_out) >= DENSE_CHANNELS:
-            yield name, problem
-
-
 def compile_kernel(text: str, kernel: str, target: str, intel_root: str) -> dict[str, object]:
     """The fields of a Report that the compilers know. Raises isa_report.ToolError."""
     back, classify = {
@@ -231,7 +222,7 @@ def span(values: Sequence[float], digits: int = 0) -> str:
 def summary(found: Sequence[Report]) -> list[list[str]]:
     """A row for each target."""
     rows = []
-    for target in dict.fromkeys(r.target for r in found):
+    for target in sorted({r.target for r in found}, key=TARGETS.index):
         ours = [r for r in found if r.target == target]
         tiles = Counter("{tile_rows}x{tile_columns}".format(**r.tile) for r in ours)
         rows.append([
@@ -251,7 +242,7 @@ BOUND = ("target", "windows", "registers", "FMA %", "few columns", "registers", 
 def bound_summary(found: Sequence[Report]) -> list[list[str]]:
     """A row for each target of what memory bounds."""
     rows = []
-    for target in dict.fromkeys(r.target for r in found):
+    for target in sorted({r.target for r in found}, key=TARGETS.index):
         ours = [r for r in found if r.target == target]
         row = [target]
         for kernels in (WINDOWS, FEW_COLUMNS):
