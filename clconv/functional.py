@@ -251,7 +251,8 @@ class _Draft:
             strides = self._flat(name) if operand in flat else self._rows(name)
             bound[operand] = (_Gap(name), 0, *strides)
         self._reads += [name for name in operands.values() if name not in self._results]
-        given = {name: _Gap(name) for name in ACCUMULATION} | dict(numbers_)
+        given: dict[str, _Gap | float] = {name: _Gap(name) for name in ACCUMULATION}
+        given |= {"bias_momentum": _Gap("momentum"), **numbers_}
         launches = []
         for launch in prepared.plan.launches:
             values = arguments(launch, bound, given)
@@ -787,9 +788,7 @@ def _draft_gradients(
     )
     wanted = [gradient for gradient, needed in zip(gradients, need, strict=True) if needed]
     # Both are sums over the output's gradient: some variants read it once for the two.
-    sums = ("out_weight", "out_bias")
-    together = all(need[1:]) and not transposed and len({n in draft.given for n in sums}) == 1
-    epilogues = {"out_weight": Epilogue(bias=together)}
+    epilogues = {"out_weight": Epilogue(bias=all(need[1:]) and not transposed)}
     for name, shape, one, pass_, by, _, _ in wanted:
         draft.expect_out(name, shape)
         draft.plans(one, pass_, epilogues.get(name, Epilogue()), by)
@@ -804,6 +803,8 @@ def _draft_gradients(
         if epilogue.bias:
             draft.result("out_bias", (bias_problem.out_channels,))
             operands = {**operands, "bias": "out_bias"}
+            if "out_bias" not in draft.given:
+                numbers_ = {**numbers_, "bias_momentum": 0.0}
         flat = ("weight", "result", "bias")
         bias_is_summed = draft.add(one, pass_, epilogue, by, operands, numbers_, flat).sums_bias
 

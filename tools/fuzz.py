@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import accuracy
@@ -465,6 +465,9 @@ def run_geometry(runtime: CountingRuntime, index: int, options: argparse.Namespa
             case = draw_case(rng, geometry, place)
             before = len(runtime.built)
             checker.run(case, rng)
+            if place == 0:  # gradients one by one may have other kernels than together
+                for alone in ((False, True, False), (False, False, True)):
+                    checker.run(replace(case, need=alone), rng)
             late = runtime.built[before:]
             assert place == 0 or not late, f"built after the first batch: {', '.join(late)}"
     except Exception as error:

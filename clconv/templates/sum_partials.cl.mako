@@ -10,7 +10,7 @@ void sum_partials(${signature})
         SUM sum = 0;
         for (int s = 0; s < shares; ++s) sum += partial[partial_offset + s * count + i];
 % if "bias" in bound:
-        if (i >= weights) accumulate(bias + bias_offset + (i - weights), sum, scale, momentum);
+        if (i >= weights) accumulate(bias + bias_offset + (i - weights), sum, scale, bias_momentum);
         else
 % endif
         accumulate(result + result_offset + i, sum, scale, momentum);

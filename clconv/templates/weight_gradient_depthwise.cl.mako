@@ -131,7 +131,7 @@ ${tile(1, 1)}\
         for (int k = 0; k < KERNEL_SIZE; ++k)
             store_share(to + (long)o * KERNEL_SIZE + k, result + result_offset + (long)o * KERNEL_SIZE + k, sum_lanes(sums[k]), shares, scale, momentum);
 % if with_bias:
-        store_share(to + (long)CHANNELS * KERNEL_SIZE + o, bias + bias_offset + o, sum_lanes(bias_sums), shares, scale, momentum);
+        store_share(to + (long)CHANNELS * KERNEL_SIZE + o, bias + bias_offset + o, sum_lanes(bias_sums), shares, scale, bias_momentum);
 % endif
     }
 }

@@ -208,7 +208,7 @@ void weight_gradient_strip(${signature})
                 if (c_first == 0) {
                     const long channel = (long)g * GROUP_OUT + o;
                     store_share(partial + partial_offset + share * (WEIGHTS + GROUPS * GROUP_OUT) + WEIGHTS + channel,
-                                bias + bias_offset + channel, bias_sums[panel * PANEL + e], shares, scale, momentum);
+                                bias + bias_offset + channel, bias_sums[panel * PANEL + e], shares, scale, bias_momentum);
                 }
 % endif
             }

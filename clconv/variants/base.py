@@ -22,6 +22,7 @@ from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
     "ACCUMULATION",
+    "BIAS_MOMENTUM",
     "BIAS_RESULT",
     "CACHE_RATE",
     "CYCLES_A_SECOND",
@@ -113,7 +114,9 @@ SHARES = (
     Operand("partial", Layout.FLAT, written=True, element="SUM"),
     Operand("result", Layout.FLAT, written=True),
 )
+# The bias gradient beside a weight gradient, which an array may be given for alone.
 BIAS_RESULT = Operand("bias", Layout.FLAT, written=True)
+BIAS_MOMENTUM = Scalar("bias_momentum", "SUM")
 ACCUMULATION = (Scalar("scale", "SUM"), Scalar("momentum", "SUM"))
 
 
@@ -284,6 +287,7 @@ def sum_partials(
         (
             Scalar("count", "long", count),
             *((Scalar("weights", "long", request.problem.weight_count),) if bias else ()),
+            *((BIAS_MOMENTUM,) if bias else ()),
             Scalar("shares", "int", shares),
             *ACCUMULATION,
         ),

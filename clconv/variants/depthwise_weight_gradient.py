@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from clconv.variants.base import (
     ACCUMULATION,
+    BIAS_MOMENTUM,
     BIAS_RESULT,
     CYCLES_A_SECOND,
     SHARES,
@@ -109,6 +110,7 @@ def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) 
             Scalar("shares", "long", shares),
             Scalar("tasks", "long", tasks),
             *ACCUMULATION,
+            *((BIAS_MOMENTUM,) if request.epilogue.bias else ()),
         ),
         (grid(tasks), 1, 1),
         (1, 1, 1),

@@ -12,6 +12,7 @@ from functools import cached_property
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
     ACCUMULATION,
+    BIAS_MOMENTUM,
     BIAS_RESULT,
     CYCLES_A_SECOND,
     SHARES,
@@ -233,6 +234,7 @@ def _candidate(geometry: Geometry) -> Candidate:
             Scalar("row_pitch", "int", pitch),
             Scalar("channel_pitch", "int", pitch * blocks.unit_rows),
             *ACCUMULATION,
+            *((BIAS_MOMENTUM,) if request.epilogue.bias else ()),
         ),
         (grid(tasks), 1, 1),
         (1, 1, 1),
