@@ -37,7 +37,7 @@ TASKS_A_CORE = 4
 # Modelled cycles: of a sum at least, of copying a vector of x or y, of a tap's sums of a unit.
 SUM, STAGE, KEEP = 0.55, 5.0, 4.0
 # A chain of sums waits so long for the last one.
-LATENCY = 4.0
+SUM_LATENCY = 4.0
 
 
 def local_bytes(request: Request) -> int:
@@ -125,7 +125,7 @@ def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, singl
 
     def a_tap(side: int, groups: int) -> float:
         sums = side * groups
-        return max(SUM, (side + groups) / sums / 2, LATENCY / sums)
+        return max(SUM, (side + groups) / sums / 2, SUM_LATENCY / sums)
 
     block = apart * group
     grouped = problem.kernel_size // block * block if group > 1 else 0
