@@ -53,7 +53,10 @@ def test_positional_arguments(runtime, data):
 def test_weight_and_bias_gradients_together(runtime, data, variant, given):
     """By one pass over the data or two: each out accumulates on its own."""
     x, weight, _, grad = data
-    assert runtime.plans(PROBLEM, Pass.WEIGHT_GRADIENT, Epilogue(bias=True), "strip")[0].sums_bias
+    if variant not in clconv.variants(PROBLEM, Pass.WEIGHT_GRADIENT):
+        pytest.skip(f"{runtime.info.name} has too little local memory for {variant}")
+    plan = runtime.plans(PROBLEM, Pass.WEIGHT_GRADIENT, Epilogue(bias=True), variant)[0]
+    assert plan.sums_bias == (variant == "strip")
     old = (None, np.full(weight.shape, 7, np.float32), np.arange(6, dtype=np.float32))
     out = [old[i].copy() if i in given else None for i in range(3)]
     _, gw, gb = F.conv1d_backward(
