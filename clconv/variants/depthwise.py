@@ -35,8 +35,8 @@ LEAST_SEGMENT = 2048
 TASKS_A_CORE = 8
 # Taps are kept beside the sums.
 MOST_TAPS = 4096
-# Bytes of a row that come and go in a cycle; cycles of a vector's load, sum and store.
-BYTES_A_CYCLE, VECTOR_CYCLES = 4.0, 4.0
+# Bytes of a row that come and go in a cycle; cycles of a vector's load and store, and of a sum.
+BYTES_A_CYCLE, VECTOR_CYCLES, SUM_CYCLES = 4.0, 4.0, 0.56
 
 
 def refusal(request: Request) -> str | None:
@@ -134,7 +134,7 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
     # Loads of x and weights, or sums, or memory.
     taps = problem.kernel_size
     loads = (vectors + group - 1 + group) / (vectors * group)
-    cycles = max(taps * max(loads / 2, 0.5), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE)
+    cycles = max(taps * max(loads / 2, SUM_CYCLES), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE)
     a_vector = cycles + VECTOR_CYCLES * (1 + 1 / vectors)
     seconds = (
         max(rows, channels)
