@@ -134,7 +134,9 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
     # Loads of x and weights, or sums, or memory.
     taps = problem.kernel_size
     loads = (vectors + group - 1 + group) / (vectors * group)
-    cycles = max(taps * max(loads / 2, SUM_CYCLES), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE)
+    cycles = max(
+        taps * max(loads / 2, SUM_CYCLES), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE
+    )
     a_vector = cycles + VECTOR_CYCLES * (1 + 1 / vectors)
     seconds = (
         max(rows, channels)
