@@ -10,7 +10,7 @@ It is listed in `clconv.variants.VARIANTS`.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -22,12 +22,11 @@ from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
     "ACCUMULATION",
-    "BIAS_MOMENTUM",
     "BIAS_RESULT",
     "CACHE_RATE",
     "CYCLES_A_SECOND",
     "MAX_GROUPS",
-    "SHARES",
+    "WEIGHT_GRADIENT",
     "Candidate",
     "Constants",
     "Launch",
@@ -40,11 +39,15 @@ __all__ = [
     "ceil_div",
     "common_constants",
     "comparable",
-    "epilogue_operands",
+    "convolution_operands",
+    "geometry_constants",
+    "gradient_arguments",
     "grid",
     "local_items",
     "modelled_seconds",
     "partials_limit",
+    "phase_constants",
+    "share_sums",
     "sum_partials",
     "taps_together",
     "vector_lanes",
@@ -108,13 +111,15 @@ class Scalar:
     value: int | None = None
 
 
-# Where the shares of a gradient go, and how it is added to an old one:
+# The arrays of a weight gradient, whose shares go to `partial`, and how it is added to an old one:
 # momentum * old + scale * gradient.
-SHARES = (
+WEIGHT_GRADIENT = (
+    Operand("x", Layout.ROWS),
+    Operand("y", Layout.ROWS),
     Operand("partial", Layout.FLAT, written=True, element="SUM"),
     Operand("result", Layout.FLAT, written=True),
 )
-# The bias gradient beside a weight gradient, which an array may be given for alone.
+# The bias gradient beside it, which has an old one of its own.
 BIAS_RESULT = Operand("bias", Layout.FLAT, written=True)
 BIAS_MOMENTUM = Scalar("bias_momentum", "SUM")
 ACCUMULATION = (Scalar("scale", "SUM"), Scalar("momentum", "SUM"))
@@ -209,6 +214,27 @@ def common_constants(request: Request, lanes: int) -> Constants:
     )
 
 
+def geometry_constants(problem: Conv1dProblem) -> Constants:
+    """The layer, by the names that templates know."""
+    return (
+        ("group_in", problem.group_in),
+        ("group_out", problem.group_out),
+        ("kernel_size", problem.kernel_size),
+        ("stride", problem.stride),
+        ("dilation", problem.dilation),
+        ("groups", problem.groups),
+    )
+
+
+def phase_constants(problem: Conv1dProblem) -> Constants:
+    """How the taps of the input gradient fall on the phases of a stride."""
+    return (
+        ("common", problem.tap_phase_gcd),
+        ("tap_step", problem.phase_tap_step),
+        ("tap_inverse", problem.phase_tap_inverse),
+    )
+
+
 def comparable(device: DeviceProfile, seconds: float) -> float:
     """A GPU's modelled seconds for a unit of work, as costs are compared.
 
@@ -228,17 +254,18 @@ def _pace(device: DeviceProfile) -> float:
     return device.peak_flops / (16e9 * device.compute_units * device.lanes)
 
 
-def epilogue_operands(request: Request) -> tuple[Operand, ...]:
-    """The arrays of a request's epilogue, as epilogue.cl.mako names them."""
+def convolution_operands(request: Request) -> tuple[Operand, ...]:
+    """The arrays of the forward pass and of the input gradient, those of the epilogue as
+    epilogue.cl.mako names them."""
     epilogue = request.epilogue
-    operands = []
+    operands = [Operand("x", Layout.ROWS), Operand("weight", Layout.FLAT)]
     if epilogue.bias:
         operands.append(Operand("bias", Layout.FLAT))
     if epilogue.residual:
         operands.append(Operand("residual", Layout.ROWS))
     if epilogue.keep:
         operands.append(Operand("pre_activation", Layout.ROWS, written=True))
-    return tuple(operands)
+    return (*operands, Operand("y", Layout.ROWS, written=True))
 
 
 def partials_limit(request: Request, result_bytes: int) -> float:
@@ -251,20 +278,28 @@ def partials_limit(request: Request, result_bytes: int) -> float:
     return float(most if request.workspace_limit is None else min(most, request.workspace_limit))
 
 
+def gradient_arguments(
+    request: Request, scalars: Sequence[Scalar]
+) -> tuple[tuple[Operand, ...], tuple[Scalar, ...]]:
+    """The arrays and numbers of a weight gradient's launch that sums the bias gradient, too, where
+    the request wants that."""
+    if not request.epilogue.bias:
+        return WEIGHT_GRADIENT, (*scalars, *ACCUMULATION)
+    return (*WEIGHT_GRADIENT, BIAS_RESULT), (*scalars, *ACCUMULATION, BIAS_MOMENTUM)
+
+
+def share_sums(problem: Conv1dProblem, bias: bool) -> int:
+    """Sums of a share of a weight gradient; those of the bias gradient lie behind the weights'."""
+    return problem.weight_count + bias * problem.out_channels
+
+
 def weight_gradient_candidate(
-    request: Request,
-    tile: Mapping[str, int],
-    launch: Launch,
-    shares: int,
-    cost: float,
-    bias: bool = False,
+    request: Request, tile: Mapping[str, int], launch: Launch, shares: int, cost: float
 ) -> Candidate:
     """A launch that sums `shares` parts of a weight gradient, then the one that adds them; a single
-    one is the result, and needs no workspace. Without a batch there is nothing to sum.
-
-    With `bias` a share's sums of the bias gradient lie behind those of the weights.
-    """
-    count = request.problem.weight_count + bias * request.problem.out_channels
+    one is the result, and needs no workspace. Without a batch there is nothing to sum."""
+    bias = BIAS_RESULT in launch.operands
+    count = share_sums(request.problem, bias)
     added = sum_partials(request, count, shares, queued=shares != 1, bias=bias)
     workspace = shares * count * accumulator(request.problem.dtype).itemsize if shares > 1 else 0
     return Candidate(tile, ((launch,) if shares else ()) + (added,), workspace, cost)

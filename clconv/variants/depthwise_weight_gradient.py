@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clconv.variants.base import (
-    ACCUMULATION,
-    BIAS_MOMENTUM,
-    BIAS_RESULT,
     CYCLES_A_SECOND,
-    SHARES,
     Candidate,
     Launch,
-    Layout,
-    Operand,
     Request,
     Scalar,
     accumulator,
     ceil_div,
     common_constants,
+    gradient_arguments,
     grid,
     partials_limit,
+    share_sums,
     taps_together,
     vector_lanes,
     weight_gradient_candidate,
@@ -71,9 +67,8 @@ def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) 
     chunk = ceil_div(ceil_div(problem.out_length, pieces), lanes) * lanes
     chunks = ceil_div(problem.out_length, chunk)
     units = problem.batch * chunks
-    share_bytes = (problem.weight_count + problem.out_channels) * accumulator(
-        problem.dtype
-    ).itemsize
+    sums = share_sums(problem, request.epilogue.bias)
+    share_bytes = sums * accumulator(problem.dtype).itemsize
     wanted = ceil_div(TASKS_A_CORE * device.compute_units, problem.out_channels)
     most = max(1, int(partials_limit(request, share_bytes) // share_bytes))
     shares = min(wanted, most, units)
@@ -94,29 +89,24 @@ def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) 
             ("apart", apart),
             ("single", single),
         ),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("y", Layout.ROWS),
-            *SHARES,
-            *((BIAS_RESULT,) if request.epilogue.bias else ()),
-        ),
-        (
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("chunk", "int", chunk),
-            Scalar("chunks", "int", chunks),
-            Scalar("units", "long", units),
-            Scalar("shares", "long", shares),
-            Scalar("tasks", "long", tasks),
-            *ACCUMULATION,
-            *((BIAS_MOMENTUM,) if request.epilogue.bias else ()),
+        *gradient_arguments(
+            request,
+            (
+                Scalar("length", "int", problem.length),
+                Scalar("out_length", "int", problem.out_length),
+                Scalar("pad", "int", problem.pads[0]),
+                Scalar("chunk", "int", chunk),
+                Scalar("chunks", "int", chunks),
+                Scalar("units", "long", units),
+                Scalar("shares", "long", shares),
+                Scalar("tasks", "long", tasks),
+            ),
         ),
         (grid(tasks), 1, 1),
         (1, 1, 1),
     )
     cost = _cost(request, lanes, apart, taps, group, single)
-    return weight_gradient_candidate(request, tile, launch, shares, cost, request.epilogue.bias)
+    return weight_gradient_candidate(request, tile, launch, shares, cost)
 
 
 def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, single: int) -> float:

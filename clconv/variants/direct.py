@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clconv.problem import Conv1dProblem, Pass
+from clconv.problem import Pass
 from clconv.variants.base import (
     ACCUMULATION,
     CYCLES_A_SECOND,
     MAX_GROUPS,
-    SHARES,
+    WEIGHT_GRADIENT,
     Candidate,
     Constants,
     Launch,
@@ -25,10 +25,12 @@ from clconv.variants.base import (
     Scalar,
     accumulator,
     common_constants,
-    epilogue_operands,
+    convolution_operands,
+    geometry_constants,
     grid,
     local_items,
     partials_limit,
+    phase_constants,
     sum_partials,
     vector_lanes,
     weight_gradient_candidate,
@@ -68,17 +70,6 @@ def _registers(request: Request) -> int:
     # Converting float16 takes some of them.
     wide = request.device.vector_registers == 32 and request.problem.dtype != np.float16
     return 24 if wide else 12
-
-
-def _geometry(problem: Conv1dProblem) -> Constants:
-    return (
-        ("group_in", problem.group_in),
-        ("group_out", problem.group_out),
-        ("kernel_size", problem.kernel_size),
-        ("stride", problem.stride),
-        ("dilation", problem.dilation),
-        ("groups", problem.groups),
-    )
 
 
 def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
@@ -136,11 +127,7 @@ def _input_gradient(request: Request) -> Iterator[Candidate]:
         request,
         "input_gradient_direct",
         "in_tile",
-        (
-            ("common", problem.tap_phase_gcd),
-            ("tap_step", problem.phase_tap_step),
-            ("tap_inverse", problem.phase_tap_inverse),
-        ),
+        (*phase_constants(problem),),
         channels=problem.group_in,
         terms=problem.group_out,
         positions=problem.phase_positions,
@@ -191,18 +178,13 @@ def _convolution(
     launch = Launch(
         kernel,
         common_constants(request, tile["lanes"])
-        + _geometry(problem)
+        + geometry_constants(problem)
         + constants
         + tuple(
             (name, tile[name]) for name in ("vectors", "item_step", "vector_step", "group_step")
         )
         + (("activation", request.epilogue.activation),),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("weight", Layout.FLAT),
-            *epilogue_operands(request),
-            Operand("y", Layout.ROWS, written=True),
-        ),
+        convolution_operands(request),
         (
             Scalar("batch", "int", problem.batch),
             Scalar("length", "int", problem.length),
@@ -291,9 +273,9 @@ def _weight_gradient_tile(
     launch = Launch(
         "weight_gradient_direct",
         common_constants(request, lanes)
-        + _geometry(problem)
+        + geometry_constants(problem)
         + (("out_tile", out_tile), ("tap_tile", tap_tile)),
-        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
+        WEIGHT_GRADIENT,
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),

@@ -16,21 +16,21 @@ from clconv.variants.base import (
     ACCUMULATION,
     CACHE_RATE,
     MAX_GROUPS,
-    SHARES,
+    WEIGHT_GRADIENT,
     Candidate,
     Constants,
     Launch,
-    Layout,
-    Operand,
     Request,
     Scalar,
     accumulator,
     ceil_div,
     common_constants,
     comparable,
-    epilogue_operands,
+    convolution_operands,
+    geometry_constants,
     grid,
     partials_limit,
+    phase_constants,
     weight_gradient_candidate,
 )
 
@@ -320,17 +320,9 @@ def _numbers(tile: Tile) -> dict[str, int]:
     return dict(tile.constants()) | {"lanes": 1}
 
 
-def _geometry(request: Request) -> Constants:
-    problem = request.problem
-    return (
-        ("fetch_together", request.device.fetch_together),
-        ("group_in", problem.group_in),
-        ("group_out", problem.group_out),
-        ("kernel_size", problem.kernel_size),
-        ("stride", problem.stride),
-        ("dilation", problem.dilation),
-        ("groups", problem.groups),
-    )
+def _constants(request: Request) -> Constants:
+    together = ("fetch_together", request.device.fetch_together)
+    return (*common_constants(request, 1), together, *geometry_constants(request.problem))
 
 
 def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
@@ -342,23 +334,15 @@ def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
     terms_given = problem.group_in * problem.kernel_size if matrices.forward else problem.group_out
     launch = Launch(
         "convolution_gemm",
-        common_constants(request, 1)
-        + _geometry(request)
+        _constants(request)
         + (
             ("backward", not matrices.forward),
-            ("common", problem.tap_phase_gcd),
-            ("tap_step", problem.phase_tap_step),
-            ("tap_inverse", problem.phase_tap_inverse),
+            *phase_constants(problem),
             ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
             ("activation", request.epilogue.activation),
         )
         + tile.constants(),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("weight", Layout.FLAT),
-            *epilogue_operands(request),
-            Operand("y", Layout.ROWS, written=True),
-        ),
+        convolution_operands(request),
         (
             Scalar("batch", "int", problem.batch),
             Scalar("length", "int", problem.length),
@@ -410,8 +394,8 @@ def _weight_gradient(matrices: Matrices, tile: Tile) -> Candidate:
     out_length = max(problem.out_length, 1)
     launch = Launch(
         "weight_gradient_gemm",
-        common_constants(request, 1) + _geometry(request) + tile.constants(),
-        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
+        _constants(request) + tile.constants(),
+        WEIGHT_GRADIENT,
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),

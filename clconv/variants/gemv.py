@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clconv.problem import Conv1dProblem, Pass
+from clconv.problem import Pass
 from clconv.variants.base import (
     CACHE_RATE,
     Launch,
-    Layout,
-    Operand,
     Request,
     Scalar,
     accumulator,
     ceil_div,
     common_constants,
-    epilogue_operands,
+    convolution_operands,
+    geometry_constants,
     grid,
     local_items,
+    phase_constants,
 )
 
 # Columns that a work-group computes from one reading of its weights; more are further work-groups.
@@ -174,12 +174,10 @@ def launch(request: Request, tile: Tile, queued: bool) -> Launch:
     return Launch(
         "convolution_gemv",
         common_constants(request, 1)
-        + _geometry(problem)
+        + geometry_constants(problem)
         + (
             ("backward", not forward),
-            ("common", problem.tap_phase_gcd),
-            ("tap_step", problem.phase_tap_step),
-            ("tap_inverse", problem.phase_tap_inverse),
+            *phase_constants(problem),
             ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
             ("activation", request.epilogue.activation),
             ("columns", COLUMNS),
@@ -190,12 +188,7 @@ def launch(request: Request, tile: Tile, queued: bool) -> Launch:
             ("each", tile.each),
             ("fold", tile.fold),
         ),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("weight", Layout.FLAT),
-            *epilogue_operands(request),
-            Operand("y", Layout.ROWS, written=True),
-        ),
+        convolution_operands(request),
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),
@@ -207,15 +200,4 @@ def launch(request: Request, tile: Tile, queued: bool) -> Launch:
         (grid(_tasks(request, tile)) * tile.items, grid(blocks), 1),
         (tile.items, 1, 1),
         queued,
-    )
-
-
-def _geometry(problem: Conv1dProblem) -> tuple[tuple[str, int], ...]:
-    return (
-        ("group_in", problem.group_in),
-        ("group_out", problem.group_out),
-        ("kernel_size", problem.kernel_size),
-        ("stride", problem.stride),
-        ("dilation", problem.dilation),
-        ("groups", problem.groups),
     )

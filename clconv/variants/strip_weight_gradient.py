@@ -11,22 +11,18 @@ from functools import cached_property
 
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
-    ACCUMULATION,
-    BIAS_MOMENTUM,
-    BIAS_RESULT,
     CYCLES_A_SECOND,
-    SHARES,
     Candidate,
     Launch,
-    Layout,
-    Operand,
     Request,
     Scalar,
     accumulator,
     ceil_div,
     common_constants,
+    gradient_arguments,
     grid,
     partials_limit,
+    share_sums,
     vector_lanes,
     weight_gradient_candidate,
 )
@@ -213,35 +209,28 @@ def _candidate(geometry: Geometry) -> Candidate:
             ("positions", geometry.positions),
             ("strip_elements", geometry.strip_elements),
         ),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("y", Layout.ROWS),
-            *SHARES,
-            *((BIAS_RESULT,) if request.epilogue.bias else ()),
-        ),
-        (
-            Scalar("batch", "int", problem.batch),
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("chunk", "int", blocks.chunk),
-            Scalar("chunks", "int", chunks),
-            Scalar("unit_rows", "int", blocks.unit_rows),
-            Scalar("units", "long", units),
-            Scalar("shares", "long", blocks.shares),
-            Scalar("task_panels", "int", blocks.task_panels),
-            Scalar("tasks", "long", tasks),
-            Scalar("row_pitch", "int", pitch),
-            Scalar("channel_pitch", "int", pitch * blocks.unit_rows),
-            *ACCUMULATION,
-            *((BIAS_MOMENTUM,) if request.epilogue.bias else ()),
+        *gradient_arguments(
+            request,
+            (
+                Scalar("batch", "int", problem.batch),
+                Scalar("length", "int", problem.length),
+                Scalar("out_length", "int", problem.out_length),
+                Scalar("pad", "int", problem.pads[0]),
+                Scalar("chunk", "int", blocks.chunk),
+                Scalar("chunks", "int", chunks),
+                Scalar("unit_rows", "int", blocks.unit_rows),
+                Scalar("units", "long", units),
+                Scalar("shares", "long", blocks.shares),
+                Scalar("task_panels", "int", blocks.task_panels),
+                Scalar("tasks", "long", tasks),
+                Scalar("row_pitch", "int", pitch),
+                Scalar("channel_pitch", "int", pitch * blocks.unit_rows),
+            ),
         ),
         (grid(tasks), 1, 1),
         (1, 1, 1),
     )
-    return weight_gradient_candidate(
-        request, tile, launch, blocks.shares, _cost(geometry), request.epilogue.bias
-    )
+    return weight_gradient_candidate(request, tile, launch, blocks.shares, _cost(geometry))
 
 
 def _blocks(geometry: Geometry) -> _Blocks:
@@ -267,7 +256,8 @@ def _blocks(geometry: Geometry) -> _Blocks:
         * (STAGE_ROW + STAGE_VECTOR * geometry.pitch(chunk) / geometry.lanes)
     )
     cores = request.device.compute_units
-    share_bytes = problem.weight_count * geometry.item_bytes
+    sums = share_sums(problem, request.epilogue.bias)
+    share_bytes = sums * geometry.item_bytes
     most_shares = max(1, min(int(partials_limit(request, share_bytes) // share_bytes), units))
     found = []
     for parts in range(1, geometry.panels + 1):
@@ -291,7 +281,7 @@ def _blocks(geometry: Geometry) -> _Blocks:
                 + units / shares * (strip_cost + panels * panel_cost)
                 + panels * geometry.panel * taps * WRITE
             )
-            together = shares * problem.weight_count / cores
+            together = shares * sums / cores
             rounds = ceil_div(blocks * shares, cores)
             found.append(_Blocks(chunk, rows, panels, shares, rounds * task + together))
         if parts > 64:  # more parts than this pay only where fewer do not fit

@@ -10,22 +10,21 @@ from clconv.problem import Pass
 from clconv.variants.base import (
     ACCUMULATION,
     MAX_GROUPS,
-    SHARES,
+    WEIGHT_GRADIENT,
     Candidate,
-    Constants,
     Launch,
-    Layout,
-    Operand,
     Request,
     Scalar,
     accumulator,
     ceil_div,
     common_constants,
     comparable,
-    epilogue_operands,
+    convolution_operands,
+    geometry_constants,
     grid,
     local_items,
     partials_limit,
+    phase_constants,
     weight_gradient_candidate,
 )
 
@@ -99,18 +98,6 @@ def _room(request: Request) -> int:
     return most // accumulator(request.problem.dtype).itemsize
 
 
-def _geometry(request: Request) -> Constants:
-    problem = request.problem
-    return (
-        ("group_in", problem.group_in),
-        ("group_out", problem.group_out),
-        ("kernel_size", problem.kernel_size),
-        ("stride", problem.stride),
-        ("dilation", problem.dilation),
-        ("groups", problem.groups),
-    )
-
-
 def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candidate | None:
     """None where one channel's window and weights do not fit."""
     problem = request.problem
@@ -152,12 +139,10 @@ def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candi
     launch = Launch(
         "convolution_window",
         common_constants(request, 1)
-        + _geometry(request)
+        + geometry_constants(request.problem)
         + (
             ("backward", not forward),
-            ("common", problem.tap_phase_gcd),
-            ("tap_step", problem.phase_tap_step),
-            ("tap_inverse", problem.phase_tap_inverse),
+            *phase_constants(problem),
             ("tile", tile),
             ("part", part),
             ("block", block),
@@ -167,12 +152,7 @@ def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candi
             ("positions", positions),
             ("activation", request.epilogue.activation),
         ),
-        (
-            Operand("x", Layout.ROWS),
-            Operand("weight", Layout.FLAT),
-            *epilogue_operands(request),
-            Operand("y", Layout.ROWS, written=True),
-        ),
+        convolution_operands(request),
         (
             Scalar("batch", "int", problem.batch),
             Scalar("length", "int", problem.length),
@@ -262,8 +242,8 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
     }
     launch = Launch(
         "weight_gradient_window",
-        common_constants(request, 1) + _geometry(request) + tuple(numbers.items()),
-        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), *SHARES),
+        common_constants(request, 1) + geometry_constants(request.problem) + tuple(numbers.items()),
+        WEIGHT_GRADIENT,
         (
             Scalar("length", "int", problem.length),
             Scalar("out_length", "int", problem.out_length),
