@@ -737,6 +737,19 @@ def _draft_conv_transpose1d_backward(
     _draft_gradients(draft, problem, draft.shape("x"), need, variant, transposed=True)
 
 
+class _Gradient(NamedTuple):
+    """A gradient of a call: its out, and what computes it."""
+
+    name: str
+    shape: Shape
+    problem: Conv1dProblem
+    pass_: Pass
+    epilogue: Epilogue
+    variant: Choice
+    operands: dict[str, str]
+    numbers: dict[str, float]
+
+
 def _draft_gradients(
     draft: _Draft,
     problem: Conv1dProblem,
@@ -751,62 +764,59 @@ def _draft_gradients(
     forward pass, and its weight gradient has input and output exchanged.
     """
     bias_problem = _channels_problem(draft, "grad_output")
-    input_pass = Pass.FORWARD if transposed else Pass.INPUT_GRADIENT
     long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
     # Where output_padding goes beyond every window, the problem has more positions than x.
     given: dict[str, float] = {"out_length": draft.tensor("x")[2]} if transposed else {}
-    gradients: tuple[
-        tuple[str, Shape, Conv1dProblem, Pass, Choice, dict[str, str], dict[str, float]], ...
-    ] = (
-        (
+    # Both are sums over the output's gradient: some variants read it once for weights and bias.
+    together = all(need[1:]) and not transposed
+    gradients = (
+        _Gradient(
             "out_x",
             input_shape,
             problem,
-            input_pass,
+            Pass.FORWARD if transposed else Pass.INPUT_GRADIENT,
+            Epilogue(),
             variant,
             {"x": "grad_output", "weight": "weight", "y": "out_x"},
             {"slope": 0.0, **given},
         ),
-        (
+        _Gradient(
             "out_weight",
             problem.weight_shape,
             problem,
             Pass.WEIGHT_GRADIENT,
+            Epilogue(bias=together),
             variant,
-            {"x": long, "y": short, "result": "out_weight"},
-            given,
+            {"x": long, "y": short, "result": "out_weight"}
+            | ({"bias": "out_bias"} if together else {}),
+            {**given, **({} if "out_bias" in draft.given else {"bias_momentum": 0.0})},
         ),
-        (
+        _Gradient(
             "out_bias",
             (bias_problem.out_channels,),
             bias_problem,
             Pass.BIAS_GRADIENT,
+            Epilogue(),
             "auto",  # a variant by name is meant for the convolution's own passes
             {"y": "grad_output", "result": "out_bias"},
             {},
         ),
     )
     wanted = [gradient for gradient, needed in zip(gradients, need, strict=True) if needed]
-    # Both are sums over the output's gradient: some variants read it once for the two.
-    epilogues = {"out_weight": Epilogue(bias=all(need[1:]) and not transposed)}
-    for name, shape, one, pass_, by, _, _ in wanted:
-        draft.expect_out(name, shape)
-        draft.plans(one, pass_, epilogues.get(name, Epilogue()), by)
+    for one in wanted:
+        draft.expect_out(one.name, one.shape)
+        draft.plans(one.problem, one.pass_, one.epilogue, one.variant)
+    for one in wanted:
+        draft.result(one.name, one.shape)
     bias_is_summed = False
-    for name, shape, one, pass_, by, operands, numbers_ in wanted:
-        draft.result(name, shape)
+    for name, _, its_problem, pass_, epilogue, by, operands, numbers_ in wanted:
         if (name == "out_x" and not problem.batch) or (name == "out_bias" and bias_is_summed):
             continue
         if name not in draft.given:
             numbers_ = {**numbers_, "momentum": 0.0}  # there is no old value to keep of
-        epilogue = epilogues.get(name, Epilogue())
-        if epilogue.bias:
-            draft.result("out_bias", (bias_problem.out_channels,))
-            operands = {**operands, "bias": "out_bias"}
-            if "out_bias" not in draft.given:
-                numbers_ = {**numbers_, "bias_momentum": 0.0}
         flat = ("weight", "result", "bias")
-        bias_is_summed = draft.add(one, pass_, epilogue, by, operands, numbers_, flat).sums_bias
+        plan = draft.add(its_problem, pass_, epilogue, by, operands, numbers_, flat)
+        bias_is_summed = plan.sums_bias
 
 
 # The functions

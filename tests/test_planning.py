@@ -116,6 +116,18 @@ def test_workspace_limit():
         plans(problem, Pass.BIAS_GRADIENT, profile("gpu"), workspace_limit=3)
 
 
+@pytest.mark.parametrize("variant", ["strip", "depthwise"])
+def test_workspace_limit_with_a_bias(variant):
+    """A share's sums for the bias count, too: no limit is too small for one share."""
+    problem = Conv1dProblem(8, 1, 48000, 1, 2)
+    for limit in range(0, 120, 4):
+        for bias in (False, True):
+            epilogue = Epilogue(bias=bias)
+            plan = plans(problem, Pass.WEIGHT_GRADIENT, profile("cpu"), epilogue=epilogue,
+                         variant=variant, workspace_limit=limit)[0]  # fmt: skip
+            assert plan.workspace_bytes <= limit
+
+
 @pytest.mark.parametrize("device", PROFILES)
 def test_workspace_is_a_quarter_of_the_arrays(device):
     """Of the gradients; the forward pass needs none."""

@@ -35,7 +35,7 @@
     phases = stride if backward else 1
     grouped = tap_group > 1
     block = tap_group * apart
-    line = 64 // {"float64": 8, "float32": 4, "float16": 2}[dtype]  # elements of a cache's line
+    line = 64 // item_bytes  # elements of a cache's line
     def weight_at(k):
         # Backward the strip is walked through from its far end to its near one.
         return "(%s) * %d" % (k if not backward else "KERNEL_SIZE - 1 - (%s)" % k, weight_tap)

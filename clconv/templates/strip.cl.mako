@@ -1,6 +1,5 @@
 ## What kernels that stage strips of rows in local memory share.
 <%def name="functions(step)">\
-<% item_bytes = {"float64": 8, "float32": 4, "float16": 2}[dtype] %>\
 // A vector of sums anywhere in local memory.
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
