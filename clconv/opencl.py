@@ -131,6 +131,7 @@ def _describe(device: Any, place: str, platform: str) -> dict[str, Any]:
 
 def _platforms() -> list[Any]:
     check_process()
+    settings.keep_cpu_workers_apart()
     try:
         return list(cl.get_platforms())
     except cl.Error as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder", "device_choice", "pyopencl_choice"]
+__all__ = ["cache_folder", "device_choice", "keep_cpu_workers_apart", "pyopencl_choice"]
 
 
 def device_choice() -> str | None:
@@ -16,6 +16,20 @@ def device_choice() -> str | None:
 def pyopencl_choice() -> str | None:
     """`PYOPENCL_CTX`: pyopencl's own choice of a device."""
     return os.environ.get("PYOPENCL_CTX") or None
+
+
+def keep_cpu_workers_apart() -> None:
+    """Sets `POCL_AFFINITY`, unless it is set: each of PoCL's threads then stays on its own core.
+
+    Linux wakes two of them on one core when the caller still runs on the other, and leaves them
+    there for as long as a short kernel takes, which then takes twice as long. It must be set before
+    PoCL starts its threads. A process that may not use every core is left alone, since PoCL would
+    take cores that it may not.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return  # PoCL pins threads on Linux alone
+    if os.sched_getaffinity(0) == set(range(os.cpu_count() or 0)):
+        os.environ.setdefault("POCL_AFFINITY", "1")
 
 
 def cache_folder() -> Path:

@@ -84,6 +84,37 @@ def test_choosing(runtime):
             Runtime(device, **option)
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity")
+    or not any("portable" in d.info.platform.lower() for d in find()),
+    reason="no PoCL, or a system where it pins no threads",
+)
+@pytest.mark.parametrize("value", [None, "0"])
+@pytest.mark.parametrize("restricted", [False, True])
+def test_cpu_workers_apart(value, restricted):
+    """PoCL's threads have a core each, unless the user or the process's own cores say otherwise."""
+    code = """
+import os, clconv
+if RESTRICTED: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+cores = os.sched_getaffinity(0)
+others = set(os.listdir("/proc/self/task"))
+for d in clconv.devices():
+    if "portable" in d.platform.lower(): clconv.Runtime(d.index).zeros((1, 1, 8)).get()
+mine = [os.sched_getaffinity(int(t)) for t in set(os.listdir("/proc/self/task")) - others]
+apart = {min(c) for c in mine if len(c) == 1 < len(cores)}
+print(len(mine) > 0, apart == cores, all(c == cores for c in mine))
+""".replace("RESTRICTED", str(restricted))  # fmt: skip
+    before = {k: v for k, v in os.environ.items() if k != "POCL_AFFINITY"}
+    if value is not None:
+        before["POCL_AFFINITY"] = value
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=before, capture_output=True, text=True, check=True
+    ).stdout.split()
+    alone = restricted or len(os.sched_getaffinity(0)) == 1
+    apart = value is None and not alone and len(os.sched_getaffinity(0)) == os.cpu_count()
+    assert printed == ["True", str(apart), str(not apart)]
+
+
 @pytest.mark.parametrize("variable", ["CLCONV_DEVICE", "PYOPENCL_CTX"])
 def test_environment(variable):
     """The variables choose the default device, clconv's before pyopencl's."""
