@@ -34,6 +34,8 @@
     plain_end = activation in (None, "relu", "leaky_relu") and not {"residual", "pre_activation"} & set(bound)
     phases = stride if backward else 1
     grouped = tap_group > 1
+    # Beside few taps the addresses of many rows count.
+    side_by_side = rows > 1 and terms * taps <= 32 and vectors > 1
     block = tap_group * apart
     line = 64 // item_bytes  # elements of a cache's line
     def weight_at(k):
@@ -86,10 +88,10 @@ ${epilogue.functions()}\
 % endfor
 }
 % endif
-// One tap: ${channel_tile} weights at w times VECTORS vectors of the strip at `at`.
-#define TAP(at, w) { \
+<%def name="tap(name, strip_of)">\
+#define ${name}(at, w) { \
 % for j in range(vectors):
-    const VECTOR x${j} = *(__local const SUMS *)(strip${j} + (at)); \
+    const VECTOR x${j} = *(__local const SUMS *)(${strip_of(j)} + (at)); \
 % endfor
 % for i in range(channel_tile):
     const SUM w${i} = ${"(w)[%d]" % (i * weight_out) if packed or dtype != "float16" else "load((w) + %d)" % (i * weight_out)}; \
@@ -98,7 +100,63 @@ ${epilogue.functions()}\
 % endfor
 % endfor
 }
+</%def>\
+// One tap: ${channel_tile} weights at w times VECTORS vectors of the strip at `at`.
+${tap("TAP", "strip{}".format)}\
+% if side_by_side:
+// The same where the vectors lie side by side, which takes fewer addresses.
+${tap("TAP_WHOLE", lambda j: "strip0 + %d * LANES" % j)}\
+% endif
 
+<%def name="sums(tap)">\
+% if unrolled:
+                    ${"_Pragma(\"unroll 4\") " if taps * channel_tile * vectors <= 24 else ""}for (int c = 0; c < c_count; ++c) {
+                        const int at = c * channel_pitch;
+                        ${weight_space} *w = weights + ${"c * %d" % weight_in if weight_in < 2**20 else "(long)c * %d" % weight_in};
+% for k in range(taps):
+% if backward and rows == 1:
+                        ${tap}(at + ${(taps - 1 - k) * dilation}, w + ${k * weight_tap})
+% elif backward:
+                        ${tap}(at + ${k} * tap_row_pitch, w + ${k * weight_tap})
+% else:
+                        ${tap}(at + ${"" if rows == 1 else "%d * tap_row_pitch + " % (k % rows)}${k // rows} * SPACING, w + ${k * weight_tap})
+% endif
+% endfor
+                    }
+% else:
+                    for (int c = 0; c < c_count; ++c) {
+% if backward:
+% if phases > 1:
+                        int at = c * channel_pitch + phase_at;
+                        ${weight_space} *w = weights + (long)c * ${weight_in} + first_tap * ${weight_tap};
+                        _Pragma("unroll 4") for (int i = 0; i < tap_count; ++i) {
+                            ${tap}(at, w)
+                            at -= TAP_BACK;
+                            w += TAP_STEP * ${weight_tap};
+                        }
+% else:
+                        int at = c * channel_pitch${" + (KERNEL_SIZE - 1) * DILATION" if rows == 1 else ""};
+                        ${weight_space} *w = weights + (long)c * ${weight_in};
+                        _Pragma("unroll 4") for (int i = 0; i < KERNEL_SIZE; ++i) {
+                            ${tap}(at, w)
+                            at ${"-= DILATION" if rows == 1 else "+= tap_row_pitch"};
+                            w += ${weight_tap};
+                        }
+% endif
+% else:
+                        for (int b = 0; b < ROWS; ++b) {
+                            int at = c * channel_pitch + b * tap_row_pitch;
+                            ${weight_space} *w = weights + (long)c * ${weight_in} + b * ${weight_tap};
+                            _Pragma("unroll 4") for (int k = b; k < KERNEL_SIZE; k += ROWS) {
+                                ${tap}(at, w)
+                                at += SPACING;
+                                w += ROWS * ${weight_tap};
+                            }
+                        }
+% endif
+                    }
+% endif
+</%def>\
 ## A count, not a test: of a loop with a test that is the same each time compilers make two.
 <%def name="made_again(sum, t)">\
                             ${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS * x_channel_stride, x_channel_stride,
@@ -231,7 +289,6 @@ void convolution_strip(${signature})
                     if (plain${" && last_block" if blocked else ""}) {
 % for i in range(channel_tile):
                         for (int t = 0; t < VECTORS * LANES; t += ${line}) PREFETCH(y_tile + ${i} * y_channel_stride + t, 1);
-                        PREFETCH(y_tile + ${i} * y_channel_stride + VECTORS * LANES - 1, 1);
 % endfor
                     }
 % endif
@@ -260,52 +317,14 @@ void convolution_strip(${signature})
                         }
                     else
 % endif
-% if unrolled:
-                    ${"_Pragma(\"unroll 4\") " if taps * channel_tile * vectors <= 24 else ""}for (int c = 0; c < c_count; ++c) {
-                        const int at = c * channel_pitch;
-                        ${weight_space} *w = weights + ${"c * %d" % weight_in if weight_in < 2**20 else "(long)c * %d" % weight_in};
-% for k in range(taps):
-% if backward and rows == 1:
-                        TAP(at + ${(taps - 1 - k) * dilation}, w + ${k * weight_tap})
-% elif backward:
-                        TAP(at + ${k} * tap_row_pitch, w + ${k * weight_tap})
-% else:
-                        TAP(at + ${"" if rows == 1 else "%d * tap_row_pitch + " % (k % rows)}${k // rows} * SPACING, w + ${k * weight_tap})
-% endif
-% endfor
+% if side_by_side:
+                    if (whole) {
+${sums("TAP_WHOLE")}\
+                    } else {
+${sums("TAP")}\
                     }
 % else:
-                    for (int c = 0; c < c_count; ++c) {
-% if backward:
-% if phases > 1:
-                        int at = c * channel_pitch + phase_at;
-                        ${weight_space} *w = weights + (long)c * ${weight_in} + first_tap * ${weight_tap};
-                        _Pragma("unroll 4") for (int i = 0; i < tap_count; ++i) {
-                            TAP(at, w)
-                            at -= TAP_BACK;
-                            w += TAP_STEP * ${weight_tap};
-                        }
-% else:
-                        int at = c * channel_pitch${" + (KERNEL_SIZE - 1) * DILATION" if rows == 1 else ""};
-                        ${weight_space} *w = weights + (long)c * ${weight_in};
-                        _Pragma("unroll 4") for (int i = 0; i < KERNEL_SIZE; ++i) {
-                            TAP(at, w)
-                            at ${"-= DILATION" if rows == 1 else "+= tap_row_pitch"};
-                            w += ${weight_tap};
-                        }
-% endif
-% else:
-                        for (int b = 0; b < ROWS; ++b) {
-                            int at = c * channel_pitch + b * tap_row_pitch;
-                            ${weight_space} *w = weights + (long)c * ${weight_in} + b * ${weight_tap};
-                            _Pragma("unroll 4") for (int k = b; k < KERNEL_SIZE; k += ROWS) {
-                                TAP(at, w)
-                                at += SPACING;
-                                w += ROWS * ${weight_tap};
-                            }
-                        }
-% endif
-                    }
+${sums("TAP")}\
 % endif
 % if held_elements:
                     if (!last_block) {
