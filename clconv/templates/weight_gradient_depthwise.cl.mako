@@ -11,13 +11,14 @@
 ## zeros for the padding. Then TAPS x TAP_GROUP vectors of LANES sums are kept in registers: for TAPS
 ## taps side by side, and TAP_GROUP such that are a whole vector apart, for which a vector of x meets
 ## several vectors of y. A unit's sums are added to those of the units before it; lanes are added in
-## the end.
+## the end. IN_PLACE, where a tile has all taps, only the ends of rows are copied.
 ##   strip[t] = x[n, o / MULTIPLIER, first - pad + t], row[t] = y[n, o, first + t]
 ## Dimension 0 is tasks, and loops.
 <%
     with_bias = "bias" in bound
     block = apart * tap_group
     whole = "long" if dtype == "float64" else "int"
+    line = 64 // item_bytes  # elements of a cache's line
 %>\
 #define MULTIPLIER ${multiplier}      // channels o a channel of x
 #define CHANNELS ${channels}        // o
@@ -74,6 +75,28 @@ ${products("vectors + %d" % p, count, range(p + 1, group))}\
 % endfor
 % endfor
 </%def>\
+## Positions from q on whose windows lie inside the row.
+<%def name="read_in_place()">\
+                    __global const STORED *x_at = x_row + (q - pad), *y_at = y_row + q;
+                    const int vectors = (inside_end - q) / LANES;
+% for j in range(taps):
+                    VECTOR s${j} = 0;
+% endfor
+                    for (int p = 0; p < vectors; ++p) {
+                        const VECTOR v = load_vector(y_at + p * LANES);
+% for j in range(taps):
+                        s${j} = v * load_vector(x_at + p * LANES + ${j} * DILATION) + s${j};
+% endfor
+% if with_bias:
+                        bias_sums += v;
+% endif
+                    }
+% for j in range(taps):
+                    sums[${j}] += s${j};
+% endfor
+                    q += vectors * LANES;
+                    continue;
+</%def>\
 __kernel ${attributes}
 void weight_gradient_depthwise(${signature})
 {
@@ -91,10 +114,38 @@ void weight_gradient_depthwise(${signature})
         for (long unit = units * share / shares; unit < unit_end; ++unit) {
             const long n = unit / chunks;
             const int first = (int)(unit % chunks) * chunk;
-            const int count = out_length - first < chunk ? out_length - first : chunk;
+            const int end = out_length - first < chunk ? out_length : first + chunk;
+            __global const STORED *x_row = x + x_offset + n * x_batch_stride + (o / MULTIPLIER) * x_channel_stride;
+            __global const STORED *y_row = y + y_offset + n * y_batch_stride + o * y_channel_stride;
+% if in_place:
+            // Whole windows: inside_begin <= q < inside_end.
+            const int inside_begin = pad > first ? pad : first;
+            const int inside_end = length - REACH + pad < end ? length - REACH + pad : end;
+            for (int q = first, count; q < end; q += count) {
+                count = 0;
+                if (q >= inside_begin && q + LANES <= inside_end) {
+${read_in_place()}\
+                }
+                // To where the windows are whole, or to the end.
+                count = q < inside_begin && inside_begin + LANES <= inside_end ? (inside_begin - q + LANES - 1) / LANES * LANES : end - q;
+                count = count < end - q ? count : end - q;
+% else:
+            if (unit + 1 < unit_end) {
+                // The sums take longer than the processor remembers where it was reading.
+                const int begin = (int)((unit + 1) % chunks) * chunk;
+                const int ahead = out_length - begin < chunk ? out_length - begin : chunk;
+                const long row_step = (unit + 1) / chunks - n;
+                for (int t = begin; t < begin + ahead; t += ${line}) {
+                    PREFETCH(y_row + row_step * y_batch_stride + t, 0);
+                    if (t < length) PREFETCH(x_row + row_step * x_batch_stride + t, 0);
+                }
+            }
+            {
+                const int q = first, count = end - q;
+% endif
             const int vectors = count / LANES, filled = (count + LANES - 1) / LANES * LANES;
-            stage(strip, x + x_offset + n * x_batch_stride + (o / MULTIPLIER) * x_channel_stride, (long)first - pad, filled + REACH, length, 0);
-            stage(row, y + y_offset + n * y_batch_stride + o * y_channel_stride, first, filled, out_length, 0);
+            stage(strip, x_row, (long)q - pad, filled + REACH, length, 0);
+            stage(row, y_row, q, filled, q + count, 0);
             __local const VECTOR *y_at = (__local const VECTOR *)row;
             int k = 0;
 % if tap_group > 1:
@@ -125,6 +176,7 @@ ${tile(1, 1)}\
 % if with_bias:
             for (int p = 0; p < filled / LANES; ++p) bias_sums += y_at[p];
 % endif
+            }
         }
 
         __global SUM *to = partial + partial_offset + share * SHARE_SUMS;

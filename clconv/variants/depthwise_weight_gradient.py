@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from clconv.variants.base import (
     CYCLES_A_SECOND,
     Candidate,
@@ -88,6 +90,7 @@ def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) 
             ("tap_group", group),
             ("apart", apart),
             ("single", single),
+            ("in_place", _in_place(request, taps, group)),
         ),
         *gradient_arguments(
             request,
@@ -109,6 +112,13 @@ def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) 
     return weight_gradient_candidate(request, tile, launch, shares, cost)
 
 
+def _in_place(request: Request, taps: int, group: int) -> bool:
+    """Whether x and y are read where they are: each of y is read once then. Where it takes no
+    conversion at every tap."""
+    problem = request.problem
+    return taps == problem.kernel_size and group == 1 and problem.dtype != np.float16
+
+
 def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, single: int) -> float:
     """Modelled seconds, without what hangs on how positions fill units."""
     problem = request.problem
@@ -122,6 +132,7 @@ def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, singl
     rest = problem.kernel_size - grouped
     cycles = grouped * a_tap(taps, group)
     cycles += rest // single * single * a_tap(single, 1) + rest % single * a_tap(1, 1)
-    a_vector = cycles + 2 * STAGE + problem.kernel_size * KEEP * lanes / UNIT
+    staged = 0.0 if _in_place(request, taps, group) else 2 * STAGE
+    a_vector = cycles + staged + problem.kernel_size * KEEP * lanes / UNIT
     vectors = max(problem.batch, 1) * problem.out_channels * problem.out_length / lanes
     return vectors * a_vector / (request.device.compute_units * CYCLES_A_SECOND)
