@@ -45,8 +45,9 @@ TASKS_A_CORE = 4
 
 # Modelled costs in cycles. Staging a row, and a vector of it.
 STAGE_ROW, STAGE_VECTOR = 100.0, 12.0
-# A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums.
-TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.0
+# A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums, which
+# is a little more than the instruction's, since others come between.
+TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.4
 # Beginning to write a row: its pages, and lines that come in before they are overwritten.
 WRITE_ROW = 150.0
 # What a load costs beside the sums; converting a weight of 16 bits.
