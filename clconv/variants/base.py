@@ -51,6 +51,7 @@ __all__ = [
     "sum_partials",
     "taps_together",
     "vector_lanes",
+    "vector_width",
     "weight_gradient_candidate",
 ]
 
@@ -179,6 +180,12 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
     if device.vector_floats == 1:
         return 1
     return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
+
+
+def vector_width(device: DeviceProfile, dtype: np.dtype[Any]) -> float:
+    """A vector's bytes, as a multiple of those of 8 floats: what is modelled by the vector and
+    hangs on memory costs so many times as much."""
+    return vector_lanes(device, dtype) * accumulator(dtype).itemsize / 32
 
 
 def ceil_div(a: int, b: int) -> int:

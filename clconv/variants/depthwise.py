@@ -34,7 +34,7 @@ TASKS_A_CORE = 8
 # Taps are kept beside the sums.
 MOST_TAPS = 4096
 # Bytes of a row that come and go in a cycle; cycles of a vector's load and store, and of a sum.
-BYTES_A_CYCLE, VECTOR_CYCLES, SUM_CYCLES = 4.0, 4.0, 0.56
+BYTES_A_CYCLE, VECTOR_CYCLES, SUM_CYCLES = 4.0, 4.0, 0.57
 
 
 def refusal(request: Request) -> str | None:

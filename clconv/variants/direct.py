@@ -33,6 +33,7 @@ from clconv.variants.base import (
     phase_constants,
     sum_partials,
     vector_lanes,
+    vector_width,
     weight_gradient_candidate,
 )
 
@@ -87,7 +88,8 @@ def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
             rounds = -(-channels // tile)
             # Two multiply-adds or two loads a cycle; a tile of few sums waits for its latency.
             sums = tile * vectors
-            loads = vectors * (lanes if gathered else 1)
+            width = vector_width(request.device, request.problem.dtype)
+            loads = vectors * (lanes if gathered else width)
             # Inputs come from farther away than weights.
             cycles = max(sums, 8, tile + loads) / 2 + loads + 0.25 * tile
             yield tile, vectors, rounds * cycles / vectors
@@ -237,7 +239,8 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
             if (tap_tile > 1 and tap_tile >= 2 * taps) or (sums * lanes < 4 <= taps):
                 continue
             out_tiles, tap_tiles = -(-problem.group_out // out_tile), -(-taps // tap_tile)
-            loads = out_tile + tap_tile * (lanes if problem.stride > 1 else 1)
+            width = vector_width(device, problem.dtype)
+            loads = out_tile * width + tap_tile * (lanes if problem.stride > 1 else width)
             cycles = max(sums, 8, loads) / 2 + loads
             yield _weight_gradient_tile(
                 request, out_tile, tap_tile, out_tiles * tap_tiles * problem.groups, cycles

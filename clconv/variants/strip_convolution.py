@@ -25,6 +25,7 @@ from clconv.variants.base import (
     grid,
     taps_together,
     vector_lanes,
+    vector_width,
 )
 
 __all__ = ["LEAST_LOCAL_BYTES", "candidates", "local_elements", "refusal", "row_pitch"]
@@ -40,10 +41,12 @@ MOST_TERMS, FEWEST_TERMS = 128, 16
 MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
 TYPICAL_POSITIONS = 192
+# Positions of a row that is neither short nor long.
+TYPICAL_ROW = 2048
 # Tasks a core at least, where there is enough work: they are not equally long.
 TASKS_A_CORE = 4
 
-# Modelled costs in cycles. Staging a row, and a vector of it.
+# Modelled costs in cycles, of vectors of 32 bytes. Staging a row, and a vector of it.
 STAGE_ROW, STAGE_VECTOR = 100.0, 12.0
 # A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums, which
 # is a little more than the instruction's, since others come between.
@@ -133,6 +136,11 @@ class Geometry:
     def lanes(self) -> int:
         """Positions of a vector."""
         return vector_lanes(self.request.device, self.problem.dtype)
+
+    @cached_property
+    def width(self) -> float:
+        """Of a vector."""
+        return vector_width(self.request.device, self.problem.dtype)
 
     @cached_property
     def row_vectors(self) -> int:
@@ -370,6 +378,7 @@ def _with_channels(
 ) -> Iterator[_Blocks]:
     """Blocks of those positions with the channels cut in several ways."""
     problem, cores = geometry.problem, geometry.request.device.compute_units
+    width = geometry.width
     tiles = ceil_div(geometry.channels, tile.channels)
     position_blocks = ceil_div(problem.batch, rows) * ceil_div(geometry.row_vectors, chunk)
     steps = ceil_div(chunk * rows, tile.vectors)
@@ -381,12 +390,12 @@ def _with_channels(
         return
     blocks = ceil_div(geometry.terms, term_block)
     taps = geometry.terms * problem.kernel_size
-    ends = blocks * (TILE_SETUP + (blocks > 1) * HOLD_VECTOR * tile.sums)
-    step = taps * tile.cycles + geometry.phases * (ends + STORE_VECTOR * tile.sums)
+    ends = blocks * (TILE_SETUP + (blocks > 1) * HOLD_VECTOR * width * tile.sums)
+    step = taps * tile.cycles + geometry.phases * (ends + STORE_VECTOR * width * tile.sums)
     # Weights stay in the first-level cache from the second step on.
     weights = taps * geometry.item_bytes / WEIGHT_BYTES
     tile_cost = tile.channels * (weights + rows * WRITE_ROW) + steps * step
-    strip_row = geometry.rows * STAGE_ROW + STAGE_VECTOR * geometry.row_elements(chunk) / (
+    strip_row = geometry.rows * STAGE_ROW + STAGE_VECTOR * width * geometry.row_elements(chunk) / (
         geometry.lanes
     )
     strip_cost = geometry.terms * rows * strip_row
@@ -408,15 +417,19 @@ def _with_channels(
 def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> float:
     """Modelled seconds: without anything that hangs on how positions fill tiles, which would make
     the choice depend on batch and length."""
-    problem = geometry.problem
+    problem, width = geometry.problem, geometry.width
     taps = geometry.terms * problem.kernel_size
     blocks = ceil_div(geometry.terms, term_block)
     cycles = taps * tile.cycles
     if packed:
         cycles += taps * CONVERT * tile.sums * geometry.lanes / TYPICAL_POSITIONS
-    ends = TILE_SETUP * blocks + (STORE_VECTOR + (blocks - 1) * HOLD_VECTOR) * tile.sums
+    moved = STORE_VECTOR + (blocks - 1) * HOLD_VECTOR
+    ends = TILE_SETUP * blocks + moved * width * tile.sums
     cycles += geometry.phases * ends
+    # The last tile of a row is half empty.
+    cycles *= 1 + tile.vectors * geometry.lanes / 2 / TYPICAL_ROW
     tiles = ceil_div(geometry.channels, tile.channels)
-    a_vector = tiles * cycles / tile.vectors + geometry.rows * geometry.terms * STAGE_VECTOR
+    staged = geometry.rows * geometry.terms * STAGE_VECTOR * width
+    a_vector = tiles * cycles / tile.vectors + staged
     vectors = max(problem.batch, 1) * problem.groups * geometry.positions / geometry.lanes
     return vectors * a_vector / (geometry.request.device.compute_units * CYCLES_A_SECOND)

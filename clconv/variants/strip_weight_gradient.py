@@ -253,7 +253,7 @@ def _blocks(geometry: Geometry) -> _Blocks:
     strip_cost = (
         geometry.term_block
         * rows
-        * (STAGE_ROW + STAGE_VECTOR * geometry.pitch(chunk) / geometry.lanes)
+        * (STAGE_ROW + STAGE_VECTOR * geometry.pitch(chunk) * geometry.item_bytes / 32)
     )
     cores = request.device.compute_units
     sums = share_sums(problem, request.epilogue.bias)
@@ -294,7 +294,7 @@ def _cost(geometry: Geometry) -> float:
     problem, device = geometry.problem, geometry.request.device
     tiles = ceil_div(geometry.term_block * problem.kernel_size, geometry.tap_tile)
     panel = geometry.panel * TURN + tiles * (geometry.tile.cycles + TILE_SETUP / geometry.positions)
-    staged = problem.group_in * problem.stride * STAGE_VECTOR / geometry.lanes
+    staged = problem.group_in * problem.stride * STAGE_VECTOR * geometry.item_bytes / 32
     cycles = geometry.panels * geometry.term_blocks * panel + staged * ceil_div(
         geometry.panels, geometry.task_panels
     )
