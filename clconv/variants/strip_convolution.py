@@ -46,8 +46,9 @@ TYPICAL_ROW = 2048
 # Tasks a core at least, where there is enough work: they are not equally long.
 TASKS_A_CORE = 4
 
-# Modelled costs in cycles, of vectors of 32 bytes. Staging a row, and a vector of it.
-STAGE_ROW, STAGE_VECTOR = 100.0, 12.0
+# Modelled costs in cycles, of vectors of 32 bytes. Staging a row, a vector of it, and
+# one whose elements do not lie side by side.
+STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
 # A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums, which
 # is a little more than the instruction's, since others come between.
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.4
@@ -56,8 +57,8 @@ WRITE_ROW = 150.0
 # What a load costs beside the sums; converting a weight of 16 bits.
 LOAD, CONVERT = 0.05, 1.5
 TASK_SETUP = 2000.0
-# The part of a task that the cores wait for the last one, since other programs delay some of them.
-LAST = 0.25
+# Tasks that the cores wait for the last one: PoCL hands the first thread one more than its part.
+LAST = 1.0
 # Bytes of weights that come from the second-level cache in a cycle.
 WEIGHT_BYTES = 8.0
 
@@ -141,6 +142,12 @@ class Geometry:
     def width(self) -> float:
         """Of a vector."""
         return vector_width(self.request.device, self.problem.dtype)
+
+    @cached_property
+    def stage_vector(self) -> float:
+        """Modelled cycles of a vector that is staged."""
+        gathered = self.forward and self.problem.stride > 1
+        return (STAGE_GATHERED if gathered else STAGE_VECTOR) * self.width
 
     @cached_property
     def row_vectors(self) -> int:
@@ -357,8 +364,8 @@ def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Bloc
     batch = max(geometry.problem.batch, 1)
     most = geometry.strip // term_block  # elements of the strip a channel
     cuts = set()
-    wanted = tile.vectors
-    while wanted <= MOST_VECTORS:
+    sizes = {tile.vectors * size for i in range(10) for size in (2**i, 3 * 2**i)}
+    for wanted in sorted(size for size in sizes if size <= MOST_VECTORS):
         if wanted < geometry.row_vectors:
             chunk, rows = wanted, {1}
         else:
@@ -368,7 +375,6 @@ def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Bloc
             rows = set(range(about, about + tile.vectors))
         fitting = min(most // geometry.row_elements(chunk), batch)
         cuts |= {(chunk, max(1, min(fitting, n))) for n in rows if fitting}
-        wanted *= 2
     found = [b for cut in cuts for b in _with_channels(geometry, tile, term_block, held, *cut)]
     return min(found, key=lambda b: (b.cycles, b.tasks, b.chunk_vectors), default=None)
 
@@ -395,7 +401,7 @@ def _with_channels(
     # Weights stay in the first-level cache from the second step on.
     weights = taps * geometry.item_bytes / WEIGHT_BYTES
     tile_cost = tile.channels * (weights + rows * WRITE_ROW) + steps * step
-    strip_row = geometry.rows * STAGE_ROW + STAGE_VECTOR * width * geometry.row_elements(chunk) / (
+    strip_row = geometry.rows * STAGE_ROW + geometry.stage_vector * geometry.row_elements(chunk) / (
         geometry.lanes
     )
     strip_cost = geometry.terms * rows * strip_row
@@ -429,7 +435,7 @@ def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> floa
     # The last tile of a row is half empty.
     cycles *= 1 + tile.vectors * geometry.lanes / 2 / TYPICAL_ROW
     tiles = ceil_div(geometry.channels, tile.channels)
-    staged = geometry.rows * geometry.terms * STAGE_VECTOR * width
+    staged = geometry.rows * geometry.terms * geometry.stage_vector
     a_vector = tiles * cycles / tile.vectors + staged
     vectors = max(problem.batch, 1) * problem.groups * geometry.positions / geometry.lanes
     return vectors * a_vector / (geometry.request.device.compute_units * CYCLES_A_SECOND)
