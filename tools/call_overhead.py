@@ -46,7 +46,7 @@ class Recorder(clconv.Runtime):
 
     def enqueue(self, commands, reads, writes):  # type: ignore[no-untyped-def]
         """As Runtime does."""
-        self.commands = list(commands)
+        self.commands = [command for command in commands if command[1].queued]
         super().enqueue(commands, reads, writes)
 
 
