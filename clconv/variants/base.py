@@ -184,7 +184,9 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
 
 def vector_width(device: DeviceProfile, dtype: np.dtype[Any]) -> float:
     """A vector's bytes, as a multiple of those of 8 floats: what is modelled by the vector and
-    hangs on memory costs so many times as much."""
+    hangs on memory costs so many times as much. 1 where work-items are the lanes."""
+    if device.vector_floats == 1:
+        return 1.0
     return vector_lanes(device, dtype) * accumulator(dtype).itemsize / 32
 
 
