@@ -51,7 +51,7 @@ def _render(
     local_size: tuple[int, int, int],
 ) -> str:
     names: dict[str, Any] = dict(constants)
-    names["item_bytes"] = np.dtype(names["dtype"]).itemsize
+    names["line"] = 64 // np.dtype(names["dtype"]).itemsize  # elements of a cache's line
     try:
         parts = [_templates.get_template("common.cl.mako").render(**names)]
         names |= {

@@ -1,4 +1,4 @@
-"""What the environment says: the only place that reads it."""
+"""What the environment says: the only place that reads it, or sets anything there."""
 
 from __future__ import annotations
 

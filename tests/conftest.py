@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Several processes share the cores here, which threads that stay on one do a quarter slower.
+    # Several processes share the cores here, where threads that stay on one hinder each other.
     os.environ.setdefault("POCL_AFFINITY", "0")
 
 GUARD_BYTES = 4096

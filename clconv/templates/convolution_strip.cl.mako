@@ -37,7 +37,6 @@
     # Beside few taps the addresses of many rows count.
     side_by_side = rows > 1 and terms * taps <= 32 and vectors > 1
     block = tap_group * apart
-    line = 64 // item_bytes  # elements of a cache's line
     def weight_at(k):
         # Backward the strip is walked through from its far end to its near one.
         return "(%s) * %d" % (k if not backward else "KERNEL_SIZE - 1 - (%s)" % k, weight_tap)
@@ -320,12 +319,11 @@ void convolution_strip(${signature})
 % if side_by_side:
                     if (whole) {
 ${sums("TAP_WHOLE")}\
-                    } else {
+                    } else
+% endif
+                    {
 ${sums("TAP")}\
                     }
-% else:
-${sums("TAP")}\
-% endif
 % if held_elements:
                     if (!last_block) {
 % for i, j in tile_at:

@@ -27,7 +27,7 @@ static inline void stage(__local SUM *to, __global const STORED *row, const long
     const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
     __global const STORED *from = row + first;
     if (next)
-        for (int t = begin; t < end; t += ${max(1, 64 // item_bytes // step)}) PREFETCH(from + next + (long)t * ${step}, 0);
+        for (int t = begin; t < end; t += ${max(1, line // step)}) PREFETCH(from + next + (long)t * ${step}, 0);
     int t = 0;
     for (; t < begin; ++t) to[t] = 0;
 % if step == 1:

@@ -11,14 +11,14 @@
 ## zeros for the padding. Then TAPS x TAP_GROUP vectors of LANES sums are kept in registers: for TAPS
 ## taps side by side, and TAP_GROUP such that are a whole vector apart, for which a vector of x meets
 ## several vectors of y. A unit's sums are added to those of the units before it; lanes are added in
-## the end. IN_PLACE, where a tile has all taps, only the ends of rows are copied.
+## the end. Where a tile has all taps each of y is read once: in place, and so is x, but for the ends
+## of rows; not those of float16, which would be converted at every tap.
 ##   strip[t] = x[n, o / MULTIPLIER, first - pad + t], row[t] = y[n, o, first + t]
 ## Dimension 0 is tasks, and loops.
 <%
     with_bias = "bias" in bound
     block = apart * tap_group
     whole = "long" if dtype == "float64" else "int"
-    line = 64 // item_bytes  # elements of a cache's line
 %>\
 #define MULTIPLIER ${multiplier}      // channels o a channel of x
 #define CHANNELS ${channels}        // o
@@ -79,6 +79,7 @@ ${products("vectors + %d" % p, count, range(p + 1, group))}\
 <%def name="read_in_place()">\
                     __global const STORED *x_at = x_row + (q - pad), *y_at = y_row + q;
                     const int vectors = (inside_end - q) / LANES;
+                    count = vectors * LANES;
 % for j in range(taps):
                     VECTOR s${j} = 0;
 % endfor
@@ -94,7 +95,6 @@ ${products("vectors + %d" % p, count, range(p + 1, group))}\
 % for j in range(taps):
                     sums[${j}] += s${j};
 % endfor
-                    q += vectors * LANES;
                     continue;
 </%def>\
 __kernel ${attributes}
@@ -122,7 +122,6 @@ void weight_gradient_depthwise(${signature})
             const int inside_begin = pad > first ? pad : first;
             const int inside_end = length - REACH + pad < end ? length - REACH + pad : end;
             for (int q = first, count; q < end; q += count) {
-                count = 0;
                 if (q >= inside_begin && q + LANES <= inside_end) {
 ${read_in_place()}\
                 }

@@ -364,7 +364,9 @@ def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Bloc
     batch = max(geometry.problem.batch, 1)
     most = geometry.strip // term_block  # elements of the strip a channel
     cuts = set()
-    sizes = {tile.vectors * size for i in range(10) for size in (2**i, 3 * 2**i)}
+    sizes = {
+        tile.vectors * size for i in range(MOST_VECTORS.bit_length()) for size in (2**i, 3 * 2**i)
+    }
     for wanted in sorted(size for size in sizes if size <= MOST_VECTORS):
         if wanted < geometry.row_vectors:
             chunk, rows = wanted, {1}
