@@ -14,7 +14,8 @@
 ## positions (q, or u in every phase r) either a chunk of one row or all of several rows. It copies
 ## the part of x that these need, with zeros for the padding, into the strip in local memory, once
 ## for all its channels; then sums, in registers, CHANNEL_TILE x VECTORS vectors of LANES positions
-## at a time. No test is left in the inner loop.
+## at a time. No test is left in the inner loop. TOGETHER tiles of channels follow one another at the
+## same positions, whose piece of the strip they find in the first-level cache.
 ##   strip[c][n][b][t] = x[n, c, (first + t)*STRIDE + b*DILATION - pad], b < ROWS: tap k = b + i*ROWS
 ##   finds its x at t = q - first + i*SPACING. Backward ROWS is 1 or, where the taps of a stride of 1
 ##   lie far apart, KERNEL_SIZE: a row for each tap.
@@ -50,6 +51,7 @@
 #define CHANNEL_TILE ${channel_tile}       // channels a tile
 #define VECTORS ${vectors}            // vectors of positions a tile
 #define TILES ${tiles}              // tiles of channels a group
+#define TOGETHER ${together}           // tiles of channels that share a piece of the strip
 #define TERM_BLOCK ${term_block}         // channels summed over that the strip holds
 #define STRIP ${strip_elements}              // its elements
 % if backward:
@@ -61,6 +63,16 @@
 #define ROWS ${rows}               // rows of the strip that a channel has
 % if not backward:
 #define SPACING ${spacing}            // distance of two taps of a row
+% endif
+
+% if channels % channel_tile:
+// The last tile begins early, to be whole, and does not store what its neighbour does.
+#define FIRST_CHANNEL(tile) min(((tile) - g * TILES) * CHANNEL_TILE, CHANNELS - CHANNEL_TILE)
+% else:
+#define FIRST_CHANNEL(tile) (((tile) - g * TILES) * CHANNEL_TILE)
+% endif
+% if packed:
+#define PANEL (TERM_BLOCK * KERNEL_SIZE * CHANNEL_TILE)  // weights of a tile
 % endif
 
 ${strip.functions(step)}
@@ -169,7 +181,7 @@ void convolution_strip(${signature})
     __local SUM held[${held_elements}] __attribute__((aligned(64)));
 % endif
 % if packed:
-    __local SUM panel[TERM_BLOCK * KERNEL_SIZE * CHANNEL_TILE] __attribute__((aligned(64)));
+    __local SUM panel[TOGETHER * PANEL] __attribute__((aligned(64)));
 % endif
 % if phases > 1:
     __local SUM woven[CHANNEL_TILE * VECTORS * LANES * STRIDE] __attribute__((aligned(64)));
@@ -216,24 +228,19 @@ void convolution_strip(${signature})
                         stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length, next);
 % endif
                 }
-            for (int tile = group_tile; tile < group_end; ++tile) {
-                const int wanted = (tile - g * TILES) * CHANNEL_TILE;
-% if channels % channel_tile:
-                // The last tile begins early, to be whole, and does not store what its neighbour does.
-                const int m = wanted < CHANNELS - CHANNEL_TILE ? wanted : CHANNELS - CHANNEL_TILE;
-% else:
-                const int m = wanted;
-% endif
-                __global const STORED *stored = weight + weight_offset
-                    + (long)g * CHANNELS * TERMS * KERNEL_SIZE + (long)m * ${weight_strides[0]} + (long)c_first * ${weight_strides[1]};
+            __global const STORED *group_weights = weight + weight_offset
+                + (long)g * CHANNELS * TERMS * KERNEL_SIZE + (long)c_first * ${weight_strides[1]};
+            for (int tile_first = group_tile; tile_first < group_end; tile_first += TOGETHER) {
+                const int tile_last = tile_first + TOGETHER < group_end ? tile_first + TOGETHER : group_end;
 % if packed:
-                for (int c = 0; c < c_count; ++c)
-                    for (int i = 0; i < CHANNEL_TILE; ++i)
-                        for (int k = 0; k < KERNEL_SIZE; ++k)
-                            panel[(c * KERNEL_SIZE + k) * CHANNEL_TILE + i] = load(stored + ((long)c * ${weight_strides[1]} + i * ${weight_strides[0]} + k));
-                ${weight_space} *weights = panel;
-% else:
-                ${weight_space} *weights = stored;
+                for (int tile = tile_first; tile < tile_last; ++tile) {
+                    __local SUM *to = panel + (tile - tile_first) * PANEL;
+                    __global const STORED *from = group_weights + (long)FIRST_CHANNEL(tile) * ${weight_strides[0]};
+                    for (int c = 0; c < c_count; ++c)
+                        for (int i = 0; i < CHANNEL_TILE; ++i)
+                            for (int k = 0; k < KERNEL_SIZE; ++k)
+                                to[(c * KERNEL_SIZE + k) * CHANNEL_TILE + i] = load(from + ((long)c * ${weight_strides[1]} + i * ${weight_strides[0]} + k));
+                }
 % endif
                 int row = 0, in_row = 0;
                 for (int v = 0; v < vector_count; v += VECTORS) {
@@ -260,6 +267,13 @@ void convolution_strip(${signature})
 % endfor
                         if (++in_row == row_count) in_row = 0, ++row;
                     }
+                for (int tile = tile_first; tile < tile_last; ++tile) {
+                    const int m = FIRST_CHANNEL(tile), wanted = (tile - g * TILES) * CHANNEL_TILE;
+% if packed:
+                    ${weight_space} *weights = panel + (tile - tile_first) * PANEL;
+% else:
+                    ${weight_space} *weights = group_weights + (long)m * ${weight_strides[0]};
+% endif
 % if backward:
                     const int u = first + vector_at[0];
                     const int near_end = !whole || u + reach_low < 0 || u + VECTORS * LANES > out_length;
@@ -414,6 +428,7 @@ ${epilogue.finish("sums[i * VECTORS + j]", "channel", "at", "1", "out_shift", "o
                     }
                 }
 % endif
+                }
             }
 % if held_elements:
             }

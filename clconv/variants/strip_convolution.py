@@ -37,6 +37,8 @@ MOST_LOCAL_BYTES = 256 << 10
 STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 # Channels that a strip holds at once: more do not pay, their weights leave the first-level cache.
 MOST_TERMS, FEWEST_TERMS = 128, 16
+# Rows written at a time: more fall on the same lines of the cache.
+ROWS_TOGETHER = 12
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
@@ -286,6 +288,9 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
     term_block = geometry.terms
     if term_block > most:
         term_block = ceil_div(term_block, ceil_div(term_block, most))
+    together = _tiles_together(geometry, tile, term_block)
+    if packed:
+        together = min(together, rest // (weights * term_block))
     held = local_elements(request, HELD_SHARE) if term_block < geometry.terms else 0
     blocks = _blocks(geometry, tile, term_block, held)
     if blocks is None:
@@ -309,6 +314,7 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
             ("apart", taps_together(geometry.lanes, geometry.spacing, kernel_size)[0]),
             ("rows", geometry.rows),
             ("spacing", geometry.spacing),
+            ("together", together),
             ("term_block", term_block),
             ("strip_elements", geometry.strip),
             ("held_elements", held),
@@ -327,9 +333,20 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
         "tap_group": tile.taps,
         "lanes": geometry.lanes,
         "rows": geometry.rows,
+        "together": together,
         "term_block": term_block,
     }
     return Candidate(numbers, (launch,), 0, _cost(geometry, tile, term_block, packed))
+
+
+def _tiles_together(geometry: Geometry, tile: Tile, term_block: int) -> int:
+    """Tiles of channels at a place before the next place: they find its piece of the strip in the
+    first-level cache, which keeps their weights too, and write more rows at a time."""
+    weights = term_block * geometry.problem.kernel_size * tile.channels
+    piece = term_block * geometry.rows * (tile.vectors * geometry.lanes + geometry.reach)
+    room = geometry.request.device.l1_bytes * 3 // 4 // geometry.item_bytes - piece
+    tiles = ceil_div(geometry.channels, tile.channels)
+    return max(1, min(ROWS_TOGETHER // tile.channels, room // weights, tiles))
 
 
 def _scalars(geometry: Geometry, tile: Tile, blocks: _Blocks) -> tuple[Scalar, ...]:
