@@ -35,6 +35,7 @@
     plain_end = activation in (None, "relu", "leaky_relu") and not {"residual", "pre_activation"} & set(bound)
     phases = stride if backward else 1
     grouped = tap_group > 1
+    paired = not backward and (stride, dilation, rows) == (2, 1, 2) and lanes > 1
     # Beside few taps the addresses of many rows count.
     side_by_side = rows > 1 and terms * taps <= 32 and vectors > 1
     block = tap_group * apart
@@ -81,6 +82,25 @@ ${ends.functions(terms, channels, stride)}
 % endif
 ${epilogue.functions()}\
 
+% if paired:
+// Two rows at once, whose elements lie alternately: to[b * pitch + t] = row[first + 2 * t + b], b < 2,
+// t < count, or 0, as stage() does it for one.
+static inline void stage_pair(__local SUM *to, const int pitch, __global const STORED *row, const long first, const int count, const int length, const long next)
+{
+    int t = 0;
+    if (first >= 0) {
+        __global const STORED *from = row + first;
+        if (next)
+            for (int e = 0; e < 2 * count; e += ${line}) PREFETCH(from + next + e, 0);
+        for (; t < count && first + 2 * (t + LANES) <= length; t += LANES) {
+            const VECTOR low = load_vector(from + 2 * t), high = load_vector(from + 2 * t + LANES);
+            *(__local SUMS *)(to + t) = (VECTOR)(low.even, high.even);
+            *(__local SUMS *)(to + pitch + t) = (VECTOR)(low.odd, high.odd);
+        }
+    }
+    for (int b = 0; b < 2; ++b) stage(to + b * pitch + t, row, first + 2 * t + b, count - t, length, 0);
+}
+% endif
 % if grouped:
 // ${tap_group} taps of one channel that lie a vector apart in the strip, ${apart} taps from each other: a vector
 // of it then serves several sums.
@@ -223,6 +243,8 @@ void convolution_strip(${signature})
 % elif backward:
                     for (int b = 0; b < ROWS; ++b)
                         stage(to + b * tap_row_pitch, x_row, (long)first - b * DILATION, tap_row_pitch, out_length, next);
+% elif paired:
+                    stage_pair(to, tap_row_pitch, x_row, (long)first * STRIDE - pad, row_count * LANES + ${(taps - 1) // rows * spacing}, length, next);
 % else:
                     for (int b = 0; b < ROWS; ++b)
                         stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length, next);
