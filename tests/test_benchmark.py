@@ -169,7 +169,7 @@ def test_report_flags_noise_and_tells_failures():
     assert lines[1].split() == ["dense", "backward", "20000.0!", "49.2", "49%"] + ["-"] * 4
     assert lines[2:4] == [
         "dense backward: torch failed: out of memory",
-        "!: in most rounds other processes used more than 5% of the machine",
+        "!: in most rounds others used more than 5% of the machine",
     ]
 
 
@@ -187,11 +187,14 @@ class FakeWorker:
     """Answers with probes and times that are made up."""
 
     pid = 0
+    pace = None
 
     def __init__(self, probes, times):
         self._probes, self._times = probes, iter(times)
 
     def ask(self, what, layer=None, **arguments):
+        if what == "pace":
+            return {"gflops": next(self._times)}
         if what == "prepare":
             return {"probes": self._probes, "plans": []}
         return {"median_us": next(self._times)}
@@ -220,6 +223,16 @@ def test_noisy_measurements_are_repeated(monkeypatch):
     parts = iter([0.5, 0.2, 0.4, 0.3])
     found = iter("abcd")
     assert benchmark_worker.quiet(lambda: next(found), FakeWorker([], [])) == ("b", 0.2)
+
+
+def test_measurements_on_a_slow_processor_are_repeated(monkeypatch):
+    """A pace that sinks spoils the measurement before it and the one behind it."""
+    monkeypatch.setattr(benchmark_worker.Watch, "others", lambda _: 0.01)
+    worker = FakeWorker([], [])
+    worker.pace = benchmark_worker.Pace(FakeWorker([], [100.0, 50.0, 95.0, 92.0]))
+    found = iter("abcd")
+    assert benchmark_worker.quiet(lambda: next(found), worker) == ("a", 0.01)
+    assert benchmark_worker.quiet(lambda: next(found), worker) == ("d", 0.01)
 
 
 def test_noisy_rounds_are_thrown_away():

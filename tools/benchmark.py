@@ -4,8 +4,10 @@
 Each implementation has a process of its own, which handles all layers, and only one of them
 measures at a time: thread pools that spin after a call would take the cores from the next. They
 take turns, round after round; a round's figure is the median of its calls, a layer's the median of
-its rounds. Where /proc/stat tells that other processes used more than 5% of the machine, the round
-is thrown away and repeated; a figure of which most rounds stayed noisy is flagged.
+its rounds. Where /proc/stat tells that other processes used more than 5% of the machine, or a CPU's
+plain arithmetic beside the round misses more than 10% of the most that it did, as where virtual
+machines share a core, the round is thrown away and repeated; a figure of which most rounds stayed
+noisy is flagged.
 
 `benchmark_worker.py` tells what a call is. GFLOP/s count two operations a tap, those on padding
 included; `backward` is all three gradients, and counts those of input and weight. The roof of a
@@ -36,7 +38,7 @@ from typing import Any
 import benchmark_candidates
 import roofline
 from benchmark_layers import FAMILIES, PASSES, Layer, load, random_layers
-from benchmark_worker import NOISY, PEERS, Worker, WorkerError, is_noisy, quiet, same, settle
+from benchmark_worker import NOISY, PEERS, Pace, Worker, WorkerError, is_noisy, quiet, same, settle
 
 from clconv.errors import DeviceError
 from clconv.listing import table
@@ -360,6 +362,11 @@ def start(names: Sequence[str], device: str | None, stack: ExitStack) -> dict[st
             if name == "clconv":
                 raise DeviceError(f"clconv does not run: {error}") from error
             print(f"{name} is left out: {error}", file=sys.stderr)
+    own = workers.get("clconv")
+    if own is not None and own.device and own.device["kind"] == "CPU":
+        pace = Pace(own)
+        for worker in workers.values():
+            worker.pace = pace
     return workers
 
 

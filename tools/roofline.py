@@ -120,6 +120,10 @@ class Roofline:
 
         return rate
 
+    def pace(self) -> float:
+        """GFLOP/s of a few calls: enough to see whether something slows the device down."""
+        return next(iter(self._rates.values()))(0)
+
     def measure(self, seconds: float) -> dict[str, Any]:
         """Peak GFLOP/s and copied GB/s, each measured for some seconds."""
         runtime = self._runtime
