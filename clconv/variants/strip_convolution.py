@@ -59,7 +59,7 @@ WRITE_ROW = 150.0
 # What a load costs beside the sums; converting a weight of 16 bits.
 LOAD, CONVERT = 0.05, 1.5
 TASK_SETUP = 2000.0
-# Tasks that the cores wait for the last one: PoCL hands the first thread one more than its part.
+# Tasks that the cores wait for the last one: they are not equally fast.
 LAST = 1.0
 # Bytes of weights that come from the second-level cache in a cycle.
 WEIGHT_BYTES = 8.0
