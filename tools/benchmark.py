@@ -362,8 +362,8 @@ def start(names: Sequence[str], device: str | None, stack: ExitStack) -> dict[st
             if name == "clconv":
                 raise DeviceError(f"clconv does not run: {error}") from error
             print(f"{name} is left out: {error}", file=sys.stderr)
-    own = workers.get("clconv")
-    if own is not None and own.device and own.device["kind"] == "CPU":
+    own = workers["clconv"]
+    if own.device and own.device["kind"] == "CPU":
         pace = Pace(own)
         for worker in workers.values():
             worker.pace = pace

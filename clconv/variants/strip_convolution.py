@@ -207,6 +207,10 @@ class Geometry:
         """Elements of the strip for one channel of one batch element."""
         return self.rows * self.pitch(vectors)
 
+    def tiles(self, tile: Tile) -> int:
+        """Tiles of channels a group."""
+        return ceil_div(self.channels, tile.channels)
+
     @cached_property
     def weight_strides(self) -> tuple[int, int]:
         """Weights from a channel written to the next, and from a channel summed over."""
@@ -288,9 +292,7 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
     term_block = geometry.terms
     if term_block > most:
         term_block = ceil_div(term_block, ceil_div(term_block, most))
-    together = _tiles_together(geometry, tile, term_block)
-    if packed:
-        together = min(together, rest // (weights * term_block))
+    together = _tiles_together(geometry, tile, term_block, rest if packed else None)
     held = local_elements(request, HELD_SHARE) if term_block < geometry.terms else 0
     blocks = _blocks(geometry, tile, term_block, held)
     if blocks is None:
@@ -339,14 +341,16 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
     return Candidate(numbers, (launch,), 0, _cost(geometry, tile, term_block, packed))
 
 
-def _tiles_together(geometry: Geometry, tile: Tile, term_block: int) -> int:
+def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int | None) -> int:
     """Tiles of channels at a place before the next place: they find its piece of the strip in the
-    first-level cache, which keeps their weights too, and write more rows at a time."""
+    first-level cache, which keeps their weights too, and write more rows at a time. `panels` are
+    the elements of local memory that their weights may take, where they are kept there."""
     weights = term_block * geometry.problem.kernel_size * tile.channels
     piece = term_block * geometry.rows * (tile.vectors * geometry.lanes + geometry.reach)
     room = geometry.request.device.l1_bytes * 3 // 4 // geometry.item_bytes - piece
-    tiles = ceil_div(geometry.channels, tile.channels)
-    return max(1, min(ROWS_TOGETHER // tile.channels, room // weights, tiles))
+    if panels is not None:
+        room = min(room, panels)
+    return max(1, min(ROWS_TOGETHER // tile.channels, room // weights, geometry.tiles(tile)))
 
 
 def _scalars(geometry: Geometry, tile: Tile, blocks: _Blocks) -> tuple[Scalar, ...]:
@@ -404,7 +408,7 @@ def _with_channels(
     """Blocks of those positions with the channels cut in several ways."""
     problem, cores = geometry.problem, geometry.request.device.compute_units
     width = geometry.width
-    tiles = ceil_div(geometry.channels, tile.channels)
+    tiles = geometry.tiles(tile)
     position_blocks = ceil_div(problem.batch, rows) * ceil_div(geometry.row_vectors, chunk)
     steps = ceil_div(chunk * rows, tile.vectors)
     most_tiles = tiles * problem.groups
@@ -453,7 +457,7 @@ def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> floa
     cycles += geometry.phases * ends
     # The last tile of a row is half empty.
     cycles *= 1 + tile.vectors * geometry.lanes / 2 / TYPICAL_ROW
-    tiles = ceil_div(geometry.channels, tile.channels)
+    tiles = geometry.tiles(tile)
     staged = geometry.rows * geometry.terms * geometry.stage_vector
     a_vector = tiles * cycles / tile.vectors + staged
     vectors = max(problem.batch, 1) * problem.groups * geometry.positions / geometry.lanes
