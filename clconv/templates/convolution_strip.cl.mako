@@ -322,8 +322,9 @@ void convolution_strip(${signature})
                         + ((long)g * CHANNELS + m) * y_channel_stride + start;
                     // Lines that are there when they are written keep nobody waiting.
                     if (plain${" && last_block" if blocked else ""}) {
+                        __global STORED *asked = y_tile${" + (start + %d * VECTORS * LANES <= out_limit ? %d * VECTORS * LANES : 0)" % (places_ahead + 1, places_ahead) if places_ahead else ""};
 % for i in range(channel_tile):
-                        for (int t = 0; t < VECTORS * LANES; t += ${line}) PREFETCH(y_tile + ${i} * y_channel_stride + t, 1);
+                        for (int t = 0; t < VECTORS * LANES; t += ${line}) PREFETCH(asked + ${i} * y_channel_stride + t, 1);
 % endfor
                     }
 % endif

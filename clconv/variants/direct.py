@@ -202,16 +202,17 @@ def _convolution(
     return Candidate(tile, (launch,), 0, _seconds(request, positions, cost / tile["lanes"]))
 
 
-def _seconds(request: Request, positions: int, cycles: float) -> float:
+def _seconds(request: Request, positions: int, cycles: float, *, overlapped: bool = False) -> float:
     """Modelled, of so many cycles of arithmetic a position: what comes and goes takes its time
-    too."""
+    too, beside the arithmetic where that reads on and on, else after it."""
     problem, device = request.problem, request.device
     units = device.compute_units
     if device.vector_floats == 1:
         return max(problem.batch, 1) * positions * cycles / (units * device.lanes * 1e9)
     samples = problem.in_channels * problem.stride + problem.out_channels
     moving: float = samples * problem.dtype.itemsize / BYTES_A_CYCLE
-    return max(problem.batch, 1) * positions * max(cycles, moving) / (units * CYCLES_A_SECOND)
+    cycles = max(cycles, moving) if overlapped else cycles + moving
+    return max(problem.batch, 1) * positions * cycles / (units * CYCLES_A_SECOND)
 
 
 def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -> tuple[int, int]:
@@ -296,7 +297,8 @@ def _weight_gradient_tile(
         ),
         (local_tiles, local_shares, 1),
     )
-    seconds = _seconds(request, problem.out_length, tiles * cycles / lanes)
+    cycles *= tiles / lanes
+    seconds = _seconds(request, problem.out_length, cycles, overlapped=True)
     return weight_gradient_candidate(request, tile, launch, shares, seconds)
 
 
@@ -329,5 +331,5 @@ def _bias_gradient(request: Request) -> Candidate:
         ((launch,) if parts else ())
         + (sum_partials(request, problem.out_channels, parts * local),),
         max(parts, 1) * share_bytes,
-        _seconds(request, problem.out_length, problem.out_channels / lanes),
+        _seconds(request, problem.out_length, problem.out_channels / lanes, overlapped=True),
     )

@@ -39,6 +39,8 @@ STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Rows written at a time: more fall on the same lines of the cache.
 ROWS_TOGETHER = 12
+# Cycles between asking for a line of the output and writing it, where memory is busy.
+ASK_AHEAD = 1200.0
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
@@ -317,6 +319,7 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
             ("rows", geometry.rows),
             ("spacing", geometry.spacing),
             ("together", together),
+            ("places_ahead", _places_ahead(geometry, tile, together)),
             ("term_block", term_block),
             ("strip_elements", geometry.strip),
             ("held_elements", held),
@@ -351,6 +354,12 @@ def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int
     if panels is not None:
         room = min(room, panels)
     return max(1, min(ROWS_TOGETHER // tile.channels, room // weights, geometry.tiles(tile)))
+
+
+def _places_ahead(geometry: Geometry, tile: Tile, together: int) -> int:
+    """Places between the one that is summed and the one whose lines of the output are asked for."""
+    taps = geometry.terms * geometry.problem.kernel_size
+    return int(ASK_AHEAD / (together * (TILE_SETUP + taps * tile.cycles)))
 
 
 def _scalars(geometry: Geometry, tile: Tile, blocks: _Blocks) -> tuple[Scalar, ...]:
