@@ -36,8 +36,9 @@
     phases = stride if backward else 1
     grouped = tap_group > 1
     paired = not backward and (stride, dilation, rows) == (2, 1, 2) and lanes > 1
-    # Beside few taps the addresses of many rows count.
+    # Beside few taps the addresses of many rows count, and what comes before and after the sums.
     side_by_side = rows > 1 and terms * taps <= 32 and vectors > 1
+    straight = together > 1 and terms * taps <= 16 and phases == 1 and plain_end
     block = tap_group * apart
     def weight_at(k):
         # Backward the strip is walked through from its far end to its near one.
@@ -289,7 +290,13 @@ void convolution_strip(${signature})
 % endfor
                         if (++in_row == row_count) in_row = 0, ++row;
                     }
+% if straight:
+                UNROLL for (int tile_index = 0; tile_index < TOGETHER; ++tile_index) {
+                    const int tile = tile_first + tile_index;
+                    if (tile >= tile_last) break;
+% else:
                 for (int tile = tile_first; tile < tile_last; ++tile) {
+% endif
                     const int m = FIRST_CHANNEL(tile), wanted = (tile - g * TILES) * CHANNEL_TILE;
 % if packed:
                     ${weight_space} *weights = panel + (tile - tile_first) * PANEL;
@@ -320,13 +327,15 @@ void convolution_strip(${signature})
                     const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit;
                     __global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_batch_stride
                         + ((long)g * CHANNELS + m) * y_channel_stride + start;
+% if asked is not None:
                     // Lines that are there when they are written keep nobody waiting.
                     if (plain${" && last_block" if blocked else ""}) {
-                        __global STORED *asked = y_tile${" + (start + %d * VECTORS * LANES <= out_limit ? %d * VECTORS * LANES : 0)" % (places_ahead + 1, places_ahead) if places_ahead else ""};
+                        __global STORED *asked = y_tile${" + (start + %d * VECTORS * LANES <= out_limit ? %d * VECTORS * LANES : 0)" % (asked + 1, asked) if asked else ""};
 % for i in range(channel_tile):
                         for (int t = 0; t < VECTORS * LANES; t += ${line}) PREFETCH(asked + ${i} * y_channel_stride + t, 1);
 % endfor
                     }
+% endif
 % endif
 % endif
 % for i, j in tile_at:

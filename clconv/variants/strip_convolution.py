@@ -39,8 +39,9 @@ STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Rows written at a time: more fall on the same lines of the cache.
 ROWS_TOGETHER = 12
-# Cycles between asking for a line of the output and writing it, where memory is busy.
-ASK_AHEAD = 1200.0
+# Cycles between asking for a line of the output and writing it, where memory is busy; and of a tile
+# that is too short for asking, where a vector is a whole line.
+ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 300.0
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
@@ -319,7 +320,7 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
             ("rows", geometry.rows),
             ("spacing", geometry.spacing),
             ("together", together),
-            ("places_ahead", _places_ahead(geometry, tile, together)),
+            ("asked", _asked(geometry, tile, together)),
             ("term_block", term_block),
             ("strip_elements", geometry.strip),
             ("held_elements", held),
@@ -356,10 +357,14 @@ def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int
     return max(1, min(ROWS_TOGETHER // tile.channels, room // weights, geometry.tiles(tile)))
 
 
-def _places_ahead(geometry: Geometry, tile: Tile, together: int) -> int:
-    """Places between the one that is summed and the one whose lines of the output are asked for."""
-    taps = geometry.terms * geometry.problem.kernel_size
-    return int(ASK_AHEAD / (together * (TILE_SETUP + taps * tile.cycles)))
+def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
+    """Whose lines of the output are asked for: how many places behind the one that is summed. None
+    where the stores alone are faster."""
+    problem = geometry.problem
+    cycles = TILE_SETUP + geometry.terms * problem.kernel_size * tile.cycles
+    if geometry.lanes * problem.dtype.itemsize >= 64:
+        return None if cycles < ASK_WHOLE_LINES else 0
+    return int(ASK_AHEAD / (together * cycles))
 
 
 def _scalars(geometry: Geometry, tile: Tile, blocks: _Blocks) -> tuple[Scalar, ...]:
