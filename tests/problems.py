@@ -9,6 +9,7 @@ _TABLE = {
     "one of everything": (1, 1, 1, 1, 1, 1, 0, 1, 1),
     "page example": (1, 1, 10, 2, 2, 1, 0, 1, 1),
     "several tiles and a remainder in every direction": (3, 5, 300, 11, 3, 1, 1, 1, 1),
+    "few taps, tiles that follow one another": (2, 2, 420, 25, 3, 1, 1, 1, 1),
     "one output position": (2, 3, 7, 4, 7, 1, 0, 1, 1),
     "one output position of many": (2, 3, 9, 4, 4, 9, 0, 1, 1),
     "pointwise": (2, 8, 70, 12, 1, 1, 0, 1, 1),
