@@ -297,8 +297,7 @@ def _weight_gradient_tile(
         ),
         (local_tiles, local_shares, 1),
     )
-    cycles *= tiles / lanes
-    seconds = _seconds(request, problem.out_length, cycles, overlapped=True)
+    seconds = _seconds(request, problem.out_length, tiles * cycles / lanes, overlapped=True)
     return weight_gradient_candidate(request, tile, launch, shares, seconds)
 
 

@@ -39,8 +39,8 @@ STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Rows written at a time: more fall on the same lines of the cache.
 ROWS_TOGETHER = 12
-# Cycles between asking for a line of the output and writing it, where memory is busy; and of a tile
-# that is too short for asking, where a vector is a whole line.
+# Modelled cycles between asking for a line of the output and writing it, enough where memory is
+# busy; and of the shortest tile that asks where a vector is a whole line.
 ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 300.0
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
@@ -358,8 +358,8 @@ def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int
 
 
 def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
-    """Whose lines of the output are asked for: how many places behind the one that is summed. None
-    where the stores alone are faster."""
+    """How many places before a place is summed the lines of its output are asked for; None where
+    they are not, because stores of whole lines are faster alone."""
     problem = geometry.problem
     cycles = TILE_SETUP + geometry.terms * problem.kernel_size * tile.cycles
     if geometry.lanes * problem.dtype.itemsize >= 64:
