@@ -18,7 +18,9 @@ class DeviceProfile:
     `kind` is "cpu" or "gpu" (accelerators count as GPUs); `vector_floats` is how many float32 a
     CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
     run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
-    rather than a call. `l1_bytes` and `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
+    rather than a call. `target` names the instruction sets that functions have to ask a CPU's
+    compiler for, before vectors of 16 floats are one register; "" where none need to. `l1_bytes`
+    and `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
 
     Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
     (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
@@ -44,6 +46,7 @@ class DeviceProfile:
     max_alloc_bytes: int = 1 << 28
     fp64: bool = False
     half_builtins: bool = True
+    target: str = ""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     unit_local_bytes: int = 65536
@@ -67,6 +70,15 @@ class DeviceProfile:
     def vector_registers(self) -> int:
         """Vector registers of a CPU's core: AVX-512 has 32, others 16."""
         return 32 if self.vector_floats >= 16 else 16
+
+    @property
+    def asked_target(self) -> str:
+        """`target` where these vectors have to be asked for, else ""."""
+        return self.target if self.vector_floats == 16 else ""
+
+    def asking(self) -> DeviceProfile:
+        """The device as functions find it that ask for its widest vectors."""
+        return replace(self, vector_floats=16) if self.target else self
 
     @property
     def peak_flops(self) -> float:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyopencl as cl
 
 from clconv import settings
@@ -33,6 +34,7 @@ FORKED = (
 # Platforms that drive the devices of several vendors; a vendor's own goes before them.
 SHARED_PLATFORMS = ("portable computing language", "rusticl", "clover")
 CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+CPU_INFO = Path("/proc/cpuinfo")
 KINDS = ("discrete GPU", "integrated GPU", "accelerator", "CPU")
 
 _started_in: int | None = None
@@ -255,14 +257,36 @@ __kernel void floats_16(void) {}
 __kernel void floats_8(void) {}
 #endif
 """
+# Functions that ask for the wider ones get them. The probe does what kernels that ask do, with
+# local memory and several work-groups: y[16 * g + i] = (g + i)**2.
+WIDE_TARGET = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
+WIDE_GROUPS = 5
+WIDE_PROBE = """
+#pragma clang attribute push(__attribute__((target("%s"))), apply_to = function)
+__attribute__((noinline)) void squares_body(
+    __global float *y, __local float *kept, const long group)
+{
+    for (int i = 0; i < 16; ++i) kept[i] = group + i;
+    const float16 v = *(__local const float16 *)kept;
+    *(__global float16 *)(y + 16 * group) = v * v;
+}
+#pragma clang attribute pop
+
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void squares(__global float *y)
+{
+    __local float kept[16] __attribute__((aligned(64)));
+    squares_body(y, kept, get_group_id(0));
+}
+"""
 
 
 @lru_cache(maxsize=16)
-def _vector_floats(device: Any) -> int:
-    """float32 values of a CPU's vector register, as the driver reports and uses it."""
+def _vectors(device: Any) -> tuple[int, str]:
+    """float32 values of a CPU's vector register, as the driver reports and uses it; and what
+    functions have to ask the compiler for to have 16, "" where none need to or can."""
     width = max(1, min(16, int(device.native_vector_width_float)))
     if width < 16 or not device.platform.name.lower().startswith("portable computing"):
-        return width
+        return width, ""
     context = cl.Context([device])
     # A driver whose own cache is damaged builds programs without kernels; of another text it has
     # nothing kept.
@@ -270,8 +294,35 @@ def _vector_floats(device: Any) -> int:
         program: Any = cl.Program(context, text)
         name: str = program.build(cache_dir=False).kernel_names
         if name:
-            return int(name.removeprefix("floats_"))
-    return 8  # right for both, if not the fastest
+            width = int(name.removeprefix("floats_"))
+            return width, "" if width == 16 else _wide_target(context)
+    return 8, ""  # right for both, if not the fastest
+
+
+def _wide_target(context: Any) -> str:
+    """What functions ask for to have vectors of 16 floats; "" where they would not run or not be
+    right."""
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", CPU_INFO.read_text(), re.MULTILINE)
+    except OSError as error:
+        _log.info("%s cannot be read: %s", CPU_INFO, error)
+        return ""
+    if flags is None or not set(WIDE_TARGET) <= set(flags[1].split()):
+        return ""
+    target = ",".join(WIDE_TARGET)
+    try:
+        program: Any = cl.Program(context, WIDE_PROBE % target)
+        program.build(cache_dir=False)
+        queue = cl.CommandQueue(context)
+        squares = np.zeros((WIDE_GROUPS, 16), np.float32)
+        result = cl.Buffer(context, cl.mem_flags.WRITE_ONLY, squares.nbytes)
+        program.squares(queue, (WIDE_GROUPS,), (1,), result)
+        cl.enqueue_copy(queue, squares, result)
+    except cl.Error as error:
+        _log.info("functions cannot ask for %s: %s", target, error)
+        return ""
+    expected = np.add.outer(np.arange(WIDE_GROUPS), np.arange(16)) ** 2
+    return target if np.array_equal(squares, expected) else ""
 
 
 def _data_caches() -> dict[str, Any]:
@@ -302,7 +353,7 @@ def _architecture(device: Any) -> str:
 def profile_of(device: Any) -> DeviceProfile:
     """The planner's numbers of a device: what its driver reports, what is known of GPUs and, of a
     CPU's caches, what the system says."""
-    width = _vector_floats(device) if device.type & cl.device_type.CPU else 1
+    width, target = _vectors(device) if device.type & cl.device_type.CPU else (1, "")
     # A CPU driver without vectors of its own makes lanes of work-items, as a GPU does.
     cpu = width > 1
     sizes = [int(s) for s in device.max_work_item_sizes[:3]]
@@ -319,5 +370,6 @@ def profile_of(device: Any) -> DeviceProfile:
         max_alloc_bytes=device.max_mem_alloc_size,
         fp64="cl_khr_fp64" in device.extensions.split(),
         half_builtins=not cpu,
+        target=target,
     )
     return replace(reported, **_data_caches()) if cpu else refined(reported, _architecture(device))

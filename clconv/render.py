@@ -54,9 +54,11 @@ def _render(
     names["line"] = 64 // np.dtype(names["dtype"]).itemsize  # elements of a cache's line
     try:
         parts = [_templates.get_template("common.cl.mako").render(**names)]
+        parameters = signature(operands, [Scalar(*s) for s in scalars])
         names |= {
             "attributes": "__attribute__((reqd_work_group_size({}, {}, {})))".format(*local_size),
-            "signature": signature(operands, [Scalar(*s) for s in scalars]),
+            "signature": parameters,
+            "arguments": [one.split()[-1].lstrip("*") for one in parameters.split(",")],
             "bound": frozenset(operand.name for operand in operands),
         }
         parts.append(_templates.get_template(f"{kernel}.cl.mako").render(**names))

@@ -1,5 +1,6 @@
 <%namespace name="ends" file="ends.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="kernel" file="kernel.cl.mako"/>\
 <%namespace name="strip" file="strip.cl.mako"/>\
 ## convolution_strip, the forward pass:
 ##   y[n,m,q] = epilogue(sum_{c<TERMS, k<KERNEL_SIZE}
@@ -40,6 +41,13 @@
     side_by_side = rows > 1 and terms * taps <= 32 and vectors > 1
     straight = together > 1 and terms * taps <= 16 and phases == 1 and plain_end
     block = tap_group * apart
+    arrays = [("SUM", "strip", "STRIP")]
+    if blocked:
+        arrays.append(("SUM", "held", held_elements))
+    if packed:
+        arrays.append(("SUM", "panel", "TOGETHER * PANEL"))
+    if phases > 1:
+        arrays.append(("SUM", "woven", "CHANNEL_TILE * VECTORS * LANES * STRIDE"))
     def weight_at(k):
         # Backward the strip is walked through from its far end to its near one.
         return "(%s) * %d" % (k if not backward else "KERNEL_SIZE - 1 - (%s)" % k, weight_tap)
@@ -194,20 +202,8 @@ ${tap("TAP_WHOLE", lambda j: "strip0 + %d * LANES" % j)}\
                             ${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS * x_channel_stride, x_channel_stride,
                                                  weight + weight_offset + ((long)g * TERMS * CHANNELS + m + i) * KERNEL_SIZE, ${t}, out_length);
 </%def>\
-__kernel ${attributes}
-void convolution_strip(${signature})
-{
-    __local SUM strip[STRIP] __attribute__((aligned(64)));
-% if held_elements:
-    __local SUM held[${held_elements}] __attribute__((aligned(64)));
-% endif
-% if packed:
-    __local SUM panel[TOGETHER * PANEL] __attribute__((aligned(64)));
-% endif
-% if phases > 1:
-    __local SUM woven[CHANNEL_TILE * VECTORS * LANES * STRIDE] __attribute__((aligned(64)));
-% endif
-    for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+<%kernel:of_groups name="convolution_strip" arrays="${arrays}">\
+    for (long task = group; task < tasks; task += groups) {
         const long place = task % position_blocks;
         const int tile_begin = (int)(task / position_blocks) * task_tiles;
         const int tile_end = tile_begin + task_tiles < TILES * GROUPS ? tile_begin + task_tiles : TILES * GROUPS;
@@ -468,4 +464,4 @@ ${epilogue.finish("sums[i * VECTORS + j]", "channel", "at", "1", "out_shift", "o
             group_tile = group_end;
         }
     }
-}
+</%kernel:of_groups>\

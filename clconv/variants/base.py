@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -67,6 +67,9 @@ WORKSPACE_SHARE = 0.25
 # Work-items a group of element-wise kernels.
 ELEMENT_GROUP = 64
 
+# Activations that call functions of OpenCL, whose vectors are those that the compiler knows.
+CALLING = frozenset({"sigmoid", "tanh", "gelu", "silu"})
+
 # Drivers get slow, or compile again, beyond this many work-groups in a dimension; kernels loop.
 MAX_GROUPS = 65535
 
@@ -80,6 +83,13 @@ class Request:
     device: DeviceProfile
     epilogue: Epilogue = field(default_factory=Epilogue)
     workspace_limit: int | None = None
+
+    @property
+    def asking(self) -> Request:
+        """The same with the widest vectors of a CPU, for kernels that ask for them."""
+        if self.epilogue.activation in CALLING:
+            return self
+        return replace(self, device=self.device.asking())
 
 
 class Layout(enum.Enum):
@@ -220,6 +230,7 @@ def common_constants(request: Request, lanes: int) -> Constants:
         ("dtype", request.problem.dtype.name),
         ("lanes", lanes),
         ("half_builtins", request.device.half_builtins),
+        ("target", request.device.asked_target if lanes > 1 else ""),
     )
 
 

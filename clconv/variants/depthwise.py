@@ -21,6 +21,7 @@ from clconv.variants.base import (
     grid,
     taps_together,
     vector_lanes,
+    vector_width,
 )
 
 NAME = "depthwise"
@@ -126,11 +127,13 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
     tile = {"vectors": vectors, "lanes": lanes, "tap_group": group}
     # Loads of x and weights, or sums, or memory.
     taps = problem.kernel_size
+    width = vector_width(device, problem.dtype)
     loads = (vectors + group - 1 + group) / (vectors * group)
     cycles = max(
-        taps * max(loads / 2, SUM_CYCLES), lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE
+        taps * max(loads / 2, SUM_CYCLES) * width,
+        lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE,
     )
-    a_vector = cycles + VECTOR_CYCLES * (1 + 1 / vectors)
+    a_vector = cycles + VECTOR_CYCLES * width * (1 + 1 / vectors)
     seconds = (
         max(rows, channels)
         * positions

@@ -21,6 +21,7 @@ from clconv.variants.base import (
     share_sums,
     taps_together,
     vector_lanes,
+    vector_width,
     weight_gradient_candidate,
 )
 
@@ -123,16 +124,18 @@ def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, singl
     """Modelled seconds, without what hangs on how positions fill units."""
     problem = request.problem
 
+    width = vector_width(request.device, problem.dtype)
+
     def a_tap(side: int, groups: int) -> float:
         sums = side * groups
-        return max(SUM, (side + groups) / sums / 2, SUM_LATENCY / sums)
+        return max(width * max(SUM, (side + groups) / sums / 2), SUM_LATENCY / sums)
 
     block = apart * group
     grouped = problem.kernel_size // block * block if group > 1 else 0
     rest = problem.kernel_size - grouped
     cycles = grouped * a_tap(taps, group)
     cycles += rest // single * single * a_tap(single, 1) + rest % single * a_tap(1, 1)
-    staged = 0.0 if _in_place(request, taps, group) else 2 * STAGE
+    staged = 0.0 if _in_place(request, taps, group) else 2 * STAGE * width
     a_vector = cycles + staged + problem.kernel_size * KEEP * lanes / UNIT
     vectors = max(problem.batch, 1) * problem.out_channels * problem.out_length / lanes
     return vectors * a_vector / (request.device.compute_units * CYCLES_A_SECOND)

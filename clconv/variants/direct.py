@@ -87,8 +87,8 @@ def _tiles(request: Request, channels: int) -> Iterator[tuple[int, int, float]]:
                 continue
             rounds = -(-channels // tile)
             # Two multiply-adds or two loads a cycle; a tile of few sums waits for its latency.
-            sums = tile * vectors
             width = vector_width(request.device, request.problem.dtype)
+            sums = tile * vectors * width
             loads = vectors * (lanes if gathered else width)
             # Inputs come from farther away than weights.
             cycles = max(sums, 8, tile + loads) / 2 + loads + 0.25 * tile
@@ -242,7 +242,7 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
             out_tiles, tap_tiles = -(-problem.group_out // out_tile), -(-taps // tap_tile)
             width = vector_width(device, problem.dtype)
             loads = out_tile * width + tap_tile * (lanes if problem.stride > 1 else width)
-            cycles = max(sums, 8, loads) / 2 + loads
+            cycles = max(sums * width, 8, loads) / 2 + loads
             yield _weight_gradient_tile(
                 request, out_tile, tap_tile, out_tiles * tap_tiles * problem.groups, cycles
             )

@@ -1,6 +1,7 @@
 """The forward pass and the input gradient by strips: tiles, blocks and their modelled cost.
 
-Costs are in cycles of a core that does two vector multiply-adds and two vector loads a cycle.
+Costs are in cycles of a core that multiplies and adds, and loads, two vectors of 32 bytes a cycle:
+wider ones take as many more, if not as many instructions.
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ MOST_LOCAL_BYTES = 256 << 10
 STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 # Channels that a strip holds at once: more do not pay, their weights leave the first-level cache.
 MOST_TERMS, FEWEST_TERMS = 128, 16
-# Rows written at a time: more fall on the same lines of the cache.
-ROWS_TOGETHER = 12
+# Rows written at a time: more fall on the same lines of the cache. Sums that take long, in modelled
+# cycles, hide that; the more share a piece of the strip, the better.
+ROWS_TOGETHER, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1500.0
+# Vectors of sums at most: more hide no more latency, and reach across more of the strip than the
+# first-level cache holds.
+MOST_SUMS = 16
 # Modelled cycles between asking for a line of the output and writing it, enough where memory is
 # busy; and of the shortest tile that asks where a vector is a whole line.
-ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 300.0
+ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 600.0
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
@@ -89,6 +94,7 @@ class Tile:
     channels: int
     vectors: int
     taps: int = 1
+    width: float = 1.0  # of a vector
 
     @property
     def sums(self) -> int:
@@ -98,8 +104,8 @@ class Tile:
     @property
     def cycles(self) -> float:
         """Of a tap: a broadcast weight is a load too."""
-        loads = self.channels + (self.vectors + self.taps - 1) / self.taps
-        return max(self.sums / 2, loads / 2, LATENCY) + LOAD * loads
+        loads = self.channels + self.width * (self.vectors + self.taps - 1) / self.taps
+        return max(self.width * self.sums / 2, loads / 2, LATENCY) + LOAD * loads
 
 
 @dataclass(frozen=True)
@@ -225,6 +231,7 @@ class Geometry:
 
 def refusal(request: Request) -> str | None:
     """Why strips cannot serve: not even the smallest fits."""
+    request = request.asking
     geometry = Geometry(request)
     if geometry.row_elements(1) > geometry.strip:
         return (
@@ -238,9 +245,10 @@ def refusal(request: Request) -> str | None:
 
 def candidates(request: Request) -> Iterator[Candidate]:
     """A candidate for each tile that fits the registers."""
+    request = request.asking
     geometry = Geometry(request)
     registers = request.device.vector_registers
-    most = registers * 3 // 4
+    most = min(registers * 3 // 4, MOST_SUMS)
     found = False
     for channels in range(min(8, geometry.channels), 0, -1):
         for vectors in range(most // channels, 0, -1):
@@ -249,7 +257,7 @@ def candidates(request: Request) -> Iterator[Candidate]:
             if vectors + channels * vectors + 1 > registers or (few and found):
                 continue
             for taps in _tap_groups(geometry, channels, vectors):
-                candidate = _candidate(geometry, Tile(channels, vectors, taps))
+                candidate = _candidate(geometry, Tile(channels, vectors, taps, geometry.width))
                 if candidate is not None:
                     found = True
                     yield candidate
@@ -354,14 +362,20 @@ def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int
     room = geometry.request.device.l1_bytes * 3 // 4 // geometry.item_bytes - piece
     if panels is not None:
         room = min(room, panels)
-    return max(1, min(ROWS_TOGETHER // tile.channels, room // weights, geometry.tiles(tile)))
+    rows = ROWS_TOGETHER if _tile_cycles(geometry, tile) < LONG_SUMS else ROWS_OF_LONG_SUMS
+    return max(1, min(rows // tile.channels, room // weights, geometry.tiles(tile)))
+
+
+def _tile_cycles(geometry: Geometry, tile: Tile) -> float:
+    """Modelled, of all sums of a tile at a place."""
+    return TILE_SETUP + geometry.terms * geometry.problem.kernel_size * tile.cycles
 
 
 def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
     """How many places before a place is summed the lines of its output are asked for; None where
     they are not, because stores of whole lines are faster alone."""
     problem = geometry.problem
-    cycles = TILE_SETUP + geometry.terms * problem.kernel_size * tile.cycles
+    cycles = _tile_cycles(geometry, tile)
     if geometry.lanes * problem.dtype.itemsize >= 64:
         return None if cycles < ASK_WHOLE_LINES else 0
     return int(ASK_AHEAD / (together * cycles))

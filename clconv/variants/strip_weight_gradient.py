@@ -1,6 +1,6 @@
 """The weight gradient by strips: tiles, blocks, shares and their modelled cost.
 
-Costs are in cycles of a core that does two vector multiply-adds and two vector loads a cycle.
+Costs are in cycles of a core as strip_convolution.py has it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from clconv.variants.base import (
     partials_limit,
     share_sums,
     vector_lanes,
+    vector_width,
     weight_gradient_candidate,
 )
 from clconv.variants.strip_convolution import (
@@ -73,7 +74,8 @@ class Geometry:
     @property
     def tile(self) -> Tile:
         """Sums in registers."""
-        return Tile(self.tap_tile, self.vectors)
+        width = vector_width(self.request.device, self.problem.dtype)
+        return Tile(self.tap_tile, self.vectors, width=width)
 
     @property
     def panel(self) -> int:
