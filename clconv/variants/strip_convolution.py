@@ -45,8 +45,10 @@ ROWS_TOGETHER, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1500.0
 # first-level cache holds.
 MOST_SUMS = 16
 # Modelled cycles between asking for a line of the output and writing it, enough where memory is
-# busy; and of the shortest tile that asks where a vector is a whole line.
+# busy; and of the shortest sums that ask at all where a vector is a whole line.
 ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 600.0
+# Products of a sum, so few that asking for wider vectors makes it no faster.
+FEW_PRODUCTS = 16
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
 # The positions for which it is decided at build time how the rows of a strip lie.
@@ -229,10 +231,16 @@ class Geometry:
         return kernel_size, self.channels * kernel_size
 
 
+def _geometry(request: Request) -> Geometry:
+    """With the widest vectors, unless sums are so short that memory counts more."""
+    geometry = Geometry(request)
+    few = geometry.terms * request.problem.kernel_size <= FEW_PRODUCTS
+    return geometry if few else Geometry(request.asking)
+
+
 def refusal(request: Request) -> str | None:
     """Why strips cannot serve: not even the smallest fits."""
-    request = request.asking
-    geometry = Geometry(request)
+    geometry = _geometry(request)
     if geometry.row_elements(1) > geometry.strip:
         return (
             f"one channel takes {geometry.row_elements(1)} elements of local memory, which has "
@@ -245,8 +253,8 @@ def refusal(request: Request) -> str | None:
 
 def candidates(request: Request) -> Iterator[Candidate]:
     """A candidate for each tile that fits the registers."""
-    request = request.asking
-    geometry = Geometry(request)
+    geometry = _geometry(request)
+    request = geometry.request
     registers = request.device.vector_registers
     most = min(registers * 3 // 4, MOST_SUMS)
     found = False
@@ -373,10 +381,11 @@ def _tile_cycles(geometry: Geometry, tile: Tile) -> float:
 
 def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
     """How many places before a place is summed the lines of its output are asked for; None where
-    they are not, because stores of whole lines are faster alone."""
-    problem = geometry.problem
+    they are not: where a vector is a line without being asked for, as Intel's runtime has it, short
+    sums are faster so."""
+    device, problem = geometry.request.device, geometry.problem
     cycles = _tile_cycles(geometry, tile)
-    if geometry.lanes * problem.dtype.itemsize >= 64:
+    if geometry.lanes * problem.dtype.itemsize >= 64 and not device.asked_target:
         return None if cycles < ASK_WHOLE_LINES else 0
     return int(ASK_AHEAD / (together * cycles))
 
