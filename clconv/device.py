@@ -78,7 +78,7 @@ class DeviceProfile:
 
     def asking(self) -> DeviceProfile:
         """The device as functions find it that ask for its widest vectors."""
-        return replace(self, vector_floats=16) if self.target else self
+        return replace(self, vector_floats=16) if self.target and self.kind == "cpu" else self
 
     @property
     def peak_flops(self) -> float:

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyopencl as cl
 import pytest
 
 from clconv import Runtime, tuning
-from clconv.opencl import find
+from clconv.opencl import find, profile_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -75,26 +76,29 @@ def _chosen() -> list:
 
 
 _devices = _chosen()
-_runtimes: dict[tuple[int, bool], GuardedRuntime] = {}
+_runtimes: dict[tuple[int, str], GuardedRuntime] = {}
 
 
 def _label(one: object) -> str:
     return f"{one.info.platform.split()[0]}-{one.info.driver}-{one.info.id.replace(':', '.')}"
 
 
-def _guarded(index: int, gpu: bool) -> Iterator[GuardedRuntime]:
-    key = index, gpu
+def _guarded(index: int, label: str, **profile: Any) -> Iterator[GuardedRuntime]:
+    """A device's runtime, one for each label; in its profile stands what is given here."""
+    key = index, label
     if key not in _runtimes:
         made = _runtimes[key] = GuardedRuntime(_devices[index].device)
-        if gpu:
-            own = made.profile
-            made.profile = replace(
-                own, kind="gpu", lanes=32, vector_floats=1, half_builtins=True, name="as a GPU"
-            )
+        made.profile = replace(made.profile, **profile)
     guarded = _runtimes[key]
     with guarded:
         yield guarded
     guarded.check_guards()
+
+
+def _as_gpu(index: int) -> Iterator[GuardedRuntime]:
+    yield from _guarded(
+        index, "gpu", kind="gpu", lanes=32, vector_floats=1, half_builtins=True, name="as a GPU"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,13 +116,23 @@ on_every_device = pytest.fixture(params=range(len(_devices)), ids=[_label(one) f
 @on_every_device
 def runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     """A guarded runtime on each device, the default one of the test."""
-    yield from _guarded(request.param, gpu=False)
+    yield from _guarded(request.param, "own")
 
 
 @on_every_device
 def gpu_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     """The same, planned as for a GPU: work-items are the lanes, and interleave."""
-    yield from _guarded(request.param, gpu=True)
+    yield from _as_gpu(request.param)
+
+
+@on_every_device
+def plain_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
+    """A guarded runtime whose kernels ask for no wider vectors than the compiler takes by itself,
+    as on a processor that has none."""
+    own = profile_of(_devices[request.param].device)
+    if not own.target:
+        pytest.skip(f"{own.name} has nothing to ask for")
+    yield from _guarded(request.param, "plain", target="")
 
 
 @pytest.fixture

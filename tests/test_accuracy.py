@@ -115,6 +115,18 @@ def test_named_problem_in_double(runtime, rng, name):
     _check_all_passes(rng, _problem(runtime, PROBLEMS[name], "float64"), names)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_strips_that_ask_for_nothing(plain_runtime, rng, name):
+    """As on a processor without AVX-512."""
+    _check_all_passes(rng, _problem(plain_runtime, PROBLEMS[name], "float32"), "strip")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("name", TILED)
+def test_dtypes_of_strips_that_ask_for_nothing(plain_runtime, rng, name, dtype):
+    _check_all_passes(rng, _problem(plain_runtime, PROBLEMS[name], dtype), "strip")
+
+
 @pytest.mark.parametrize("name", AS_GPU)
 def test_named_problem_as_on_a_gpu(gpu_runtime, rng, name):
     _check_all_passes(rng, _problem(gpu_runtime, PROBLEMS[name], "float32"), "direct")

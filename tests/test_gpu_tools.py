@@ -8,7 +8,7 @@ import gpu_report
 import oclgrind_gpu
 import predict
 import pytest
-from conftest import _guarded
+from conftest import _as_gpu
 
 from clconv import Conv1dProblem, Pass, plan
 from clconv.device import PROFILES, DeviceProfile, refined
@@ -149,7 +149,7 @@ def test_prediction_of_few_columns(tmp_path, capsys):
 def test_oclgrind_runs_each_plan(monkeypatch):
     """What is put in place of a plan is what runs, though another ran on the same arrays before."""
     ran = []
-    for runtime in _guarded(0, gpu=True):
+    for runtime in _as_gpu(0):
         queue = runtime.enqueue
         monkeypatch.setattr(
             runtime,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import accuracy
 import numpy as np
 import pytest
-from conftest import _devices, _guarded, _label
+from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
 
@@ -61,7 +61,7 @@ def _check(rng, problem, pass_, variant, seen=None):
 @pytest.fixture
 def chosen(request):
     """The runtime of a place in the list of devices (the first), as a GPU with few registers."""
-    for runtime in _guarded(getattr(request, "param", 0), gpu=True):
+    for runtime in _as_gpu(getattr(request, "param", 0)):
         own = runtime.profile
         runtime.profile = replace(own, item_registers=FEW_REGISTERS, name="few registers")
         runtime.forget_plans()
@@ -183,7 +183,7 @@ def test_shape(rng, place, monkeypatch):
     monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: False)
     shape, pass_ = SHAPES[place], PASSES[place % 3]
     assert shape in gemm.SHAPES
-    for runtime in _guarded(0, gpu=True):
+    for runtime in _as_gpu(0):
         request = Request(WIDE, pass_, runtime.profile)
         tile = next(t for depth in gemm.DEPTHS
                     if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip

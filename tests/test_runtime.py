@@ -180,6 +180,31 @@ def test_vectors_are_those_that_the_compiler_makes(runtime):
         assert runtime.profile.vector_floats == min(16, runtime.device.native_vector_width_float)
 
 
+def test_wide_vectors_are_asked_for_where_they_run(runtime, monkeypatch, tmp_path):
+    """What functions ask for is what the processor has, what the driver's compiler does not take
+    by itself, and what gives right results."""
+    target = runtime.profile.target
+    if not target:
+        return
+    assert runtime.profile.vector_floats == 8
+    all_of_them = " ".join(opencl.WIDE_TARGET)
+    assert set(opencl.WIDE_TARGET) <= set(Path("/proc/cpuinfo").read_text().split())
+    for text, expected in (
+        (f"model name\t: x\nflags\t\t: fpu {all_of_them} vme\n", target),
+        ("model name\t: x\n", ""),
+        (f"flags\t\t: fpu {all_of_them.removeprefix('avx512f ')}\nbugs\t\t: avx512f\n", ""),
+    ):
+        (tmp_path / "cpuinfo").write_text(text)
+        monkeypatch.setattr(opencl, "CPU_INFO", tmp_path / "cpuinfo")
+        assert opencl._wide_target(runtime.context) == expected
+    monkeypatch.setattr(opencl, "CPU_INFO", tmp_path / "none")
+    assert opencl._wide_target(runtime.context) == ""
+    monkeypatch.undo()
+    for wrong in (opencl.WIDE_PROBE.replace("v * v", "v"), "__kernel void squares(%s x) {}"):
+        monkeypatch.setattr(opencl, "WIDE_PROBE", wrong)
+        assert opencl._wide_target(runtime.context) == ""
+
+
 def test_cache_sizes_of_the_system(runtime, monkeypatch, tmp_path):
     """A CPU's caches are read from the system; what cannot be read keeps its default."""
     for index, fields in enumerate((("1", "Data", "48K"), ("1", "Instruction", "64K"),

@@ -69,6 +69,9 @@ PROBLEMS = {
     "64 bits": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float64", "direct strip"),
     "64 bits, depthwise": ((1, 2, 40, 2, 3, 1, 1, 1, 2), "float64", "depthwise"),
 }  # fmt: skip
+# These also with vectors of 16 floats, as processors with AVX-512 have them.
+WIDE = ("groups and remainders", "phases and uneven padding", "a row for each tap",
+        "several term blocks", "taps together", "16 bits")  # fmt: skip
 AS_GPU = ("groups and remainders", "phases and uneven padding", "16 bits", "64 bits")
 
 
@@ -95,6 +98,10 @@ def inside(*names: str) -> int:
             wrong += _run(runtime, name, variant, seen)
     if names:
         return wrong
+    runtime.profile = replace(runtime.profile, vector_floats=16)
+    for name in WIDE:
+        wrong += _run(runtime, name, "strip", seen)
+    runtime.profile = replace(runtime.profile, vector_floats=8)
     # tools/oclgrind_gpu.py has those that serve no CPU.
     requests = [
         Request(Conv1dProblem(*fields), Pass.FORWARD, runtime.profile)
