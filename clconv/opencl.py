@@ -312,11 +312,11 @@ def _wide_target(context: Any) -> str:
     target = ",".join(WIDE_TARGET)
     try:
         program: Any = cl.Program(context, WIDE_PROBE % target)
-        program.build(cache_dir=False)
+        kernel: Any = cl.Kernel(program.build(cache_dir=False), "squares")
         queue = cl.CommandQueue(context)
         squares = np.zeros((WIDE_GROUPS, 16), np.float32)
         result = cl.Buffer(context, cl.mem_flags.WRITE_ONLY, squares.nbytes)
-        program.squares(queue, (WIDE_GROUPS,), (1,), result)
+        kernel(queue, (WIDE_GROUPS,), (1,), result)
         cl.enqueue_copy(queue, squares, result)
     except cl.Error as error:
         _log.info("functions cannot ask for %s: %s", target, error)
