@@ -18,8 +18,8 @@ class DeviceProfile:
     `kind` is "cpu" or "gpu" (accelerators count as GPUs); `vector_floats` is how many float32 a
     CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
     run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
-    rather than a call. `target` names the instruction sets that functions have to ask a CPU's
-    compiler for, before vectors of 16 floats are one register; "" where none need to. `l1_bytes`
+    rather than a call. `instruction_sets` are those that functions have to ask a CPU's compiler
+    for, before vectors of 16 floats are one register; "" where none need to. `l1_bytes`
     and `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
 
     Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
@@ -46,7 +46,7 @@ class DeviceProfile:
     max_alloc_bytes: int = 1 << 28
     fp64: bool = False
     half_builtins: bool = True
-    target: str = ""
+    instruction_sets: str = ""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     unit_local_bytes: int = 65536
@@ -72,13 +72,13 @@ class DeviceProfile:
         return 32 if self.vector_floats >= 16 else 16
 
     @property
-    def asked_target(self) -> str:
-        """`target` where these vectors have to be asked for, else ""."""
-        return self.target if self.vector_floats == 16 else ""
+    def asked_for(self) -> str:
+        """`instruction_sets` where the vectors are those that have to be asked for, else ""."""
+        return self.instruction_sets if self.vector_floats == 16 else ""
 
     def asking(self) -> DeviceProfile:
         """The device as functions find it that ask for its widest vectors."""
-        return replace(self, vector_floats=16) if self.target and self.kind == "cpu" else self
+        return replace(self, vector_floats=16) if self.instruction_sets else self
 
     @property
     def peak_flops(self) -> float:

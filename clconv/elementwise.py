@@ -9,7 +9,15 @@ import pyopencl.array as cl_array
 
 from clconv.errors import ProblemError
 from clconv.runtime import Argument, Runtime
-from clconv.variants.base import MAX_GROUPS, Constants, Launch, Layout, Operand, Scalar
+from clconv.variants.base import (
+    MAX_GROUPS,
+    Constants,
+    Launch,
+    Layout,
+    Operand,
+    Scalar,
+    kernel_constants,
+)
 
 __all__ = [
     "activation_gradient",
@@ -38,8 +46,7 @@ def _launch(
     local = min(LOCAL, runtime.profile.max_work_group_size, runtime.profile.max_work_item_sizes[0])
     return Launch(
         kernel,
-        (("dtype", dtype.name), ("lanes", 1), ("half_builtins", runtime.profile.half_builtins))
-        + constants,
+        kernel_constants(runtime.profile, dtype, 1) + constants,
         operands,
         (Scalar("count", "long", count), *scalars),
         (min(-(-count // local), MAX_GROUPS) * local, 1, 1),

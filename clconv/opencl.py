@@ -353,7 +353,7 @@ def _architecture(device: Any) -> str:
 def profile_of(device: Any) -> DeviceProfile:
     """The planner's numbers of a device: what its driver reports, what is known of GPUs and, of a
     CPU's caches, what the system says."""
-    width, target = _vectors(device) if device.type & cl.device_type.CPU else (1, "")
+    width, asked = _vectors(device) if device.type & cl.device_type.CPU else (1, "")
     # A CPU driver without vectors of its own makes lanes of work-items, as a GPU does.
     cpu = width > 1
     sizes = [int(s) for s in device.max_work_item_sizes[:3]]
@@ -370,6 +370,6 @@ def profile_of(device: Any) -> DeviceProfile:
         max_alloc_bytes=device.max_mem_alloc_size,
         fp64="cl_khr_fp64" in device.extensions.split(),
         half_builtins=not cpu,
-        target=target,
+        instruction_sets=asked,
     )
     return replace(reported, **_data_caches()) if cpu else refined(reported, _architecture(device))

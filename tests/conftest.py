@@ -97,7 +97,14 @@ def _guarded(index: int, label: str, **profile: Any) -> Iterator[GuardedRuntime]
 
 def _as_gpu(index: int) -> Iterator[GuardedRuntime]:
     yield from _guarded(
-        index, "gpu", kind="gpu", lanes=32, vector_floats=1, half_builtins=True, name="as a GPU"
+        index,
+        "gpu",
+        kind="gpu",
+        lanes=32,
+        vector_floats=1,
+        half_builtins=True,
+        instruction_sets="",
+        name="as a GPU",
     )
 
 
@@ -130,9 +137,9 @@ def plain_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     """A guarded runtime whose kernels ask for no wider vectors than the compiler takes by itself,
     as on a processor that has none."""
     own = profile_of(_devices[request.param].device)
-    if not own.target:
+    if not own.instruction_sets:
         pytest.skip(f"{own.name} has nothing to ask for")
-    yield from _guarded(request.param, "plain", target="")
+    yield from _guarded(request.param, "plain", instruction_sets="")
 
 
 @pytest.fixture

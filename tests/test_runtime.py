@@ -183,7 +183,7 @@ def test_vectors_are_those_that_the_compiler_makes(runtime):
 def test_wide_vectors_are_asked_for_where_they_run(runtime, monkeypatch, tmp_path):
     """What functions ask for is what the processor has, what the driver's compiler does not take
     by itself, and what gives right results."""
-    target = runtime.profile.target
+    target = runtime.profile.instruction_sets
     if not target:
         return
     assert runtime.profile.vector_floats == 8

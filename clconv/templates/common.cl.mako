@@ -13,8 +13,8 @@
         return values[0] if lanes == 1 else "(VECTOR)(%s)" % ", ".join(values)
 %>\
 #pragma OPENCL FP_CONTRACT ON
-% if target:
-#pragma clang attribute push(__attribute__((target("${target}"))), apply_to = function)
+% if instruction_sets:
+#pragma clang attribute push(__attribute__((target("${instruction_sets}"))), apply_to = function)
 % endif
 % if double:
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable

@@ -6,7 +6,7 @@
 ## The body is no static function: a compiler that knew all its calls would put the addresses of the
 ## local arrays into it, and drivers put others into kernels alone.
 <%def name="of_groups(name, arrays)">\
-% if target:
+% if instruction_sets:
 __attribute__((noinline)) void ${name}_body(
     ${signature},
     ${", ".join("__local %s *%s" % (type, array) for type, array, _ in arrays)}, const long group, const long groups)
@@ -22,7 +22,7 @@ void ${name}(${signature})
 % for type, array, elements in arrays:
     __local ${type} ${array}[${elements}] __attribute__((aligned(64)));
 % endfor
-% if target:
+% if instruction_sets:
     ${name}_body(
         ${", ".join(arguments)},
         ${", ".join(array for _, array, _ in arrays)}, get_group_id(0), get_num_groups(0));

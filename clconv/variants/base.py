@@ -43,6 +43,7 @@ __all__ = [
     "geometry_constants",
     "gradient_arguments",
     "grid",
+    "kernel_constants",
     "local_items",
     "modelled_seconds",
     "partials_limit",
@@ -225,12 +226,17 @@ def grid(count: int) -> int:
 
 
 def common_constants(request: Request, lanes: int) -> Constants:
+    """What common.cl.mako needs, of a request."""
+    return kernel_constants(request.device, request.problem.dtype, lanes)
+
+
+def kernel_constants(device: DeviceProfile, dtype: np.dtype[Any], lanes: int) -> Constants:
     """What common.cl.mako needs."""
     return (
-        ("dtype", request.problem.dtype.name),
+        ("dtype", dtype.name),
         ("lanes", lanes),
-        ("half_builtins", request.device.half_builtins),
-        ("target", request.device.asked_target if lanes > 1 else ""),
+        ("half_builtins", device.half_builtins),
+        ("instruction_sets", device.asked_for if lanes > 1 else ""),
     )
 
 

@@ -385,7 +385,7 @@ def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
     sums are faster so."""
     device, problem = geometry.request.device, geometry.problem
     cycles = _tile_cycles(geometry, tile)
-    if geometry.lanes * problem.dtype.itemsize >= 64 and not device.asked_target:
+    if geometry.lanes * problem.dtype.itemsize >= 64 and not device.asked_for:
         return None if cycles < ASK_WHOLE_LINES else 0
     return int(ASK_AHEAD / (together * cycles))
 
