@@ -101,6 +101,31 @@ def test_wide_sizes_get_wide_indices():
     assert "typedef long WEIGHT_INDEX" in direct.source()
 
 
+def test_who_asks_for_wider_vectors():
+    """The strips of convolutions whose sums have more than a few products, unless they call
+    OpenCL's own functions; nobody where there is nothing to ask for."""
+    asking = replace(profile("cpu"), instruction_sets="avx512f,avx512vl")
+    many, few = Conv1dProblem(2, 6, 50, 9, 3), Conv1dProblem(2, 2, 50, 9, 3)
+
+    def asks(problem, pass_, epilogue=None, device=asking, variant="strip"):
+        best = plans(problem, pass_, device, epilogue=epilogue, variant=variant)[0]
+        asked = 'target("avx512f,avx512vl")' in best.source()
+        assert asked == (best.tile["lanes"] == 16)
+        assert best.source().count("attribute push") == best.source().count("attribute pop")
+        return asked
+
+    assert asks(many, Pass.FORWARD)
+    assert asks(many, Pass.INPUT_GRADIENT)
+    assert asks(many, Pass.FORWARD, Epilogue(activation="relu"))
+    assert asks(replace(many, dtype=np.dtype("float16")), Pass.FORWARD)
+    assert not asks(few, Pass.FORWARD)
+    assert not asks(many, Pass.WEIGHT_GRADIENT)
+    assert not asks(many, Pass.FORWARD, device=profile("cpu"))
+    assert not asks(many, Pass.FORWARD, variant="direct")
+    for activation in ("sigmoid", "tanh", "gelu", "silu"):
+        assert not asks(many, Pass.FORWARD, Epilogue(activation=activation))
+
+
 def test_workspace_limit():
     """The limit means fewer shares, and an error where not even one fits."""
     problem = Conv1dProblem(8, 1, 48000, 1, 101)
