@@ -40,7 +40,7 @@ STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Rows written at a time: more fall on the same lines of the cache. Sums that take long, in modelled
 # cycles, hide that; the more share a piece of the strip, the better.
-ROWS_TOGETHER, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1500.0
+ROWS_TOGETHER, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1000.0
 # Vectors of sums at most: more hide no more latency, and reach across more of the strip than the
 # first-level cache holds.
 MOST_SUMS = 16
@@ -66,8 +66,9 @@ STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.4
 # Beginning to write a row: its pages, and lines that come in before they are overwritten.
 WRITE_ROW = 150.0
-# What a load costs beside the sums; converting a weight of 16 bits.
-LOAD, CONVERT = 0.05, 1.5
+# What a load costs beside the sums; a tap where their number hangs on the phase; converting a
+# weight of 16 bits.
+LOAD, LOOP, CONVERT = 0.05, 1.0, 1.5
 TASK_SETUP = 2000.0
 # Tasks that the cores wait for the last one: they are not equally fast.
 LAST = 1.0
@@ -97,6 +98,8 @@ class Tile:
     vectors: int
     taps: int = 1
     width: float = 1.0  # of a vector
+    loop: float = 0.0  # cycles of the loop over taps, a tap
+    folded: bool = False  # the multiply-add takes its weight from memory
 
     @property
     def sums(self) -> int:
@@ -107,7 +110,8 @@ class Tile:
     def cycles(self) -> float:
         """Of a tap: a broadcast weight is a load too."""
         loads = self.channels + self.width * (self.vectors + self.taps - 1) / self.taps
-        return max(self.width * self.sums / 2, loads / 2, LATENCY) + LOAD * loads
+        cycles = max(self.width * self.sums / 2, loads / 2, LATENCY)
+        return cycles + LOAD * (loads - self.folded * self.channels) + self.loop
 
 
 @dataclass(frozen=True)
@@ -265,7 +269,11 @@ def candidates(request: Request) -> Iterator[Candidate]:
             if vectors + channels * vectors + 1 > registers or (few and found):
                 continue
             for taps in _tap_groups(geometry, channels, vectors):
-                candidate = _candidate(geometry, Tile(channels, vectors, taps, geometry.width))
+                loop = LOOP if geometry.phases > 1 else 0.0
+                # AVX-512 multiplies by a value in memory, which is no instruction if used once.
+                folded = vectors == 1 and geometry.width > 1
+                tile = Tile(channels, vectors, taps, geometry.width, loop, folded)
+                candidate = _candidate(geometry, tile)
                 if candidate is not None:
                     found = True
                     yield candidate
