@@ -85,7 +85,6 @@ class Request:
     epilogue: Epilogue = field(default_factory=Epilogue)
     workspace_limit: int | None = None
 
-    @property
     def asking(self) -> Request:
         """The same with the widest vectors of a CPU, for kernels that ask for them."""
         if self.epilogue.activation in CALLING:

@@ -239,7 +239,7 @@ def _geometry(request: Request) -> Geometry:
     """With the widest vectors, unless sums are so short that memory counts more."""
     geometry = Geometry(request)
     few = geometry.terms * request.problem.kernel_size <= FEW_PRODUCTS
-    return geometry if few else Geometry(request.asking)
+    return geometry if few else Geometry(request.asking())
 
 
 def refusal(request: Request) -> str | None:
