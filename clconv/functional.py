@@ -442,12 +442,7 @@ class _Call:
         """A result as the caller wants it: the device array, or its values in NumPy's memory."""
         if not self.host:
             return result
-        values = self.arrays.get(name)
-        if values is None:
-            values = np.empty(result.shape, result.dtype)
-        if result.size:
-            result.get(self.runtime.queue, values)
-        return values
+        return self.runtime.to_host(result, self.arrays.get(name))
 
 
 # Types whose values stay as they are.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
 import math
 import os
-import sqlite3
 import threading
 import warnings
 import weakref
@@ -15,7 +13,6 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import index
 from typing import Any, Generic, TypeVar
 
@@ -27,8 +24,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from clconv import binaries
 from clconv.errors import BuildError, DeviceError, OutOfMemoryError, ProblemError
-from clconv.opencl import check_process, choose, info_of, profile_of
+from clconv.opencl import check_process, choose, driver_errors, info_of, profile_of, require
 from clconv.planner import KernelPlan, chosen_first, plans
+from clconv.probe import built, has_kernel, prepare_invoker
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.records import Database, RecordKey
 from clconv.render import render, sum_dtype
@@ -53,8 +51,6 @@ _log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="Non-empty compiler output", category=cl.CompilerWarning)
 
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
-# What follows a source that is built a second time: caches overlook comments.
-ANEW = "\ntypedef int BUILT_ANEW;\n"
 # Platforms whose drivers keep compiled programs on disk themselves.
 DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
 PLANS_KEPT = 1024
@@ -126,11 +122,12 @@ class Prepared:
 class Runtime:
     """One device made ready: context, in-order queue, memory pool and compiled programs.
 
-    `device` is an index, an id "platform:device", part of a name, or a pyopencl Device, Context or
-    CommandQueue; None asks `CLCONV_DEVICE`, then `PYOPENCL_CTX`, then takes the first of
-    `devices()`. `workspace_limit` is the most bytes that a plan's workspace may have,
-    `program_cache_size` how many compiled programs are kept. Raises DeviceError where there is no
-    such device. `with runtime:` makes it the default of that block and thread.
+    `device` is an index, an id "platform:device", a kind ("gpu", "cpu", "accelerator"), part of a
+    name, or a pyopencl Device, Context or CommandQueue; None asks `CLCONV_DEVICE`, then
+    `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
+    bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
+    kept. Raises DeviceError where there is no such device, or it cannot build a small kernel.
+    `with runtime:` makes it the default of that block and thread.
     """
 
     def __init__(
@@ -147,7 +144,7 @@ class Runtime:
             if value is not None and (not isinstance(value, int) or value < least):
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
         check_process()
-        _import_invoker()
+        prepare_invoker()
         queue = None
         if isinstance(device, cl.CommandQueue):
             context, chosen = device.context, device.device
@@ -158,19 +155,19 @@ class Runtime:
             context, chosen = device, device.devices[0]
         else:
             chosen = device if isinstance(device, cl.Device) else choose(device)
-            try:
-                context = cl.Context([chosen])
-            except cl.Error as error:
-                raise DeviceError(f"{chosen.name.strip()} gives no context: {error}") from error
-        self.context = context
+            context = None
+        if isinstance(device, (cl.CommandQueue, cl.Context, cl.Device)):
+            require(chosen)
+        with driver_errors(chosen.name.strip(), "be made ready"):
+            self.context = context or cl.Context([chosen])
+            self.queue = queue or cl.CommandQueue(self.context, chosen)
+            self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
+            self.info = info_of(chosen)
+            self.profile = profile_of(chosen)
         self.device = chosen
-        self.info = info_of(chosen)
-        self.profile = profile_of(chosen)
         self.records = _database(chosen)
-        self.queue = queue or cl.CommandQueue(context, chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
-        self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
         self._allocating = threading.Lock()
         self._cache_size = program_cache_size
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
@@ -296,12 +293,19 @@ class Runtime:
         host = np.asarray(array)
         device = self.empty(host.shape, host.dtype)
         if host.size:
-            try:
+            with driver_errors(self.info.name, f"take an array of {host.nbytes} bytes"):
                 device.set(np.asarray(host, order="C"))
-            except cl.MemoryError as error:
-                raise self._no_room("take an array", error) from error
             device.events.clear()  # the values are there already
         return device
+
+    def to_host(self, array: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The values of a contiguous device array as a NumPy array, `out` if given, once everything
+        queued before has run. Raises DeviceError, OutOfMemoryError."""
+        values = np.empty(array.shape, array.dtype) if out is None else out
+        if array.size:
+            with driver_errors(self.info.name, f"give an array of {array.nbytes} bytes back"):
+                array.get(self.queue, values)
+        return values
 
     def fill(self, array: cl_array.Array, value: float) -> None:
         """Queues filling a contiguous device array, of any dtype, with one value."""
@@ -310,18 +314,17 @@ class Runtime:
         pattern = np.array(value, array.dtype)
         buffer: Any = array.base_data
         waits, foreign = self._waits((array,))
-        try:
+        with driver_errors(self.info.name, f"fill an array of {array.nbytes} bytes"):
             event = cl.enqueue_fill_buffer(
                 self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=waits
             )
-        except cl.MemoryError as error:
-            raise self._no_room("fill an array", error) from error
         self._record(event, (array,), foreign)
 
     def finish(self) -> None:
         """Waits for everything that was queued."""
         check_process()
-        self.queue.finish()
+        with driver_errors(self.info.name, "finish what was queued"):
+            self.queue.finish()
         with self._keeping:
             while self._foreign and _complete(self._foreign[0][0]):
                 self._foreign.popleft()
@@ -353,7 +356,7 @@ class Runtime:
         if binary is not None:
             try:
                 program: Any = cl.Program(self.context, [self.device], [binary]).build()
-                if _has_kernel(program, launch.kernel):
+                if has_kernel(program, launch.kernel):
                     return program
                 why: object = f"it has no kernel {launch.kernel}"
             except cl.Error as error:
@@ -365,19 +368,14 @@ class Runtime:
 
     def _compile(self, launch: Launch, source: str) -> Any:
         try:
-            # A driver whose own cache is damaged builds programs without their kernels. It has
-            # nothing kept of another text.
-            for text in (source, source + ANEW):
-                program: Any = cl.Program(self.context, text)
-                program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
-                if _has_kernel(program, launch.kernel):
-                    return program
-                _log.warning("%s built %s without its kernel", self.info.name, launch.kernel)
+            program = built(self.context, self.device, source, launch.kernel, BUILD_OPTIONS)
         except cl.MemoryError as error:
             raise self._no_room(f"build {launch.kernel}", error) from error
         except cl.Error as error:
             raise BuildError(launch.kernel, self.info.name, str(error)) from error
-        raise BuildError(launch.kernel, self.info.name, "the program is without this kernel")
+        if program is None:
+            raise BuildError(launch.kernel, self.info.name, "the program is without this kernel")
+        return program
 
     def _program(self, launch: Launch, source: str) -> Any:
         while True:
@@ -549,9 +547,9 @@ class Runtime:
     ) -> None:
         """Queues commands of this thread, in order: the first waits for what other queues do to the
         arrays, and who uses the arrays later can wait for the last."""
-        waits, foreign = self._waits((*reads, *writes))
-        event = None
+        launch, event = commands[0][1], None
         try:
+            waits, foreign = self._waits((*reads, *writes))
             for kernel, launch, values in commands:
                 if not launch.queued:
                     continue
@@ -639,10 +637,6 @@ def arguments(
     return values
 
 
-def _has_kernel(program: Any, name: str) -> bool:
-    return name in program.kernel_names.split(";")
-
-
 def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
 
@@ -667,18 +661,6 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
         raise DeviceError(
             f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}"
         )
-
-
-@lru_cache(maxsize=1)
-def _import_invoker() -> None:
-    """Lets pyopencl make kernels where it can write nothing: it keeps what calls them in a database
-    in the user's cache folder, and fails where there can be none, or no such user."""
-    try:
-        importlib.import_module("pyopencl.invoker")
-    except (OSError, RuntimeError, sqlite3.Error) as error:
-        _log.warning("pyopencl keeps no cache: %s", error)
-        vars(cl)["_PYOPENCL_NO_CACHE"] = True
-        importlib.import_module("pyopencl.invoker")
 
 
 # Which runtime
@@ -734,9 +716,9 @@ def default_runtime() -> Runtime:
     if _entered():
         return _entered()[-1]
     if _default is None:
+        made = Runtime()  # which may compile, so that nobody waits for a lock meanwhile
         with _default_lock:
-            if _default is None:
-                _default = Runtime()
+            _default = _default or made
     return _default
 
 
@@ -751,6 +733,4 @@ def runtime_of(context: Any) -> Runtime:
         living = reference()
         if living is not None and living.context.int_ptr == handle:
             return living
-    with _default_lock:
-        adopted = _adopted.get(handle)
-        return adopted or _adopted.set_default(handle, Runtime(context))
+    return _adopted.get(handle) or _adopted.set_default(handle, Runtime(context))

@@ -277,7 +277,7 @@ def test_a_writer_that_is_killed(monkeypatch):
     add_many(6, 1)
     assert [one.key.problem.batch for one in database.records()] == [2, 6]
     assert left.exists()  # it might be another's, who is still writing
-    monkeypatch.setattr(records, "ABANDONED_SECONDS", -1)
+    monkeypatch.setattr(disk, "ABANDONED_SECONDS", -1)
     add_many(7, 1)
     assert not left.exists()
 
