@@ -22,10 +22,11 @@ __all__ = ["PLATFORM", "announce", "intel_library"]
 
 _log = logging.getLogger(__name__)
 
-# What pip installs, what that needs but does not ask for, the driver, and its platform's name.
+# What pip installs, what that needs but does not ask for, and its platform's name.
 PACKAGE, NEEDED = "intel-opencl-rt", "intel-cmplr-lib-rt"
-LIBRARY = "libintelocl.so"
 PLATFORM = "Intel(R) OpenCL"
+# The driver's file, by `sys.platform`.
+LIBRARIES = {"linux": "libintelocl.so", "win32": "intelocl64.dll"}
 
 # Names of clconv's own folders start so; each is for one set of .icd files.
 FOLDER = "clconv-icd-"
@@ -34,14 +35,14 @@ FOLDERS_KEPT = 32
 
 
 def intel_library() -> Path | None:
-    """Intel's CPU runtime as pip installed it on Linux; None where it did not, or not all of it."""
-    if not sys.platform.startswith("linux"):
-        return None  # other loaders do not read OCL_ICD_VENDORS
+    """The file of Intel's CPU runtime as pip installed it; None where it did not, or not all of
+    it."""
     try:
         files = metadata.files(PACKAGE) or ()
     except metadata.PackageNotFoundError:
         return None
-    found = [path for f in files if f.name == LIBRARY and (path := Path(str(f.locate()))).is_file()]
+    name = LIBRARIES.get(sys.platform)
+    found = [path for f in files if f.name == name and (path := Path(str(f.locate()))).is_file()]
     if not found:
         return None
     try:
@@ -57,10 +58,11 @@ def intel_library() -> Path | None:
 
 
 def announce() -> bool:
-    """Names Intel's CPU runtime from pip, beside the system's drivers, in `OCL_ICD_VENDORS`.
+    """Names Intel's CPU runtime from pip, beside the system's drivers, in `OCL_ICD_VENDORS`, and on
+    Windows in `OCL_ICD_FILENAMES`.
 
     Whether it did: a value of the user's stays, and so does everything where the system has this
-    driver already. Only the first platform query of a process reads the variable.
+    driver already. Only the first platform query of a process reads the variables.
     """
     given = settings.icd_vendors()
     if given is not None and not Path(given).name.startswith(FOLDER):
@@ -68,8 +70,12 @@ def announce() -> bool:
     library = intel_library()
     if library is None:
         return False
+    if sys.platform == "win32":  # another loader, which takes files beside those of the registry
+        settings.add_icd_file(str(library))
+        return True
     texts = _system_icds()
-    if any(Path(text.strip()).name.startswith(LIBRARY) for text in texts.values()):
+    known = LIBRARIES[sys.platform]
+    if any(Path(text.strip()).name.startswith(known) for text in texts.values()):
         return False
     texts["clconv-intel.icd"] = f"{library}\n"
     try:

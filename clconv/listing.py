@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the devices; 1 where there is none, or where one fails the check."""
+    """Prints the devices; 1 where none works, or where one that works fails the check."""
     arguments = _parser().parse_args(argv)
     try:
         found = devices()
@@ -185,8 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_table(found, checks)
     if not found:
         print(NO_PLATFORM, file=sys.stderr)
-        return 1
-    return int(any(text not in ("ok", NOT_CHECKED) for text in checks or ()))
+    able = [place for place, info in enumerate(found) if info.why_not is None]
+    return int(not able or (checks is not None and any(checks[place] != "ok" for place in able)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 __all__ = [
+    "add_icd_file",
     "cache_folder",
     "device_choice",
     "driver_choices",
@@ -43,6 +44,13 @@ def icd_vendors() -> str | None:
 def set_icd_vendors(folder: str) -> None:
     """Sets `OCL_ICD_VENDORS` for this process and those that it starts."""
     os.environ["OCL_ICD_VENDORS"] = folder
+
+
+def add_icd_file(path: str) -> None:
+    """Adds a driver to `OCL_ICD_FILENAMES`, which the loader of Windows reads."""
+    given = [one for one in os.environ.get("OCL_ICD_FILENAMES", "").split(";") if one]
+    if path not in given:
+        os.environ["OCL_ICD_FILENAMES"] = ";".join([*given, path])
 
 
 def icd_folder() -> Path:

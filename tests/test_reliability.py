@@ -368,13 +368,12 @@ def test_a_damaged_cache_of_the_driver(folders):
     assert "built forward_direct without its kernel" in warnings
 
 
-def test_another_text_is_built(plain, monkeypatch, caplog):
+def test_another_text_is_built(plain, monkeypatch, caplog, tmp_path):
     """Where a driver built a program without its kernel, once."""
-    real, empty = clconv.runtime._has_kernel, [True]
+    monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))  # without a binary that is kept
+    real, empty = clconv.probe.has_kernel, [True]
     monkeypatch.setattr(
-        clconv.runtime,
-        "_has_kernel",
-        lambda *program: not (empty and empty.pop()) and real(*program),
+        clconv.probe, "has_kernel", lambda *program: not (empty and empty.pop()) and real(*program)
     )
     assert (F.conv1d(np.ones((1, 1, 9), "f"), np.ones((1, 1, 3), "f")) == 3).all()
     assert caplog.text.count("without its kernel") == 1

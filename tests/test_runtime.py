@@ -24,6 +24,7 @@ from clconv import (
     Runtime,
     binaries,
     opencl,
+    probe,
     reference,
 )
 from clconv import functional as F
@@ -188,22 +189,22 @@ def test_wide_vectors_are_asked_for_where_they_run(runtime, monkeypatch, tmp_pat
         assert runtime.profile.asking() == runtime.profile
         pytest.skip(f"{runtime.info.name} has nothing to ask for")
     assert runtime.profile.vector_floats == 8
-    all_of_them = " ".join(opencl.WIDE_TARGET)
-    assert set(opencl.WIDE_TARGET) <= set(Path("/proc/cpuinfo").read_text().split())
+    all_of_them = " ".join(probe.WIDE_TARGET)
+    assert set(probe.WIDE_TARGET) <= set(Path("/proc/cpuinfo").read_text().split())
     for text, expected in (
         (f"model name\t: x\nflags\t\t: fpu {all_of_them} vme\n", target),
         ("model name\t: x\n", ""),
         (f"flags\t\t: fpu {all_of_them.removeprefix('avx512f ')}\nbugs\t\t: avx512f\n", ""),
     ):
         (tmp_path / "cpuinfo").write_text(text)
-        monkeypatch.setattr(opencl, "CPU_INFO", tmp_path / "cpuinfo")
-        assert opencl._wide_target(runtime.context) == expected
-    monkeypatch.setattr(opencl, "CPU_INFO", tmp_path / "none")
-    assert opencl._wide_target(runtime.context) == ""
+        monkeypatch.setattr(probe, "CPU_INFO", tmp_path / "cpuinfo")
+        assert probe._wide_target(runtime.context, runtime.device) == expected
+    monkeypatch.setattr(probe, "CPU_INFO", tmp_path / "none")
+    assert probe._wide_target(runtime.context, runtime.device) == ""
     monkeypatch.undo()
-    for wrong in (opencl.WIDE_PROBE.replace("v * v", "v"), "__kernel void squares(%s x) {}"):
-        monkeypatch.setattr(opencl, "WIDE_PROBE", wrong)
-        assert opencl._wide_target(runtime.context) == ""
+    for wrong in (probe.WIDE_SOURCE.replace("v * v", "v"), "__kernel void squares(%s x) {}"):
+        monkeypatch.setattr(probe, "WIDE_SOURCE", wrong)
+        assert probe._wide_target(runtime.context, runtime.device) == ""
 
 
 def test_cache_sizes_of_the_system(runtime, monkeypatch, tmp_path):

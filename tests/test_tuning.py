@@ -30,6 +30,7 @@ from clconv import (
     Pass,
     ProblemError,
     Sequential,
+    disk,
     planner,
     records,
     reference,
