@@ -32,7 +32,7 @@ def main() -> int:
     if system not in INTEL:
         print(f"CPU driver: none from pip, {why}. OpenCL devices of the system are used.")
         return 0
-    print(f"CPU driver: {why}; installing Intel's CPU runtime instead, 209 MB to download …")
+    print(f"CPU driver: {why}; installing Intel's CPU runtime instead, 276 MB to download …")
     return 1
 
 
