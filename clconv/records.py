@@ -122,6 +122,7 @@ def _to_json(record: Record) -> dict[str, Any]:
         "problem": {
             **{name: getattr(problem, name) for name in _PROBLEM_SIZES},
             "padding": list(problem.pads),
+            "cropped": problem.cropped,
             "dtype": problem.dtype.name,
         },
         "pass": record.key.pass_.value,
@@ -208,6 +209,7 @@ def _from_json(value: Any) -> Record:
         **{name: sizes.count(name) for name in _PROBLEM_SIZES},
         padding=sizes.list("padding"),
         dtype=sizes.text("dtype"),
+        cropped=sizes.count("cropped") if "cropped" in fields["problem"] else 0,  # a later member
     )
     candidates = []
     for one in map(_Fields, fields.list("candidates")):

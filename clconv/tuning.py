@@ -156,7 +156,7 @@ def _excerpt(problem: Conv1dProblem) -> Conv1dProblem:
     positions = min(max(int(REFERENCE_PRODUCTS / products), 4), REFERENCE_POSITIONS)
     if small.out_length <= positions:
         return small
-    length = small.window + (positions - 1) * small.stride - sum(small.pads)
+    length = small.length - (small.out_length - positions) * small.stride
     return replace(small, length=max(length, 1))
 
 
