@@ -564,6 +564,7 @@ def _dtypes(text: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--geometries", type=int, default=20, help="how many (default 20)")
+    parser.add_argument("--first", type=int, default=0, help="index of the first (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batches", type=int, help="of each geometry (default 20, or 4 with --as)")
     parser.add_argument("--only", type=int, metavar="INDEX", help="run this geometry alone")
@@ -596,7 +597,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"{runtime.info.name}, {runtime.info.version}, driver {runtime.info.driver}", flush=True)
-    indices = range(options.geometries) if options.only is None else [options.only]
+    if options.only is not None:
+        options.first, options.geometries = options.only, 1
+    indices = range(options.first, options.first + options.geometries)
     profiles = GPUS if options.profile == "all" else [options.profile]
     failures = 0
     for index in indices:
