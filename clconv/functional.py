@@ -579,8 +579,8 @@ def _transposed_problem(
             f"padding is {(left, right)}, which leaves {out_length} output positions, "
             "expected at least 1"
         )
-    # What output_padding adds on the right was padding there, or lies beyond every window: that of a
-    # whole stride would be an output position more than x has.
+    # What output_padding adds on the right was padding there, or lies beyond every window: a whole
+    # stride of it would be an output position more than x has.
     problem = Conv1dProblem(
         batch,
         group_out * groups,

@@ -364,8 +364,8 @@ class Database:
         return _read(self.path, self.device).records.get((key, self.driver, VERSION))
 
     def choices(self, key: RecordKey) -> list[Choice]:
-        """What that record says to be the fastest, then what comes next: with an activation not every
-        candidate can be had. Empty where there is no record."""
+        """What that record says to be the fastest, then what comes next: with an activation not
+        every candidate can be had. Empty where there is no record."""
         record = self.find(key)
         return [] if record is None else record.ranking
 

@@ -17,8 +17,8 @@ import clconv
 from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
-from clconv.render import RenderError, render
 from clconv.problem import ACTIVATIONS
+from clconv.render import RenderError, render
 from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Launch
 
 PACKAGE = Path(clconv.__file__).parent
@@ -70,8 +70,8 @@ def test_small_work_groups(device, limit):
 # Vectors as the compiler has them, and the widest that can be asked for.
 CPU_VECTORS = ((4, ""), (8, ""), (8, "avx512f,avx512vl"), (16, ""))
 WORKSPACE = 1 << 20
-# What makes arrays of local memory large: channels, taps, windows, phases; many channels of one tap,
-# whose sums for the bias are as many as those of the weights.
+# What makes arrays of local memory large: channels, taps, windows, phases; many channels of one
+# tap, whose sums for the bias are as many as those of the weights.
 LARGE = {
     name: Conv1dProblem(*fields)
     for name, fields in {

@@ -132,7 +132,7 @@ def test_other_drivers_versions_and_sizes_are_hints():
             record(KEY._replace(pass_=Pass.INPUT_GRADIENT), tiles[4], "2.0", written=5.0),
         ]
     )
-    assert database.choice(KEY) is None
+    assert database.choices(KEY) == []
     assert database.hints(KEY) == [tiles[2], tiles[1], tiles[0]]
 
 
@@ -189,7 +189,7 @@ def test_damaged_files(content, caplog):
     assert [one.getMessage().startswith(str(database.path)) for one in caplog.records] == [True]
     other = KEY._replace(pass_=Pass.INPUT_GRADIENT)
     database.add([record(other)])
-    assert database.choice(other) == record().choice
+    assert database.choices(other) == [record().choice]
     assert database.path.with_suffix(".damaged").read_bytes() == content
 
 
@@ -200,8 +200,8 @@ def test_good_records_beside_damaged_ones(caplog):
     content = json.loads(database.path.read_text())
     content["records"][1]["seconds"] = -1
     database.path.write_text(json.dumps(content))
-    assert database.choice(KEY) == record().choice
-    assert database.choice(other) is None
+    assert database.choices(KEY) == [record().choice]
+    assert database.choices(other) == []
     assert "1 of 2 records are damaged (seconds is -1" in caplog.text
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_read(caplog):
         assert database.find(KEY) is None
     assert caplog.text.count(f"{database.path} cannot be read") == 1
     database.add([record()])
-    assert database.choice(KEY) == record().choice
+    assert database.choices(KEY) == [record().choice]
     assert database.path.with_suffix(".damaged").is_dir()
 
 

@@ -256,8 +256,8 @@ def refusal(request: Request) -> str | None:
 
 
 def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for each tile that fits the registers. Where they ask for wider vectors, those that
-    don't come behind: they are what activations which call functions have to take."""
+    """A candidate for each tile that fits the registers. Where these ask for wider vectors, others
+    that don't come behind: activations which call functions have to take one of them."""
     geometry = _geometry(request)
     found = list(_tiles(geometry))
     yield from found
