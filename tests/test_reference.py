@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from problems import PROBLEMS
 
-from clconv import reference
+from clconv import Conv1dProblem, reference
 
 BATCHED = {name: problem for name, problem in PROBLEMS.items() if problem.batch}
 

@@ -2,9 +2,9 @@
 """Do the GPU variants race, or touch memory out of bounds, and how often do they read? By Oclgrind.
 
 Runs a tiny problem for each tile that the planner can pick for a GPU, all passes, and transposed
-convolutions by each variant, under Oclgrind (Debian's package `oclgrind`) with its data-race and API
-checks, compares the results, and fails on any report but the device queries that pyopencl itself
-makes. Then counts global reads: windows read
+convolutions by each variant, under Oclgrind (Debian's package `oclgrind`) with its data-race and
+API checks, compares the results, and fails on any report but the device queries that pyopencl
+itself makes. Then counts global reads: windows read
 each element of the input at most twice, products of few columns each weight once.
 """
 
@@ -47,8 +47,8 @@ SHORT = (
     Conv1dProblem(8, 12, 4, 10, 4, 3, 0, 1, 2),
     Conv1dProblem(3, 5, 9, 6, 3, 2, (1, 0), 2),
 )
-# Transposed: the length of x, kernel size, stride, dilation, output_padding. Whole strides of that lie
-# beyond every window; one has few columns.
+# Transposed: the length of x, kernel size, stride, dilation, output_padding. Whole strides of that
+# lie beyond every window; one has few columns.
 BEYOND = ((10, 3, 1, 3, 2), (1, 3, 1, 5, 3), (9, 2, 2, 5, 4))
 # Rows longer than a work-group's positions, windows as wide as half of them.
 READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)
