@@ -231,7 +231,8 @@ class _Draft:
         choice = variant.get(pass_)
         if not isinstance(choice, PlanChoice | None):
             raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
-        return chosen_first(self.runtime.plans(problem, pass_, epilogue), choice)
+        found = self.runtime.plans(problem, pass_, epilogue)
+        return found if choice is None else chosen_first(found, [choice])
 
     def add(
         self,
@@ -573,7 +574,8 @@ def _transposed_problem(
             f"padding is {(left, right)}, which leaves {out_length} output positions, "
             "expected at least 1"
         )
-    # What output_padding adds on the right was cropped there, or lies beyond every window.
+    # What output_padding adds on the right was padding there, or lies beyond every window: a whole
+    # stride of it would be an output position more than x has.
     problem = Conv1dProblem(
         batch,
         group_out * groups,
@@ -585,6 +587,7 @@ def _transposed_problem(
         dilation,
         groups,
         draft.dtype,
+        cropped=max(extra - right, 0) // stride * stride,
     )
     draft.expect("weight", problem.weight_shape)
     return problem
@@ -612,7 +615,7 @@ def _draft_conv1d(
     problem = _problem(draft, x, draft.shape("weight"), stride, padding, dilation, groups)
     shape = draft.unbatched(problem.output_shape, "x")
     bias_shape = (problem.out_channels,)
-    _draft_result(draft, problem, Pass.FORWARD, shape, bias_shape, activation, variant, {})
+    _draft_result(draft, problem, Pass.FORWARD, shape, bias_shape, activation, variant)
 
 
 def _draft_conv_transpose1d(
@@ -628,9 +631,7 @@ def _draft_conv_transpose1d(
     problem = _transposed_problem(draft, stride, padding, output_padding, groups, dilation)
     shape = draft.unbatched(problem.input_shape, "x")
     bias_shape = (problem.in_channels,)
-    given = {"out_length": draft.tensor("x")[2]}
-    pass_ = Pass.INPUT_GRADIENT
-    _draft_result(draft, problem, pass_, shape, bias_shape, activation, variant, given)
+    _draft_result(draft, problem, Pass.INPUT_GRADIENT, shape, bias_shape, activation, variant)
 
 
 def _draft_result(
@@ -641,7 +642,6 @@ def _draft_result(
     bias_shape: Shape,
     activation: Any,
     variant: Choice,
-    given: Mapping[str, float],
 ) -> None:
     """What the forward pass and the transposed convolution share: checks, epilogue, launch."""
     draft.expect("bias", bias_shape)
@@ -661,7 +661,7 @@ def _draft_result(
     draft.plans(problem, pass_, epilogue, variant)
     if problem.batch:
         # 0.0 and -0.0 are one key.
-        numbers_ = {"slope": slope + 0.0, **given}
+        numbers_ = {"slope": slope + 0.0}
         draft.add(problem, pass_, epilogue, variant, operands, numbers_, ("weight", "bias"))
 
 
@@ -760,8 +760,6 @@ def _draft_gradients(
     """
     bias_problem = _channels_problem(draft, "grad_output")
     long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
-    # Where output_padding goes beyond every window, the problem has more positions than x.
-    given: dict[str, float] = {"out_length": draft.tensor("x")[2]} if transposed else {}
     # Both are sums over the output's gradient: some variants read it once for weights and bias.
     together = all(need[1:]) and not transposed
     gradients = (
@@ -773,7 +771,7 @@ def _draft_gradients(
             Epilogue(),
             variant,
             {"x": "grad_output", "weight": "weight", "y": "out_x"},
-            {"slope": 0.0, **given},
+            {"slope": 0.0},
         ),
         _Gradient(
             "out_weight",
@@ -784,7 +782,7 @@ def _draft_gradients(
             variant,
             {"x": long, "y": short, "result": "out_weight"}
             | ({"bias": "out_bias"} if together else {}),
-            {**given, **({} if "out_bias" in draft.given else {"bias_momentum": 0.0})},
+            {} if "out_bias" in draft.given else {"bias_momentum": 0.0},
         ),
         _Gradient(
             "out_bias",

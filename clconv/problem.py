@@ -130,7 +130,9 @@ class Conv1dProblem:
     """A 1-D convolution of (batch, in_channels, length) with (out_channels, in_channels / groups,
     kernel_size) to (batch, out_channels, out_length).
 
-    `padding` is an int, (left, right), "same" or "valid", kept as (left, right). Raises
+    `padding` is an int, (left, right), "same" or "valid", kept as (left, right). No window reaches
+    the last `cropped` input samples: a convolution has none, one that is the gradient of a
+    transposed convolution has, where output_padding appends samples beyond a whole stride. Raises
     ProblemError where no such convolution exists.
     """
 
@@ -144,6 +146,7 @@ class Conv1dProblem:
     dilation: int = 1
     groups: int = 1
     dtype: Any = np.float32
+    cropped: int = 0
 
     def __post_init__(self) -> None:
         def fix(name: str, value: Any) -> None:
@@ -154,6 +157,7 @@ class Conv1dProblem:
             fix(name, whole(name, getattr(self, name), 1, MAX_CHANNELS))
         for name in ("length", "kernel_size", "stride", "dilation"):
             fix(name, whole(name, getattr(self, name), 1))
+        fix("cropped", whole("cropped", self.cropped, 0))
         fix("padding", padding_pair(self.padding, self.window, self.stride))
         try:
             dtype = np.dtype(self.dtype)
@@ -189,8 +193,8 @@ class Conv1dProblem:
 
     @property
     def padded_length(self) -> int:
-        """Input samples with both paddings."""
-        return self.length + sum(self.pads)
+        """Input samples with both paddings, those that windows may reach."""
+        return self.length + sum(self.pads) - self.cropped
 
     @cached_property
     def out_length(self) -> int:

@@ -70,7 +70,10 @@ def input_gradient(
     problem: Conv1dProblem, weight: Array, grad_output: Array, accumulate: Any = np.float64
 ) -> Array:
     """(N, Cin, L) of weight and grad_output (N, Cout, Lout): 0 where no window reached."""
-    padded = np.zeros((problem.batch, problem.in_channels, problem.padded_length), accumulate)
+    left, right = problem.pads
+    padded = np.zeros(
+        (problem.batch, problem.in_channels, left + problem.length + right), accumulate
+    )
     w = np.asarray(weight, accumulate).reshape(
         problem.groups, problem.group_out, -1, problem.kernel_size
     )
@@ -80,7 +83,6 @@ def input_gradient(
         _windows(problem, padded, k)[...] += reached.reshape(
             problem.batch, problem.in_channels, problem.out_length
         )
-    left = problem.pads[0]
     return padded[:, :, left : left + problem.length]
 
 

@@ -458,7 +458,7 @@ class Runtime:
                 workspace_limit=self.workspace_limit,
             )
             if variant == "auto":
-                tuned = self.records.choice(RecordKey(problem, pass_, self.workspace_limit))
+                tuned = self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
                 found = chosen_first(found, tuned)
             found = self._plans.set_default(key, found)
         return found
@@ -518,8 +518,7 @@ class Runtime:
         writes: Sequence[cl_array.Array],
     ) -> None:
         """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
-        call knows, or knows better than the plan; `reads` and `writes` are the arrays behind
-        them, for their events."""
+        call knows; `reads` and `writes` are the arrays behind them, for their events."""
         commands = [
             (kernel, launch, arguments(launch, bound, numbers))
             for kernel, launch in zip(self.kernels(prepared), prepared.plan.launches, strict=True)
@@ -624,13 +623,13 @@ def _database(device: Any) -> Database:
 def arguments(
     launch: Launch, bound: Mapping[str, Argument], numbers: Mapping[str, Any]
 ) -> list[Any]:
-    """A launch's arguments in order: operands by name, then its scalars, of which `numbers` knows
-    some better than the plan."""
+    """A launch's arguments in order: operands by name, then its scalars, those that the plan leaves
+    open from `numbers`."""
     values: list[Any] = []
     for operand in launch.operands:
         values += bound[operand.name]
     for scalar in launch.scalars:
-        value = numbers.get(scalar.name, scalar.value)
+        value = numbers.get(scalar.name) if scalar.value is None else scalar.value
         if value is None:
             raise DeviceError(f"{launch.kernel} was given no {scalar.name}")
         values.append(value)

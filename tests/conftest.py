@@ -14,48 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyopencl as cl
 import pytest
-
-from clconv import Runtime, tuning
-from clconv.opencl import find, profile_of, refusal
-from clconv.probe import finding
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
+from guarded import GuardedRuntime
+
+from clconv import tuning
+from clconv.opencl import find, profile_of, refusal
+from clconv.probe import finding
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes share the cores here, where threads that stay on one hinder each other.
     os.environ.setdefault("POCL_AFFINITY", "0")
-
-GUARD_BYTES = 4096
-GUARD = np.uint8(0xA5)
-
-
-class GuardedRuntime(Runtime):
-    """A runtime that sees what is written beside its buffers."""
-
-    def __init__(self, device: object) -> None:
-        super().__init__(device)
-        self._guarded: list[tuple[cl.Buffer, int]] = []
-
-    def _allocate(self, nbytes: int) -> cl.Buffer:
-        nbytes = max(nbytes, 1)
-        whole = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes + 2 * GUARD_BYTES)
-        cl.enqueue_fill_buffer(self.queue, whole, GUARD, 0, nbytes + 2 * GUARD_BYTES)
-        part = whole.get_sub_region(GUARD_BYTES, nbytes)
-        self._guarded.append((whole, nbytes))
-        return part
-
-    def check_guards(self) -> None:
-        """Fails where anything was written outside a buffer since the last check."""
-        self.finish()
-        for whole, nbytes in self._guarded:
-            content = np.empty(nbytes + 2 * GUARD_BYTES, np.uint8)
-            cl.enqueue_copy(self.queue, content, whole)
-            assert (content[:GUARD_BYTES] == GUARD).all(), "written before a buffer"
-            assert (content[GUARD_BYTES + nbytes :] == GUARD).all(), "written behind a buffer"
-        self._guarded.clear()
 
 
 def _chosen() -> list:

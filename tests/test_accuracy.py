@@ -214,7 +214,9 @@ TRANSPOSED = {
     "cropped more on the left": (4, 30, 2, 5, 2, (3, 0), 0, 2, 1),
     "output padding wider than the crop": (2, 20, 3, 2, 2, (0, 0), 1, 1, 2),
     "output padding as wide as the stride": (3, 20, 2, 3, 2, (0, 0), 4, 5, 1),
+    "output padding of several strides": (4, 10, 2, 3, 1, (0, 0), 2, 3, 2),
     "depthwise": (6, 33, 1, 4, 2, (1, 1), 0, 1, 6),
+    "depthwise, output padding of several strides": (6, 33, 1, 7, 1, (0, 1), 3, 4, 6),
     "one position": (3, 1, 4, 5, 3, (0, 0), 1, 1, 1),
 }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 
 import accuracy
+import fuzz
 import numpy as np
 import pytest
+import rendered
 from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
@@ -17,7 +18,6 @@ from clconv import Conv1dProblem, Pass, ProblemError
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
-from clconv.render import render
 from clconv.variants import base, gemm, gemv, window
 from clconv.variants.base import Request
 
@@ -250,6 +250,43 @@ def test_transposed(chosen, rng, variant):
     accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
 
 
+@pytest.mark.parametrize("variant", ["direct", *KINDS], indirect=True)
+def test_output_padding_beyond_every_window(chosen, rng, variant):
+    """Whole strides of it, so that the convolution whose gradients these are could have more output
+    positions than x has: it has no more."""
+    length, size, stride, dilation, extra = 10, 3, 1, 3, 2
+    x = accuracy.integers(rng, (2, 8, length), "float32")
+    weight = accuracy.integers(rng, (8, 3, size), "float32")
+    problem = accuracy.transposed_problem(
+        x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
+    )
+    assert problem.out_length > length
+    longer = accuracy.extended(x, problem.out_length)
+    options = stride, 0, extra, 2, dilation
+    y = F.conv_transpose1d(x, weight, None, *options, variant=variant)
+    operands = {"weight": weight, "grad_output": longer}
+    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, operands, "y", largest=4)
+    grad = accuracy.integers(rng, y.shape, "float32")
+    grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant)
+    accuracy.assert_right(grads[0], problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
+                          largest=4, positions=length)  # fmt: skip
+    accuracy.assert_right(grads[1], problem, Pass.WEIGHT_GRADIENT,
+                          {"x": grad, "grad_output": longer}, "grad_weight", largest=4)  # fmt: skip
+
+
+# On each device every other profile; on the next one the others.
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [pytest.param(place, name, id=f"{_label(one)}-{name}") for place, one in enumerate(_devices)
+     for name in fuzz.GPUS[place % 2 :: 2]],
+)  # fmt: skip
+def test_random_geometry(place, name):
+    """One that differs by profile and device, all functions, each pass by some candidate."""
+    index = place * len(fuzz.GPUS) + fuzz.GPUS.index(name)
+    assert fuzz.main(["--as", name, "--seed", "7", "--only", str(index), "--batches", "2",
+                      "--device", _devices[place].info.id]) == 0  # fmt: skip
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_weight_gradient_is_the_same_twice(chosen, rng, variant):
     """Shares are added in a fixed order."""
@@ -296,19 +333,6 @@ def test_one_work_group_does_all(chosen, rng, variant, name, monkeypatch):
         _check(rng, PROBLEMS[name], pass_, variant)
 
 
-def _local_elements(text):
-    """Elements of local memory that a kernel's text declares."""
-    text = re.sub(r"//.*", "", text)
-    numbers = dict(re.findall(r"#define (\w+) (.+)", text))
-    found = 0
-    for size in re.findall(r"__local SUM \w+\[(.*?)\]", text):
-        while names := set(re.findall(r"[A-Z]\w+", size)):
-            for name in names:
-                size = re.sub(rf"\b{name}\b", f"({numbers[name].replace('/', '//')})", size)
-        found += eval(size)
-    return found
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("limit", [16, 64, 1024])
 @pytest.mark.parametrize("local_bytes", [16 << 10, 32 << 10])
@@ -325,9 +349,9 @@ def test_limits_of_devices(device, local_bytes, limit, dtype):
             for made in plans(replace(problem, dtype=np.dtype(dtype)), pass_, device):
                 for launch in made.launches:
                     assert np.prod(launch.local_size) <= limit
-                    elements = _local_elements(render(launch))
-                    assert elements * np.dtype(dtype).itemsize <= local_bytes, launch.kernel
-                    seen |= {launch.kernel} if elements else set()
+                    declared = rendered.local_bytes(launch)
+                    assert declared <= local_bytes, launch.kernel
+                    seen |= {launch.kernel} if declared else set()
     assert {"convolution_gemv", "convolution_window"} <= seen
     assert {"convolution_gemm", "weight_gradient_gemm"} <= seen
 

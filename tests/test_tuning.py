@@ -39,6 +39,7 @@ from clconv import (
 from clconv import functional as F
 from clconv.device import profile
 from clconv.planner import Choice
+from clconv.problem import ACTIVATIONS
 from clconv.records import Database, Record, RecordKey, Timing
 from clconv.runtime import replan
 from clconv.tuning import Task
@@ -88,12 +89,13 @@ def test_records_come_back(cache):
         record(KEY._replace(pass_=Pass.WEIGHT_GRADIENT)),
         record(KEY._replace(workspace_limit=4096)),
         record(KEY._replace(problem=replace(PROBLEM, padding=(0, 5), dtype=np.float16))),
+        record(KEY._replace(problem=replace(PROBLEM, cropped=3))),
     ]
     Database(DEVICE, "1.0").add(written)
     fresh = Database(DEVICE, "1.0")
     assert fresh.path.parent == cache / "tuning"
     assert [fresh.find(one.key) for one in written] == written
-    assert fresh.choice(KEY) == written[0].choice
+    assert fresh.choices(KEY) == [written[0].choice]
     assert fresh.records() == written
     assert fresh.find(KEY._replace(problem=replace(PROBLEM, batch=3))) is None
     content = json.loads(fresh.path.read_text())
@@ -131,7 +133,7 @@ def test_other_drivers_versions_and_sizes_are_hints():
             record(KEY._replace(pass_=Pass.INPUT_GRADIENT), tiles[4], "2.0", written=5.0),
         ]
     )
-    assert database.choice(KEY) is None
+    assert database.choices(KEY) == []
     assert database.hints(KEY) == [tiles[2], tiles[1], tiles[0]]
 
 
@@ -188,7 +190,7 @@ def test_damaged_files(content, caplog):
     assert [one.getMessage().startswith(str(database.path)) for one in caplog.records] == [True]
     other = KEY._replace(pass_=Pass.INPUT_GRADIENT)
     database.add([record(other)])
-    assert database.choice(other) == record().choice
+    assert database.choices(other) == [record().choice]
     assert database.path.with_suffix(".damaged").read_bytes() == content
 
 
@@ -199,8 +201,8 @@ def test_good_records_beside_damaged_ones(caplog):
     content = json.loads(database.path.read_text())
     content["records"][1]["seconds"] = -1
     database.path.write_text(json.dumps(content))
-    assert database.choice(KEY) == record().choice
-    assert database.choice(other) is None
+    assert database.choices(KEY) == [record().choice]
+    assert database.choices(other) == []
     assert "1 of 2 records are damaged (seconds is -1" in caplog.text
 
 
@@ -220,7 +222,7 @@ def test_a_file_that_cannot_be_read(caplog):
         assert database.find(KEY) is None
     assert caplog.text.count(f"{database.path} cannot be read") == 1
     database.add([record()])
-    assert database.choice(KEY) == record().choice
+    assert database.choices(KEY) == [record().choice]
     assert database.path.with_suffix(".damaged").is_dir()
 
 
@@ -327,8 +329,42 @@ def test_auto_knows_its_candidates(runtime):
     last = planned(runtime)[-1]
     gone = Choice(last.variant, {**last.tile, "lanes": 3})
     tuned_to(runtime, replace(last, tile=gone.tile))
-    assert runtime.records.choice(KEY) == gone
+    assert runtime.records.choices(KEY) == [gone]
     assert runtime.plans(PROBLEM, Pass.FORWARD) == planned(runtime)
+
+
+@pytest.mark.parametrize("pass_", tuning.PASSES)
+@pytest.mark.parametrize("device", ["cpu", "cpu, asking", "gfx1030"])
+def test_auto_takes_what_was_tuned_whatever_follows(runtime, device, pass_):
+    """With every activation, and beside a bias gradient: the winner, or the fastest of those that
+    were timed and can serve. The winner fails only where the activation forbids its vectors."""
+    problem = Conv1dProblem(2, 6, 50, 9, 3)
+    name, _, asked = device.partition(", ")
+    own, runtime.profile = runtime.profile, profile(name)
+    if asked:
+        runtime.profile = replace(runtime.profile, instruction_sets="avx512f,avx512vl")
+    epilogues = [Epilogue(activation=activation) for activation in (None, *ACTIVATIONS)]
+    if pass_ is Pass.WEIGHT_GRADIENT:
+        epilogues = [Epilogue(), Epilogue(bias=True)]
+    try:
+        found = planned(runtime, problem, pass_)
+        firsts = {(plan.variant, plan.tile["lanes"]): plan for plan in found[::-1]}
+        for winner in (*firsts.values(), found[-1]):
+            timed = tuple(Timing(p.choice, 1.0, 0, 9.0 + i, 7) for i, p in enumerate(found[::-1]))
+            key = RecordKey(problem, pass_, None)
+            runtime.records.add([Record(key, winner.choice, timed, 0, 1.0, runtime.records.driver)])
+            replan()
+            assert clconv.plan(problem, pass_, runtime).choice == winner.choice
+            ranking = [winner.choice, *(plan.choice for plan in found[::-1])]
+            for epilogue in epilogues:
+                there = planner.plans(problem, pass_, runtime.profile, epilogue=epilogue)
+                there = [plan.choice for plan in there]
+                expected = next(choice for choice in ranking if choice in there)
+                assert clconv.plan(problem, pass_, runtime, epilogue=epilogue).choice == expected
+                assert expected == winner.choice or (asked and winner.tile["lanes"] == 16)
+    finally:
+        runtime.profile = own
+        runtime.forget_plans()
 
 
 def test_auto_with_a_damaged_database(runtime, rng, caplog):

@@ -2,12 +2,18 @@
 """Do random geometries compute what the reference does, on views, with no compilation too many?
 
 Each geometry (channels, kernel size, stride, dilation, groups, dtype, epilogue) runs on several
-batches, lengths and paddings: the convolution, its three gradients, the transposed convolution and
-its gradients. Inputs lie between NaNs, results between guards; data are integers, whose results
-must be equal, and normal numbers, whose results must keep the rounding bound, in turn. After the
-first batch of a geometry no program may be built.
+batches, lengths and paddings: the convolution, its three gradients, together and one by one, the
+transposed convolution and its gradients. Inputs lie between NaNs, results between guards, and so
+does every buffer; data are integers, whose results must be equal, and normal numbers, whose
+results must keep the rounding bound, in turn. After the first batch of a geometry no program may be
+built.
 
-A geometry depends on --seed, its index and --dtypes alone: --only INDEX runs one again.
+--as PROFILE plans for another device than there is, a GPU mostly, in what this one can run; --as
+all for each profile of a GPU in turn. Every pass is then computed by some candidate of some
+variant, unless --variant says which.
+
+A geometry depends on --seed, its index, --dtypes and whether there is float64 alone: --only INDEX
+runs one again.
 """
 
 from __future__ import annotations
@@ -23,9 +29,11 @@ from typing import Any, NamedTuple
 
 import accuracy
 import numpy as np
+from guarded import GuardedRuntime, limited
 from numpy.typing import NDArray
 
-from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, Runtime, functional
+from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional
+from clconv.device import PROFILES
 from clconv.variants import VARIANTS
 
 Array = NDArray[Any]
@@ -34,7 +42,7 @@ Rng = np.random.Generator
 DTYPES = ("float32", "float64", "float16")
 # Multiplications of a pass, so that the reference takes milliseconds. Its long doubles are slow.
 WORK = {"float32": 400_000, "float16": 400_000, "float64": 100_000}
-MAX_POSITIONS = 3000
+MAX_POSITIONS = 20_000
 # Integers are exact in float16 up to 2048: the larger ones have sums that it rounds.
 LARGEST = {"float32": (4,), "float64": (4,), "float16": (4, 32)}
 ACTIVATIONS = (None, None, "relu", ("leaky_relu", 0.25), "sigmoid", "tanh", "gelu", "silu")
@@ -43,14 +51,26 @@ SCALES = (1.0, -1.0, 2.0, 0.5)
 MOMENTA = (0.0, 1.0, -1.0, 0.5)
 GUARD = 777.0
 MARGIN = 3
+# A variant "by name" that is any, each pass by one of its own; and those passes.
+SOME = "some"
+CHOSEN = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
-class CountingRuntime(Runtime):
+GPUS = [name for name, profile in PROFILES.items() if profile.kind == "gpu"]
+
+
+class CountingRuntime(GuardedRuntime):
     """A runtime that tells which kernels it built, however many of them it keeps."""
 
     def __init__(self, device: Any) -> None:
         super().__init__(device)
+        self.own = self.profile
         self.built: list[str] = []
+
+    def plan_as(self, name: str) -> None:
+        """Plans from now on as for the device of this profile."""
+        self.profile = limited(name, self.own)
+        self.forget_plans()
 
     def _build(self, launch: Any, source: str) -> Any:
         self.built.append(launch.kernel)
@@ -81,6 +101,7 @@ class Geometry:
     bias: bool
     residual: bool
     activation: Any
+    keep: bool  # the values before the activation
 
     @property
     def window(self) -> int:
@@ -110,13 +131,14 @@ def draw_geometry(rng: Rng, dtypes: Sequence[str]) -> Geometry:
         in_channels=groups * group_in,
         out_channels=groups * group_out,
         kernel_size=between(rng, *some(rng, *sizes)),
-        stride=some(rng, 1, 1, 1, 1, 2, 3, 4, 5),
-        dilation=some(rng, 1, 1, 1, 1, between(rng, 2, 9)),
+        stride=some(rng, 1, 1, 1, 1, 2, 3, 4, 5, between(rng, 6, 12)),
+        dilation=some(rng, 1, 1, 1, between(rng, 2, 9), between(rng, 2, 9)),
         groups=groups,
         dtype=some(rng, *dtypes),
         bias=rng.random() < 0.6,
         residual=rng.random() < 0.3,
         activation=some(rng, *ACTIVATIONS),
+        keep=rng.random() < 0.2,
     )
 
 
@@ -136,10 +158,12 @@ class Case:
     outs: tuple[bool, bool, bool]
     scale: float
     momentum: float
+    apart: bool  # the gradients of the convolution one by one, by their own functions
 
     def __str__(self) -> str:
         data = f"integers to {self.largest}" if self.largest else "normal numbers"
-        forms = [n for n, on in (("NumPy", self.host), ("unbatched", self.unbatched)) if on]
+        named = (("NumPy", self.host), ("unbatched", self.unbatched), ("one by one", self.apart))
+        forms = [name for name, on in named if on]
         return (
             f"batch {self.problem.batch} length {self.problem.length} padding {self.padding!r}, "
             f"transposed length {self.transposed_length} padding {self.transposed_padding} "
@@ -207,6 +231,7 @@ def draw_case(rng: Rng, geometry: Geometry, place: int) -> Case:
         outs=outs,
         scale=some(rng, *SCALES),
         momentum=some(rng, *MOMENTA),
+        apart=not first and bool(rng.random() < 0.3),
     )
 
 
@@ -219,7 +244,7 @@ def host(array: Any) -> Array:
 class Arrays:
     """Makes the arrays of one case, as views into larger ones, and looks at what lies around."""
 
-    def __init__(self, runtime: Runtime, case: Case, rng: Rng) -> None:
+    def __init__(self, runtime: CountingRuntime, case: Case, rng: Rng) -> None:
         self._runtime = runtime
         self._case = case
         self._rng = rng
@@ -297,6 +322,34 @@ class Convolution:
     tasks: tuple[Task, Task, Task, Task]  # forward, gradients of input, weight and bias
 
 
+def one_by_one(
+    x: Any,
+    weight: Any,
+    grad: Any,
+    *place: Any,
+    need: Sequence[bool],
+    out: Sequence[Any],
+    scale: float,
+    momentum: float,
+    variant: Any,
+    runtime: Any,
+) -> tuple[Any, Any, Any]:
+    """What conv1d_backward gives, by the three functions for one gradient."""
+    update = {"scale": scale, "momentum": momentum, "runtime": runtime}
+    results: list[Any] = [None] * 3
+    if need[0]:
+        results[0] = functional.conv1d_input(
+            x.shape, weight, grad, *place, out=out[0], variant=variant, runtime=runtime
+        )
+    if need[1]:
+        results[1] = functional.conv1d_weight(
+            x, weight.shape, grad, *place, out=out[1], variant=variant, **update
+        )
+    if need[2]:
+        results[2] = functional.conv1d_bias(grad, out=out[2], **update)
+    return results[0], results[1], results[2]
+
+
 def plain(case: Case, arrays: Arrays) -> Convolution:
     """The convolution."""
     p = case.problem
@@ -311,7 +364,7 @@ def plain(case: Case, arrays: Arrays) -> Convolution:
         bias_task(grad),
     )
     return Convolution(
-        "", functional.conv1d, functional.conv1d_backward,
+        "", functional.conv1d, one_by_one if case.apart else functional.conv1d_backward,
         (p.stride, case.padding, p.dilation, p.groups), x, weight, grad, tasks,
     )  # fmt: skip
 
@@ -354,12 +407,23 @@ def bias_task(grad: Array) -> Task:
 class Checker:
     """Runs the cases of one geometry on one runtime."""
 
-    def __init__(self, runtime: CountingRuntime, geometry: Geometry, variant: str) -> None:
+    def __init__(self, runtime: CountingRuntime, geometry: Geometry, variant: Any) -> None:
         self.runtime = runtime
         self.geometry = geometry
         self.variant = variant
         self.options = {"variant": variant, "runtime": runtime}
         self.checked = 0
+
+    def choose(self, rng: Rng, problem: Conv1dProblem) -> str:
+        """Takes some candidate of some variant for each pass, and says which."""
+        self.variant = self.options["variant"] = {}
+        for pass_ in CHOSEN:
+            found = self.runtime.plans(problem, pass_)
+            name = some(rng, *dict.fromkeys(plan.variant for plan in found))
+            choice = some(rng, *(plan.choice for plan in found if plan.variant == name))
+            self.variant[pass_] = choice
+        named = (f"{c.variant} {tuple(c.tile.values())}" for c in self.variant.values())
+        return ", ".join(named)
 
     def run(self, case: Case, rng: Rng) -> None:
         """AssertionError where a result is wrong."""
@@ -373,9 +437,12 @@ class Checker:
             )
             self._forward(case, arrays, convolution, given)
             self._backward(case, arrays, convolution, given)
+        self.runtime.check_guards()
 
     def _serves(self, task: Task, epilogue: Epilogue = Epilogue()) -> bool:
-        """Whether the variant asked for can; "auto" always can."""
+        """Whether the variant asked for can; what the planner chose, or we, always can."""
+        if not isinstance(self.variant, str):
+            return True
         try:
             return bool(self.runtime.plans(task.problem, task.pass_, epilogue, self.variant))
         except ProblemError:
@@ -395,7 +462,10 @@ class Checker:
             more["residual"] = arrays.rows(finish["residual"])
         if case.outs[0]:
             more["out"] = arrays.out("out", arrays.draw(task.shape), task.form(case))
-        if not self._serves(task, Epilogue(geometry.bias, geometry.residual, name)):
+        if geometry.keep:
+            more["pre_activation"] = arrays.out("kept", arrays.draw(task.shape), task.form(case))
+        epilogue = Epilogue(geometry.bias, geometry.residual, name, geometry.keep)
+        if not self._serves(task, epilogue):
             return
         bias = more.pop("bias", None)
         y = convolution.forward(
@@ -404,6 +474,8 @@ class Checker:
         )  # fmt: skip
         task = task._replace(operands=task.operands | finish)
         self._check(case, convolution, task, y, activation=geometry.activation)
+        if geometry.keep:
+            self._check(case, convolution, task, more["pre_activation"])
         arrays.check_guards()
 
     def _backward(self, case: Case, arrays: Arrays, convolution: Convolution, given: Any) -> None:
@@ -453,7 +525,8 @@ class Checker:
 def run_geometry(runtime: CountingRuntime, index: int, options: argparse.Namespace) -> str | None:
     """What is wrong with a geometry, None where nothing is."""
     rng = np.random.default_rng((options.seed, index))
-    geometry = draw_geometry(rng, options.dtypes)
+    able = [one for one in options.dtypes if one != "float64" or runtime.profile.fp64]
+    geometry = draw_geometry(rng, able or ["float32"])
     shown = ", ".join(f"{name} {value}" for name, value in vars(geometry).items())
     print(f"{index}: {shown}", end="", flush=True)
     start = time.perf_counter()
@@ -463,11 +536,13 @@ def run_geometry(runtime: CountingRuntime, index: int, options: argparse.Namespa
     try:
         for place in range(options.batches):
             case = draw_case(rng, geometry, place)
+            if place == 0 and options.variant == SOME:
+                print(f", by {checker.choose(rng, case.problem)}", end="", flush=True)
             before = len(runtime.built)
             checker.run(case, rng)
             if place == 0:  # gradients one by one may have other kernels than together
                 for alone in ((False, True, False), (False, False, True)):
-                    checker.run(replace(case, need=alone), rng)
+                    checker.run(replace(case, need=alone, apart=True), rng)
             late = runtime.built[before:]
             assert place == 0 or not late, f"built after the first batch: {', '.join(late)}"
     except Exception as error:
@@ -490,34 +565,49 @@ def _dtypes(text: str) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--geometries", type=int, default=20, help="how many (default 20)")
+    parser.add_argument("--first", type=int, default=0, help="index of the first (default 0)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batches", type=int, default=20, help="of each geometry (default 20)")
+    parser.add_argument("--batches", type=int, help="of each geometry (default 20, or 4 with --as)")
     parser.add_argument("--only", type=int, metavar="INDEX", help="run this geometry alone")
     parser.add_argument("--device", help="as Runtime takes it: index, id or part of a name")
     parser.add_argument("--dtypes", type=_dtypes, default=list(DTYPES), help="(default all)")
-    names = ["auto", *(variant.NAME for variant in VARIANTS)]
     parser.add_argument(
-        "--variant", default="auto", choices=names, help="passes it cannot serve are left out"
+        "--as", dest="profile", choices=["all", *PROFILES], metavar="PROFILE",
+        help=f"plan as for this device: all (GPUs, in turn), {', '.join(PROFILES)}",
+    )  # fmt: skip
+    names = ["auto", SOME, *(variant.NAME for variant in VARIANTS)]
+    parser.add_argument(
+        "--variant", choices=names,
+        help=f"passes it cannot serve are left out; {SOME}: any candidate of any variant for each "
+        f"pass (default auto, or {SOME} with --as)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-going", action="store_true", help="do not stop at a failure, as always with --as"
     )
-    parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """1 where a geometry failed."""
     options = _parser().parse_args(argv)
+    options.variant = options.variant or (SOME if options.profile else "auto")
+    options.batches = options.batches or (4 if options.profile else 20)
     try:
         runtime = CountingRuntime(options.device)
     except DeviceError as error:
         print(error, file=sys.stderr)
         return 1
-    if "float64" in options.dtypes and not runtime.profile.fp64:
-        print(f"{runtime.info.name} has no float64")
-        options.dtypes = [name for name in options.dtypes if name != "float64"]
     print(f"{runtime.info.name}, {runtime.info.version}, driver {runtime.info.driver}", flush=True)
-    indices = range(options.geometries) if options.only is None else [options.only]
+    if options.only is not None:
+        options.first, options.geometries = options.only, 1
+    indices = range(options.first, options.first + options.geometries)
+    profiles = GPUS if options.profile == "all" else [options.profile]
     failures = 0
     for index in indices:
+        name = profiles[index % len(profiles)]
+        if name is not None:
+            print(f"as {name} ", end="")
+            runtime.plan_as(name)
         wrong = run_geometry(runtime, index, options)
         if wrong is None:
             continue
@@ -525,9 +615,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = ["--seed", options.seed, "--only", index, "--batches", options.batches]
         again += ["--dtypes", ",".join(options.dtypes), "--variant", options.variant]
         again += ["--device", options.device] if options.device else []
+        again += ["--as", name] if name else []
         command = " ".join(shlex.quote(str(word)) for word in again)
         print(f"FAILED {wrong}\n  again: python tools/fuzz.py {command}", flush=True)
-        if not options.keep_going:
+        if not (options.keep_going or options.profile):
             break
     print(f"{index - indices[0] + 1} of {len(indices)} geometries run, {failures} failed")
     return int(failures > 0)
