@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyopencl as cl
 import pyopencl.array as cl_array
+from numpy.typing import NDArray
 
 from clconv.errors import ProblemError
-from clconv.runtime import Argument, Runtime
+from clconv.runtime import Argument, Runtime, memory_of, runtime_of
 from clconv.variants.base import (
     MAX_GROUPS,
     Constants,
@@ -27,6 +29,7 @@ __all__ = [
     "copy_view",
     "fill",
     "flat",
+    "host_values",
     "pad",
     "pad_gradient",
 ]
@@ -56,7 +59,31 @@ def _launch(
 
 def flat(array: cl_array.Array) -> Argument:
     """Kernel arguments of a contiguous array."""
-    return array.base_data, array.offset // array.dtype.itemsize
+    return array.base_data, _start(array)
+
+
+def _start(array: cl_array.Array) -> int:
+    """Where an array begins in its memory, in elements."""
+    memory_of("array", array)
+    size = array.dtype.itemsize
+    if array.offset % size:
+        raise ProblemError(
+            f"array starts at byte {array.offset} of its buffer, expected a multiple of {size}"
+        )
+    return int(array.offset // size)
+
+
+def host_values(array: cl_array.Array) -> NDArray[Any]:
+    """An array's values in NumPy's memory, of those too that pyopencl's `get` refuses: views, and
+    arrays of shared virtual memory or without a queue."""
+    own = isinstance(array.base_data, cl.MemoryObjectHolder) and array.queue is not None
+    if not (own and array.flags.c_contiguous):
+        runtime = runtime_of(array.context)
+        copied = runtime.empty(array.shape, array.dtype)
+        copy_view(runtime, array, copied)
+        array = copied
+    result: NDArray[Any] = array.get()
+    return result
 
 
 # What moves an element of so many bytes, whatever it means.
@@ -121,7 +148,7 @@ def copy_view(
         ),
         tuple(scalars),
     )
-    y = (target.base_data, (target.offset + start) // size)
+    y = (target.base_data, _start(target) + start // size)
     runtime.run_one(launch, {"x": flat(source), "y": y}, {}, (source,), (target,))
 
 
@@ -136,12 +163,15 @@ def contiguous(runtime: Runtime, array: cl_array.Array) -> cl_array.Array:
 
 def fill(runtime: Runtime, array: cl_array.Array, value: float) -> None:
     """Queues filling an array, or a view, with one value."""
-    if array.flags.c_contiguous:
+    if array.flags.c_contiguous and not isinstance(array.base_data, cl.SVMPointer):
         runtime.fill(array, value)
         return
-    values = runtime.empty(array.shape, array.dtype)
-    runtime.fill(values, value)
-    copy_view(runtime, values, array)
+    one = runtime.empty(1, array.dtype)
+    runtime.fill(one, value)
+    everywhere = cl_array.Array(
+        runtime.queue, array.shape, array.dtype, data=one.base_data, strides=(0,) * len(array.shape)
+    )
+    copy_view(runtime, everywhere, array)
 
 
 def add_scaled(

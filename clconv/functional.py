@@ -17,6 +17,7 @@ from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyopencl as cl
 import pyopencl.array as cl_array
 
 from clconv.elementwise import copy_view
@@ -24,7 +25,7 @@ from clconv.errors import ArrayTypeError, ProblemError
 from clconv.opencl import check_process
 from clconv.planner import Choice as PlanChoice
 from clconv.planner import KernelPlan, chosen_first
-from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
+from clconv.problem import DTYPES, Conv1dProblem, Epilogue, Padding, Pass, whole
 from clconv.runtime import (
     Argument,
     Command,
@@ -33,6 +34,7 @@ from clconv.runtime import (
     arguments,
     check_context,
     default_runtime,
+    memory_of,
     runtime_of,
 )
 from clconv.variants.base import Launch
@@ -59,6 +61,11 @@ DEVICE_ARRAY = {cl_array.Array}
 REQUIRED = frozenset(("x", "weight", "grad_output"))
 # Outs whose old values count where there is a momentum.
 ACCUMULATING = frozenset(("out_weight", "out_bias"))
+# What callers call the arrays whose names here are others.
+FORWARD_NAMES = {"out_keep": "pre_activation"}
+ONE_OUT = {"out_x": "out", "out_weight": "out", "out_bias": "out"}
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+THREE_OUTS = {"out_x": "out[0]", "out_weight": "out[1]", "out_bias": "out[2]"}
 
 
 class _Layout(NamedTuple):
@@ -128,9 +135,12 @@ class _Draft:
     Every ProblemError that follows from layouts and options comes from here.
     """
 
-    def __init__(self, runtime: Runtime, layouts: Mapping[str, _Layout]) -> None:
+    def __init__(
+        self, runtime: Runtime, layouts: Mapping[str, _Layout], names: Mapping[str, str]
+    ) -> None:
         self.runtime = runtime
         self.layouts = dict(layouts)
+        self._names = names
         self.dtype = self._one_dtype()
         self.given = frozenset(layouts)
         self._results: dict[str, Shape] = {}
@@ -145,17 +155,25 @@ class _Draft:
 
     # Checks
 
+    def said(self, name: str) -> str:
+        """The caller's name of an array."""
+        return self._names.get(name, name)
+
     def _one_dtype(self) -> np.dtype[Any]:
+        for name, layout in self.layouts.items():
+            if layout.dtype not in DTYPES:
+                raise ProblemError(
+                    f"{self.said(name)} has dtype {layout.dtype}, expected float32, float16 or "
+                    "float64"
+                )
         first, *others = self.layouts
         dtype = self.layouts[first].dtype
         for name in others:
             if self.layouts[name].dtype != dtype:
                 raise ProblemError(
-                    f"{name} has dtype {self.layouts[name].dtype}, expected {dtype}, "
-                    f"that of {first}"
+                    f"{self.said(name)} has dtype {self.layouts[name].dtype}, expected {dtype}, "
+                    f"that of {self.said(first)}"
                 )
-        if dtype not in (np.float32, np.float16, np.float64):
-            raise ProblemError(f"{first} has dtype {dtype}, expected float32, float16 or float64")
         return dtype
 
     def shape(self, name: str) -> Shape:
@@ -166,7 +184,9 @@ class _Draft:
         """The (N, C, L) of an array that may be unbatched."""
         shape = self.shape(name)
         if len(shape) not in (2, 3):
-            raise ProblemError(f"{name} has shape {shape}, expected (N, C, L), or (C, L) unbatched")
+            raise ProblemError(
+                f"{self.said(name)} has shape {shape}, expected (N, C, L), or (C, L) unbatched"
+            )
         return _three_dimensions(shape)
 
     def unbatched(self, shape: tuple[int, int, int], like: str) -> Shape:
@@ -176,14 +196,14 @@ class _Draft:
     def expect(self, name: str, shape: Shape) -> None:
         """ProblemError unless the array, if given, has this shape."""
         if name in self.given and self.shape(name) != shape:
-            raise ProblemError(f"{name} has shape {self.shape(name)}, expected {shape}")
+            raise ProblemError(f"{self.said(name)} has shape {self.shape(name)}, expected {shape}")
 
     def expect_out(self, name: str, shape: Shape) -> None:
         """ProblemError unless this `out`, if given, can take a result of that shape."""
         self.expect(name, shape)
         if name in self.given and not self.layouts[name].is_contiguous:
             raise ProblemError(
-                f"{name} has strides {self.layouts[name].strides}, expected contiguous"
+                f"{self.said(name)} has strides {self.layouts[name].strides}, expected contiguous"
             )
 
     # Arrays as kernels take them
@@ -213,7 +233,8 @@ class _Draft:
         shape, strides, dtype = self.layouts[name]
         if any(step % dtype.itemsize for step in strides):
             raise ProblemError(
-                f"{name} has strides {strides}, expected multiples of {dtype.itemsize} bytes"
+                f"{self.said(name)} has strides {strides}, expected multiples of "
+                f"{dtype.itemsize} bytes"
             )
         self._copies.append(name)
         self.layouts[name] = _Layout.contiguous(shape, dtype)
@@ -273,10 +294,11 @@ class _Addresses:
     """The addresses of a device array, as an object that NumPy can compare with another."""
 
     def __init__(self, array: cl_array.Array) -> None:
-        # Never read: only the addresses' pattern counts, so any start but zero will do.
+        # Never read: only the pattern of addresses counts. A buffer may start anywhere but at 0.
+        start = array.base_data.svm_ptr if isinstance(array.base_data, cl.SVMPointer) else 4096
         self.__array_interface__ = {
             "version": 3,
-            "data": (4096 + array.offset, True),
+            "data": (start + array.offset, True),
             "typestr": array.dtype.str,
             "shape": tuple(array.shape),
             "strides": tuple(array.strides),
@@ -286,7 +308,7 @@ class _Addresses:
 def _share_bytes(a: Array, b: Array) -> bool:
     if isinstance(a, np.ndarray):
         return np.shares_memory(a, b)
-    if a.size == 0 or b.size == 0 or a.base_data.int_ptr != b.base_data.int_ptr:
+    if a.size == 0 or b.size == 0 or memory_of("a", a) != memory_of("b", b):
         return False
     return np.shares_memory(np.asarray(_Addresses(a)), np.asarray(_Addresses(b)))
 
@@ -298,7 +320,10 @@ class _Call:
     changed nothing.
     """
 
-    def __init__(self, runtime: Runtime | None, **arrays: Array | None) -> None:
+    def __init__(
+        self, runtime: Runtime | None, names: Mapping[str, str] = NO_NAMES, **arrays: Array | None
+    ) -> None:
+        self.names = names
         self.arrays: dict[str, Array] = {
             name: a for name, a in arrays.items() if a is not None or name in REQUIRED
         }
@@ -314,6 +339,10 @@ class _Call:
             context = self._one_context(runtime)
             self.runtime = runtime or runtime_of(context)
 
+    def _said(self, name: str) -> str:
+        """The caller's name of an array."""
+        return self.names.get(name, name)
+
     def _on_host(self) -> bool:
         kinds = set(map(type, self.arrays.values()))
         if kinds == DEVICE_ARRAY:
@@ -321,13 +350,13 @@ class _Call:
         for name, array in self.arrays.items():
             if not isinstance(array, (cl_array.Array, np.ndarray)):
                 raise ArrayTypeError(
-                    f"{name} is a {type(array).__module__}.{type(array).__qualname__}, "
+                    f"{self._said(name)} is a {type(array).__module__}.{type(array).__qualname__}, "
                     "expected a NumPy array or a pyopencl.array.Array"
                 )
         host = [isinstance(array, np.ndarray) for array in self.arrays.values()]
         if any(host) and not all(host):
             which = ", ".join(
-                f"{name} is a {'NumPy' if on_host else 'device'} array"
+                f"{self._said(name)} is a {'NumPy' if on_host else 'device'} array"
                 for name, on_host in zip(self.arrays, host, strict=True)
             )
             raise ArrayTypeError(f"{which}; expected all of one kind")
@@ -341,15 +370,15 @@ class _Call:
         buffers = []
         for name, array in self.arrays.items():
             if array.context.int_ptr != handle:
-                check_context(name, array, context, runtime or first)
+                check_context(self._said(name), array, context, runtime or self._said(first))
             size = array.dtype.itemsize
             if array.offset % size:
                 raise ProblemError(
-                    f"{name} starts at byte {array.offset} of its buffer, expected a multiple of "
-                    f"{size}"
+                    f"{self._said(name)} starts at byte {array.offset} of its buffer, expected a "
+                    f"multiple of {size}"
                 )
-            if array.nbytes:  # an empty array need not have a buffer
-                buffers.append(array.base_data.int_ptr)
+            if array.nbytes:
+                buffers.append(memory_of(self._said(name), array))
         if len(set(buffers)) < len(buffers):
             self._check_outs()
         return context
@@ -359,11 +388,12 @@ class _Call:
         for name in outs:
             out = self.arrays[name]
             if self.host and not out.flags.writeable:
-                raise ProblemError(f"{name} is read-only, expected a writable array")
+                raise ProblemError(f"{self._said(name)} is read-only, expected a writable array")
             for other, array in self.arrays.items():
                 if other != name and _share_bytes(out, array):
                     raise ProblemError(
-                        f"{name} shares memory with {other}, expected memory of its own"
+                        f"{self._said(name)} shares memory with {self._said(other)}, expected "
+                        "memory of its own"
                     )
 
     def recipe(self, make: Callable[..., None], *options: Any) -> _Recipe:
@@ -384,7 +414,8 @@ class _Call:
             if kept is not None:
                 return kept
         names_and_layouts = zip(self.arrays, layouts, strict=True)
-        draft = _Draft(self.runtime, {name: _Layout(*one) for name, one in names_and_layouts})
+        laid = {name: _Layout(*one) for name, one in names_and_layouts}
+        draft = _Draft(self.runtime, laid, self.names)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
@@ -560,6 +591,8 @@ def _transposed_problem(
     _, group_out, kernel_size = draft.shape("weight")
     stride, dilation = whole("stride", stride, 1), whole("dilation", dilation, 1)
     groups = whole("groups", groups, 1)
+    if in_channels % groups:
+        raise ProblemError(f"groups is {groups}, expected a divisor of in_channels ({in_channels})")
     if length < 1:
         raise ProblemError(f"x has shape {draft.shape('x')}, expected positions")
     if isinstance(padding, str):
@@ -845,7 +878,14 @@ def conv1d(
     `out`, takes the values before the activation. Raises ProblemError, DeviceError.
     """
     call = _Call(
-        runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
+        runtime,
+        FORWARD_NAMES,
+        x=x,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        out=out,
+        out_keep=pre_activation,
     )
     options = stride, padding, dilation, groups, activation, variant
     return call.follow(call.recipe(_draft_conv1d, *options))["out"]
@@ -875,7 +915,14 @@ def conv_transpose1d(
     ProblemError, DeviceError.
     """
     call = _Call(
-        runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
+        runtime,
+        FORWARD_NAMES,
+        x=x,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        out=out,
+        out_keep=pre_activation,
     )
     options = stride, padding, output_padding, groups, dilation, activation, variant
     return call.follow(call.recipe(_draft_conv_transpose1d, *options))["out"]
@@ -899,7 +946,7 @@ def conv1d_input(
     weight (Cout, Cin / groups, K), grad_output (N, Cout, Lout). Raises ProblemError, DeviceError.
     """
     shape = _shape_of("input_size", input_size, (2, 3))
-    call = _Call(runtime, weight=weight, grad_output=grad_output, out_x=out)
+    call = _Call(runtime, ONE_OUT, weight=weight, grad_output=grad_output, out_x=out)
     options = shape, stride, padding, dilation, groups, variant
     return call.follow(call.recipe(_draft_conv1d_input, *options))["out_x"]
 
@@ -926,7 +973,7 @@ def conv1d_weight(
     """
     shape = _shape_of("weight_size", weight_size, (3,))
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, x=x, grad_output=grad_output, out_weight=out)
+    call = _Call(runtime, ONE_OUT, x=x, grad_output=grad_output, out_weight=out)
     options = shape, stride, padding, dilation, groups, variant
     return call.follow(call.recipe(_draft_conv1d_weight, *options), numbers_)["out_weight"]
 
@@ -944,7 +991,7 @@ def conv1d_bias(
     Raises ProblemError, DeviceError.
     """
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, grad_output=grad_output, out_bias=out)
+    call = _Call(runtime, ONE_OUT, grad_output=grad_output, out_bias=out)
     return call.follow(call.recipe(_draft_conv1d_bias), numbers_)["out_bias"]
 
 
@@ -971,7 +1018,7 @@ def conv1d_backward(
     """
     needed, outs = _needed(need, out)
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = _Call(runtime, THREE_OUTS, x=x, weight=weight, grad_output=grad_output, **outs)
     options = stride, padding, dilation, groups, needed, variant
     results = call.follow(call.recipe(_draft_conv1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
@@ -1000,7 +1047,7 @@ def conv_transpose1d_backward(
     """
     needed, outs = _needed(need, out)
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = _Call(runtime, THREE_OUTS, x=x, weight=weight, grad_output=grad_output, **outs)
     options = stride, padding, output_padding, groups, dilation, needed, variant
     results = call.follow(call.recipe(_draft_conv_transpose1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")

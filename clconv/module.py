@@ -9,7 +9,7 @@ import numpy as np
 import pyopencl.array as cl_array
 
 from clconv.errors import ArrayTypeError, ModuleError
-from clconv.runtime import Runtime, check_context, default_runtime
+from clconv.runtime import Runtime, check_context, default_runtime, memory_of
 from clconv.variable import Variable
 
 __all__ = ["Module"]
@@ -197,6 +197,7 @@ class Module:
                 f"{name} is a {type(array).__module__}.{type(array).__qualname__}, expected a "
                 "device array (gpuarray.to_gpu makes one)"
             )
+        memory_of(name, array)
         self.checkContext(name, array)
 
     def checkContext(self, name: str, array: Any) -> None:
@@ -249,9 +250,9 @@ class Module:
         saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
         the module. A path's file is replaced when all is written. Raises ModuleError.
         """
-        from clconv import files
+        from clconv import hdf5
 
-        return files.save_hdf5(
+        return hdf5.save_hdf5(
             self,
             hdf,
             varlinks=varlinks,
@@ -274,11 +275,9 @@ class Module:
         checked before anything changes. Variables in `initvars` are left alone, those read are
         added to it. Raises ModuleError.
         """
-        from clconv import files
+        from clconv import hdf5
 
-        files.load_hdf5(
-            self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames
-        )
+        hdf5.load_hdf5(self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames)
 
     def getBlueprint(self) -> dict[str, Any]:
         """What it takes to construct the layer anew."""

@@ -26,7 +26,7 @@ import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
 from clconv import binaries
-from clconv.errors import BuildError, DeviceError, OutOfMemoryError, ProblemError
+from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, info_of, profile_of
 from clconv.planner import KernelPlan, chosen_first, plans
 from clconv.problem import Conv1dProblem, Epilogue, Pass
@@ -42,6 +42,7 @@ __all__ = [
     "arguments",
     "check_context",
     "default_runtime",
+    "memory_of",
     "replan",
     "runtime_of",
 ]
@@ -658,6 +659,20 @@ def _argument_dtypes(launch: Launch) -> list[Any]:
 
 def _name(context: Any) -> str:
     return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
+
+
+def memory_of(name: str, array: cl_array.Array) -> int:
+    """Equal numbers for arrays that may share bytes: their buffer's, and 0 for all in shared
+    virtual memory, where addresses tell. ArrayTypeError for arrays without such memory."""
+    base: Any = array.base_data
+    if isinstance(base, cl.SVMPointer) or array.nbytes == 0:  # an empty array needs no memory
+        return 0
+    if isinstance(base, cl.MemoryObjectHolder) and not isinstance(base, cl.Image):
+        return int(base.int_ptr)
+    raise ArrayTypeError(
+        f"{name} has memory of type {type(base).__qualname__}, expected a pyopencl.Buffer or "
+        "shared virtual memory"
+    )
 
 
 def check_context(name: str, array: cl_array.Array, context: Any, owner: object) -> None:
