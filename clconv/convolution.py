@@ -252,6 +252,7 @@ class Convolution(Module):
         Keeps for this layer the fastest whose workspace fits `memlimit` bytes, and records them in
         the user's database. Raises ModuleError where none fits.
         """
+        shape = self._sizes("Data", shape)
         self.checkDataShape(shape)
         problem, passes = self._problem(shape)
         # The value before the activation, kept for the backward pass, counts as workspace.

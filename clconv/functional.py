@@ -25,7 +25,16 @@ from clconv.errors import ArrayTypeError, ProblemError
 from clconv.opencl import check_process
 from clconv.planner import Choice as PlanChoice
 from clconv.planner import KernelPlan, chosen_first
-from clconv.problem import DTYPES, Conv1dProblem, Epilogue, Padding, Pass, whole
+from clconv.problem import (
+    DTYPES,
+    MAX_POSITIONS,
+    Conv1dProblem,
+    Epilogue,
+    Padding,
+    Pass,
+    padding_pair,
+    whole,
+)
 from clconv.runtime import (
     Argument,
     Command,
@@ -187,6 +196,7 @@ class _Draft:
             raise ProblemError(
                 f"{self.said(name)} has shape {shape}, expected (N, C, L), or (C, L) unbatched"
             )
+        _check_sizes(f"{self.said(name)} has shape", shape)
         return _three_dimensions(shape)
 
     def unbatched(self, shape: tuple[int, int, int], like: str) -> Shape:
@@ -543,6 +553,18 @@ def _needed(
     return needed, {n: o if yes else None for n, o, yes in zip(names, out, needed, strict=True)}
 
 
+def _check_sizes(said: str, shape: Shape) -> None:
+    if 0 in shape[-2:]:
+        raise ProblemError(f"{said} {shape}, expected at least one channel and one position")
+
+
+def _check_weight(said: str, shape: Shape, expected: str) -> None:
+    if len(shape) != 3:
+        raise ProblemError(f"{said} {shape}, expected {expected}")
+    if 0 in shape:
+        raise ProblemError(f"{said} {shape}, expected {expected}, each at least 1")
+
+
 def _problem(
     draft: _Draft,
     input_shape: tuple[int, int, int],
@@ -551,13 +573,10 @@ def _problem(
     padding: Padding,
     dilation: Any,
     groups: Any,
-    weight_name: str = "weight",
+    weight_is: str = "weight has shape",
 ) -> Conv1dProblem:
+    _check_weight(weight_is, weight_shape, "(Cout, Cin / groups, kernel_size)")
     batch, in_channels, length = input_shape
-    if len(weight_shape) != 3:
-        raise ProblemError(
-            f"{weight_name} has shape {weight_shape}, expected (Cout, Cin / groups, kernel_size)"
-        )
     out_channels, group_in, kernel_size = weight_shape
     problem = Conv1dProblem(
         batch,
@@ -573,7 +592,7 @@ def _problem(
     )
     if group_in != problem.group_in:
         raise ProblemError(
-            f"{weight_name} has shape {weight_shape}, expected {problem.weight_shape} for "
+            f"{weight_is} {weight_shape}, expected {problem.weight_shape} for "
             f"{in_channels} input channels in {problem.groups} groups"
         )
     return problem
@@ -584,21 +603,15 @@ def _transposed_problem(
 ) -> Conv1dProblem:
     """The convolution whose input gradient this transposed convolution is."""
     batch, in_channels, length = draft.tensor("x")
-    if len(draft.shape("weight")) != 3:
-        raise ProblemError(
-            f"weight has shape {draft.shape('weight')}, expected (Cin, Cout / groups, kernel_size)"
-        )
+    _check_weight("weight has shape", draft.shape("weight"), "(Cin, Cout / groups, kernel_size)")
     _, group_out, kernel_size = draft.shape("weight")
     stride, dilation = whole("stride", stride, 1), whole("dilation", dilation, 1)
     groups = whole("groups", groups, 1)
     if in_channels % groups:
         raise ProblemError(f"groups is {groups}, expected a divisor of in_channels ({in_channels})")
-    if length < 1:
-        raise ProblemError(f"x has shape {draft.shape('x')}, expected positions")
     if isinstance(padding, str):
         raise ProblemError(f"padding is {padding!r}, expected an integer or a pair")
-    pair = padding if isinstance(padding, Sequence) and len(padding) == 2 else (padding, padding)
-    left, right = whole("padding[0]", pair[0], 0), whole("padding[1]", pair[1], 0)
+    left, right = padding_pair(padding, 1, 1)
     extra = whole("output_padding", output_padding, 0)
     if extra >= max(stride, dilation):
         raise ProblemError(
@@ -610,6 +623,11 @@ def _transposed_problem(
         raise ProblemError(
             f"padding is {(left, right)}, which leaves {out_length} output positions, "
             "expected at least 1"
+        )
+    if out_length + left + right > MAX_POSITIONS:
+        raise ProblemError(
+            f"stride is {stride} and dilation {dilation}, which makes {out_length + left + right} "
+            f"output positions before padding is cropped, expected at most {MAX_POSITIONS}"
         )
     # What output_padding adds on the right was cropped there, or lies beyond every window.
     problem = Conv1dProblem(
@@ -713,6 +731,7 @@ def _draft_conv1d_input(
     variant: Choice,
 ) -> None:
     weight = draft.shape("weight")
+    _check_sizes("input_size is", shape)
     x = _three_dimensions(shape)
     problem = _problem(draft, x, weight, stride, padding, dilation, groups)
     draft.expect("grad_output", problem.output_shape[3 - len(shape) :])
@@ -729,7 +748,7 @@ def _draft_conv1d_weight(
     variant: Choice,
 ) -> None:
     x = draft.tensor("x")
-    problem = _problem(draft, x, shape, stride, padding, dilation, groups, "weight_size")
+    problem = _problem(draft, x, shape, stride, padding, dilation, groups, "weight_size is")
     draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
     _draft_gradients(draft, problem, draft.shape("x"), (False, True, False), variant)
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.errors import ArrayTypeError, ModuleError
+from clconv.errors import ArrayTypeError, ModuleError, ProblemError
+from clconv.problem import DTYPES, whole
 from clconv.runtime import Runtime, check_context, default_runtime, memory_of
 from clconv.variable import Variable
 
 __all__ = ["Module"]
-
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
 
 
 class Module:
@@ -229,6 +228,16 @@ class Module:
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
         """Chooses the fastest way for data of this shape, where there is a choice."""
+
+    def _sizes(self, kind: str, shape: Sequence[int]) -> tuple[int, int, int]:
+        """A shape that somebody asks for, whose sizes no array has proved to be possible."""
+        if len(shape) != 3:
+            raise ModuleError(f"{kind} must be 3d tensor")
+        try:
+            batch, maps, length = (whole(f"shape[{i}]", n, 0) for i, n in enumerate(shape))
+        except ProblemError as error:
+            raise ModuleError(str(error)) from error
+        return batch, maps, length
 
     # Files
 

@@ -230,15 +230,18 @@ class Sequential(Module):
         for i, module in enumerate(self.graph):
             try:
                 module.checkDataShape(shape)
+                shape = module.dataShapeFrom(shape)
             except ModuleError as error:
                 raise self._place("Data", i, error) from error
-            shape = module.dataShapeFrom(shape)
         return tuple(shape)
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the shortest data that gives a result of this shape."""
-        for module in reversed(self.graph):
-            shape = module.gradShapeFrom(shape)
+        for i in reversed(range(len(self.graph))):
+            try:
+                shape = self.graph[i].gradShapeFrom(shape)
+            except ModuleError as error:
+                raise self._place("Grad", i, error) from error
         return tuple(shape)
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
@@ -247,9 +250,9 @@ class Sequential(Module):
             for i, module in enumerate(self.graph):
                 try:
                     module.optimizeForShape(shape, memlimit)
+                    shape = module.dataShapeFrom(shape)
                 except ModuleError as error:
                     raise self._place("Data", i, error) from error
-                shape = module.dataShapeFrom(shape)
 
     def getBlueprint(self) -> dict[str, Any]:
         """The blueprints of all modules."""
