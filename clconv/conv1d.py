@@ -22,6 +22,7 @@ class Conv1D(Convolution):
     """
 
     _functions = (functional.conv1d, functional.conv1d_backward)
+    _gradients_are_functional = True
 
     def __init__(
         self,

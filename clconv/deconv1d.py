@@ -22,6 +22,7 @@ class Deconv1D(Convolution):
     """
 
     _functions = (functional.conv_transpose1d, functional.conv_transpose1d_backward)
+    _gradients_are_functional = True
 
     def __init__(
         self,

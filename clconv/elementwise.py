@@ -76,8 +76,7 @@ def _start(array: cl_array.Array) -> int:
 def host_values(array: cl_array.Array) -> NDArray[Any]:
     """An array's values in NumPy's memory, of those too that pyopencl's `get` refuses: views, and
     arrays of shared virtual memory or without a queue."""
-    own = isinstance(array.base_data, cl.MemoryObjectHolder) and array.queue is not None
-    if not (own and array.flags.c_contiguous):
+    if not _whole(array) or array.queue is None:
         runtime = runtime_of(array.context)
         copied = runtime.empty(array.shape, array.dtype)
         copy_view(runtime, array, copied)
@@ -113,6 +112,11 @@ def _four(shape: tuple[int, ...], *strides: Strides) -> tuple[list[int], list[li
     return [1] * missing + sizes, [[0] * missing + s for s in steps]
 
 
+def _whole(array: cl_array.Array) -> bool:
+    """Whether an array is one piece of a buffer, which drivers copy and fill fastest."""
+    return bool(array.flags.c_contiguous) and not isinstance(array.base_data, cl.SVMPointer)
+
+
 def copy_view(
     runtime: Runtime,
     source: cl_array.Array,
@@ -126,6 +130,10 @@ def copy_view(
     `start` and `strides`, in bytes, place the elements in `target`'s buffer otherwise than its own.
     """
     if source.size == 0:
+        return
+    apart = memory_of("array", source) != memory_of("array", target)
+    if apart and strides is None and _whole(source) and _whole(target):
+        runtime.copy(source, target)
         return
     size = source.dtype.itemsize
     if size not in _RAW:
@@ -163,7 +171,7 @@ def contiguous(runtime: Runtime, array: cl_array.Array) -> cl_array.Array:
 
 def fill(runtime: Runtime, array: cl_array.Array, value: float) -> None:
     """Queues filling an array, or a view, with one value."""
-    if array.flags.c_contiguous and not isinstance(array.base_data, cl.SVMPointer):
+    if _whole(array):
         runtime.fill(array, value)
         return
     one = runtime.empty(1, array.dtype)

@@ -12,7 +12,9 @@ themselves is looked at in every call.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
@@ -122,10 +124,11 @@ class _Launch(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One pass."""
+    """One pass. `accumulates` says that it writes to an array of the caller's."""
 
     prepared: Prepared
     launches: tuple[_Launch, ...]
+    accumulates: bool
 
 
 class _Recipe(NamedTuple):
@@ -296,7 +299,8 @@ class _Draft:
                     tuple(gap for gap in gaps if gap[1] in ACCUMULATION),
                 )
             )
-        self._steps.append(_Step(prepared, tuple(launches)))
+        accumulates = not self.given.isdisjoint(set(operands.values()) & set(self._results))
+        self._steps.append(_Step(prepared, tuple(launches), accumulates))
         return prepared.plan
 
 
@@ -448,7 +452,9 @@ class _Call:
             arrays[name] = runtime.empty(array.shape, recipe.dtype)
         size = recipe.dtype.itemsize
         buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
+        waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
+        later: list[Command] = []
         for step in recipe.steps:
             kernels = runtime.kernels(step.prepared)
             buffers["partial"] = runtime.workspace(step.prepared), 0
@@ -460,13 +466,18 @@ class _Call:
                     values[i : i + 2] = buffers[name]
                 for i, name in open_numbers:
                     values[i] = numbers_[name]
-                commands.append((kernel, launch, values))
+                late = step.accumulates and waiting is not None
+                (later if late else commands).append((kernel, launch, values))
         # So far nothing was queued; from here on nothing is checked.
         for name, array in originals:
             copy_view(runtime, array, arrays[name])
+        reads = [arrays[name] for name in recipe.reads]
+        writes = [arrays[name] for name in recipe.results]
+        if waiting is not None and later:
+            given = [arrays[name] for name in recipe.results if name in self.arrays]
+            waiting.append((runtime, later, reads, given))
+            writes = [arrays[name] for name in recipe.results if name not in self.arrays]
         if commands:
-            reads = [arrays[name] for name in recipe.reads]
-            writes = [arrays[name] for name in recipe.results]
             runtime.enqueue(commands, reads, writes)
         return {name: self._back(name, arrays[name]) for name in recipe.results}
 
@@ -650,6 +661,34 @@ def _channels_problem(draft: _Draft, name: str) -> Conv1dProblem:
     """A problem whose bias gradient sums an array over batch and positions."""
     batch, channels, length = draft.tensor(name)
     return Conv1dProblem(batch, channels, length, channels, 1, groups=channels, dtype=draft.dtype)
+
+
+# Accumulations that wait
+
+_Waiting = list[tuple[Runtime, list[Command], list[cl_array.Array], list[cl_array.Array]]]
+# In each thread, where calls leave them.
+_thread = threading.local()
+
+
+class Accumulations:
+    """What device calls add to their outs, ready to run, but only once others are ready too."""
+
+    def __init__(self) -> None:
+        self._waiting: _Waiting = []
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """Calls of this thread in here leave what they write to outs for `run`."""
+        _thread.waiting = self._waiting
+        try:
+            yield
+        finally:
+            _thread.waiting = None
+
+    def run(self) -> None:
+        """Queues all, in the order of the calls."""
+        for runtime, commands, reads, writes in self._waiting:
+            runtime.enqueue(commands, reads, writes)
 
 
 # Recipes

@@ -139,6 +139,10 @@ class Module:
 
     # Forward and backward
 
+    # In a class's own body: nothing but calls of `functional` changes parameters' gradients, and
+    # nothing reads them in `backward`.
+    _gradients_are_functional = False
+
     def __call__(self, data: Any) -> Any:
         """The layer's result; sets `inData` and `data`."""
         self._check_array("data", data)

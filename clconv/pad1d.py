@@ -23,6 +23,8 @@ class Pad1D(Module):
     "edge" or "wrap". Raises ModuleError.
     """
 
+    _gradients_are_functional = True
+
     def __init__(
         self,
         pad: int | Sequence[int],

@@ -319,6 +319,26 @@ class Runtime:
             raise self._no_room("fill an array", error) from error
         self._record(event, (array,), foreign)
 
+    def copy(self, source: cl_array.Array, target: cl_array.Array) -> None:
+        """Queues copying a contiguous device array to another one of its bytes, in another
+        buffer."""
+        if source.size == 0:
+            return
+        memory: tuple[Any, Any] = (target.base_data, source.base_data)
+        waits, foreign = self._waits((source, target))
+        try:
+            event = cl.enqueue_copy(
+                self.queue,
+                *memory,
+                byte_count=source.nbytes,
+                src_offset=source.offset,
+                dst_offset=target.offset,
+                wait_for=waits,
+            )
+        except cl.MemoryError as error:
+            raise self._no_room("copy an array", error) from error
+        self._record(event, (target,), foreign)
+
     def finish(self) -> None:
         """Waits for everything that was queued."""
         check_process()
