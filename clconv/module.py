@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
+from clconv.copying import Copyable
 from clconv.errors import ArrayTypeError, ModuleError, ProblemError
 from clconv.problem import DTYPES, whole
 from clconv.runtime import Runtime, check_context, default_runtime, memory_of
@@ -16,7 +17,7 @@ from clconv.variable import Variable
 __all__ = ["Module"]
 
 
-class Module:
+class Module(Copyable):
     """Base class of layers.
 
     A layer of one's own defines `updateData(data)`, which returns the result, and
@@ -39,6 +40,10 @@ class Module:
 
     def __repr__(self) -> str:
         return f"<clconv.{type(self).__name__} {self.name}>"
+
+    def transient(self) -> dict[str, Any]:
+        """A copy has seen no data: backward needs a forward call before it."""
+        return {"inData": None, "data": None, "grad": None}
 
     # Variables
 

@@ -200,6 +200,12 @@ class Runtime:
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"
 
+    def __deepcopy__(self, memo: object) -> Runtime:
+        return self  # as a device is
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return default_runtime, ()  # of whoever reads the pickle
+
     def __enter__(self) -> Runtime:
         check_process()
         _entered().append(self)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
+from clconv.copying import Copyable
 from clconv.elementwise import add_scaled, convert, copy_view, fill
 from clconv.errors import ModuleError
 from clconv.runtime import check_context, default_runtime, memory_of, runtime_of
@@ -18,7 +19,7 @@ __all__ = ["Variable"]
 _numbers = itertools.count()
 
 
-class Variable:
+class Variable(Copyable):
     """Device arrays `data` and `grad` of one shape and dtype.
 
     `grad` is zeros unless given, or None with `withgrad=False`. `updater(variable, learnRate)`
