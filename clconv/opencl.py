@@ -15,6 +15,7 @@ import numpy as np
 import pyopencl as cl
 
 from clconv import settings
+from clconv.building import program_of_source
 from clconv.device import DeviceProfile, refined
 from clconv.errors import DeviceError
 
@@ -291,7 +292,7 @@ def _vectors(device: Any) -> tuple[int, str]:
     # A driver whose own cache is damaged builds programs without kernels; of another text it has
     # nothing kept.
     for text in (VECTOR_PROBE, VECTOR_PROBE + "typedef int again;\n"):
-        program: Any = cl.Program(context, text)
+        program = program_of_source(context, text)
         name: str = program.build(cache_dir=False).kernel_names
         if name:
             width = int(name.removeprefix("floats_"))
@@ -311,7 +312,7 @@ def _wide_target(context: Any) -> str:
         return ""
     target = ",".join(WIDE_TARGET)
     try:
-        program: Any = cl.Program(context, WIDE_PROBE % target)
+        program = program_of_source(context, WIDE_PROBE % target)
         kernel: Any = cl.Kernel(program.build(cache_dir=False), "squares")
         queue = cl.CommandQueue(context)
         squares = np.zeros((WIDE_GROUPS, 16), np.float32)

@@ -9,7 +9,6 @@ import math
 import os
 import sqlite3
 import threading
-import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping, Sequence
@@ -26,6 +25,7 @@ import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
 from clconv import binaries
+from clconv.building import binary_of, program_of_binary, program_of_source
 from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, info_of, profile_of
 from clconv.planner import KernelPlan, chosen_first, plans
@@ -48,10 +48,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-
-# Drivers that always print something would nag on every build; errors come as BuildError, and
-# PYOPENCL_COMPILER_OUTPUT=1 still shows the text.
-warnings.filterwarnings("ignore", message="Non-empty compiler output", category=cl.CompilerWarning)
 
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
 # What follows a source that is built a second time: caches overlook comments.
@@ -176,7 +172,7 @@ class Runtime:
         self._cache_size = program_cache_size
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
         self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
-        self._plans: _Bounded[Hashable, list[KernelPlan]] = _Bounded(PLANS_KEPT)
+        self._plans: _Bounded[Hashable, tuple[KernelPlan, ...]] = _Bounded(PLANS_KEPT)
         self.recipes: _Bounded[Hashable, Any] = _Bounded(RECIPES_KEPT)
         self._outlines: _Bounded[Hashable, cl_array.Array] = _Bounded(OUTLINES_KEPT)
         self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
@@ -379,7 +375,7 @@ class Runtime:
         binary = binaries.load(name)
         if binary is not None:
             try:
-                program: Any = cl.Program(self.context, [self.device], [binary]).build()
+                program = program_of_binary(self.context, self.device, binary).build()
                 if _has_kernel(program, launch.kernel):
                     return program
                 why: object = f"it has no kernel {launch.kernel}"
@@ -387,7 +383,9 @@ class Runtime:
                 why = error
             _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
         program = self._compile(launch, source)
-        binaries.store(name, program.get_info(cl.program_info.BINARIES)[0])
+        made = binary_of(program)
+        if made is not None:
+            binaries.store(name, made)
         return program
 
     def _compile(self, launch: Launch, source: str) -> Any:
@@ -395,7 +393,7 @@ class Runtime:
             # A driver whose own cache is damaged builds programs without their kernels. It has
             # nothing kept of another text.
             for text in (source, source + ANEW):
-                program: Any = cl.Program(self.context, text)
+                program = program_of_source(self.context, text)
                 program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
                 if _has_kernel(program, launch.kernel):
                     return program
@@ -478,7 +476,7 @@ class Runtime:
         key = (problem, pass_, epilogue, variant, self.workspace_limit)
         found = self._plans.get(key)
         if found is None:
-            found = plans(
+            anew = plans(
                 problem,
                 pass_,
                 self.profile,
@@ -488,9 +486,9 @@ class Runtime:
             )
             if variant == "auto":
                 tuned = self.records.choice(RecordKey(problem, pass_, self.workspace_limit))
-                found = chosen_first(found, tuned)
-            found = self._plans.set_default(key, found)
-        return found
+                anew = chosen_first(anew, tuned)
+            found = self._plans.set_default(key, tuple(anew))
+        return list(found)
 
     def forget_plans(self) -> None:
         """Plans anew from now on; what is compiled is kept."""
