@@ -7,12 +7,10 @@ change it: device, driver, processor, and what the environment tells drivers.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import platform as system
 import re
-import sqlite3
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +20,9 @@ import numpy as np
 import pyopencl as cl
 
 from clconv import binaries, disk, settings
+from clconv.building import built, prepare_invoker
 
-__all__ = ["Finding", "built", "finding", "has_kernel", "prepare_invoker", "probe", "remembered"]
+__all__ = ["Finding", "finding", "probe", "reason", "remembered"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +30,6 @@ CPU_INFO = Path("/proc/cpuinfo")
 # How many findings are kept on disk.
 FINDINGS_KEPT = 256
 FAULT = "a small kernel does not build or run there: {}"
-# What follows a source that is built a second time: caches overlook comments.
-ANEW = "\ntypedef int BUILT_ANEW;\n"
 
 # y[g * 4 + i] = factor * x[g * 4 + 3 - i] + g, through local memory; and the vector register that
 # the compiler knows, in floats. That counts: a processor that it does not know gets code for an
@@ -97,40 +94,6 @@ class Finding:
     why_not: str | None = None
     vector_floats: int = 0
     instruction_sets: str = ""
-
-
-# Building
-
-
-@lru_cache(maxsize=1)
-def prepare_invoker() -> None:
-    """Lets pyopencl make kernels where it can write nothing: it keeps what calls them in a database
-    in the user's cache folder, and fails where there can be none, or no such user."""
-    try:
-        importlib.import_module("pyopencl.invoker")
-    except (OSError, RuntimeError, sqlite3.Error) as error:
-        _log.warning("pyopencl keeps no cache: %s", error)
-        vars(cl)["_PYOPENCL_NO_CACHE"] = True
-        importlib.import_module("pyopencl.invoker")
-
-
-def has_kernel(program: Any, name: str) -> bool:
-    """Whether a built program has the kernel of this name."""
-    return name in program.kernel_names.split(";")
-
-
-def built(context: Any, device: Any, source: str, kernel: str, options: tuple[str, ...]) -> Any:
-    """The program of an OpenCL C source, built for one device; None where the driver leaves its
-    kernel out. Raises pyopencl's errors."""
-    # A driver whose own cache is damaged builds programs without their kernels. It has nothing
-    # kept of another text.
-    for text in (source, source + ANEW):
-        program: Any = cl.Program(context, text)
-        program.build(list(options), [device], cache_dir=False)
-        if has_kernel(program, kernel):
-            return program
-        _log.warning("%s built %s without its kernel", device.name.strip(), kernel)
-    return None
 
 
 # Memory

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import threading
-import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping, Sequence
@@ -23,10 +22,10 @@ import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
 from clconv import binaries
-from clconv.errors import BuildError, DeviceError, OutOfMemoryError, ProblemError
+from clconv.building import binary_of, built, has_kernel, prepare_invoker, program_of_binary
+from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, driver_errors, info_of, profile_of, require
 from clconv.planner import KernelPlan, chosen_first, plans
-from clconv.probe import built, has_kernel, prepare_invoker
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.records import Database, RecordKey
 from clconv.render import render, sum_dtype
@@ -40,15 +39,12 @@ __all__ = [
     "arguments",
     "check_context",
     "default_runtime",
+    "memory_of",
     "replan",
     "runtime_of",
 ]
 
 _log = logging.getLogger(__name__)
-
-# Drivers that always print something would nag on every build; errors come as BuildError, and
-# PYOPENCL_COMPILER_OUTPUT=1 still shows the text.
-warnings.filterwarnings("ignore", message="Non-empty compiler output", category=cl.CompilerWarning)
 
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
 # Platforms whose drivers keep compiled programs on disk themselves.
@@ -172,7 +168,7 @@ class Runtime:
         self._cache_size = program_cache_size
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
         self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
-        self._plans: _Bounded[Hashable, list[KernelPlan]] = _Bounded(PLANS_KEPT)
+        self._plans: _Bounded[Hashable, tuple[KernelPlan, ...]] = _Bounded(PLANS_KEPT)
         self.recipes: _Bounded[Hashable, Any] = _Bounded(RECIPES_KEPT)
         self._outlines: _Bounded[Hashable, cl_array.Array] = _Bounded(OUTLINES_KEPT)
         self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
@@ -195,6 +191,12 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"
+
+    def __deepcopy__(self, memo: object) -> Runtime:
+        return self  # as a device is
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return default_runtime, ()  # of whoever reads the pickle
 
     def __enter__(self) -> Runtime:
         check_process()
@@ -320,6 +322,24 @@ class Runtime:
             )
         self._record(event, (array,), foreign)
 
+    def copy(self, source: cl_array.Array, target: cl_array.Array) -> None:
+        """Queues copying a contiguous device array to another one of its bytes, in another
+        buffer."""
+        if source.size == 0:
+            return
+        memory: tuple[Any, Any] = (target.base_data, source.base_data)
+        waits, foreign = self._waits((source, target))
+        with driver_errors(self.info.name, f"copy an array of {source.nbytes} bytes"):
+            event = cl.enqueue_copy(
+                self.queue,
+                *memory,
+                byte_count=source.nbytes,
+                src_offset=source.offset,
+                dst_offset=target.offset,
+                wait_for=waits,
+            )
+        self._record(event, (target,), foreign)
+
     def finish(self) -> None:
         """Waits for everything that was queued."""
         check_process()
@@ -355,7 +375,7 @@ class Runtime:
         binary = binaries.load(name)
         if binary is not None:
             try:
-                program: Any = cl.Program(self.context, [self.device], [binary]).build()
+                program = program_of_binary(self.context, self.device, binary).build()
                 if has_kernel(program, launch.kernel):
                     return program
                 why: object = f"it has no kernel {launch.kernel}"
@@ -363,7 +383,9 @@ class Runtime:
                 why = error
             _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
         program = self._compile(launch, source)
-        binaries.store(name, program.get_info(cl.program_info.BINARIES)[0])
+        made = binary_of(program)
+        if made is not None:
+            binaries.store(name, made)
         return program
 
     def _compile(self, launch: Launch, source: str) -> Any:
@@ -449,7 +471,7 @@ class Runtime:
         key = (problem, pass_, epilogue, variant, self.workspace_limit)
         found = self._plans.get(key)
         if found is None:
-            found = plans(
+            anew = plans(
                 problem,
                 pass_,
                 self.profile,
@@ -459,9 +481,9 @@ class Runtime:
             )
             if variant == "auto":
                 tuned = self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
-                found = chosen_first(found, tuned)
-            found = self._plans.set_default(key, found)
-        return found
+                anew = chosen_first(anew, tuned)
+            found = self._plans.set_default(key, tuple(anew))
+        return list(found)
 
     def forget_plans(self) -> None:
         """Plans anew from now on; what is compiled is kept."""
@@ -651,6 +673,20 @@ def _argument_dtypes(launch: Launch) -> list[Any]:
 
 def _name(context: Any) -> str:
     return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
+
+
+def memory_of(name: str, array: cl_array.Array) -> int:
+    """Equal numbers for arrays that may share bytes: their buffer's, and 0 for all in shared
+    virtual memory, where addresses tell. ArrayTypeError for arrays without such memory."""
+    base: Any = array.base_data
+    if isinstance(base, cl.SVMPointer) or array.nbytes == 0:  # an empty array needs no memory
+        return 0
+    if isinstance(base, cl.MemoryObjectHolder) and not isinstance(base, cl.Image):
+        return int(base.int_ptr)
+    raise ArrayTypeError(
+        f"{name} has memory of type {type(base).__qualname__}, expected a pyopencl.Buffer or "
+        "shared virtual memory"
+    )
 
 
 def check_context(name: str, array: cl_array.Array, context: Any, owner: object) -> None:

@@ -413,3 +413,118 @@ def test_public_names():
         assert hasattr(clconv, name)
     for name in F.__all__:
         assert callable(getattr(F, name))
+
+
+# Errors in the caller's words
+
+
+def _ones(*shape, dtype=np.float32):
+    return np.ones(shape, dtype)
+
+
+X, W, G = _ones(1, 4, 9), _ones(6, 4, 3), _ones(1, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: F.conv1d(_ones(4, 0), W), "x has shape (4, 0), expected at least one channel and"),
+        (lambda: F.conv1d(_ones(1, 0, 9), W), "x has shape (1, 0, 9), expected at least one ch"),
+        (lambda: F.conv1d(X, _ones(0, 4, 3)), "weight has shape (0, 4, 3), expected (Cout, Cin /"),
+        (lambda: F.conv1d(X, W, padding=(1, 2, 3)), "padding is (1, 2, 3), expected an integer or"),
+        (
+            lambda: F.conv1d(_ones(1, 4, 9, dtype=np.int16), W),
+            "x has dtype int16, expected float32",
+        ),
+        (lambda: F.conv1d(X, _ones(6, 4, 3, dtype=np.int8)), "weight has dtype int8, expected flo"),
+        (
+            lambda: F.conv1d(X, _ones(6, 4, 3, dtype=np.float64)),
+            "weight has dtype float64, expected float32, that of x",
+        ),
+        (lambda: F.conv1d(X, W, out=_ones(1, 6, 8)), "out has shape (1, 6, 8), expected (1, 6, 7)"),
+        (
+            lambda: F.conv1d(X, W, pre_activation=_ones(1)),
+            "pre_activation has shape (1,), expected",
+        ),
+        (
+            lambda: F.conv1d(X, W, pre_activation=_ones(1, 6, 7, dtype=np.float64)),
+            "pre_activation has dtype float64, expected float32, that of x",
+        ),
+        (lambda: F.conv1d(X, W, pre_activation=[1]), "pre_activation is a builtins.list, expected"),
+        (
+            lambda: F.conv1d(X, W, out=G, pre_activation=G),
+            "out shares memory with pre_activation, expected memory of its own",
+        ),
+        (
+            lambda: F.conv1d(X, W, pre_activation=_ones(1, 6, 14)[:, :, ::2]),
+            "pre_activation has strides (336, 56, 8), expected contiguous",
+        ),
+        (
+            lambda: F.conv_transpose1d(X, W, groups=3),
+            "groups is 3, expected a divisor of in_channe",
+        ),
+        (lambda: F.conv_transpose1d(X, _ones(6, 4, 3)), "weight has shape (6, 4, 3), expected (4,"),
+        (lambda: F.conv_transpose1d(_ones(4, 0), W), "x has shape (4, 0), expected at least one"),
+        (
+            lambda: F.conv_transpose1d(X, _ones(4, 0, 3)),
+            "weight has shape (4, 0, 3), expected (Cin, Cout / groups, kernel_size), each at least",
+        ),
+        (
+            lambda: F.conv_transpose1d(X, _ones(4, 6, 3), padding=-1),
+            "padding is -1, expected at lea",
+        ),
+        (
+            lambda: F.conv_transpose1d(X, _ones(4, 6, 3), stride=10**9),
+            "stride is 1000000000 and dil",
+        ),
+        (
+            lambda: F.conv1d_input((4, 0), W, G),
+            "input_size is (4, 0), expected at least one channe",
+        ),
+        (lambda: F.conv1d_input((1, 4, 9), W, G, out=_ones(1)), "out has shape (1,), expected (1,"),
+        (lambda: F.conv1d_input((1, 4, 9), W, G, out=W), "out shares memory with weight, expected"),
+        (lambda: F.conv1d_weight(X, (6, 3, 3), G), "weight_size is (6, 3, 3), expected (6, 4, 3)"),
+        (lambda: F.conv1d_weight(X, (6, 0, 3), G), "weight_size is (6, 0, 3), expected (Cout, Cin"),
+        (lambda: F.conv1d_weight(X, (6, 4, 3), G, out=G), "out shares memory with grad_output, ex"),
+        (
+            lambda: F.conv1d_bias(_ones(1, 4, 0)),
+            "grad_output has shape (1, 4, 0), expected at leas",
+        ),
+        (lambda: F.conv1d_bias(G, out=_ones(5)), "out has shape (5,), expected (6,)"),
+        (
+            lambda: F.conv1d_backward(X, W, G, out=(_ones(1), None, None)),
+            "out[0] has shape (1,), e",
+        ),
+        (
+            lambda: F.conv1d_backward(X, W, G, out=(None, [1], None)),
+            "out[1] is a builtins.list, ex",
+        ),
+        (lambda: F.conv1d_backward(X, W, G, out=(None, W, None)), "out[1] shares memory with weig"),
+        (
+            lambda: F.conv1d_backward(X, W, G, out=(None, None, _ones(6, dtype=np.int8))),
+            "out[2] has dtype int8, expected float32, float16 or float64",
+        ),
+        (
+            lambda: F.conv_transpose1d_backward(X, _ones(4, 6, 3), G, out=(_ones(9), None, None)),
+            "grad_output has shape (1, 6, 7), expected (1, 6, 11)",
+        ),
+    ],
+)
+def test_errors_name_what_the_caller_named(runtime, call, said):
+    with pytest.raises(ProblemError) as caught:
+        call()
+    assert str(caught.value).startswith(said), str(caught.value)
+
+
+def test_errors_of_device_arrays_name_what_the_caller_named(runtime):
+    x, w = runtime.to_device(X), runtime.to_device(W)
+    g = runtime.to_device(G)
+    for said, call in (
+        ("out[1] shares memory with wei", lambda: F.conv1d_backward(x, w, g, out=(None, w, None))),
+        ("out shares memory with grad_output", lambda: F.conv1d_input((1, 4, 9), w, x, out=x)),
+        ("x is a device array, weight is a device array, pre_activation is a NumPy array; expected",
+         lambda: F.conv1d(x, w, pre_activation=G)),
+    ):  # fmt: skip
+        with pytest.raises(ProblemError) as caught:
+            call()
+        assert str(caught.value).startswith(said), str(caught.value)

@@ -42,9 +42,9 @@ def drafts(monkeypatch):
     made = []
     real = F._Draft.__init__
 
-    def counting(self, runtime, layouts):
+    def counting(self, runtime, layouts, names):
         made.append(layouts)
-        real(self, runtime, layouts)
+        real(self, runtime, layouts, names)
 
     monkeypatch.setattr(F._Draft, "__init__", counting)
     return made

@@ -371,9 +371,9 @@ def test_a_damaged_cache_of_the_driver(folders):
 def test_another_text_is_built(plain, monkeypatch, caplog, tmp_path):
     """Where a driver built a program without its kernel, once."""
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))  # without a binary that is kept
-    real, empty = clconv.probe.has_kernel, [True]
+    real, empty = clconv.building.has_kernel, [True]
     monkeypatch.setattr(
-        clconv.probe, "has_kernel", lambda *program: not (empty and empty.pop()) and real(*program)
+        clconv.building, "has_kernel", lambda *program: not (empty and empty.pop()) and real(*program)
     )
     assert (F.conv1d(np.ones((1, 1, 9), "f"), np.ones((1, 1, 3), "f")) == 3).all()
     assert caplog.text.count("without its kernel") == 1

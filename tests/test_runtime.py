@@ -403,6 +403,109 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     assert "refuses a kept binary" in caplog.text
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_binary_in_a_context_of_several_devices(runtime, place, tmp_path, monkeypatch):
+    """What is kept was built for the runtime's own device, wherever that stands in its context."""
+    monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
+    try:
+        parts = runtime.device.create_sub_devices([cl.device_partition_property.EQUALLY, 1])
+    except cl.Error as error:
+        pytest.skip(f"{runtime.info.name} has no parts: {error}")
+    if len(parts) < 2:
+        pytest.skip(f"{runtime.info.name} has one part")
+    _keeps_one_binary(cl.Context(parts), parts[place], monkeypatch)
+
+
+def _keeps_one_binary(context, device, monkeypatch):
+    compiled = []
+    real = Runtime._compile
+
+    def counting(self, launch, source):
+        compiled.append(launch.kernel)
+        return real(self, launch, source)
+
+    monkeypatch.setattr(Runtime, "_compile", counting)
+    x, weight = np.ones((1, 1, 20), np.float32), np.ones((1, 1, 3), np.float32)
+    for _ in range(2):
+        fresh = Runtime(cl.CommandQueue(context, device))
+        fresh._keeps_binaries = True
+        assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
+    assert compiled == ["forward_direct"]
+
+
+TWO_DEVICES = """
+import pyopencl as cl
+import pytest
+import test_runtime
+devices = cl.get_platforms()[{platform}].get_devices()
+assert len(devices) == 2, devices
+with pytest.MonkeyPatch.context() as patch:
+    test_runtime._keeps_one_binary(cl.Context(devices), devices[{place}], patch)
+"""
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_binary_of_two_kinds_of_devices(runtime, place, tmp_path):
+    """PoCL's two kinds of device in one context, in a process that asks for them."""
+    if not runtime.info.platform.startswith("Portable"):
+        pytest.skip(f"{runtime.info.platform} has one kind of device")
+    _run(
+        TWO_DEVICES.format(platform=runtime.info.id.partition(":")[0], place=place),
+        POCL_DEVICES="pthread basic",
+        CLCONV_CACHE_DIR=str(tmp_path),
+        PYTHONPATH=f"{ROOT / 'tests'}{os.pathsep}{ROOT}",
+    )
+
+
+IMPORT_ALONE = """
+import warnings
+before = list(warnings.filters)
+import clconv
+import clconv.files, clconv.onnx, clconv.streaming, clconv.tuning
+assert warnings.filters == before, [f for f in warnings.filters if f not in before]
+"""
+
+
+def test_import_changes_no_filter_of_warnings():
+    # pyopencl and onnx are imported first: what they do is their own affair.
+    _run("import onnx, onnx.reference, pyopencl, pyopencl.array, pyopencl.tools\n" + IMPORT_ALONE)
+
+
+CHATTY = """
+import warnings
+warnings.simplefilter("error")
+import pyopencl as cl
+from clconv import Runtime
+from clconv.building import binary_of, program_of_binary, program_of_source
+runtime = Runtime(%r)
+text = "#warning talk\\n__kernel void f(__global float *a) { a[0] = 1; }\\n"
+program = program_of_source(runtime.context, text).build(devices=[runtime.device])
+assert cl.Kernel(program, "f")
+again = program_of_binary(runtime.context, runtime.device, binary_of(program)).build()
+assert cl.Kernel(again, "f")
+try:
+    program_of_source(runtime.context, "nonsense;").build(devices=[runtime.device], cache_dir=False)
+except cl.Error as error:
+    assert "nonsense" in str(error) or "error" in str(error).lower(), error
+else:
+    raise AssertionError("no error")
+"""
+
+
+def test_what_compilers_say_is_no_warning(runtime):
+    """Every warning is an error here; the words of a failed build belong to the error."""
+    _run(CHATTY % runtime.info.id)
+
+
+def test_plans_belong_to_the_caller(runtime):
+    """Whoever changes the list changes nothing that is kept."""
+    problem = Conv1dProblem(1, 2, 9, 3, 3)
+    first = runtime.plans(problem, Pass.FORWARD)
+    kept = list(first)
+    first.clear()
+    assert runtime.plans(problem, Pass.FORWARD) == kept
+
+
 # Threads and processes
 
 

@@ -109,7 +109,7 @@ def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np
     """The result of a plan, through functional."""
     problem, pass_ = made.problem, made.pass_
     runtime.forget_plans()
-    runtime.plans(problem, pass_, made.epilogue, made.variant)[:] = [made]
+    runtime.plans = lambda *_, **__: [made]
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     if pass_ is Pass.FORWARD:
         return F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=made.variant,
