@@ -21,7 +21,7 @@ import torch.nn.functional as TF
 from torch import nn
 from torch.nn.utils import parametrizations
 
-import clconv.torch as bridge
+from clconv.torch import memory as bridge
 from clconv import Conv1D, DeviceError, ProblemError, functional
 from clconv.torch import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d, convert
 

@@ -1,8 +1,8 @@
 """How does a PyTorch model compute its 1-D convolutions with clconv?
 
 `convert(model)` exchanges a model's layers and `revert` gives them back, `report` says where each
-convolution is computed, `tune` finds the fastest kernels for them; `Conv1d` and `ConvTranspose1d` are
-torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, differentiable
+convolution is computed, `tune` finds the fastest kernels for them; `Conv1d` and `ConvTranspose1d`
+are torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, differentiable
 in both modes, any number of times. They are operators of PyTorch's dispatcher, so that
 torch.compile and torch.export keep them in their graphs.
 

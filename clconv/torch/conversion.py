@@ -7,7 +7,6 @@ exchange of the old one.
 
 from __future__ import annotations
 
-import copyreg
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -55,14 +54,11 @@ def why_left(layer: nn.Module) -> str | None:
             return f"{_unparametrized(of).__qualname__} has a {name} of its own"
         if name in vars(layer):
             return f"{name} is exchanged on the layer itself"
-    weight = vars(layer)["_parameters"].get("weight")
-    if weight is None and hasattr(layer, "parametrizations"):
-        weight = next(iter(layer.parametrizations.parameters()), None)
-    if weight is not None and not isinstance(weight, nn.UninitializedParameter):
+    for weight in layer.parameters():  # those of parametrizations, too
         if weight.device.type not in ("cpu", "meta"):
-            return f"its weight is on {weight.device}, clconv takes CPU tensors"
+            return f"a parameter is on {weight.device}, clconv takes CPU tensors"
         if weight.dtype not in DTYPES:
-            return f"its weight has dtype {weight.dtype}, expected {_names(DTYPES)}"
+            return f"a parameter has dtype {weight.dtype}, expected {_names(DTYPES)}"
     return None
 
 
@@ -102,8 +98,8 @@ def convert(model: nn.Module, verbose: bool = False) -> int:
 def revert(model: nn.Module, verbose: bool = False) -> int:
     """Gives a model's convolutions back to PyTorch, all that are clconv's; how many there were.
 
-    What `convert` did is undone, parametrized layers included. Logs as `convert` does: a subclass of
-    clconv's own layers that somebody wrote is left. Raises ArrayTypeError for what is no model.
+    What `convert` did is undone, parametrized layers included. Logs as `convert` does: a subclass
+    of clconv's own layers that somebody wrote is left. Raises ArrayTypeError for what is no model.
     """
     found = [(name, layer) for name, layer in _layers(model) if is_ours(layer)]
     classes = [_reverted(type(layer)) for _, layer in found]
@@ -159,7 +155,7 @@ def _converted(of: type) -> type:
         return _on(of, _converted(of.__bases__[0]))
     if of in OURS:
         return OURS[of]
-    for known in of.__subclasses__():
+    for known in type.__subclasses__(of):
         if vars(known).get("_converted_from") is of:
             return known
     ours = next(ours for theirs, ours in OURS.items() if issubclass(of, theirs))
@@ -187,15 +183,16 @@ def _reverted(of: type) -> type | None:
 
 def _reduce(layer: Any, protocol: Any) -> Any:
     """A layer for pickle, which finds the class that was converted by its name, and no other."""
-    of = next(one for one in type(layer).__mro__ if "_converted_from" in vars(one))
+    of: Any = next(one for one in type(layer).__mro__ if "_converted_from" in vars(one))
     make, arguments, *rest = super(of, layer).__reduce_ex__(protocol)
-    if make is copyreg.__newobj__ and arguments[0] is of:
+    if make.__name__ == "__newobj__" and arguments[0] is of:
         make, arguments = _new, (vars(of)["_converted_from"], *arguments[1:])
     return make, arguments, *rest
 
 
 def _new(of: type, *arguments: Any) -> Any:
-    return copyreg.__newobj__(_converted(of), *arguments)
+    new: Any = _converted(of)
+    return new.__new__(new, *arguments)
 
 
 # torch.ao.quantization.fuse_modules looks up what fuses layers by their very classes.

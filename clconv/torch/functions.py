@@ -1,14 +1,13 @@
 """conv1d and conv_transpose1d with the arguments of torch.nn.functional's.
 
 Tensors are checked here, and brought to autocast's dtype; what comes after is the dispatcher's.
-Both can be overridden as PyTorch's own functions, by subclasses of Tensor and by modes, which is how
-torch.fx traces them.
+Both can be overridden as PyTorch's own functions, by subclasses of Tensor and by modes, which is
+how torch.fx traces them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor

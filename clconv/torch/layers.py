@@ -24,7 +24,8 @@ class Conv1d(nn.Conv1d):
         return conv1d(input, weight, bias, *place)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, backend=clconv"
+        said: Any = super().extra_repr
+        return f"{said()}, backend=clconv"
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
@@ -43,4 +44,5 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, backend=clconv"
+        said: Any = super().extra_repr
+        return f"{said()}, backend=clconv"

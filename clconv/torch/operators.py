@@ -164,6 +164,7 @@ class _Derivative(_SingleLevelFunction):
     dispatcher calls it for: inputs are those of the operator, and where to go on."""
 
     operator: Any
+    apply: Any  # PyTorch's
 
     @classmethod
     def kernel(cls, keys: Any, *inputs: Any) -> Any:
@@ -181,13 +182,13 @@ class _Derivative(_SingleLevelFunction):
     @classmethod
     def forward(cls, *inputs: Any) -> Any:
         """At the next level, or on the device; derivatives may be wanted of other levels, too."""
-        *inputs, (below, graph, tangents) = inputs
+        *own, (below, graph, tangents) = inputs
         with (
             torch.set_grad_enabled(graph),
             forward_ad._set_fwd_grad_enabled(tangents),
             torch._C._AutoDispatchBelowAutograd(),
         ):
-            return cls.operator.redispatch(below, *inputs)
+            return cls.operator.redispatch(below, *own)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -197,6 +198,22 @@ class _Derivative(_SingleLevelFunction):
         ctx.save_for_forward(*tensors)
         ctx.options = inputs[3:-1]
         ctx.shape = output.shape if isinstance(output, Tensor) else None
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """The tangents of the results, which may have tangents of outer levels: PyTorch turns
+        those off for a jvp, where these of the operator's own level would come back."""
+        with forward_ad._set_fwd_grad_enabled(True):
+            primals = [
+                None if one is None else forward_ad.unpack_dual(one).primal
+                for one in ctx.saved_tensors
+            ]
+            return cls.tangents(ctx, *primals, *tangents[:3])
+
+    @staticmethod
+    def tangents(ctx: Any, *primals_and_tangents: Any) -> Any:
+        """The tangents of the results for those of the first three inputs, None for zeros."""
+        raise NotImplementedError
 
 
 class _Convolution(_Derivative):
@@ -212,11 +229,9 @@ class _Convolution(_Derivative):
         return *BACKWARD(x, weight, grad, need, *ctx.options), *rest
 
     @staticmethod
-    def jvp(
-        ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None, *_: Any
+    def tangents(
+        ctx: Any, x: Any, weight: Any, bias: Any, of_x: Any, of_weight: Any, of_bias: Any
     ) -> Tensor | None:
-        """The tangent of the result for those of x, weight and bias."""
-        x, weight, _ = ctx.saved_tensors
         return _sum(
             None if of_x is None else CONVOLUTION(of_x, weight, None, *ctx.options),
             None if of_weight is None else CONVOLUTION(x, of_weight, None, *ctx.options),
@@ -249,11 +264,9 @@ class _ConvolutionBackward(_Derivative):
         return for_x, for_weight, for_grad, *(None,) * (1 + len(ctx.options))
 
     @staticmethod
-    def jvp(
-        ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_grad: Tensor | None, *_: Any
+    def tangents(
+        ctx: Any, x: Any, weight: Any, grad: Any, of_x: Any, of_weight: Any, of_grad: Any
     ) -> Gradients:
-        """The tangents of the three gradients for those of x, weight and the output's gradient."""
-        x, weight, grad = ctx.saved_tensors
         need, *layer = ctx.options
         if of_grad is None:  # a zero for each gradient that there is
             of_grad = torch.zeros_like(grad)
@@ -291,7 +304,7 @@ def _as_groups(size: int, in_dims: tuple[Any, ...], *tensors: Tensor | None) -> 
     return found
 
 
-def _from_groups(size: int, tensor: Tensor | None, channels: int) -> Tensor | None:
+def _from_groups(size: int, tensor: Any, channels: int) -> Any:
     """The batch in front, of a tensor with its channels side by side in a dimension."""
     if tensor is None:
         return None
@@ -355,7 +368,8 @@ def _flops(x: Any, weight: Any, bias: Any, *layer: Any, out_shape: Any, **_: Any
 def _backward_flops(x: Any, weight: Any, grad: Any, need: Any, *layer: Any, **_: Any) -> Any:
     one, x = _Layer(*layer), _batched(x)
     options = None, one.stride, one.padding, one.dilation, one.transposed, 0, one.groups, need
-    return conv_backward_flop(_batched(grad), x, weight, *options, out_val=[x, weight, None])
+    count: Any = conv_backward_flop
+    return count(_batched(grad), x, weight, *options, out_val=[x, weight, None])
 
 
 # The operators

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,8 @@ def report(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any])
     torch.nn.functional are listed beside layers; what TorchScript or torch.compile compiled is not
     seen from here. Raises what the model raises.
     """
-    with _witness() as witness, _Calls(model, witness) as calls:
+    witness = _Witness(default_runtime())
+    with witness, _Calls(model, witness) as calls:
         run(model, inputs)
     return Report(calls.found + calls.others())
 
@@ -114,14 +115,6 @@ class _Witness(Runtime):
         return f"{plan.variant} on {self.info.name}, {chosen}"
 
 
-@contextmanager
-def _witness() -> Iterator[_Witness]:
-    """In place of the default runtime of this thread."""
-    with _Witness(default_runtime()) as witness:
-        yield witness
-        witness.finish()
-
-
 class _Calls(TorchFunctionMode):
     """Sees every call of a convolution while a model runs."""
 
@@ -144,11 +137,13 @@ class _Calls(TorchFunctionMode):
                 layer.register_forward_hook(lambda *_: self._running.pop() and None),
             ):
                 self._hooks.callback(hook.remove)
-        super().__enter__()
+        enter: Any = super().__enter__
+        enter()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        leave: Any = super().__exit__
+        leave(*error)
         self._hooks.close()
 
     def __torch_function__(
@@ -167,14 +162,9 @@ class _Calls(TorchFunctionMode):
         """The layers that no call belongs to."""
         called = {one.layer for one in self.found}
         return [
-            Convolution(name, type(layer).__name__, (), tuple(layer.weight.shape), *why)
+            Convolution(name, type(layer).__name__, (), (), *_unseen(layer))
             for name, layer in self._layers.items()
             if name not in called
-            for why in [
-                ("PyTorch", "compiled by TorchScript")
-                if isinstance(layer, torch.jit.ScriptModule)
-                else ("nowhere", "the model did not call it")
-            ]
         ]
 
     def _note(self, function: str, tensors: Mapping[str, Any], where: str, why: str) -> None:
@@ -194,3 +184,10 @@ class _Calls(TorchFunctionMode):
         if not self._running or is_ours(self._running[-1]):
             return DIRECTLY.format(function)
         return why_left(self._running[-1]) or "not converted: clconv.torch.convert(model) does"
+
+
+def _unseen(layer: nn.Module) -> tuple[str, str]:
+    """Where a layer was computed that was not seen, and why."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        return "PyTorch", "compiled by TorchScript"
+    return "nowhere", "the model did not call it"
