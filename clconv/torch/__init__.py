@@ -2,8 +2,8 @@
 
 `convert(model)` exchanges a model's layers and `revert` gives them back, `report` says where each
 convolution is computed, `tune` finds the fastest kernels for them; `Conv1d` and `ConvTranspose1d`
-are torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, differentiable
-in both modes, any number of times. They are operators of PyTorch's dispatcher, so that
+are torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, with
+derivatives in both modes, of any order. They are operators of PyTorch's dispatcher, so that
 torch.compile and torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels

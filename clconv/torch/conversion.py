@@ -155,6 +155,7 @@ def _converted(of: type) -> type:
         return _on(of, _converted(of.__bases__[0]))
     if of in OURS:
         return OURS[of]
+    known: type
     for known in type.__subclasses__(of):
         if vars(known).get("_converted_from") is of:
             return known

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._decomp import register_decomposition
 from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
@@ -168,10 +169,10 @@ class _Derivative(_SingleLevelFunction):
 
     @classmethod
     def kernel(cls, keys: Any, *inputs: Any) -> Any:
-        """What the dispatcher calls: with a graph or tangents only where some are wanted."""
+        """What the dispatcher calls. Whether there are tangents nobody tells cheaper than `apply`
+        finds out: in a compiled graph Python does not know of their level."""
         below = keys & torch._C._after_autograd_keyset
-        tangents = forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
-        graph = torch.is_grad_enabled()
+        tangents, graph = torch._C._is_fwd_grad_enabled(), torch.is_grad_enabled()
         if tangents or (graph and torch._C._any_requires_grad(*inputs)):
             with enable_single_level_autograd_function():
                 inputs = unwrap_dead_wrappers(inputs)
@@ -205,7 +206,7 @@ class _Derivative(_SingleLevelFunction):
         those off for a jvp, where these of the operator's own level would come back."""
         with forward_ad._set_fwd_grad_enabled(True):
             primals = [
-                None if one is None else forward_ad.unpack_dual(one).primal
+                None if one is None else torch._VF._unpack_dual(one, level=0)[0]
                 for one in ctx.saved_tensors
             ]
             return cls.tangents(ctx, *primals, *tangents[:3])
@@ -416,3 +417,6 @@ BACKWARD = _define(
     _vmap_backward,
     _backward_flops,
 )
+# For who looks for a decomposition of everything, such as ONNX's exporter given a torch.export'ed
+# program; the compilers ask for those of operators that they name, and keep this one.
+register_decomposition(CONVOLUTION)(by_pytorch)
