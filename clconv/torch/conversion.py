@@ -8,7 +8,7 @@ exchange of the old one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,11 +36,20 @@ def is_ours(layer: nn.Module) -> bool:
     return isinstance(layer, (Conv1d, ConvTranspose1d))
 
 
-def convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every 1-D convolution of a model with its name, each once."""
-    for name, layer in model.named_modules():
-        if isinstance(layer, (*OURS,)) or _scripted(layer):
-            yield name, layer
+def check_model(model: Any) -> None:
+    """ArrayTypeError unless it is a torch.nn.Module."""
+    if not isinstance(model, nn.Module):
+        raise ArrayTypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+
+
+def convolutions(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every 1-D convolution of a model with its name, each once; ArrayTypeError for no model."""
+    check_model(model)
+    return [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, (*OURS,)) or _scripted(layer)
+    ]
 
 
 def why_left(layer: nn.Module) -> str | None:
@@ -72,7 +81,7 @@ def convert(model: nn.Module, verbose: bool = False) -> int:
     `verbose` adds the name of each that was converted. `report` shows which of them a model then
     computes on clconv: some only take a layer's weight. Raises ArrayTypeError for what is no model.
     """
-    found = [(name, layer) for name, layer in _layers(model) if not is_ours(layer)]
+    found = [(name, layer) for name, layer in convolutions(model) if not is_ours(layer)]
     reasons = [why_left(layer) for _, layer in found]
     classes = [
         _converted(type(layer)) if reason is None else None
@@ -101,7 +110,7 @@ def revert(model: nn.Module, verbose: bool = False) -> int:
     What `convert` did is undone, parametrized layers included. Logs as `convert` does: a subclass
     of clconv's own layers that somebody wrote is left. Raises ArrayTypeError for what is no model.
     """
-    found = [(name, layer) for name, layer in _layers(model) if is_ours(layer)]
+    found = [(name, layer) for name, layer in convolutions(model) if is_ours(layer)]
     classes = [_reverted(type(layer)) for _, layer in found]
     count = len(classes) - classes.count(None)
     for (name, layer), old in zip(found, classes, strict=True):
@@ -113,12 +122,6 @@ def revert(model: nn.Module, verbose: bool = False) -> int:
             _log.info("%s computes on PyTorch: %s", name or "the model itself", layer)
     _log.info("%d convolutions given back to PyTorch", count)
     return count
-
-
-def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    if not isinstance(model, nn.Module):
-        raise ArrayTypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-    return [*convolutions(model)]
 
 
 def _scripted(layer: nn.Module) -> bool:

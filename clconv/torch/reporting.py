@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from clconv.errors import ArrayTypeError
 from clconv.planner import KernelPlan
 from clconv.records import RecordKey
 from clconv.runtime import Prepared, Runtime, default_runtime
-from clconv.torch.conversion import convolutions, is_ours, why_left
+from clconv.torch.conversion import check_model, convolutions, is_ours, why_left
 from clconv.torch.functions import conv1d, conv_transpose1d
 
 DIRECTLY = "{} called directly"
@@ -75,8 +74,7 @@ def report(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any])
 def run(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any]) -> None:
     """Lets a model compute inputs once, and leaves it as it was: in eval mode meanwhile, without
     gradients."""
-    if not isinstance(model, nn.Module):
-        raise ArrayTypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    check_model(model)
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
