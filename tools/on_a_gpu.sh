@@ -61,7 +61,7 @@ if [[ -n $wheels ]]; then
     rm -rf "$path"
     # pip runs from its own wheel: Debian's Python has neither pip nor venv.
     "$python" "$(echo "$wheels"/pip-*.whl)/pip" install --quiet --no-index --find-links "$wheels" \
-        --disable-pip-version-check --target "$path" clconv
+        --disable-pip-version-check --root-user-action ignore --target "$path" clconv
 fi
 export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
 left=$((seconds - SECONDS))

@@ -103,6 +103,9 @@ class Page:
                          step["limit_s"], *(count[key] for key in FAULTS)])  # fmt: skip
         header = ("step", "items done", "seconds", "limit", "wrong", "failed", "cut off")
         text = ["## Steps", "", *rows_of(header, rows)]
+        cut = [f"{step['title']}, {line['what']}" for step in self.report["steps"]
+               for line in step["lines"] if "cut_off" in line]  # fmt: skip
+        text += ["", f"Cut off in the middle: {'; '.join(cut)}."] if cut else []
         if not self.one("devices", "info"):
             text += ["", "No device could be used, so nothing else was run; the table above says "
                      "which .icd files and driver libraries there are."]  # fmt: skip
@@ -151,7 +154,7 @@ class Page:
                 count["all"] += 1
                 count["results"] += line["results"]
                 count["right"] += line["right"]
-                count["served"] += bool(line["results"])
+                count["served"] += line["served"]
         header = ("variant", "problems", "run", "of them served", "right", "results compared")
         return [
             "Forward, input, weight and bias gradients of the convolution and of the transposed "
@@ -197,8 +200,8 @@ class Page:
         """Which PyTorch."""
         absent, about = self.one("peer", "absent"), self.one("peer", "torch")
         if about:
-            return [f"PyTorch {about}; float32 without TF32, cuDNN's fastest algorithm. Its times "
-                    "are in the table above."]  # fmt: skip
+            how = "; float32 without TF32, by the fastest algorithm" if "cuDNN" in about else ""
+            return [f"PyTorch {about}{how}. Its times are in the table above."]
         return [f"No PyTorch beside it: {absent or 'it was not reached'}."]
 
     def candidates(self) -> list[str]:
