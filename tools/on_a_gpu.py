@@ -696,12 +696,13 @@ def work_path(options: argparse.Namespace, name: str) -> Path:
 def run(options: argparse.Namespace) -> int:
     """All steps; 1 where there is no device or something failed."""
     start = time.time()
-    options.out.mkdir(parents=True, exist_ok=True)
+    cache = options.out / "cache"  # some drivers make no folder
+    cache.mkdir(parents=True, exist_ok=True)
     named, installed = named_drivers(VENDORS), installed_drivers(
         [*filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")), *FOLDERS]
     )  # fmt: skip
     more = name_drivers(options.out, named, installed)
-    caches = dict.fromkeys(call_overhead.CACHES, str(options.out / "cache"))
+    caches = dict.fromkeys(call_overhead.CACHES, str(cache))
     environment = {**os.environ, **more, **caches, "OMP_WAIT_POLICY": "passive"}
     report: Line = {"seconds": options.seconds, "machine": machine(named, installed, more),
                     "steps": []}  # fmt: skip
