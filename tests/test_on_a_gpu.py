@@ -161,6 +161,19 @@ def test_the_device_is_told(gpu_work):
     json.dumps(line)
 
 
+def test_a_broken_device_is_a_fault_where_it_is_the_chosen_one(gpu_work, monkeypatch):
+    """Others are in the list, with what is wrong with them."""
+    chosen = {"id": gpu_work.runtime.info.id, "name": "mine", "why_not": None, "check": "ok"}
+    other = {"id": "9:9", "name": "other", "why_not": None, "check": "it cannot build"}
+    for broken in ({}, {"check": "the result is wrong"}):
+        listed = json.dumps([chosen | broken, other])
+        done = subprocess.CompletedProcess([], 1, stdout=listed)
+        monkeypatch.setattr(on_a_gpu.subprocess, "run", lambda *_, done=done, **__: done)
+        first, *faults = on_a_gpu.devices(gpu_work, "check")
+        assert first == {"devices": json.loads(listed)}
+        assert [list(fault) for fault in faults] == [["wrong"]] * len(broken)
+
+
 def test_right_items_are_all_there(gpu_work):
     """Each problem by each variant and each launch of products; as many random ones as asked."""
     items = on_a_gpu.right_items(gpu_work)

@@ -172,8 +172,9 @@ def devices(work: Work, what: str) -> Iterator[Line]:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout or "[]")
         yield {"devices": found}
-        for one in found:
-            if one["why_not"] is None and one["check"] != "ok":
+        chosen = work.found.get("info", {}).get("id")
+        for one in found:  # what is wrong with others is in the list
+            if one["id"] == chosen and one["check"] != "ok":
                 yield {"wrong": f"{one['id']} {one['name']}: {one['check']}"}
     elif what == "device":
         runtime = work.runtime

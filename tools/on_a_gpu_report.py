@@ -12,7 +12,7 @@ Line = dict[str, Any]
 FAULTS = ("wrong", "error", "cut_off")
 # Calls with less work than this measure overhead; means leave them out.
 LEAST_FLOPS = 5e6
-MOST_FAULTS, LOG_LINES = 30, 8
+MOST_FAULTS, LOG_LINES, MOST_CHARACTERS = 30, 8, 400
 
 
 def rows_of(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -30,7 +30,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
 
 
 def _is_number(text: str) -> bool:
