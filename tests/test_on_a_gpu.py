@@ -363,7 +363,7 @@ def test_the_page():
         "| Right results | 1 of 9 | 1 | 2 | 1 | 1 | 0 |",
         "| Candidates | 1 of 9 | 1 | 2 | 0 | 0 | 1 |",
         "Cut off in the middle: Candidates, a, forward, 1.",
-        "- Right results, named, pointwise, direct: 1 of 9 \\| values",
+        "- Right results, named, pointwise, direct: 1 of 9 | values",
         "- Right results, random, 7: its process was ended by signal 11\n\n      one\n      two",
         "| direct | named | 2 | 2 | 1 | 11 |",
         "| a | forward | gemm depth=8 | 50 | 100 | 2 | 100 | 10% | 20% | 250 | 2.5 |",

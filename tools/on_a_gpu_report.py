@@ -119,7 +119,8 @@ class Page:
             found = [line for line in step["lines"] if {"wrong", "error"} & set(line)]
             for line in found[:MOST_FAULTS]:
                 why = line.get("wrong") or line["error"]
-                text.append(f"- {step['title']}, {line['what']}: {_cell(why)}")
+                why = " ".join(why.split("\n"))
+                text.append(f"- {step['title']}, {line['what']}: {why}")
                 log = line.get("log", "").strip().splitlines()[-LOG_LINES:]
                 text += ["", *(f"      {one}" for one in log), ""] if log else []
             if len(found) > MOST_FAULTS:
