@@ -91,10 +91,11 @@ def test_the_time_is_over(watch):
     assert len(lines) == 2
 
 
-def test_a_step_that_comes_to_nothing_is_given_up(watch):
-    lines = watch(20, code="import sys; sys.exit(7)")
+@pytest.mark.parametrize(("status", "why"), [(7, "status 7"), (0, "nothing done")])
+def test_a_step_that_comes_to_nothing_is_given_up(watch, status, why):
+    lines = watch(20, code=f"import sys; sys.exit({status})")
     assert [line["item"] for line in lines] == list(range(on_a_gpu.HOPELESS))
-    assert all("status 7" in line["error"] for line in lines)
+    assert all(why in line["error"] for line in lines)
 
 
 def test_half_a_line_is_none(tmp_path):

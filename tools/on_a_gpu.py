@@ -67,7 +67,7 @@ MEASURED_SECONDS, CANDIDATE_SECONDS = 0.2, 0.03
 SMALL_CALLS, SMALL_ROUNDS = 100, 15
 NEW_LENGTHS = 15
 # No sign of life for this part of a step's time, or these seconds if that is longer, is a hang.
-HANG_SHARE, HANG_SECONDS = 1 / 3, 20.0
+HANG_SHARE, HANG_SECONDS = 0.5, 30.0
 WORKERS = 8
 LOG_CHARACTERS = 2000
 # After so many processes in a row that came to nothing the rest of a step is given up.
@@ -532,6 +532,8 @@ def _stripe(watch: Watch, places: range, by: int) -> None:
                 env=watch.environment, start_new_session=True,
             )  # fmt: skip
         why = _follow(watch, process, left)
+        if why is None and len(left) == before and time.time() < watch.until:
+            why = "its process ended with nothing done"
         if left and why is not None:
             text = log.read_bytes()[begin:].decode(errors="replace")[-LOG_CHARACTERS:]
             over = time.time() >= watch.until
