@@ -15,7 +15,7 @@ import on_a_gpu
 import pytest
 from conftest import _as_gpu, _devices
 
-from clconv import Pass, functional, tuning
+from clconv import Pass, Runtime, functional, tuning
 from clconv.planner import plans
 
 SCRIPT = Path(on_a_gpu.__file__).with_name("on_a_gpu.sh")
@@ -145,12 +145,13 @@ def small(tmp_path):
 def gpu_work(small):
     """A step's work on the first of the devices, planned as for a GPU."""
     work = on_a_gpu.Work(small, time.time() + 600)
-    runtime = work.runtime = fuzz.CountingRuntime(_devices[0].device)
+    device = _devices[0].device
+    runtime, checking = work.runtime, work.checking = Runtime(device), fuzz.CountingRuntime(device)
     for one in _as_gpu(0):
-        runtime.profile = replace(one.profile, flops=1e12, bandwidth=1e11)
+        profile = replace(one.profile, flops=1e12, bandwidth=1e11)
+        runtime.profile = checking.profile = profile
     variants = ["gemm", "window", "direct"]
-    work.found = {"info": asdict(runtime.info), "profile": asdict(runtime.profile),
-                  "variants": variants}  # fmt: skip
+    work.found = {"info": asdict(runtime.info), "profile": asdict(profile), "variants": variants}
     with runtime:
         yield work
 
@@ -189,17 +190,18 @@ def test_right_items_are_all_there(gpu_work):
 
 @pytest.mark.parametrize("kind", ["gemm, tiles", "gemm, few columns", "window", "direct"])
 def test_right(gpu_work, kind, monkeypatch):
-    """A named problem by the kernels that were asked for; 8 results, forward and backward."""
+    """A named problem by the kernels that were asked for; forward and gradients, twice."""
     kernels = set()
-    queue = gpu_work.runtime.enqueue
+    queue = gpu_work.checking.enqueue
 
     def enqueue(commands, *rest):
         kernels.update(launch.kernel for _, launch, _ in commands if launch.queued)
         queue(commands, *rest)
 
-    monkeypatch.setattr(gpu_work.runtime, "enqueue", enqueue)
+    monkeypatch.setattr(gpu_work.checking, "enqueue", enqueue)
     (line,) = on_a_gpu.right(gpu_work, "named", "depth multiplier", kind)
-    assert line == {"kind": kind, "problems": "named", "results": 8, "served": True, "right": True}
+    assert line.pop("results") >= 8
+    assert line == {"kind": kind, "problems": "named", "served": True, "right": True}
     own = {"gemm, tiles": ["gemm"], "gemm, few columns": ["gemv"], "window": ["window"]}
     found = [name for name in kernels if name.startswith("convolution_")]
     assert found == [f"convolution_{name}" for name in own.get(kind, [])]

@@ -24,7 +24,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,7 +44,7 @@ from on_a_gpu_report import markdown  # noqa: E402
 from problems import PROBLEMS  # noqa: E402
 from roofline import Roofline  # noqa: E402
 
-from clconv import Conv1dProblem, KernelPlan, Pass, functional, tuning  # noqa: E402
+from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, functional, tuning  # noqa: E402
 from clconv.device import DeviceProfile  # noqa: E402
 from clconv.errors import BuildError  # noqa: E402
 from clconv.variants import VARIANTS, gemm  # noqa: E402
@@ -124,8 +124,13 @@ class Work:
         self.layers = {one.name: one for one in benchmark_layers.load(options.layers)}
 
     @cached_property
-    def runtime(self) -> fuzz.CountingRuntime:
-        """On the device."""
+    def runtime(self) -> Runtime:
+        """On the device, for measuring."""
+        return Runtime(self.options.device)
+
+    @cached_property
+    def checking(self) -> fuzz.CountingRuntime:
+        """On the device, as fuzz.py checks."""
         return fuzz.CountingRuntime(self.options.device)
 
     @cached_property
@@ -205,10 +210,10 @@ def right_items(work: Work) -> list[Item]:
 def right(work: Work, what: str, which: Any, kind: str) -> Iterator[Line]:
     """Forward, all gradients and the transposed convolution on integers, by one variant."""
     variant = kind.partition(",")[0]
-    runtime = work.runtime
+    runtime = work.checking
     if what == "named":
         rng = np.random.default_rng(0)
-        geometry, case = named_case(PROBLEMS[which])
+        geometry, case = named_case(rng, PROBLEMS[which])
         again = ""
     else:
         seed, dtypes = work.options.seed, list(fuzz.DTYPES)
@@ -231,18 +236,19 @@ def right(work: Work, what: str, which: Any, kind: str) -> Iterator[Line]:
     yield about | {"results": checker.checked, "served": served, "right": "wrong" not in about}
 
 
-def named_case(problem: Conv1dProblem) -> tuple[fuzz.Geometry, fuzz.Case]:
+def named_case(rng: fuzz.Rng, problem: Conv1dProblem) -> tuple[fuzz.Geometry, fuzz.Case]:
     """A problem as fuzz.py draws them, in float32; the transposed convolution has its output's
-    positions as input, at least one."""
+    positions as input."""
     p = problem
-    geometry = fuzz.Geometry(
-        p.in_channels, p.out_channels, p.kernel_size, p.stride, p.dilation, p.groups, "float32",
-        bias=True, residual=False, activation=None,
+    geometry = replace(
+        fuzz.draw_geometry(rng, ["float32"]), in_channels=p.in_channels,
+        out_channels=p.out_channels, kernel_size=p.kernel_size, stride=p.stride,
+        dilation=p.dilation, groups=p.groups, bias=True, residual=False, activation=None,
     )  # fmt: skip
-    case = fuzz.Case(
-        problem=p, padding=p.pads, transposed_length=p.out_length, transposed_padding=(0, 0),
-        output_padding=0, largest=4, host=False, unbatched=False, need=(True, True, True),
-        outs=(False, False, False), scale=1.0, momentum=0.0,
+    case = replace(
+        fuzz.draw_case(rng, geometry, 0), problem=p, padding=p.pads,
+        transposed_length=p.out_length, transposed_padding=(0, 0), output_padding=0, largest=4,
+        host=False, unbatched=False, outs=(False, False, False), scale=1.0, momentum=0.0,
     )  # fmt: skip
     return geometry, case
 
