@@ -28,11 +28,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("POCL_AFFINITY", "0")
 
 GUARD_BYTES = 4096
-GUARD = np.uint8(0xA5)
+# In and around new buffers: NaN as a float of any width, so that reading it shows in results.
+GUARD = np.uint8(0xFF)
 
 
 class GuardedRuntime(Runtime):
-    """A runtime that sees what is written beside its buffers."""
+    """A runtime that sees what is written beside its buffers, and whose memory is NaN until it is
+    written."""
 
     def __init__(self, device: object) -> None:
         super().__init__(device)

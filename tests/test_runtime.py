@@ -62,6 +62,34 @@ def test_devices():
         assert d.global_bytes > 0
 
 
+def test_order_of_preference():
+    """Usable before others, kinds, a vendor's own platform before shared ones, compute units."""
+    vendor, pocl, rusticl = "NVIDIA CUDA", "Portable Computing Language", "rusticl"
+    in_order = [
+        ("discrete GPU", vendor, 20, None),
+        ("discrete GPU", vendor, 10, None),
+        ("discrete GPU", rusticl, 80, None),
+        ("discrete GPU", rusticl, 10, None),
+        ("integrated GPU", vendor, 100, None),
+        ("integrated GPU", rusticl, 100, None),
+        ("accelerator", vendor, 200, None),
+        ("CPU", "Intel(R) OpenCL", 4, None),
+        ("CPU", pocl, 300, None),
+        ("CPU", pocl, 8, None),
+        ("discrete GPU", vendor, 500, "it has no compiler"),
+        ("CPU", pocl, 500, "it has no compiler"),
+    ]
+    known = {
+        "id": "0:0", "name": "a device", "vendor": "a vendor", "version": "OpenCL 3.0",
+        "driver": "1.0", "global_bytes": 1 << 30, "local_bytes": 1 << 15,
+        "max_work_group_size": 256, "fp16": False, "fp64": False,
+    }  # fmt: skip
+    names = ("kind", "platform", "compute_units", "why_not")
+    devices = [known | dict(zip(names, one, strict=True)) for one in in_order]
+    for mixed in (devices[::-1], devices[::2] + devices[1::2]):
+        assert sorted(mixed, key=opencl._rank) == devices
+
+
 def test_choosing(runtime):
     """Index, id, part of a name, and pyopencl's own objects mean the same device."""
     info = runtime.info
@@ -256,6 +284,51 @@ def test_the_pool_reuses(runtime, rng):
     assert after == before
 
 
+def test_one_thread_at_a_time_in_the_pool(runtime):
+    """The pool is not safe for threads: whoever comes meanwhile, to allocate or to trim, waits."""
+
+    class SlowPool:
+        """A pool in which the first thread waits a little for another to come in too."""
+
+        def __init__(self, pool):
+            self._pool = pool
+            self._second = threading.Event()
+            self.inside = self.most = 0
+
+        def _slowly(self, act):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            if self.inside > 1:
+                self._second.set()
+            self._second.wait(0.1)
+            try:
+                return act()
+            finally:
+                self.inside -= 1
+
+        def __call__(self, nbytes):
+            return self._slowly(lambda: self._pool(nbytes))
+
+        def free_held(self):
+            self._slowly(self._pool.free_held)
+
+        def __getattr__(self, name):
+            return getattr(self._pool, name)
+
+    for other in (lambda: plain.empty(20), lambda: plain.trim()):
+        plain = Runtime(runtime.device)
+        plain.empty(10)
+        plain._pool = pool = SlowPool(plain._pool)
+        threads = [
+            threading.Thread(target=act, daemon=True) for act in (lambda: plain.empty(10), other)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert pool.most == 1
+
+
 # Programs
 
 
@@ -412,9 +485,11 @@ def test_default_runtime_of_a_thread(runtime):
     elsewhere = []
     with inner:
         assert clconv.default_runtime() is inner
-        thread = threading.Thread(target=lambda: elsewhere.append(clconv.default_runtime()))
+        thread = threading.Thread(
+            target=lambda: elsewhere.append(clconv.default_runtime()), daemon=True
+        )
         thread.start()
-        thread.join()
+        thread.join(60)
     assert clconv.default_runtime() is runtime
     assert elsewhere[0] is not inner
     assert elsewhere[0] is not runtime
@@ -440,7 +515,7 @@ def test_threads(runtime, rng):
         except BaseException as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
