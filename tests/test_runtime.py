@@ -315,18 +315,21 @@ def test_one_thread_at_a_time_in_the_pool(runtime):
         def __getattr__(self, name):
             return getattr(self._pool, name)
 
-    for other in (lambda: plain.empty(20), lambda: plain.trim()):
+    def most_inside(act):
+        """Threads in the pool at once while one allocates and another acts."""
         plain = Runtime(runtime.device)
         plain.empty(10)
         plain._pool = pool = SlowPool(plain._pool)
-        threads = [
-            threading.Thread(target=act, daemon=True) for act in (lambda: plain.empty(10), other)
-        ]
+        acts = (lambda: plain.empty(10), lambda: act(plain))
+        threads = [threading.Thread(target=one, daemon=True) for one in acts]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert pool.most == 1
+        return pool.most
+
+    assert most_inside(lambda plain: plain.empty(20)) == 1
+    assert most_inside(lambda plain: plain.trim()) == 1
 
 
 # Programs

@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -259,7 +260,7 @@ def test_no_two_buffers_over_the_same_memory(runtime, monkeypatch):
         for of_call in (spans[:shared], spans[shared:]):
             ordered = sorted(of_call)
             assert len(ordered) > 2
-            assert all(a[1] <= b[0] for a, b in zip(ordered, ordered[1:], strict=False))
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(ordered))
         if alike:
             begin = one.data_ptr()
             assert (begin, begin + one.nbytes) in spans
