@@ -10,7 +10,7 @@ import pytest
 from problems import PROBLEMS
 
 import clconv
-from clconv import Pass
+from clconv import Epilogue, Pass, reference
 from clconv import functional as F
 from clconv.variants import VARIANTS
 
@@ -100,6 +100,28 @@ def test_named_problem(runtime, rng, name):
     seen = _check_all_passes(rng, problem, NAMES)
     assert {"direct", "strip"} <= seen
     assert ("depthwise" in seen) == (problem.group_in == problem.stride == 1)
+
+
+@pytest.mark.parametrize("name", [*TILED, "two groups of odd sizes", "many channels"])
+def test_bias_gradient_on_the_way(runtime, rng, name):
+    """Where a weight gradient sums the bias's too, whatever its blocks and tiles."""
+    problem = PROBLEMS[name]
+    a = _arrays(rng, problem, whole=True)
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    of_weight = reference.weight_gradient(problem, a["x"], a["grad_output"])
+    of_bias = reference.bias_gradient(a["grad_output"])
+    seen = set()
+    for plan in runtime.plans(problem, Pass.WEIGHT_GRADIENT, Epilogue(bias=True)):
+        block = plan.variant, dict(plan.launches[0].constants).get("term_block")
+        if plan.sums_bias and block not in seen:
+            seen.add(block)
+            found = F.conv1d_backward(
+                a["x"], a["weight"], a["grad_output"], *place, need=(False, True, True),
+                variant={Pass.WEIGHT_GRADIENT: plan.choice},
+            )  # fmt: skip
+            assert np.array_equal(found[1], of_weight), plan.choice
+            assert np.array_equal(found[2], of_bias), plan.choice
+    assert seen
 
 
 @pytest.mark.parametrize("name", SOME)

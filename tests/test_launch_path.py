@@ -76,6 +76,21 @@ def test_new_memory_for_each_result(plain, data):
     assert np.array_equal(second.get(), reference.conv1d(PROBLEM, *data[:3]))
 
 
+def test_alike_arrays_of_other_names(plain, data):
+    """A residual, an out and values before an activation may lie alike: other recipes."""
+    x, weight, _, grad = (plain.to_device(a) for a in data)
+    sums = reference.conv1d(PROBLEM, *data[:2])
+    for _ in range(2):
+        out, kept = plain.zeros(grad.shape), plain.zeros(grad.shape)
+        y = F.conv1d(x, weight, **OPTIONS, activation="relu", residual=grad)
+        assert np.array_equal(y.get(), np.maximum(sums + data[3], 0))
+        assert F.conv1d(x, weight, **OPTIONS, activation="relu", out=out) is out
+        assert np.array_equal(out.get(), np.maximum(sums, 0))
+        y = F.conv1d(x, weight, **OPTIONS, activation="relu", pre_activation=kept)
+        assert np.array_equal(y.get(), np.maximum(sums, 0))
+        assert np.array_equal(kept.get(), sums)
+
+
 def test_other_shapes(plain, rng):
     for batch, length in ((1, 9), (3, 64), (1, 9), (0, 9), (3, 64)):
         problem = Conv1dProblem(batch, 4, length, 6, 3, 2, 1, 1, 2)
@@ -321,17 +336,18 @@ def test_other_queues_in_a_later_call(plain, data):
         gate = cl.UserEvent(plain.context)
         event = cl.enqueue_copy(other, foreign.base_data, x, is_blocking=False, wait_for=[gate])
         foreign.add_event(event)
+        # Nothing fails before the gate is open: pytest's words for a failure print arrays, whose
+        # values would never come.
         try:
             y = F.conv1d(foreign, own, **OPTIONS)
-            assert y.events[0].command_queue == plain.queue
-            assert (
-                y.events[0] in foreign.events
-            )  # so that its queue may wait before it writes again
             kept = sys.getrefcount(foreign.base_data)
-            status = y.events[0].command_execution_status
-            assert status > cl.command_execution_status.COMPLETE
-        finally:  # or nothing that waits for the copy would ever end
+            queue, status = y.events[0].command_queue, y.events[0].command_execution_status
+            may_wait = y.events[0] in foreign.events  # its queue, before it writes again
+        finally:
             gate.set_status(cl.command_execution_status.COMPLETE)
+        assert queue == plain.queue
+        assert may_wait
+        assert status > cl.command_execution_status.COMPLETE
         assert np.array_equal(y.get(), expected)
         plain.finish()
         released = sys.getrefcount(foreign.base_data)

@@ -33,6 +33,7 @@ FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32'"
 WINDOW = "tests/test_gpu_variants.py -k 'test_named_problem and window'"
 NOT_FINITE = "tests/test_reliability.py -k 'nan_and_infinity or infinite_weights'"
 PLACES = "tests/test_functional.py -k 'what_is_added or midst'"
+BIAS = ACCURACY + "bias_gradient_on_the_way"
 SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
 FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
 LAUNCHES = "tests/test_launch_path.py"
@@ -79,7 +80,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a vector is loaded whole across the last position",
             "if (first >= 0 && first <= last - (LANES - 1) && p_first >= 0",
             "if (first >= 0 && first <= last && p_first >= 0",
-            ACCURACY + "'test_named_problem and (left or right or reach)'",
+            NOT_FINITE,
         ),
         (
             "a store goes one position behind its limit",
@@ -251,9 +252,9 @@ _TEMPLATES: dict[str, list[Row]] = {
     ],
     "forward_direct": [
         (
-            "what lies beyond the last position is stored without a test",
-            "- pad < length && last < out_length;",
-            "- pad < length;",
+            "the first window begins before the row",
+            "(long)first * STRIDE >= pad",
+            "(long)first * STRIDE + 1 >= pad",
             ON_GPU,
         ),
         (
@@ -388,7 +389,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "every block of channels stores a bias gradient",
             "if (c_first == 0) {\n                    const long channel",
             "{\n                    const long channel",
-            SHARES,
+            BIAS,
         ),
         (
             "taps behind the last one are read",
