@@ -658,7 +658,8 @@ def test_backward_views(plain, rng):
 
 SPECIAL = ("several tiles and a remainder in every direction", "depthwise", "depth multiplier",
            "stride and dilation share a factor", "long kernel over many channels",
-           "one output position", "groups with few outputs", "last samples reach no window")  # fmt: skip
+           "one output position", "groups with few outputs",
+           "last samples reach no window")  # fmt: skip
 IN_BOTH = [(name, "float32") for name in SPECIAL] + [(name, "float16") for name in SPECIAL[:4]]
 
 
