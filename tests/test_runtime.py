@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +381,24 @@ def test_program_cache_is_bounded(runtime):
             assert len(small._threads.kernels) <= 2
 
 
+def test_work_groups_larger_than_the_device_takes(runtime):
+    """A kernel of them is refused before it is queued, by the compiler or by us."""
+    plan = runtime.plans(Conv1dProblem(1, 2, 30, 4, 3), Pass.FORWARD, variant="direct")[0]
+    large = replace(plan.launches[0], local_size=(2 * runtime.info.max_work_group_size, 1, 1))
+    with pytest.raises(BuildError, match="kernel forward_direct does not build on"):
+        runtime.prepare([replace(plan, launches=(large,))])
+
+
+def test_what_was_used_stays():
+    """The entry that goes is the one that was not asked for longest, not the oldest."""
+    kept = clconv.runtime._Bounded(2)
+    for key in ("a", "b"):
+        kept.set_default(key, key.upper())
+    assert kept.get("a") == "A"
+    assert kept.set_default("c", "C") == "C"
+    assert [kept.get(key) for key in ("a", "b", "c")] == ["A", None, "C"]
+
+
 def _broken(name="broken", body="this is no C;"):
     return Launch(name, (("dtype", "float32"), ("lanes", 1), ("body", body)), (), (), (1, 1, 1),
                   (1, 1, 1))  # fmt: skip
@@ -440,9 +459,12 @@ def test_binary_cache(tmp_path, monkeypatch, caplog):
         assert "keeps no binaries" in caplog.text
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(binaries, "FILES_KEPT", 3)
-    for i in range(6):
-        binaries.store(binaries.key(str(i)), b"code")
-    assert len(list((tmp_path / "binaries").iterdir())) == 3
+    path.unlink()
+    names = [binaries.key(str(i)) for i in range(6)]
+    for i, name in enumerate(names):
+        binaries.store(name, b"code")
+        os.utime(tmp_path / "binaries" / name, (i + 1, i + 1))
+    assert {path.name for path in (tmp_path / "binaries").iterdir()} == set(names[-3:])
 
 
 def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
@@ -458,9 +480,10 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(Runtime, "_compile", counting)
 
-    def use():
+    def use(**identity):
         fresh = Runtime(runtime.device)
         fresh._keeps_binaries = True
+        vars(fresh).update(identity)
         assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
 
     use()
@@ -468,6 +491,9 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     use()
     assert compiled == ["forward_direct"]
     (file,) = (tmp_path / "binaries").iterdir()
+    use(_build_identity=("another driver",))
+    assert compiled.pop() == "forward_direct"
+    assert len(compiled) == 1
     file.write_bytes(file.read_bytes()[:-5])
     use()
     assert compiled == ["forward_direct"] * 2
@@ -496,6 +522,17 @@ def test_default_runtime_of_a_thread(runtime):
     assert clconv.default_runtime() is runtime
     assert elsewhere[0] is not inner
     assert elsewhere[0] is not runtime
+
+
+def test_runtime_of_arrays(runtime):
+    """Of several runtimes on the arrays' context the one that was entered last."""
+    first, second = Runtime(runtime.context), Runtime(runtime.context)
+    x, weight = (first.to_device(np.ones((1, 1, n), np.float32)) for n in (9, 3))
+    for inner, outer in ((first, second), (second, first)):
+        before = inner.launches, outer.launches
+        with outer, inner:
+            F.conv1d(x, weight)
+        assert (inner.launches, outer.launches) == (before[0] + 1, before[1])
 
 
 def test_threads(runtime, rng):
