@@ -33,7 +33,7 @@ FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32'"
 WINDOW = "tests/test_gpu_variants.py -k 'test_named_problem and window'"
 NOT_FINITE = "tests/test_reliability.py -k 'nan_and_infinity or infinite_weights'"
 PLACES = "tests/test_functional.py -k 'what_is_added or midst'"
-REMAINDERS = ACCURACY + "remainder"
+REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
 SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
 FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
 LAUNCHES = "tests/test_launch_path.py"
@@ -150,7 +150,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "the last window reaches beyond the row",
             "LENGTH - REACH + lead < end ? LENGTH - REACH + lead : end",
             "LENGTH - REACH + lead < end ? LENGTH - REACH + lead + 1 : end",
-            ACCURACY + "'test_named_problem and depth'",
+            REMAINDERS,
         ),
         (
             "the depth multiplier is ignored",
@@ -383,7 +383,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "the last window reaches beyond the row",
             "length - REACH + pad < end ? length - REACH + pad : end",
             "length - REACH + pad < end ? length - REACH + pad + 1 : end",
-            ACCURACY + "'test_named_problem and depth'",
+            REMAINDERS,
         ),
     ],
     "weight_gradient_strip": [
@@ -1181,8 +1181,8 @@ _MODULES: dict[str, list[Row]] = {
         ),
         (
             "results that differ from the reference's win",
-            "self._small.result(self._small.job(plan)) != self._expected",
-            "self._small.result(self._small.job(plan)) != self._small.out.get()",
+            "wrong = np.count_nonzero(self._small",
+            "wrong = 0 * np.count_nonzero(self._small",
             TUNING,
         ),
         (
