@@ -105,7 +105,7 @@ def test_named_problem(runtime, rng, name):
 # in_channels, out_channels, kernel_size, stride, padding, dilation, groups
 LAYERS = {
     "dense": (2, 3, 4, 1, (3, 1), 1, 1),
-    "two rows at once": (2, 3, 3, 2, (1, 2), 1, 1),
+    "two rows at once": (2, 3, 3, 2, (0, 2), 1, 1),
     "phases": (2, 3, 3, 3, 4, 2, 1),
     "depthwise": (3, 3, 3, 1, (2, 0), 1, 3),
 }
