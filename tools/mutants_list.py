@@ -399,6 +399,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "const int tap = t < tap_count ? t : tap_count - 1;",
             "const int tap = t;",
             OCLGRIND,
+            "what is read lies inside the strip, and its sums are not stored: it does no harm",
         ),
         (
             "the bias has the weights' momentum",
