@@ -107,7 +107,7 @@ LAYERS = {
     "dense": (2, 3, 4, 1, (3, 1), 1, 1),
     "two rows at once": (2, 3, 3, 2, (0, 2), 1, 1),
     "phases": (2, 3, 3, 3, 4, 2, 1),
-    "depthwise": (3, 3, 3, 1, (2, 0), 1, 3),
+    "depthwise": (3, 3, 3, 1, (2, 1), 1, 3),
 }
 # Around whole vectors, and whole work-groups of them.
 LENGTHS = (*range(1, 36), *(n + d for n in (48, 64, 128, 256, 384, 512) for d in (-1, 0, 1)))
