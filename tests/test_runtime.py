@@ -435,6 +435,8 @@ def test_build_error(runtime, monkeypatch, caplog):
     monkeypatch.setattr(plain, "_compile", None)  # whatever compiled now would fail
     assert np.array_equal(F.conv1d(x, weight, runtime=plain), y)
     assert caplog.text.count(f"refuses {refused.variant}") == 1
+    with pytest.raises(BuildError, match=f"kernel {kernel} does not build on"):
+        plain.prepare([refused])
 
 
 def test_binary_cache(tmp_path, monkeypatch, caplog):

@@ -31,9 +31,12 @@ ON_GPU = ACCURACY + "as_on_a_gpu"
 EPILOGUE = ACCURACY + "'test_epilogue and float32'"
 TRANSPOSED = ACCURACY + "'test_named_problem_transposed or test_transposed'"
 TILES = ACCURACY + "test_every_tile"
-GEMM = "tests/test_gpu_variants.py -k 'test_named_problem and tiles'"
-FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32'"
-WINDOW = "tests/test_gpu_variants.py -k 'test_named_problem and window'"
+GEMM = "tests/test_gpu_variants.py -k 'test_named_problem and tiles and (several or share or odd)'"
+FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
+WINDOW = (
+    "tests/test_gpu_variants.py -k 'test_named_problem and window and "
+    "(several or share or depth or few or wider)'"
+)
 NOT_FINITE = "tests/test_reliability.py -k 'nan_and_infinity or infinite_weights'"
 PLACES = "tests/test_functional.py -k 'what_is_added or midst'"
 REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
@@ -198,7 +201,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a phase that has no taps has one",
             "const int tap_count = r % COMMON == 0 && first_tap < KERNEL_SIZE",
             "const int tap_count = r % COMMON == 0",
-            ACCURACY + "'test_named_problem and (stride or reach or phases)'",
+            ACCURACY + "'test_named_problem and without'",
         ),
         (
             "vectors of two rows are taken for one row's",
@@ -218,7 +221,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a strided strip begins before the row",
             "(${step - 1} - first) / ${step}",
             "(-first) / ${step}",
-            ACCURACY + "'test_named_problem and (stride or padding)'",
+            REMAINDERS,
         ),
     ],
     "ends": [
@@ -344,7 +347,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier before the strip is filled anew",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
             "% if block < channels:",
-            "tests/test_gpu_variants.py -k 'one_work_group or (test_named_problem and window)'",
+            "tests/test_gpu_variants.py -k 'one_work_group and window'",
         ),
         (
             "the last tile's missing channels are stored",
@@ -516,7 +519,7 @@ _MODULES: dict[str, list[Row]] = {
             "the paddings are exchanged",
             'Scalar("pad", "int", problem.pads[0])',
             'Scalar("pad", "int", problem.pads[1])',
-            ACCURACY + "'test_named_problem and (left or right)'",
+            ACCURACY + "'test_named_problem and left'",
         ),
         (
             "the last rows of the batch get no task",
