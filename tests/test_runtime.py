@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,34 @@ def test_devices():
         assert cl.get_platforms()[platform].get_devices()[device].name.strip() == d.name
         assert d.compute_units > 0
         assert d.global_bytes > 0
+
+
+def test_order_of_preference():
+    """Usable before others, kinds, a vendor's own platform before shared ones, compute units."""
+    vendor, pocl, rusticl = "NVIDIA CUDA", "Portable Computing Language", "rusticl"
+    in_order = [
+        ("discrete GPU", vendor, 20, None),
+        ("discrete GPU", vendor, 10, None),
+        ("discrete GPU", rusticl, 80, None),
+        ("discrete GPU", rusticl, 10, None),
+        ("integrated GPU", vendor, 100, None),
+        ("integrated GPU", rusticl, 100, None),
+        ("accelerator", vendor, 200, None),
+        ("CPU", "Intel(R) OpenCL", 4, None),
+        ("CPU", pocl, 300, None),
+        ("CPU", pocl, 8, None),
+        ("discrete GPU", vendor, 500, "it has no compiler"),
+        ("CPU", pocl, 500, "it has no compiler"),
+    ]
+    known = {
+        "id": "0:0", "name": "a device", "vendor": "a vendor", "version": "OpenCL 3.0",
+        "driver": "1.0", "global_bytes": 1 << 30, "local_bytes": 1 << 15,
+        "max_work_group_size": 256, "fp16": False, "fp64": False,
+    }  # fmt: skip
+    names = ("kind", "platform", "compute_units", "why_not")
+    devices = [known | dict(zip(names, one, strict=True)) for one in in_order]
+    for mixed in (devices[::-1], devices[::2] + devices[1::2]):
+        assert sorted(mixed, key=opencl._rank) == devices
 
 
 def test_choosing(runtime):
@@ -257,6 +286,54 @@ def test_the_pool_reuses(runtime, rng):
     assert after == before
 
 
+def test_one_thread_at_a_time_in_the_pool(runtime):
+    """The pool is not safe for threads: whoever comes meanwhile, to allocate or to trim, waits."""
+
+    class SlowPool:
+        """A pool in which the first thread waits a little for another to come in too."""
+
+        def __init__(self, pool):
+            self._pool = pool
+            self._second = threading.Event()
+            self.inside = self.most = 0
+
+        def _slowly(self, act):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            if self.inside > 1:
+                self._second.set()
+            self._second.wait(0.1)
+            try:
+                return act()
+            finally:
+                self.inside -= 1
+
+        def __call__(self, nbytes):
+            return self._slowly(lambda: self._pool(nbytes))
+
+        def free_held(self):
+            self._slowly(self._pool.free_held)
+
+        def __getattr__(self, name):
+            return getattr(self._pool, name)
+
+    def most_inside(act):
+        """Threads in the pool at once while one allocates and another acts."""
+        plain = Runtime(runtime.device)
+        plain.empty(10)
+        plain._pool = pool = SlowPool(plain._pool)
+        acts = (lambda: plain.empty(10), lambda: act(plain))
+        threads = [threading.Thread(target=one, daemon=True) for one in acts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return pool.most
+
+    assert most_inside(lambda plain: plain.empty(20)) == 1
+    assert most_inside(lambda plain: plain.trim()) == 1
+
+
 # Programs
 
 
@@ -305,6 +382,24 @@ def test_program_cache_is_bounded(runtime):
             assert len(small._threads.kernels) <= 2
 
 
+def test_work_groups_larger_than_the_device_takes(runtime):
+    """A kernel of them is refused before it is queued, by the compiler or by us."""
+    plan = runtime.plans(Conv1dProblem(1, 2, 30, 4, 3), Pass.FORWARD, variant="direct")[0]
+    large = replace(plan.launches[0], local_size=(2 * runtime.info.max_work_group_size, 1, 1))
+    with pytest.raises(BuildError, match="kernel forward_direct does not build on"):
+        runtime.prepare([replace(plan, launches=(large,))])
+
+
+def test_what_was_used_stays():
+    """The entry that goes is the one that was not asked for longest, not the oldest."""
+    kept = clconv.runtime._Bounded(2)
+    for key in ("a", "b"):
+        kept.set_default(key, key.upper())
+    assert kept.get("a") == "A"
+    assert kept.set_default("c", "C") == "C"
+    assert [kept.get(key) for key in ("a", "b", "c")] == ["A", None, "C"]
+
+
 def _broken(name="broken", body="this is no C;"):
     return Launch(name, (("dtype", "float32"), ("lanes", 1), ("body", body)), (), (), (1, 1, 1),
                   (1, 1, 1))  # fmt: skip
@@ -341,6 +436,8 @@ def test_build_error(runtime, monkeypatch, caplog):
     monkeypatch.setattr(plain, "_compile", None)  # whatever compiled now would fail
     assert np.array_equal(F.conv1d(x, weight, runtime=plain), y)
     assert caplog.text.count(f"refuses {refused.variant}") == 1
+    with pytest.raises(BuildError, match=f"kernel {kernel} does not build on"):
+        plain.prepare([refused])
 
 
 def test_binary_cache(tmp_path, monkeypatch, caplog):
@@ -365,9 +462,12 @@ def test_binary_cache(tmp_path, monkeypatch, caplog):
         assert "keeps no binaries" in caplog.text
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(binaries, "FILES_KEPT", 3)
-    for i in range(6):
-        binaries.store(binaries.key(str(i)), b"code")
-    assert len(list((tmp_path / "binaries").iterdir())) == 3
+    path.unlink()
+    names = [binaries.key(str(i)) for i in range(6)]
+    for i, name in enumerate(names):
+        binaries.store(name, b"code")
+        os.utime(tmp_path / "binaries" / name, (i + 1, i + 1))
+    assert {path.name for path in (tmp_path / "binaries").iterdir()} == set(names[-3:])
 
 
 def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
@@ -383,9 +483,10 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(Runtime, "_compile", counting)
 
-    def use():
+    def use(**identity):
         fresh = Runtime(runtime.device)
         fresh._keeps_binaries = True
+        vars(fresh).update(identity)
         assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
 
     use()
@@ -393,6 +494,9 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     use()
     assert compiled == ["forward_direct"]
     (file,) = (tmp_path / "binaries").iterdir()
+    use(_build_identity=("another driver",))
+    assert compiled.pop() == "forward_direct"
+    assert len(compiled) == 1
     file.write_bytes(file.read_bytes()[:-5])
     use()
     assert compiled == ["forward_direct"] * 2
@@ -516,12 +620,25 @@ def test_default_runtime_of_a_thread(runtime):
     elsewhere = []
     with inner:
         assert clconv.default_runtime() is inner
-        thread = threading.Thread(target=lambda: elsewhere.append(clconv.default_runtime()))
+        thread = threading.Thread(
+            target=lambda: elsewhere.append(clconv.default_runtime()), daemon=True
+        )
         thread.start()
-        thread.join()
+        thread.join(60)
     assert clconv.default_runtime() is runtime
     assert elsewhere[0] is not inner
     assert elsewhere[0] is not runtime
+
+
+def test_runtime_of_arrays(runtime):
+    """Of several runtimes on the arrays' context the one that was entered last."""
+    first, second = Runtime(runtime.context), Runtime(runtime.context)
+    x, weight = (first.to_device(np.ones((1, 1, n), np.float32)) for n in (9, 3))
+    for inner, outer in ((first, second), (second, first)):
+        before = inner.launches, outer.launches
+        with outer, inner:
+            F.conv1d(x, weight)
+        assert (inner.launches, outer.launches) == (before[0] + 1, before[1])
 
 
 def test_threads(runtime, rng):
@@ -544,7 +661,7 @@ def test_threads(runtime, rng):
         except BaseException as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import accuracy
 import numpy as np
+import pyopencl as cl
 import pytest
 import torch
 import torch.nn.functional as TF
@@ -225,6 +227,45 @@ def test_tensors_over_the_same_memory(runtime):
     )
 
 
+def test_no_two_buffers_over_the_same_memory(runtime, monkeypatch):
+    """OpenCL leaves it undefined: of tensors of a call that overlap one is copied."""
+    spans = []
+    made = cl.Buffer
+
+    class Watched(made):
+        def __init__(self, context, flags, size=0, hostbuf=None):
+            super().__init__(context, flags, size, hostbuf)
+            if flags & cl.mem_flags.USE_HOST_PTR:
+                memory = np.frombuffer(hostbuf, np.uint8)
+                spans.append((memory.ctypes.data, memory.ctypes.data + memory.size))
+
+    monkeypatch.setattr(cl, "Buffer", Watched)
+    storage = integers(4 * 2 * 30, grad=False)
+    x, weight = storage[:160].view(4, 2, 20), storage[100:136].view(6, 2, 3)
+    for one, other, alike in (
+        (x, weight, False),
+        (x, x, False),
+        (storage.view(4, 2, 30)[:, :, :20], storage.view(4, 2, 30)[:, :, 20:], False),
+        (x, storage[159:165].view(1, 2, 3), False),
+        (x, storage[160:196].view(6, 2, 3), True),  # one ends where the other begins
+    ):
+        spans.clear()
+        leaf, taps = one.detach().requires_grad_(), other.detach().requires_grad_()
+        y = conv1d(leaf, taps)
+        same(y, TF.conv1d(one, other))
+        shared = len(spans)
+        y.backward(torch.ones_like(y))
+        same(taps.grad, torch.nn.grad.conv1d_weight(one, other.shape, torch.ones_like(y)))
+        for of_call in (spans[:shared], spans[shared:]):
+            ordered = sorted(of_call)
+            assert len(ordered) > 2
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(ordered))
+        if alike:
+            begin = one.data_ptr()
+            assert (begin, begin + one.nbytes) in spans
+            assert (other.data_ptr(), other.data_ptr() + other.nbytes) in spans
+
+
 def test_misaligned_memory(runtime):
     """Four bytes suffice; a tensor that starts inside an element is copied."""
     raw = np.zeros(4 * 200 + 64, np.uint8)
@@ -295,11 +336,11 @@ def test_threads(runtime):
             for _ in range(5):
                 grads[i] = torch.autograd.grad(conv1d(x, weight).sum(), (x, weight))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(cases))]
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(cases))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     for i, (x, weight) in enumerate(cases):
         for ours, theirs in zip(
             grads[i], torch.autograd.grad(TF.conv1d(x, weight).sum(), (x, weight)), strict=True

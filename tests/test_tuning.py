@@ -244,7 +244,9 @@ def add_many(first, count):
 def test_several_processes_at_once():
     """No record of any is lost, and whoever reads meanwhile sees whole files."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add_many, args=(1 + 20 * i, 20)) for i in range(3)]
+    processes = [
+        context.Process(target=add_many, args=(1 + 20 * i, 20), daemon=True) for i in range(3)
+    ]
     for one in processes:
         one.start()
     path = Database(DEVICE, "1.0").path
@@ -252,7 +254,7 @@ def test_several_processes_at_once():
         if path.exists():
             json.loads(path.read_bytes())
     for one in processes:
-        one.join()
+        one.join(60)
         assert one.exitcode == 0
     found = Database(DEVICE, "1.0").records()
     assert sorted(one.key.problem.batch for one in found) == list(range(1, 61))
@@ -446,6 +448,32 @@ def test_the_fastest_wins(runtime, timed, few, pass_):
     assert clconv.plan(PROBLEM, pass_, runtime).choice == one.choice
     assert one.key == RecordKey(PROBLEM, pass_, None)
     assert (one.driver, one.library) == (runtime.records.driver, clconv.__version__)
+
+
+def test_a_call_after_the_search_takes_the_winner(runtime, timed, few):
+    """Plans and recipes that were remembered before are gone."""
+    x, weight = np.ones(PROBLEM.input_shape, "f"), np.ones(PROBLEM.weight_shape, "f")
+    found = few(PROBLEM, Pass.FORWARD, runtime.profile)
+
+    def queued():
+        """The launch of a call."""
+        seen = []
+        real = runtime.enqueue
+        runtime.enqueue = lambda commands, *rest: (
+            seen.append(commands[0][1]),
+            real(commands, *rest),
+        )
+        try:
+            F.conv1d(x, weight, padding=1, runtime=runtime)
+        finally:
+            del runtime.enqueue
+        return seen
+
+    assert queued() == [found[0].launches[0]]
+    for winner in (found[-1], found[1]):
+        timed |= {str(plan.choice): 1.0 for plan in found} | {str(winner.choice): 0.1}
+        search(runtime)
+        assert queued() == [winner.launches[0]]
 
 
 def test_noise_is_no_gain(runtime, timed, few):
