@@ -31,7 +31,10 @@ ON_GPU = ACCURACY + "as_on_a_gpu"
 EPILOGUE = ACCURACY + "'test_epilogue and float32'"
 TRANSPOSED = ACCURACY + "'test_named_problem_transposed or test_transposed'"
 TILES = ACCURACY + "test_every_tile"
-GEMM = "tests/test_gpu_variants.py -k 'test_named_problem and tiles and (several or share or odd or coprime)'"
+GEMM = (
+    "tests/test_gpu_variants.py "
+    "-k 'test_named_problem and tiles and (several or share or odd or coprime)'"
+)
 FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
 WINDOW = (
     "tests/test_gpu_variants.py -k 'test_named_problem and window and "

@@ -108,8 +108,8 @@ class _Witness(Runtime):
         if not taken:
             return "nothing to compute"
         plan = taken[-1]
-        tuned = self.records.choice(RecordKey(plan.problem, plan.pass_, self.workspace_limit))
-        chosen = "tuned" if tuned is not None else "by the cost model"
+        tuned = self.records.choices(RecordKey(plan.problem, plan.pass_, self.workspace_limit))
+        chosen = "tuned" if plan.choice in tuned else "by the cost model"
         return f"{plan.variant} on {self.info.name}, {chosen}"
 
 
