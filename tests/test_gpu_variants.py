@@ -17,7 +17,7 @@ from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
 
-from clconv import Conv1dProblem, Pass, ProblemError, planner
+from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
@@ -187,13 +187,14 @@ def test_shape(rng, place, monkeypatch):
     shape, pass_ = SHAPES[place], PASSES[place % 3]
     assert shape in gemm.SHAPES
     for runtime in _as_gpu(0):
-        request = Request(WIDE, pass_, runtime.profile)
+        epilogue = Epilogue(bias=pass_ is Pass.FORWARD)  # as _check has one
+        request = Request(WIDE, pass_, runtime.profile, epilogue)
         tile = next(t for depth in gemm.DEPTHS
                     if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
         matrices = gemm.Matrices(request)
         make = gemm._weight_gradient if matrices.weights else gemm._convolution
         candidate = make(matrices, tile)
-        first = plans(WIDE, pass_, runtime.profile, variant="gemm")[0]
+        first = plans(WIDE, pass_, runtime.profile, epilogue=epilogue, variant="gemm")[0]
         made = replace(
             first,
             tile=candidate.tile,
@@ -201,7 +202,7 @@ def test_shape(rng, place, monkeypatch):
             workspace_bytes=candidate.workspace_bytes,
         )
         runtime.forget_plans()
-        monkeypatch.setattr(runtime, "plans", lambda *_, made=made, **__: [made])
+        monkeypatch.setattr(runtime, "plans", lambda *_, made=made: [made])
         try:
             _check(rng, WIDE, pass_, "gemm", shape)
         finally:
