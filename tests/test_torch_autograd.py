@@ -14,10 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from clconv.torch import Conv1d, conv1d, conv_transpose1d
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script"),  # PyTorch's own, for its jvp
-    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr"),  # and for linearize
-]
+# PyTorch's own, of its linearize.
+pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")
 
 # Ours, torch's, and the shapes of x, weight and bias.
 CASES = {
