@@ -31,7 +31,11 @@ ON_GPU = ACCURACY + "as_on_a_gpu"
 EPILOGUE = ACCURACY + "'test_epilogue and float32'"
 TRANSPOSED = ACCURACY + "'test_named_problem_transposed or test_transposed'"
 TILES = ACCURACY + "test_every_tile"
-GEMM = "tests/test_gpu_variants.py -k 'test_named_problem and tiles and (several or share or odd or coprime)'"
+GEMM = (
+    "tests/test_gpu_variants.py -k 'test_named_problem and tiles and "
+    "(several or share or odd or coprime)'"
+)
+SHAPES = "tests/test_gpu_variants.py -k 'test_shape and 16x16'"
 FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
 WINDOW = (
     "tests/test_gpu_variants.py -k 'test_named_problem and window and "
@@ -39,6 +43,7 @@ WINDOW = (
 )
 NOT_FINITE = "tests/test_reliability.py -k 'nan_and_infinity or infinite_weights'"
 PLACES = "tests/test_functional.py -k 'what_is_added or midst'"
+WIDE_STRIDE = ACCURACY + "'test_named_problem and stride and wider'"
 REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
 SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
 FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
@@ -201,7 +206,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a phase that has no taps has one",
             "const int tap_count = r % COMMON == 0 && first_tap < KERNEL_SIZE",
             "const int tap_count = r % COMMON == 0",
-            ACCURACY + "'test_named_problem and without'",
+            WIDE_STRIDE,
         ),
         (
             "vectors of two rows are taken for one row's",
@@ -290,7 +295,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a phase that has no taps has one",
             "r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0",
             "r % COMMON == 0 ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0",
-            NAMED,
+            WIDE_STRIDE,
         ),
         (
             "phases begin at 0, whatever the padding",
@@ -304,7 +309,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier between filling a slab and reading it",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n                if (first + DEPTH",
             "                if (first + DEPTH",
-            GEMM,
+            SHAPES,
         ),
         (
             "no barrier before results leave local memory",
