@@ -35,7 +35,7 @@ GEMM = (
     "tests/test_gpu_variants.py -k 'test_named_problem and tiles and "
     "(several or share or odd or coprime)'"
 )
-SHAPES = "tests/test_gpu_variants.py -k 'test_shape and 16x16'"
+SHAPES = "tests/test_gpu_variants.py -k 'test_shape and (64x128 or 32x32)'"
 FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
 WINDOW = (
     "tests/test_gpu_variants.py -k 'test_named_problem and window and "
@@ -67,6 +67,7 @@ ONNX = "tests/test_onnx.py"
 FILES = "tests/test_files.py"
 TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
 OCLGRIND = "tools/oclgrind_check.py"
+OCLGRIND_GPU = "tools/oclgrind_gpu.py"
 
 Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
@@ -352,7 +353,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier before the strip is filled anew",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
             "% if block < channels:",
-            "tests/test_gpu_variants.py -k 'one_work_group and window'",
+            OCLGRIND_GPU,
         ),
         (
             "the last tile's missing channels are stored",
