@@ -595,7 +595,7 @@ _MODULES: dict[str, list[Row]] = {
             "phases are counted without the padding's part of one",
             "return (left + self.length - 1) // self.stride - left // self.stride + 1",
             "return (self.length - 1) // self.stride + 1",
-            NAMED,
+            REMAINDERS,
         ),
     ],
     "functional": [
