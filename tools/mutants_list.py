@@ -425,7 +425,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier before sums take the strip's place",
             "        barrier(CLK_LOCAL_MEM_FENCE);\n        if (item < USED * SLICES)",
             "        if (item < USED * SLICES)",
-            WINDOW,
+            OCLGRIND_GPU,
         )
     ],
     "weight_gradient_gemm": [
