@@ -51,7 +51,7 @@ LAUNCHES = "tests/test_launch_path.py"
 PLANNING = "tests/test_planning.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
-    "tests/test_runtime.py -k 'order or cache_sizes or memory or pool or build_error or bounded or "
+    "tests/test_runtime.py -k 'filling or order or cache_sizes or memory or pool or build_error or bounded or "
     "stays or runtime_of or larger'"
 )
 BINARIES = "tests/test_runtime.py -k binar"
@@ -256,7 +256,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "relu makes a zero of NaN",
             "return v < (VECTOR)0.0${f} ? (VECTOR)0.0${f} : v;",
             "return v > (VECTOR)0.0${f} ? v : (VECTOR)0.0${f};",
-            EPILOGUE,
+            FUNCTIONAL,
         ),
         (
             "sigmoid's sign",
@@ -473,7 +473,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "float64 is rounded twice on its way to float16",
             "as_float((bits - (away ? 1u : 0u)) | 1u)",
             "f",
-            LAYERS,
+            "tests/test_layers.py -k rounded_once",
         )
     ],
 }
@@ -805,7 +805,7 @@ _MODULES: dict[str, list[Row]] = {
             "filling forgets an array's offset",
             "pattern, array.offset, array.nbytes",
             "pattern, 0, array.nbytes",
-            LAYERS,
+            RUNTIME,
         ),
         (
             "a device that takes no such work-groups is not noticed",
