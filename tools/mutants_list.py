@@ -51,8 +51,8 @@ LAUNCHES = "tests/test_launch_path.py"
 PLANNING = "tests/test_planning.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
-    "tests/test_runtime.py -k 'filling or order or cache_sizes or memory or pool or build_error or bounded or "
-    "stays or runtime_of or larger'"
+    "tests/test_runtime.py -k 'filling or order or cache_sizes or memory or pool or build_error or "
+    "bounded or stays or runtime_of or larger'"
 )
 BINARIES = "tests/test_runtime.py -k binar"
 THREADS = "tests/test_reliability.py -k 'no_lock or interrupted_build or queues_in_threads'"
