@@ -272,6 +272,13 @@ def test_memory(runtime):
     assert isinstance(info.value, DeviceError)
 
 
+def test_filling_a_part(runtime):
+    """An array in the midst of a buffer, and nothing beside it."""
+    whole = runtime.zeros((3, 4))
+    runtime.fill(whole[1], 7)
+    assert np.array_equal(whole.get(), np.outer([0, 7, 0], np.ones(4)))
+
+
 def test_the_pool_reuses(runtime, rng):
     """A loop of calls allocates no more after its first rounds."""
     plain = Runtime(runtime.device)
