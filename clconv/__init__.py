@@ -77,16 +77,22 @@ def _known(device: Any) -> Runtime | DeviceProfile:
     )
 
 
-def plan(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> KernelPlan:
+def plan(
+    problem: Conv1dProblem,
+    pass_: Pass | str,
+    device: Device = None,
+    *,
+    epilogue: Epilogue = Epilogue(),
+) -> KernelPlan:
     """The plan that "auto" takes for a pass ("forward", "input_gradient", …) of a problem.
 
     `device` is a runtime (None: the default one), whose tuning records count, a profile or a
-    profile's name. Raises ProblemError, DeviceError.
+    profile's name. `epilogue` says what follows the sums. Raises ProblemError, DeviceError.
     """
     known = _known(device)
     if isinstance(known, Runtime):
-        return known.plans(problem, Pass.of(pass_))[0]
-    return plans(problem, Pass.of(pass_), known)[0]
+        return known.plans(problem, Pass.of(pass_), epilogue)[0]
+    return plans(problem, Pass.of(pass_), known, epilogue=epilogue)[0]
 
 
 def variants(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> list[str]:

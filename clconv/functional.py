@@ -231,7 +231,8 @@ class _Draft:
         choice = variant.get(pass_)
         if not isinstance(choice, PlanChoice | None):
             raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
-        return chosen_first(self.runtime.plans(problem, pass_, epilogue), choice)
+        found = self.runtime.plans(problem, pass_, epilogue)
+        return found if choice is None else chosen_first(found, [choice])
 
     def add(
         self,

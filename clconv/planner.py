@@ -110,9 +110,11 @@ def plans(
     return sorted(fitting, key=lambda p: p.cost)
 
 
-def chosen_first(candidates: Sequence[KernelPlan], choice: Choice | None) -> list[KernelPlan]:
-    """The same plans; the one that is chosen, if it is among them, goes before the others."""
-    return sorted(candidates, key=lambda plan: plan.choice != choice)
+def chosen_first(candidates: Sequence[KernelPlan], choices: Sequence[Choice]) -> list[KernelPlan]:
+    """The same plans; the first of the choices that is among them goes before the others."""
+    there = [plan.choice for plan in candidates] if choices else []
+    chosen = next((choice for choice in choices if choice in there), None)
+    return sorted(candidates, key=lambda plan: plan.choice != chosen)
 
 
 def serving(problem: Conv1dProblem, pass_: Pass, device: DeviceProfile) -> list[str]:

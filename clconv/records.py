@@ -105,6 +105,15 @@ class Record:
         return next(one for one in self.candidates if one.choice == self.choice)
 
     @property
+    def ranking(self) -> list[Choice]:
+        """The winner, then the others that were timed, the fastest first."""
+        timed = [
+            (one.median_us, one.choice) for one in self.candidates if one.median_us is not None
+        ]
+        timed.sort(key=lambda one: (one[1] != self.choice, one[0]))
+        return [choice for _, choice in timed]
+
+    @property
     def untuned(self) -> Timing | None:
         """What "auto" takes without a record: the first candidate that the device runs; None where
         no time tells."""
@@ -354,10 +363,11 @@ class Database:
         """The record of this key by this driver and version of clconv."""
         return _read(self.path, self.device).records.get((key, self.driver, VERSION))
 
-    def choice(self, key: RecordKey) -> Choice | None:
-        """What that record says to be the fastest; None where there is none."""
+    def choices(self, key: RecordKey) -> list[Choice]:
+        """What that record says to be the fastest, then what comes next: with an activation not every
+        candidate can be had. Empty where there is no record."""
         record = self.find(key)
-        return None if record is None else record.choice
+        return [] if record is None else record.ranking
 
     def hints(self, key: RecordKey) -> list[Choice]:
         """What may well be fast: the choices of other drivers and versions for this key, then those

@@ -460,7 +460,7 @@ class Runtime:
                 workspace_limit=self.workspace_limit,
             )
             if variant == "auto":
-                tuned = self.records.choice(RecordKey(problem, pass_, self.workspace_limit))
+                tuned = self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
                 found = chosen_first(found, tuned)
             found = self._plans.set_default(key, found)
         return found

@@ -12,7 +12,7 @@ import logging
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -301,11 +301,13 @@ class _Search:
         return sorted(self._trials.values(), key=lambda trial: trial.median)
 
     def _order(self, hints: Sequence[Choice]) -> list[int]:
-        """The candidates' places: those hinted at, the first of each variant, the rest."""
+        """The candidates' places: those hinted at, the first of each variant and width of vectors,
+        which hangs on the activation, the rest."""
         places = range(len(self._candidates))
-        firsts: dict[str, int] = {}
+        firsts: dict[Hashable, int] = {}
         for place in places:
-            firsts.setdefault(self._candidates[place].variant, place)
+            plan = self._candidates[place]
+            firsts.setdefault((plan.variant, plan.tile["lanes"]), place)
         hinted = [i for hint in hints for i in places if self._candidates[i].choice == hint]
         return list(dict.fromkeys((*hinted, *firsts.values(), *places)))
 

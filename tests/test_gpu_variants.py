@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 
 import accuracy
 import numpy as np
 import pytest
+import rendered
 from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
@@ -17,7 +17,6 @@ from clconv import Conv1dProblem, Pass, ProblemError
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
-from clconv.render import render
 from clconv.variants import base, gemm, gemv, window
 from clconv.variants.base import Request
 
@@ -296,19 +295,6 @@ def test_one_work_group_does_all(chosen, rng, variant, name, monkeypatch):
         _check(rng, PROBLEMS[name], pass_, variant)
 
 
-def _local_elements(text):
-    """Elements of local memory that a kernel's text declares."""
-    text = re.sub(r"//.*", "", text)
-    numbers = dict(re.findall(r"#define (\w+) (.+)", text))
-    found = 0
-    for size in re.findall(r"__local SUM \w+\[(.*?)\]", text):
-        while names := set(re.findall(r"[A-Z]\w+", size)):
-            for name in names:
-                size = re.sub(rf"\b{name}\b", f"({numbers[name].replace('/', '//')})", size)
-        found += eval(size)
-    return found
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("limit", [16, 64, 1024])
 @pytest.mark.parametrize("local_bytes", [16 << 10, 32 << 10])
@@ -325,9 +311,9 @@ def test_limits_of_devices(device, local_bytes, limit, dtype):
             for made in plans(replace(problem, dtype=np.dtype(dtype)), pass_, device):
                 for launch in made.launches:
                     assert np.prod(launch.local_size) <= limit
-                    elements = _local_elements(render(launch))
-                    assert elements * np.dtype(dtype).itemsize <= local_bytes, launch.kernel
-                    seen |= {launch.kernel} if elements else set()
+                    declared = rendered.local_bytes(launch)
+                    assert declared <= local_bytes, launch.kernel
+                    seen |= {launch.kernel} if declared else set()
     assert {"convolution_gemv", "convolution_window"} <= seen
     assert {"convolution_gemm", "weight_gradient_gemm"} <= seen
 

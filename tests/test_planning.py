@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rendered
 from problems import PROBLEMS
 
 import clconv
@@ -17,9 +18,19 @@ from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass,
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
 from clconv.render import RenderError, render
-from clconv.variants.base import MAX_GROUPS, Launch
+from clconv.problem import ACTIVATIONS
+from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Launch
 
 PACKAGE = Path(clconv.__file__).parent
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+ASKING = replace(profile("cpu"), instruction_sets="avx512f,avx512vl")
+# Each pass, with an epilogue that takes memory of its own, or without.
+EPILOGUES = (
+    (Pass.FORWARD, None),
+    (Pass.INPUT_GRADIENT, None),
+    (Pass.WEIGHT_GRADIENT, None),
+    (Pass.WEIGHT_GRADIENT, Epilogue(bias=True)),
+)
 SOME = ("several tiles and a remainder in every direction", "depthwise, strided", "no batch",
         "stride and dilation share a factor")  # fmt: skip
 
@@ -54,6 +65,58 @@ def test_small_work_groups(device, limit):
     for pass_ in Pass:
         for plan in plans(PROBLEMS[SOME[0]], pass_, small):
             assert all(np.prod(launch.local_size) <= limit for launch in plan.launches)
+
+
+# Vectors as the compiler has them, and the widest that can be asked for.
+CPU_VECTORS = ((4, ""), (8, ""), (8, "avx512f,avx512vl"), (16, ""))
+WORKSPACE = 1 << 20
+# What makes arrays of local memory large: channels, taps, windows, phases; many channels of one tap,
+# whose sums for the bias are as many as those of the weights.
+LARGE = {
+    name: Conv1dProblem(*fields)
+    for name, fields in {
+        "dense": (2, 150, 700, 140, 3, 1, 1),
+        "many channels read": (2, 600, 90, 9, 1),
+        "many channels written": (1, 1, 50, 20_000, 1),
+        "many taps": (1, 2, 900, 3, 201, 1, 100),
+        "wide windows": (1, 3, 4000, 5, 3, 1, 0, 900),
+        "many phases": (1, 4, 900, 8, 30, 24, 3),
+        "a multiplier": (1, 2, 900, 70, 33, 1, 16, 1, 2),
+        "depthwise, many taps": (1, 3, 2000, 3, 501, 1, 9, 2, 3),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("local_bytes", [32 << 10, 64 << 10, 256 << 10])
+@pytest.mark.parametrize("vectors", CPU_VECTORS, ids=lambda v: f"{v[0]}{v[1] and '-asking'}")
+def test_limits_of_cpus(vectors, local_bytes, dtype):
+    """No launch of any plan declares more local memory, or takes a larger work-group or workspace,
+    than the device has."""
+    width, asked = vectors
+    seen = set()
+    for l1_bytes, limit in ((32 << 10, 1), (48 << 10, 16), (64 << 10, 4096)):
+        device = replace(
+            profile("cpu").with_limits(limit), vector_floats=width, instruction_sets=asked,
+            local_bytes=local_bytes, l1_bytes=l1_bytes,
+        )  # fmt: skip
+        for problem in LARGE.values():
+            problem = replace(problem, dtype=np.dtype(dtype))
+            for pass_, epilogue in EPILOGUES:
+                for made in plans(problem, pass_, device, epilogue=epilogue,
+                                  workspace_limit=WORKSPACE):  # fmt: skip
+                    assert made.workspace_bytes <= WORKSPACE
+                    for launch in made.launches:
+                        assert np.prod(launch.local_size) <= limit
+                        compiled = launch.kernel, launch.constants, BIAS_RESULT in launch.operands
+                        if compiled not in seen:
+                            declared = rendered.local_bytes(launch)
+                            assert declared <= local_bytes, (launch.kernel, dict(made.tile))
+                            seen.add(compiled)
+    kernels = {kernel for kernel, *_ in seen}
+    assert {"convolution_depthwise", "weight_gradient_depthwise"} <= kernels
+    strips = {"convolution_strip", "weight_gradient_strip"}
+    assert strips & kernels == (strips if local_bytes >= 64 << 10 else set())
 
 
 def test_planning_is_pure():
@@ -104,10 +167,9 @@ def test_wide_sizes_get_wide_indices():
 def test_who_asks_for_wider_vectors():
     """The strips of convolutions whose sums have more than a few products, unless they call
     OpenCL's own functions; nobody where there is nothing to ask for."""
-    asking = replace(profile("cpu"), instruction_sets="avx512f,avx512vl")
     many, few = Conv1dProblem(2, 6, 50, 9, 3), Conv1dProblem(2, 2, 50, 9, 3)
 
-    def asks(problem, pass_, epilogue=None, device=asking, variant="strip"):
+    def asks(problem, pass_, epilogue=None, device=ASKING, variant="strip"):
         best = plans(problem, pass_, device, epilogue=epilogue, variant=variant)[0]
         asked = 'target("avx512f,avx512vl")' in best.source()
         assert asked == (best.tile["lanes"] == 16)
@@ -124,6 +186,24 @@ def test_who_asks_for_wider_vectors():
     assert not asks(many, Pass.FORWARD, variant="direct")
     for activation in ("sigmoid", "tanh", "gelu", "silu"):
         assert not asks(many, Pass.FORWARD, Epilogue(activation=activation))
+
+
+@pytest.mark.parametrize("device", [*PROFILES, "cpu, asking"])
+def test_a_choice_has_no_epilogue(device):
+    """What can be chosen with an activation, or beside a bias gradient, can be without; where no
+    wider vectors are asked for it is the same. So a choice that was timed without serves with."""
+    asked = device == "cpu, asking"
+    device = ASKING if asked else PROFILES[device]
+    for name in SOME[:2]:
+        for pass_ in PASSES:
+            bare = [p.choice for p in plans(PROBLEMS[name], pass_, device)]
+            assert all(bare.count(choice) == 1 for choice in bare)
+            epilogues = [Epilogue(activation=activation) for activation in ACTIVATIONS]
+            for epilogue in [Epilogue(bias=True)] if pass_ is PASSES[2] else epilogues:
+                found = [p.choice for p in plans(PROBLEMS[name], pass_, device, epilogue=epilogue)]
+                assert all(choice in bare for choice in found)
+                missing = [choice for choice in bare if choice not in found]
+                assert all(asked and choice.tile["lanes"] == 16 for choice in missing)
 
 
 def test_workspace_limit():

@@ -38,6 +38,7 @@ from clconv import (
 from clconv import functional as F
 from clconv.device import profile
 from clconv.planner import Choice
+from clconv.problem import ACTIVATIONS
 from clconv.records import Database, Record, RecordKey, Timing
 from clconv.runtime import replan
 from clconv.tuning import Task
@@ -87,12 +88,13 @@ def test_records_come_back(cache):
         record(KEY._replace(pass_=Pass.WEIGHT_GRADIENT)),
         record(KEY._replace(workspace_limit=4096)),
         record(KEY._replace(problem=replace(PROBLEM, padding=(0, 5), dtype=np.float16))),
+        record(KEY._replace(problem=replace(PROBLEM, cropped=3))),
     ]
     Database(DEVICE, "1.0").add(written)
     fresh = Database(DEVICE, "1.0")
     assert fresh.path.parent == cache / "tuning"
     assert [fresh.find(one.key) for one in written] == written
-    assert fresh.choice(KEY) == written[0].choice
+    assert fresh.choices(KEY) == [written[0].choice]
     assert fresh.records() == written
     assert fresh.find(KEY._replace(problem=replace(PROBLEM, batch=3))) is None
     content = json.loads(fresh.path.read_text())
@@ -326,8 +328,42 @@ def test_auto_knows_its_candidates(runtime):
     last = planned(runtime)[-1]
     gone = Choice(last.variant, {**last.tile, "lanes": 3})
     tuned_to(runtime, replace(last, tile=gone.tile))
-    assert runtime.records.choice(KEY) == gone
+    assert runtime.records.choices(KEY) == [gone]
     assert runtime.plans(PROBLEM, Pass.FORWARD) == planned(runtime)
+
+
+@pytest.mark.parametrize("pass_", tuning.PASSES)
+@pytest.mark.parametrize("device", ["cpu", "cpu, asking", "gfx1030"])
+def test_auto_takes_what_was_tuned_whatever_follows(runtime, device, pass_):
+    """With every activation, and beside a bias gradient: the winner, or the fastest of those that
+    were timed and can serve. The winner fails only where the activation forbids its vectors."""
+    problem = Conv1dProblem(2, 6, 50, 9, 3)
+    name, _, asked = device.partition(", ")
+    own, runtime.profile = runtime.profile, profile(name)
+    if asked:
+        runtime.profile = replace(runtime.profile, instruction_sets="avx512f,avx512vl")
+    epilogues = [Epilogue(activation=activation) for activation in (None, *ACTIVATIONS)]
+    if pass_ is Pass.WEIGHT_GRADIENT:
+        epilogues = [Epilogue(), Epilogue(bias=True)]
+    try:
+        found = planned(runtime, problem, pass_)
+        firsts = {(plan.variant, plan.tile["lanes"]): plan for plan in found[::-1]}
+        for winner in (*firsts.values(), found[-1]):
+            timed = tuple(Timing(p.choice, 1.0, 0, 9.0 + i, 7) for i, p in enumerate(found[::-1]))
+            key = RecordKey(problem, pass_, None)
+            runtime.records.add([Record(key, winner.choice, timed, 0, 1.0, runtime.records.driver)])
+            replan()
+            assert clconv.plan(problem, pass_, runtime).choice == winner.choice
+            ranking = [winner.choice, *(plan.choice for plan in found[::-1])]
+            for epilogue in epilogues:
+                there = planner.plans(problem, pass_, runtime.profile, epilogue=epilogue)
+                there = [plan.choice for plan in there]
+                expected = next(choice for choice in ranking if choice in there)
+                assert clconv.plan(problem, pass_, runtime, epilogue=epilogue).choice == expected
+                assert expected == winner.choice or (asked and winner.tile["lanes"] == 16)
+    finally:
+        runtime.profile = own
+        runtime.forget_plans()
 
 
 def test_auto_with_a_damaged_database(runtime, rng, caplog):

@@ -97,7 +97,7 @@ class Request:
 
     def asking(self) -> Request:
         """The same with the widest vectors of a CPU, for kernels that ask for them."""
-        if self.epilogue.activation in CALLING:
+        if self.epilogue.activation in CALLING or not self.device.instruction_sets:
             return self
         return replace(self, device=self.device.asking())
 

@@ -7,7 +7,7 @@ wider ones take as many more, if not as many instructions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -256,8 +256,19 @@ def refusal(request: Request) -> str | None:
 
 
 def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for each tile that fits the registers."""
+    """A candidate for each tile that fits the registers. Where they ask for wider vectors, those that
+    don't come behind: they are what activations which call functions have to take."""
     geometry = _geometry(request)
+    found = list(_tiles(geometry))
+    yield from found
+    if found and geometry.request is not request:
+        plain = list(_tiles(Geometry(request)))
+        least = min(one.cost for one in plain)
+        behind = max(1.0, min(one.cost for one in found) / least)
+        yield from (replace(one, cost=one.cost * behind) for one in plain)
+
+
+def _tiles(geometry: Geometry) -> Iterator[Candidate]:
     request = geometry.request
     registers = request.device.vector_registers
     most = min(registers * 3 // 4, MOST_SUMS)

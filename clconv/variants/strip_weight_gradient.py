@@ -29,6 +29,7 @@ from clconv.variants.base import (
 )
 from clconv.variants.strip_convolution import (
     HELD_SHARE,
+    REST_SHARE,
     STAGE_ROW,
     STAGE_VECTOR,
     STRIP_SHARE,
@@ -44,6 +45,8 @@ __all__ = ["candidates", "refusal"]
 
 # (c,k) that a task sums at once, about: enough to pay for turning the output's gradient.
 MOST_TAPS = 256
+# Bytes of where a tap's x are, and what arrays may lose between each other.
+TAP_BYTES, ALIGNMENT = 4, 128
 # Modelled cost in cycles of turning one element, and of writing one sum.
 TURN, WRITE = 0.8, 3.0
 
@@ -88,10 +91,22 @@ class Geometry:
         return ceil_div(self.problem.group_out, self.panel)
 
     @cached_property
+    def most_taps(self) -> int:
+        """(c,k) of a panel whose sums fit into local memory."""
+        return local_elements(self.request, HELD_SHARE) // self.panel
+
+    @cached_property
+    def bias_panels(self) -> int:
+        """Panels whose sums for the bias fit into local memory."""
+        return local_elements(self.request, REST_SHARE) // 4 // self.panel
+
+    @cached_property
     def positions(self) -> int:
-        """Of a unit at most: half a first-level cache has them turned."""
-        whole = self.request.device.l1_bytes // 2 // self.item_bytes // self.panel
-        return max(16, min(whole, 256) // 16 * 16)
+        """Of a unit at most: half a first-level cache has them turned. They lie where strip and sums
+        leave room, beside the bias and where each tap's x are."""
+        rest = local_elements(self.request, REST_SHARE) * 3 // 4 * self.item_bytes
+        room = min(rest - self.most_taps * TAP_BYTES - ALIGNMENT, self.request.device.l1_bytes // 2)
+        return max(16, min(room // self.item_bytes // self.panel, 256) // 16 * 16)
 
     @cached_property
     def strip_elements(self) -> int:
@@ -108,13 +123,8 @@ class Geometry:
         """Input channels of a task; 0 where not even one fits."""
         problem = self.problem
         fitting = self.strip_elements // self.pitch(self.positions)
-        fitting = min(
-            fitting, local_elements(self.request, HELD_SHARE) // self.panel // problem.kernel_size
-        )
-        if fitting * problem.kernel_size * self.panel > local_elements(self.request, HELD_SHARE) - (
-            self.tap_tile * self.panel
-        ):
-            fitting -= 1
+        # With the last tile of taps filled up.
+        fitting = min(fitting, (self.most_taps - self.tap_tile) // problem.kernel_size)
         wanted = min(fitting, max(1, MOST_TAPS // problem.kernel_size), problem.group_in)
         if wanted < 1:
             return 0
@@ -133,7 +143,7 @@ class Geometry:
     @cached_property
     def task_panels(self) -> int:
         """Panels of a task, at most."""
-        most = max(1, local_elements(self.request, HELD_SHARE) // (self.taps * self.panel))
+        most = max(1, min(self.most_taps // self.taps, self.bias_panels))
         return ceil_div(self.panels, ceil_div(self.panels, most))
 
 
