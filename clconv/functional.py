@@ -12,7 +12,7 @@ themselves is looked at in every call.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from clconv.elementwise import copy_view
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.opencl import check_process
 from clconv.planner import Choice as PlanChoice
-from clconv.planner import KernelPlan, chosen_first
+from clconv.planner import KernelPlan
 from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
 from clconv.runtime import (
     Argument,
@@ -222,17 +222,16 @@ class _Draft:
 
     def plans(
         self, problem: Conv1dProblem, pass_: Pass, epilogue: Epilogue, variant: Choice
-    ) -> list[KernelPlan]:
+    ) -> Iterator[KernelPlan]:
         """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
         if isinstance(variant, str):
-            return self.runtime.plans(problem, pass_, epilogue, variant)
+            return self.runtime.candidates(problem, pass_, epilogue, variant)
         if not isinstance(variant, Mapping):
             raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
         choice = variant.get(pass_)
         if not isinstance(choice, PlanChoice | None):
             raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
-        found = self.runtime.plans(problem, pass_, epilogue)
-        return found if choice is None else chosen_first(found, [choice])
+        return self.runtime.candidates(problem, pass_, epilogue, "auto", choice)
 
     def add(
         self,

@@ -14,7 +14,16 @@ import numpy as np
 
 from clconv.errors import ProblemError
 
-__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "Layer", "Padding", "Pass", "padding_pair", "whole"]
+__all__ = [
+    "ACTIVATIONS",
+    "Conv1dProblem",
+    "Epilogue",
+    "Layer",
+    "Padding",
+    "Pass",
+    "padding_pair",
+    "whole",
+]
 
 Padding = int | Sequence[int] | str
 

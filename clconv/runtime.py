@@ -12,7 +12,7 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,11 +28,11 @@ from numpy.typing import DTypeLike, NDArray
 from clconv import binaries
 from clconv.errors import BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, info_of, profile_of
-from clconv.planner import KernelPlan, chosen_first, plans
+from clconv.planner import Choice, KernelPlan, candidates
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.records import Database, RecordKey
 from clconv.render import render, sum_dtype
-from clconv.variants.base import Launch, Layout
+from clconv.variants.base import Kernel, Launch, Layout
 
 __all__ = [
     "Argument",
@@ -117,10 +117,10 @@ class _Bounded(Generic[Key, Value]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that the device builds, with the OpenCL C of each launch."""
+    """A plan that the device builds, with the OpenCL C of each launch's kernel."""
 
     plan: KernelPlan
-    sources: tuple[tuple[Launch, str], ...]
+    sources: tuple[tuple[Kernel, str], ...]
 
 
 class Runtime:
@@ -175,7 +175,6 @@ class Runtime:
         self._cache_size = program_cache_size
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
         self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
-        self._plans: _Bounded[Hashable, list[KernelPlan]] = _Bounded(PLANS_KEPT)
         self.recipes: _Bounded[Hashable, Any] = _Bounded(RECIPES_KEPT)
         self._outlines: _Bounded[Hashable, cl_array.Array] = _Bounded(OUTLINES_KEPT)
         self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
@@ -345,47 +344,47 @@ class Runtime:
 
     # Programs
 
-    def _build(self, launch: Launch, source: str) -> Any:
+    def _build(self, kernel: Kernel, source: str) -> Any:
         if not self._keeps_binaries:
-            return self._compile(launch, source)
+            return self._compile(kernel, source)
         name = binaries.key(source, " ".join(BUILD_OPTIONS), *self._build_identity)
         binary = binaries.load(name)
         if binary is not None:
             try:
                 program: Any = cl.Program(self.context, [self.device], [binary]).build()
-                if _has_kernel(program, launch.kernel):
+                if _has_kernel(program, kernel.name):
                     return program
-                why: object = f"it has no kernel {launch.kernel}"
+                why: object = f"it has no kernel {kernel.name}"
             except cl.Error as error:
                 why = error
             _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
-        program = self._compile(launch, source)
+        program = self._compile(kernel, source)
         binaries.store(name, program.get_info(cl.program_info.BINARIES)[0])
         return program
 
-    def _compile(self, launch: Launch, source: str) -> Any:
+    def _compile(self, kernel: Kernel, source: str) -> Any:
         try:
             # A driver whose own cache is damaged builds programs without their kernels. It has
             # nothing kept of another text.
             for text in (source, source + ANEW):
                 program: Any = cl.Program(self.context, text)
                 program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
-                if _has_kernel(program, launch.kernel):
+                if _has_kernel(program, kernel.name):
                     return program
-                _log.warning("%s built %s without its kernel", self.info.name, launch.kernel)
+                _log.warning("%s built %s without its kernel", self.info.name, kernel.name)
         except cl.MemoryError as error:
-            raise self._no_room(f"build {launch.kernel}", error) from error
+            raise self._no_room(f"build {kernel.name}", error) from error
         except cl.Error as error:
-            raise BuildError(launch.kernel, self.info.name, str(error)) from error
-        raise BuildError(launch.kernel, self.info.name, "the program is without this kernel")
+            raise BuildError(kernel.name, self.info.name, str(error)) from error
+        raise BuildError(kernel.name, self.info.name, "the program is without this kernel")
 
-    def _program(self, launch: Launch, source: str) -> Any:
+    def _program(self, kernel: Kernel, source: str) -> Any:
         while True:
             mine: Future[Any] = Future()
             try:
                 entry = self._programs.set_default(source, mine)
                 if entry is mine:
-                    mine.set_result(self._build(launch, source))
+                    mine.set_result(self._build(kernel, source))
             except BaseException as error:
                 # Wherever an interrupt comes, nobody may wait for this build any longer.
                 self._programs.drop(source, mine)
@@ -399,45 +398,69 @@ class Runtime:
             if program is not None:
                 return program  # None where that thread was interrupted
 
-    def _kernel(self, launch: Launch, source: str) -> Any:
+    def _kernel(self, kernel: Kernel, source: str) -> Any:
         """This thread's kernel object: arguments are part of its state."""
         kernels: _Bounded[str, Any] | None = getattr(self._threads, "kernels", None)
         if kernels is None:
             kernels = self._threads.kernels = _Bounded(self._cache_size)
-        kernel = kernels.get(source)
-        if kernel is not None:
-            return kernel
+        made = kernels.get(source)
+        if made is not None:
+            return made
         refused = self._refused.get(source)
         if refused is not None:
             raise BuildError(refused.kernel, refused.device, refused.log)
         try:
-            program = self._program(launch, source)
+            program = self._program(kernel, source)
             try:
-                kernel = cl.Kernel(program, launch.kernel)
+                made = cl.Kernel(program, kernel.name)
             except cl.LogicError as error:
-                raise BuildError(launch.kernel, self.info.name, str(error)) from error
-            self._check_local_size(kernel, launch)
+                raise BuildError(kernel.name, self.info.name, str(error)) from error
+            self._check_local_size(made, kernel)
         except BuildError as error:
             self._refused.set_default(source, error)
             raise
-        kernel.set_scalar_arg_dtypes(_argument_dtypes(launch))
-        return kernels.set_default(source, kernel)
+        made.set_scalar_arg_dtypes(_argument_dtypes(kernel))
+        return kernels.set_default(source, made)
 
-    def _check_local_size(self, kernel: Any, launch: Launch) -> None:
+    def _check_local_size(self, made: Any, kernel: Kernel) -> None:
         """BuildError where the device cannot run a kernel's work-groups."""
         ask = cl.kernel_work_group_info
-        items = math.prod(launch.local_size)
-        most = kernel.get_work_group_info(ask.WORK_GROUP_SIZE, self.device)
+        items = math.prod(kernel.local_size)
+        most = made.get_work_group_info(ask.WORK_GROUP_SIZE, self.device)
         if most >= items:
             return
         # Mesa's rusticl says 32 of every kernel, but runs what was required when it was compiled.
-        required = kernel.get_work_group_info(ask.COMPILE_WORK_GROUP_SIZE, self.device)
-        if self._trusts_required and tuple(required) == launch.local_size:
+        required = made.get_work_group_info(ask.COMPILE_WORK_GROUP_SIZE, self.device)
+        if self._trusts_required and tuple(required) == kernel.local_size:
             return
         log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
-        raise BuildError(launch.kernel, self.info.name, log)
+        raise BuildError(kernel.name, self.info.name, log)
 
     # Planning
+
+    def candidates(
+        self,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        epilogue: Epilogue = Epilogue(),
+        variant: str = "auto",
+        choice: Choice | None = None,
+    ) -> Iterator[KernelPlan]:
+        """The plans for this device, best first, each made when it is asked for: "auto" starts with
+        `choice`, or what the user's tuning found to be the fastest for exactly this problem and
+        limit. Raises ProblemError, OutOfMemoryError."""
+        choices = [] if choice is None else [choice]
+        if variant == "auto":
+            choices += self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
+        return candidates(
+            problem,
+            pass_,
+            self.profile,
+            epilogue=epilogue,
+            variant=variant,
+            workspace_limit=self.workspace_limit,
+            choices=choices,
+        )
 
     def plans(
         self,
@@ -446,65 +469,53 @@ class Runtime:
         epilogue: Epilogue = Epilogue(),
         variant: str = "auto",
     ) -> list[KernelPlan]:
-        """The plans for this device, best first, remembered: "auto" starts with what the user's
-        tuning found to be the fastest for exactly this problem and limit."""
-        key = (problem, pass_, epilogue, variant, self.workspace_limit)
-        found = self._plans.get(key)
-        if found is None:
-            found = plans(
-                problem,
-                pass_,
-                self.profile,
-                epilogue=epilogue,
-                variant=variant,
-                workspace_limit=self.workspace_limit,
-            )
-            if variant == "auto":
-                tuned = self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
-                found = chosen_first(found, tuned)
-            found = self._plans.set_default(key, found)
-        return found
+        """All of `candidates`."""
+        return list(self.candidates(problem, pass_, epilogue, variant))
 
     def forget_plans(self) -> None:
         """Plans anew from now on; what is compiled is kept."""
-        self._plans.clear()
         self.recipes.clear()
 
-    def prepare(self, candidates: Sequence[KernelPlan]) -> Prepared:
-        """The first plan that the device builds, built. A refusal is remembered and logged.
+    def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
+        """The first plan all of whose kernels the device builds. Refusals are remembered and logged.
 
         Raises the last BuildError where the device refuses all.
         """
         check_process()
-        for place, plan in enumerate(candidates):
+        refused: tuple[KernelPlan, BuildError] | None = None
+        for plan in candidates:
+            if refused is not None:
+                self._warn_of_refusal(plan, *refused)
             try:
-                prepared = Prepared(plan, tuple((one, render(one)) for one in plan.launches))
-                self.kernels(prepared)
-                return prepared
+                for kernel in plan.kernels:
+                    self._kernel(kernel, render(kernel))
             except BuildError as error:
-                if place + 1 == len(candidates):
-                    raise
-                after = candidates[place + 1]
-                refusal = (plan.problem, plan.pass_, plan.epilogue, place)
-                if self._warned.get(refusal) is not None:
-                    continue
-                self._warned.set_default(refusal, True)
-                _log.warning(
-                    "%s refuses %s %s, trying %s %s: %s",
-                    self.info.name,
-                    plan.variant,
-                    dict(plan.tile),
-                    after.variant,
-                    dict(after.tile),
-                    error,
-                )
-        raise DeviceError("prepare needs at least one plan")
+                refused = plan, error
+            else:
+                launched = (launch.kernel for launch in plan.launches)
+                return Prepared(plan, tuple((kernel, render(kernel)) for kernel in launched))
+        raise refused[1] if refused else DeviceError("prepare needs at least one plan")
+
+    def _warn_of_refusal(self, after: KernelPlan, plan: KernelPlan, error: BuildError) -> None:
+        """Once for each layer and refusal."""
+        refusal = (plan.problem.layer, plan.pass_, plan.epilogue, plan.variant, *plan.tile.items())
+        if self._warned.get(refusal) is None:
+            self._warned.set_default(refusal, True)
+            _log.warning(
+                "%s refuses %s %s, trying %s %s: %s",
+                self.info.name,
+                plan.variant,
+                dict(plan.tile),
+                after.variant,
+                dict(after.tile),
+                error,
+            )
 
     # Launches
 
     def kernels(self, prepared: Prepared) -> list[Any]:
         """This thread's kernels of a prepared plan, built where they are not at hand."""
-        return [self._kernel(launch, source) for launch, source in prepared.sources]
+        return [self._kernel(kernel, source) for kernel, source in prepared.sources]
 
     def workspace(self, prepared: Prepared) -> Any:
         """A buffer for the workspace that a prepared plan needs, or None."""
@@ -537,7 +548,7 @@ class Runtime:
     ) -> None:
         """Builds and queues one launch that belongs to no plan."""
         check_process()
-        kernel = self._kernel(launch, render(launch))
+        kernel = self._kernel(launch.kernel, render(launch.kernel))
         self.enqueue([(kernel, launch, arguments(launch, bound, numbers))], reads, writes)
 
     def enqueue(
@@ -552,20 +563,18 @@ class Runtime:
         event = None
         try:
             for kernel, launch, values in commands:
-                if not launch.queued:
-                    continue
                 kernel.set_args(*values)
                 event = cl.enqueue_nd_range_kernel(
-                    self.queue, kernel, launch.global_size, launch.local_size, None, waits
+                    self.queue, kernel, launch.global_size, launch.kernel.local_size, None, waits
                 )
                 waits = None
                 self.launches += 1
         except cl.MemoryError as error:
-            raise self._no_room(f"run {launch.kernel}", error) from error
+            raise self._no_room(f"run {launch.kernel.name}", error) from error
         except cl.Error as error:
             raise DeviceError(
-                f"{self.info.name} does not run {launch.kernel} with global size "
-                f"{launch.global_size}, local size {launch.local_size}: {error}"
+                f"{self.info.name} does not run {launch.kernel.name} with global size "
+                f"{launch.global_size}, local size {launch.kernel.local_size}: {error}"
             ) from error
         finally:
             if event is not None:
@@ -628,12 +637,12 @@ def arguments(
     """A launch's arguments in order: operands by name, then its scalars, those that the plan leaves
     open from `numbers`."""
     values: list[Any] = []
-    for operand in launch.operands:
+    for operand in launch.kernel.operands:
         values += bound[operand.name]
-    for scalar in launch.scalars:
-        value = numbers.get(scalar.name) if scalar.value is None else scalar.value
+    for scalar, known in zip(launch.kernel.scalars, launch.values, strict=True):
+        value = numbers.get(scalar.name) if known is None else known
         if value is None:
-            raise DeviceError(f"{launch.kernel} was given no {scalar.name}")
+            raise DeviceError(f"{launch.kernel.name} was given no {scalar.name}")
         values.append(value)
     return values
 
@@ -646,13 +655,13 @@ def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
 
 
-def _argument_dtypes(launch: Launch) -> list[Any]:
+def _argument_dtypes(kernel: Kernel) -> list[Any]:
     """For pyopencl's fast path: None for buffers, dtypes for numbers."""
     dtypes: list[Any] = []
-    for operand in launch.operands:
+    for operand in kernel.operands:
         dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
-    sums = sum_dtype(launch)
-    return dtypes + [_SCALARS.get(s.type, sums) for s in launch.scalars]
+    sums = sum_dtype(kernel)
+    return dtypes + [_SCALARS.get(s.type, sums) for s in kernel.scalars]
 
 
 def _name(context: Any) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -160,6 +161,14 @@ class Kernel:
     operands: tuple[Operand, ...]
     scalars: tuple[Scalar, ...]
     local_size: tuple[int, int, int]
+
+    @cached_property
+    def _hash(self) -> int:
+        parts = self.name, self.constants, self.operands, self.scalars, self.local_size
+        return hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash  # which every call looks up
 
     def launch(self, global_size: tuple[int, int, int], **numbers: int) -> Launch:
         """A launch of it; scalars that `numbers` does not name are the call's to give."""

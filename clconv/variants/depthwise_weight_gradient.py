@@ -85,8 +85,7 @@ def _design(request: Request, lanes: int, apart: int, taps: int, group: int) -> 
             ("in_place", _in_place(request, taps, group)),
         ),
         *gradient_arguments(
-            request,
-            scalars("length out_length pad chunk chunks", "units shares tasks"),
+            request, scalars("length out_length pad chunk chunks", "units shares tasks")
         ),
         (1, 1, 1),
     )

@@ -165,12 +165,7 @@ def _convolutions(
 
 
 def _convolution(
-    request: Request,
-    tile: dict[str, int],
-    name: str,
-    constants: Constants,
-    tiles: int,
-    cost: float,
+    request: Request, tile: dict[str, int], name: str, constants: Constants, tiles: int, cost: float
 ) -> Design:
     """The one kernel of the forward pass or of the input gradient."""
     kernel = Kernel(
