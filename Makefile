@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+# PoCL from pip where it serves the processor, else Intel's runtime; says which, and why.
+CPU_DRIVER = $(BIN)/python tools/cpu_driver.py || $(INSTALL) '.[cpu]'
 
 .PHONY: demo test lint check clean
 
@@ -27,11 +29,13 @@ $(BIN)/python:
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing clconv, PoCL and what the demo draws with into $(VENV) …"
 	$(INSTALL) '.[pocl,demo]'
+	$(CPU_DRIVER)
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing clconv, PoCL and what the tests compare with into $(VENV) …"
 	$(INSTALL) '.[pocl,demo,test]'
+	$(CPU_DRIVER)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt

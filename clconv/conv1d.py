@@ -22,6 +22,7 @@ class Conv1D(Convolution):
     """
 
     _functions = (functional.conv1d, functional.conv1d_backward)
+    _gradients_are_functional = True
 
     def __init__(
         self,
@@ -66,13 +67,23 @@ class Conv1D(Convolution):
 
     def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(N, outmaps, Lout) for data (N, inmaps, L)."""
-        length = (shape[2] + 2 * self.pad - self._window) // self.stride + 1
-        return shape[0], self.outmaps, length
+        shape = self._sizes("Data", shape)
+        self.checkDataShape(shape)
+        return shape[0], self.outmaps, self._out_length(shape[2])
+
+    def _out_length(self, length: int) -> int:
+        return int((length + 2 * self.pad - self._window) // self.stride + 1)
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shortest (N, inmaps, L) that gives (N, outmaps, Lout)."""
-        length = (shape[2] - 1) * self.stride + self._window - 2 * self.pad
-        return shape[0], self.inmaps, length
+        """The shortest (N, inmaps, L) that gives (N, outmaps, Lout), else ModuleError."""
+        batch, _, out_length = self._sizes("Grad", shape)
+        length = max((out_length - 1) * self.stride + self._window - 2 * self.pad, 1)
+        if out_length < 1 or self._out_length(length) != out_length:
+            least = max(self._out_length(1), 1)
+            raise ModuleError(
+                f"Grad maps size is too small (got {out_length}, expected at least {least})"
+            )
+        return batch, self.inmaps, length
 
     def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
         problem = Conv1dProblem(

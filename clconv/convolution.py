@@ -117,6 +117,10 @@ class Convolution(Module):
                 raise ModuleError(f"{name} has strides {data.strides}, expected contiguous")
         super().setVar(name, variable)
 
+    def transient(self) -> dict[str, Any]:
+        """A copy has views of its own parameters."""
+        return {**super().transient(), "_reshaped": {}, "_before_activation": None}
+
     def _parameter(self, name: str, gradient: bool = False) -> Any:
         """A variable's array as the functions take it: W (·, ·, size), b (outmaps,)."""
         if name not in self.vars:
@@ -252,6 +256,7 @@ class Convolution(Module):
         Keeps for this layer the fastest whose workspace fits `memlimit` bytes, and records them in
         the user's database. Raises ModuleError where none fits.
         """
+        shape = self._sizes("Data", shape)
         self.checkDataShape(shape)
         problem, passes = self._problem(shape)
         # The value before the activation, kept for the backward pass, counts as workspace.
@@ -267,12 +272,14 @@ class Convolution(Module):
         if not problem.batch:
             self._chosen = {}
             return
-        self._chosen = {
+        chosen = {
             pass_: tuning.tune(
                 self.runtime, problem, pass_, memlimit=memlimit, kept=beside[pass_]
             ).choice
             for pass_ in passes
         }
+        # Plain dictionaries, which can be copied and pickled.
+        self._chosen = {pass_: one._replace(tile=dict(one.tile)) for pass_, one in chosen.items()}
 
 
 def scheme_of(local_names: Mapping[str, Any]) -> dict[str, Any]:

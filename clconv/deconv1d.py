@@ -22,6 +22,7 @@ class Deconv1D(Convolution):
     """
 
     _functions = (functional.conv_transpose1d, functional.conv_transpose1d_backward)
+    _gradients_are_functional = True
 
     def __init__(
         self,
@@ -60,20 +61,32 @@ class Deconv1D(Convolution):
         """Output positions beyond (L - 1) stride; may be negative."""
         return int(self.dilation * (self.size - 1) - 2 * self.pad + 1 + self.postpad)
 
+    @property
+    def _least(self) -> int:
+        """The shortest data that gives an output position."""
+        return int(max(1, -((self._beyond - 1) // self.stride) + 1))
+
     def _check_length(self, length: int) -> None:
-        least = max(1, -((self._beyond - 1) // self.stride) + 1)
-        if length < least:
+        if length < self._least:
             raise ModuleError(
-                f"Data maps size is too small (got {length}, expected at least {least})"
+                f"Data maps size is too small (got {length}, expected at least {self._least})"
             )
 
     def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(N, outmaps, Lout) for data (N, inmaps, L)."""
+        shape = self._sizes("Data", shape)
+        self.checkDataShape(shape)
         return shape[0], self.outmaps, (shape[2] - 1) * self.stride + self._beyond
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shortest (N, inmaps, L) that gives at least (N, outmaps, Lout)."""
-        return shape[0], self.inmaps, -((self._beyond - shape[2]) // self.stride) + 1
+        batch, _, out_length = self._sizes("Grad", shape)
+        if out_length < 1:
+            raise ModuleError(
+                f"Grad maps size is too small (got {out_length}, expected at least 1)"
+            )
+        length = -((self._beyond - out_length) // self.stride) + 1
+        return batch, self.inmaps, max(length, self._least)
 
     def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
         _, _, length = self.dataShapeFrom(shape)

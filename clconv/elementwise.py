@@ -7,10 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyopencl as cl
 import pyopencl.array as cl_array
+from numpy.typing import NDArray
 
 from clconv.errors import ProblemError
-from clconv.runtime import Argument, Runtime
+from clconv.runtime import Argument, Runtime, memory_of, runtime_of
 from clconv.variants.base import (
     MAX_GROUPS,
     Constants,
@@ -30,6 +32,7 @@ __all__ = [
     "copy_view",
     "fill",
     "flat",
+    "host_values",
     "pad",
     "pad_gradient",
 ]
@@ -63,7 +66,30 @@ def _launch(
 
 def flat(array: cl_array.Array) -> Argument:
     """Kernel arguments of a contiguous array."""
-    return array.base_data, array.offset // array.dtype.itemsize
+    return array.base_data, _start(array)
+
+
+def _start(array: cl_array.Array) -> int:
+    """Where an array begins in its memory, in elements."""
+    memory_of("array", array)
+    size = array.dtype.itemsize
+    if array.offset % size:
+        raise ProblemError(
+            f"array starts at byte {array.offset} of its buffer, expected a multiple of {size}"
+        )
+    return int(array.offset // size)
+
+
+def host_values(array: cl_array.Array) -> NDArray[Any]:
+    """An array's values in NumPy's memory, of those too that pyopencl's `get` refuses: views, and
+    arrays of shared virtual memory or without a queue."""
+    if not _whole(array) or array.queue is None:
+        runtime = runtime_of(array.context)
+        copied = runtime.empty(array.shape, array.dtype)
+        copy_view(runtime, array, copied)
+        array = copied
+    result: NDArray[Any] = array.get()
+    return result
 
 
 # What moves an element of so many bytes, whatever it means.
@@ -93,6 +119,11 @@ def _four(shape: tuple[int, ...], *strides: Strides) -> tuple[list[int], list[li
     return [1] * missing + sizes, [[0] * missing + s for s in steps]
 
 
+def _whole(array: cl_array.Array) -> bool:
+    """Whether an array is one piece of a buffer, which drivers copy and fill fastest."""
+    return bool(array.flags.c_contiguous) and not isinstance(array.base_data, cl.SVMPointer)
+
+
 def copy_view(
     runtime: Runtime,
     source: cl_array.Array,
@@ -106,6 +137,10 @@ def copy_view(
     `start` and `strides`, in bytes, place the elements in `target`'s buffer otherwise than its own.
     """
     if source.size == 0:
+        return
+    apart = memory_of("array", source) != memory_of("array", target)
+    if apart and strides is None and _whole(source) and _whole(target):
+        runtime.copy(source, target)
         return
     size = source.dtype.itemsize
     if size not in _RAW:
@@ -128,7 +163,7 @@ def copy_view(
         ),
         numbers,
     )
-    y = (target.base_data, (target.offset + start) // size)
+    y = (target.base_data, _start(target) + start // size)
     runtime.run_one(launch, {"x": flat(source), "y": y}, {}, (source,), (target,))
 
 
@@ -143,12 +178,15 @@ def contiguous(runtime: Runtime, array: cl_array.Array) -> cl_array.Array:
 
 def fill(runtime: Runtime, array: cl_array.Array, value: float) -> None:
     """Queues filling an array, or a view, with one value."""
-    if array.flags.c_contiguous:
+    if _whole(array):
         runtime.fill(array, value)
         return
-    values = runtime.empty(array.shape, array.dtype)
-    runtime.fill(values, value)
-    copy_view(runtime, values, array)
+    one = runtime.empty(1, array.dtype)
+    runtime.fill(one, value)
+    everywhere = cl_array.Array(
+        runtime.queue, array.shape, array.dtype, data=one.base_data, strides=(0,) * len(array.shape)
+    )
+    copy_view(runtime, everywhere, array)
 
 
 def add_scaled(

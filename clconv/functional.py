@@ -12,11 +12,14 @@ themselves is looked at in every call.
 from __future__ import annotations
 
 import numbers
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyopencl as cl
 import pyopencl.array as cl_array
 
 from clconv.elementwise import copy_view
@@ -24,7 +27,16 @@ from clconv.errors import ArrayTypeError, ProblemError
 from clconv.opencl import check_process
 from clconv.planner import Choice as PlanChoice
 from clconv.planner import KernelPlan
-from clconv.problem import Conv1dProblem, Epilogue, Padding, Pass, whole
+from clconv.problem import (
+    DTYPES,
+    MAX_POSITIONS,
+    Conv1dProblem,
+    Epilogue,
+    Padding,
+    Pass,
+    padding_pair,
+    whole,
+)
 from clconv.runtime import (
     Argument,
     Command,
@@ -33,6 +45,7 @@ from clconv.runtime import (
     arguments,
     check_context,
     default_runtime,
+    memory_of,
     runtime_of,
 )
 from clconv.variants.base import Launch
@@ -59,6 +72,11 @@ DEVICE_ARRAY = {cl_array.Array}
 REQUIRED = frozenset(("x", "weight", "grad_output"))
 # Outs whose old values count where there is a momentum.
 ACCUMULATING = frozenset(("out_weight", "out_bias"))
+# What callers call the arrays whose names here are others.
+FORWARD_NAMES = {"out_keep": "pre_activation"}
+ONE_OUT = {"out_x": "out", "out_weight": "out", "out_bias": "out"}
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+THREE_OUTS = {"out_x": "out[0]", "out_weight": "out[1]", "out_bias": "out[2]"}
 
 
 class _Layout(NamedTuple):
@@ -106,10 +124,11 @@ class _Launch(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One pass."""
+    """One pass. `accumulates` says that it writes to an array of the caller's."""
 
     prepared: Prepared
     launches: tuple[_Launch, ...]
+    accumulates: bool
 
 
 class _Recipe(NamedTuple):
@@ -128,9 +147,12 @@ class _Draft:
     Every ProblemError that follows from layouts and options comes from here.
     """
 
-    def __init__(self, runtime: Runtime, layouts: Mapping[str, _Layout]) -> None:
+    def __init__(
+        self, runtime: Runtime, layouts: Mapping[str, _Layout], names: Mapping[str, str]
+    ) -> None:
         self.runtime = runtime
         self.layouts = dict(layouts)
+        self._names = names
         self.dtype = self._one_dtype()
         self.given = frozenset(layouts)
         self._results: dict[str, Shape] = {}
@@ -145,17 +167,25 @@ class _Draft:
 
     # Checks
 
+    def said(self, name: str) -> str:
+        """The caller's name of an array."""
+        return self._names.get(name, name)
+
     def _one_dtype(self) -> np.dtype[Any]:
+        for name, layout in self.layouts.items():
+            if layout.dtype not in DTYPES:
+                raise ProblemError(
+                    f"{self.said(name)} has dtype {layout.dtype}, expected float32, float16 or "
+                    "float64"
+                )
         first, *others = self.layouts
         dtype = self.layouts[first].dtype
         for name in others:
             if self.layouts[name].dtype != dtype:
                 raise ProblemError(
-                    f"{name} has dtype {self.layouts[name].dtype}, expected {dtype}, "
-                    f"that of {first}"
+                    f"{self.said(name)} has dtype {self.layouts[name].dtype}, expected {dtype}, "
+                    f"that of {self.said(first)}"
                 )
-        if dtype not in (np.float32, np.float16, np.float64):
-            raise ProblemError(f"{first} has dtype {dtype}, expected float32, float16 or float64")
         return dtype
 
     def shape(self, name: str) -> Shape:
@@ -166,7 +196,10 @@ class _Draft:
         """The (N, C, L) of an array that may be unbatched."""
         shape = self.shape(name)
         if len(shape) not in (2, 3):
-            raise ProblemError(f"{name} has shape {shape}, expected (N, C, L), or (C, L) unbatched")
+            raise ProblemError(
+                f"{self.said(name)} has shape {shape}, expected (N, C, L), or (C, L) unbatched"
+            )
+        _check_sizes(f"{self.said(name)} has shape", shape)
         return _three_dimensions(shape)
 
     def unbatched(self, shape: tuple[int, int, int], like: str) -> Shape:
@@ -176,14 +209,14 @@ class _Draft:
     def expect(self, name: str, shape: Shape) -> None:
         """ProblemError unless the array, if given, has this shape."""
         if name in self.given and self.shape(name) != shape:
-            raise ProblemError(f"{name} has shape {self.shape(name)}, expected {shape}")
+            raise ProblemError(f"{self.said(name)} has shape {self.shape(name)}, expected {shape}")
 
     def expect_out(self, name: str, shape: Shape) -> None:
         """ProblemError unless this `out`, if given, can take a result of that shape."""
         self.expect(name, shape)
         if name in self.given and not self.layouts[name].is_contiguous:
             raise ProblemError(
-                f"{name} has strides {self.layouts[name].strides}, expected contiguous"
+                f"{self.said(name)} has strides {self.layouts[name].strides}, expected contiguous"
             )
 
     # Arrays as kernels take them
@@ -213,7 +246,8 @@ class _Draft:
         shape, strides, dtype = self.layouts[name]
         if any(step % dtype.itemsize for step in strides):
             raise ProblemError(
-                f"{name} has strides {strides}, expected multiples of {dtype.itemsize} bytes"
+                f"{self.said(name)} has strides {strides}, expected multiples of "
+                f"{dtype.itemsize} bytes"
             )
         self._copies.append(name)
         self.layouts[name] = _Layout.contiguous(shape, dtype)
@@ -265,7 +299,8 @@ class _Draft:
                     tuple(gap for gap in gaps if gap[1] in ACCUMULATION),
                 )
             )
-        self._steps.append(_Step(prepared, tuple(launches)))
+        accumulates = not self.given.isdisjoint(set(operands.values()) & set(self._results))
+        self._steps.append(_Step(prepared, tuple(launches), accumulates))
         return prepared.plan
 
 
@@ -273,10 +308,11 @@ class _Addresses:
     """The addresses of a device array, as an object that NumPy can compare with another."""
 
     def __init__(self, array: cl_array.Array) -> None:
-        # Never read: only the addresses' pattern counts, so any start but zero will do.
+        # Never read: only the pattern of addresses counts. A buffer may start anywhere but at 0.
+        start = array.base_data.svm_ptr if isinstance(array.base_data, cl.SVMPointer) else 4096
         self.__array_interface__ = {
             "version": 3,
-            "data": (4096 + array.offset, True),
+            "data": (start + array.offset, True),
             "typestr": array.dtype.str,
             "shape": tuple(array.shape),
             "strides": tuple(array.strides),
@@ -286,7 +322,7 @@ class _Addresses:
 def _share_bytes(a: Array, b: Array) -> bool:
     if isinstance(a, np.ndarray):
         return np.shares_memory(a, b)
-    if a.size == 0 or b.size == 0 or a.base_data.int_ptr != b.base_data.int_ptr:
+    if a.size == 0 or b.size == 0 or memory_of("a", a) != memory_of("b", b):
         return False
     return np.shares_memory(np.asarray(_Addresses(a)), np.asarray(_Addresses(b)))
 
@@ -298,7 +334,10 @@ class _Call:
     changed nothing.
     """
 
-    def __init__(self, runtime: Runtime | None, **arrays: Array | None) -> None:
+    def __init__(
+        self, runtime: Runtime | None, names: Mapping[str, str] = NO_NAMES, **arrays: Array | None
+    ) -> None:
+        self.names = names
         self.arrays: dict[str, Array] = {
             name: a for name, a in arrays.items() if a is not None or name in REQUIRED
         }
@@ -314,6 +353,10 @@ class _Call:
             context = self._one_context(runtime)
             self.runtime = runtime or runtime_of(context)
 
+    def _said(self, name: str) -> str:
+        """The caller's name of an array."""
+        return self.names.get(name, name)
+
     def _on_host(self) -> bool:
         kinds = set(map(type, self.arrays.values()))
         if kinds == DEVICE_ARRAY:
@@ -321,13 +364,13 @@ class _Call:
         for name, array in self.arrays.items():
             if not isinstance(array, (cl_array.Array, np.ndarray)):
                 raise ArrayTypeError(
-                    f"{name} is a {type(array).__module__}.{type(array).__qualname__}, "
+                    f"{self._said(name)} is a {type(array).__module__}.{type(array).__qualname__}, "
                     "expected a NumPy array or a pyopencl.array.Array"
                 )
         host = [isinstance(array, np.ndarray) for array in self.arrays.values()]
         if any(host) and not all(host):
             which = ", ".join(
-                f"{name} is a {'NumPy' if on_host else 'device'} array"
+                f"{self._said(name)} is a {'NumPy' if on_host else 'device'} array"
                 for name, on_host in zip(self.arrays, host, strict=True)
             )
             raise ArrayTypeError(f"{which}; expected all of one kind")
@@ -341,15 +384,15 @@ class _Call:
         buffers = []
         for name, array in self.arrays.items():
             if array.context.int_ptr != handle:
-                check_context(name, array, context, runtime or first)
+                check_context(self._said(name), array, context, runtime or self._said(first))
             size = array.dtype.itemsize
             if array.offset % size:
                 raise ProblemError(
-                    f"{name} starts at byte {array.offset} of its buffer, expected a multiple of "
-                    f"{size}"
+                    f"{self._said(name)} starts at byte {array.offset} of its buffer, expected a "
+                    f"multiple of {size}"
                 )
-            if array.nbytes:  # an empty array need not have a buffer
-                buffers.append(array.base_data.int_ptr)
+            if array.nbytes:
+                buffers.append(memory_of(self._said(name), array))
         if len(set(buffers)) < len(buffers):
             self._check_outs()
         return context
@@ -359,11 +402,12 @@ class _Call:
         for name in outs:
             out = self.arrays[name]
             if self.host and not out.flags.writeable:
-                raise ProblemError(f"{name} is read-only, expected a writable array")
+                raise ProblemError(f"{self._said(name)} is read-only, expected a writable array")
             for other, array in self.arrays.items():
                 if other != name and _share_bytes(out, array):
                     raise ProblemError(
-                        f"{name} shares memory with {other}, expected memory of its own"
+                        f"{self._said(name)} shares memory with {self._said(other)}, expected "
+                        "memory of its own"
                     )
 
     def recipe(self, make: Callable[..., None], *options: Any) -> _Recipe:
@@ -384,7 +428,8 @@ class _Call:
             if kept is not None:
                 return kept
         names_and_layouts = zip(self.arrays, layouts, strict=True)
-        draft = _Draft(self.runtime, {name: _Layout(*one) for name, one in names_and_layouts})
+        laid = {name: _Layout(*one) for name, one in names_and_layouts}
+        draft = _Draft(self.runtime, laid, self.names)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
@@ -407,7 +452,9 @@ class _Call:
             arrays[name] = runtime.empty(array.shape, recipe.dtype)
         size = recipe.dtype.itemsize
         buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
+        waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
+        later: list[Command] = []
         for step in recipe.steps:
             kernels = runtime.kernels(step.prepared)
             buffers["partial"] = runtime.workspace(step.prepared), 0
@@ -419,13 +466,18 @@ class _Call:
                     values[i : i + 2] = buffers[name]
                 for i, name in open_numbers:
                     values[i] = numbers_[name]
-                commands.append((kernel, launch, values))
+                late = step.accumulates and waiting is not None
+                (later if late else commands).append((kernel, launch, values))
         # So far nothing was queued; from here on nothing is checked.
         for name, array in originals:
             copy_view(runtime, array, arrays[name])
+        reads = [arrays[name] for name in recipe.reads]
+        writes = [arrays[name] for name in recipe.results]
+        if waiting is not None and later:
+            given = [arrays[name] for name in recipe.results if name in self.arrays]
+            waiting.append((runtime, later, reads, given))
+            writes = [arrays[name] for name in recipe.results if name not in self.arrays]
         if commands:
-            reads = [arrays[name] for name in recipe.reads]
-            writes = [arrays[name] for name in recipe.results]
             runtime.enqueue(commands, reads, writes)
         return {name: self._back(name, arrays[name]) for name in recipe.results}
 
@@ -442,12 +494,7 @@ class _Call:
         """A result as the caller wants it: the device array, or its values in NumPy's memory."""
         if not self.host:
             return result
-        values = self.arrays.get(name)
-        if values is None:
-            values = np.empty(result.shape, result.dtype)
-        if result.size:
-            result.get(self.runtime.queue, values)
-        return values
+        return self.runtime.to_host(result, self.arrays.get(name))
 
 
 # Types whose values stay as they are.
@@ -512,6 +559,18 @@ def _needed(
     return needed, {n: o if yes else None for n, o, yes in zip(names, out, needed, strict=True)}
 
 
+def _check_sizes(said: str, shape: Shape) -> None:
+    if 0 in shape[-2:]:
+        raise ProblemError(f"{said} {shape}, expected at least one channel and one position")
+
+
+def _check_weight(said: str, shape: Shape, expected: str) -> None:
+    if len(shape) != 3:
+        raise ProblemError(f"{said} {shape}, expected {expected}")
+    if 0 in shape:
+        raise ProblemError(f"{said} {shape}, expected {expected}, each at least 1")
+
+
 def _problem(
     draft: _Draft,
     input_shape: tuple[int, int, int],
@@ -520,13 +579,10 @@ def _problem(
     padding: Padding,
     dilation: Any,
     groups: Any,
-    weight_name: str = "weight",
+    weight_is: str = "weight has shape",
 ) -> Conv1dProblem:
+    _check_weight(weight_is, weight_shape, "(Cout, Cin / groups, kernel_size)")
     batch, in_channels, length = input_shape
-    if len(weight_shape) != 3:
-        raise ProblemError(
-            f"{weight_name} has shape {weight_shape}, expected (Cout, Cin / groups, kernel_size)"
-        )
     out_channels, group_in, kernel_size = weight_shape
     problem = Conv1dProblem(
         batch,
@@ -542,7 +598,7 @@ def _problem(
     )
     if group_in != problem.group_in:
         raise ProblemError(
-            f"{weight_name} has shape {weight_shape}, expected {problem.weight_shape} for "
+            f"{weight_is} {weight_shape}, expected {problem.weight_shape} for "
             f"{in_channels} input channels in {problem.groups} groups"
         )
     return problem
@@ -553,19 +609,15 @@ def _transposed_problem(
 ) -> Conv1dProblem:
     """The convolution whose input gradient this transposed convolution is."""
     batch, in_channels, length = draft.tensor("x")
-    if len(draft.shape("weight")) != 3:
-        raise ProblemError(
-            f"weight has shape {draft.shape('weight')}, expected (Cin, Cout / groups, kernel_size)"
-        )
+    _check_weight("weight has shape", draft.shape("weight"), "(Cin, Cout / groups, kernel_size)")
     _, group_out, kernel_size = draft.shape("weight")
     stride, dilation = whole("stride", stride, 1), whole("dilation", dilation, 1)
     groups = whole("groups", groups, 1)
-    if length < 1:
-        raise ProblemError(f"x has shape {draft.shape('x')}, expected positions")
+    if in_channels % groups:
+        raise ProblemError(f"groups is {groups}, expected a divisor of in_channels ({in_channels})")
     if isinstance(padding, str):
         raise ProblemError(f"padding is {padding!r}, expected an integer or a pair")
-    pair = padding if isinstance(padding, Sequence) and len(padding) == 2 else (padding, padding)
-    left, right = whole("padding[0]", pair[0], 0), whole("padding[1]", pair[1], 0)
+    left, right = padding_pair(padding, 1, 1)
     extra = whole("output_padding", output_padding, 0)
     if extra >= max(stride, dilation):
         raise ProblemError(
@@ -578,8 +630,13 @@ def _transposed_problem(
             f"padding is {(left, right)}, which leaves {out_length} output positions, "
             "expected at least 1"
         )
-    # What output_padding adds on the right was padding there, or lies beyond every window: that of a
-    # whole stride would be an output position more than x has.
+    if out_length + left + right > MAX_POSITIONS:
+        raise ProblemError(
+            f"stride is {stride} and dilation {dilation}, which makes {out_length + left + right} "
+            f"output positions before padding is cropped, expected at most {MAX_POSITIONS}"
+        )
+    # What output_padding adds on the right was padding there, or lies beyond every window: a whole
+    # stride of it would be an output position more than x has.
     problem = Conv1dProblem(
         batch,
         group_out * groups,
@@ -601,6 +658,34 @@ def _channels_problem(draft: _Draft, name: str) -> Conv1dProblem:
     """A problem whose bias gradient sums an array over batch and positions."""
     batch, channels, length = draft.tensor(name)
     return Conv1dProblem(batch, channels, length, channels, 1, groups=channels, dtype=draft.dtype)
+
+
+# Accumulations that wait
+
+_Waiting = list[tuple[Runtime, list[Command], list[cl_array.Array], list[cl_array.Array]]]
+# In each thread, where calls leave them.
+_thread = threading.local()
+
+
+class Accumulations:
+    """What device calls add to their outs, ready to run, but only once others are ready too."""
+
+    def __init__(self) -> None:
+        self._waiting: _Waiting = []
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """Calls of this thread in here leave what they write to outs for `run`."""
+        _thread.waiting = self._waiting
+        try:
+            yield
+        finally:
+            _thread.waiting = None
+
+    def run(self) -> None:
+        """Queues all, in the order of the calls."""
+        for runtime, commands, reads, writes in self._waiting:
+            runtime.enqueue(commands, reads, writes)
 
 
 # Recipes
@@ -679,6 +764,7 @@ def _draft_conv1d_input(
     variant: Choice,
 ) -> None:
     weight = draft.shape("weight")
+    _check_sizes("input_size is", shape)
     x = _three_dimensions(shape)
     problem = _problem(draft, x, weight, stride, padding, dilation, groups)
     draft.expect("grad_output", problem.output_shape[3 - len(shape) :])
@@ -695,7 +781,7 @@ def _draft_conv1d_weight(
     variant: Choice,
 ) -> None:
     x = draft.tensor("x")
-    problem = _problem(draft, x, shape, stride, padding, dilation, groups, "weight_size")
+    problem = _problem(draft, x, shape, stride, padding, dilation, groups, "weight_size is")
     draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
     _draft_gradients(draft, problem, draft.shape("x"), (False, True, False), variant)
 
@@ -842,7 +928,14 @@ def conv1d(
     `out`, takes the values before the activation. Raises ProblemError, DeviceError.
     """
     call = _Call(
-        runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
+        runtime,
+        FORWARD_NAMES,
+        x=x,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        out=out,
+        out_keep=pre_activation,
     )
     options = stride, padding, dilation, groups, activation, variant
     return call.follow(call.recipe(_draft_conv1d, *options))["out"]
@@ -872,7 +965,14 @@ def conv_transpose1d(
     ProblemError, DeviceError.
     """
     call = _Call(
-        runtime, x=x, weight=weight, bias=bias, residual=residual, out=out, out_keep=pre_activation
+        runtime,
+        FORWARD_NAMES,
+        x=x,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        out=out,
+        out_keep=pre_activation,
     )
     options = stride, padding, output_padding, groups, dilation, activation, variant
     return call.follow(call.recipe(_draft_conv_transpose1d, *options))["out"]
@@ -896,7 +996,7 @@ def conv1d_input(
     weight (Cout, Cin / groups, K), grad_output (N, Cout, Lout). Raises ProblemError, DeviceError.
     """
     shape = _shape_of("input_size", input_size, (2, 3))
-    call = _Call(runtime, weight=weight, grad_output=grad_output, out_x=out)
+    call = _Call(runtime, ONE_OUT, weight=weight, grad_output=grad_output, out_x=out)
     options = shape, stride, padding, dilation, groups, variant
     return call.follow(call.recipe(_draft_conv1d_input, *options))["out_x"]
 
@@ -923,7 +1023,7 @@ def conv1d_weight(
     """
     shape = _shape_of("weight_size", weight_size, (3,))
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, x=x, grad_output=grad_output, out_weight=out)
+    call = _Call(runtime, ONE_OUT, x=x, grad_output=grad_output, out_weight=out)
     options = shape, stride, padding, dilation, groups, variant
     return call.follow(call.recipe(_draft_conv1d_weight, *options), numbers_)["out_weight"]
 
@@ -941,7 +1041,7 @@ def conv1d_bias(
     Raises ProblemError, DeviceError.
     """
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, grad_output=grad_output, out_bias=out)
+    call = _Call(runtime, ONE_OUT, grad_output=grad_output, out_bias=out)
     return call.follow(call.recipe(_draft_conv1d_bias), numbers_)["out_bias"]
 
 
@@ -968,7 +1068,7 @@ def conv1d_backward(
     """
     needed, outs = _needed(need, out)
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = _Call(runtime, THREE_OUTS, x=x, weight=weight, grad_output=grad_output, **outs)
     options = stride, padding, dilation, groups, needed, variant
     results = call.follow(call.recipe(_draft_conv1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
@@ -997,7 +1097,7 @@ def conv_transpose1d_backward(
     """
     needed, outs = _needed(need, out)
     numbers_ = _accumulation(scale, momentum)
-    call = _Call(runtime, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = _Call(runtime, THREE_OUTS, x=x, weight=weight, grad_output=grad_output, **outs)
     options = stride, padding, output_padding, groups, dilation, needed, variant
     results = call.follow(call.recipe(_draft_conv_transpose1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")

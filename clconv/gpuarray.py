@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from clconv.elementwise import copy_view
 from clconv.errors import ArrayTypeError, ProblemError
-from clconv.runtime import check_context, default_runtime, runtime_of
+from clconv.runtime import check_context, default_runtime, memory_of, runtime_of
 
 __all__ = ["concatenate", "copy", "empty", "to_gpu", "zeros"]
 
@@ -35,6 +35,7 @@ def copy(array: cl_array.Array) -> cl_array.Array:
     """A contiguous copy, of views too. Raises ProblemError, OutOfMemoryError."""
     if not isinstance(array, cl_array.Array):
         raise ArrayTypeError(f"array is a {type(array).__name__}, expected a device array")
+    memory_of("array", array)
     runtime = runtime_of(array.context)
     result = runtime.empty(array.shape, array.dtype)
     copy_view(runtime, array, result)
@@ -62,6 +63,7 @@ def concatenate(arrays: Sequence[cl_array.Array], axis: int = 0) -> cl_array.Arr
         if tuple(array.shape) != tuple(expected):
             raise ProblemError(f"arrays[{i}] has shape {array.shape}, expected {expected}")
     for i, array in enumerate(arrays):
+        memory_of(f"arrays[{i}]", array)
         check_context(f"arrays[{i}]", array, first.context, "arrays[0]")
     runtime = runtime_of(first.context)
     total = sum(a.shape[axis] for a in arrays)

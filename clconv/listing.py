@@ -1,7 +1,8 @@
 """Which OpenCL devices are there, and do they compute what they should? The clconv-devices command.
 
-Listing builds nothing. With --check every usable device runs one small convolution and its three
-gradients on integers, whose sums are exact, so that the results must equal the reference.
+Listing builds nothing. With --check every device builds a small kernel, which is remembered, and
+runs one small convolution and its three gradients on integers, whose sums are exact, so that the
+results must equal the reference.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv import functional, reference, settings
+from clconv import functional, opencl, reference, settings
 from clconv.errors import ClconvError, DeviceError
-from clconv.opencl import NO_PLATFORM, DeviceInfo, choose, devices, info_of
+from clconv.opencl import NO_PLATFORM, DeviceInfo, Found, devices, find, meant
 from clconv.problem import Conv1dProblem
 from clconv.runtime import Runtime
 
@@ -112,8 +113,13 @@ def _first_line(text: str) -> str:
 def _print_table(found: Sequence[DeviceInfo], checks: Sequence[str] | None) -> None:
     rows = [_row(info) for info in found]
     columns = {"check": list(checks)} if checks is not None else {}
-    if any(info.why_not for info in found):
-        columns["why not"] = [info.why_not or "" for info in found]
+    said = checks or ("",) * len(found)
+    whys = [
+        "" if info.why_not in (None, c) else info.why_not
+        for info, c in zip(found, said, strict=True)
+    ]
+    if any(whys):
+        columns["why not"] = whys
     for cells in columns.values():
         rows = [(*row, _first_line(cell)) for row, cell in zip(rows, cells, strict=True)]
     print(table((*HEADER, *columns), rows, right=RIGHT))
@@ -129,11 +135,23 @@ def _print_choice() -> None:
     for name, value in named.items():
         if value is not None:
             try:
-                chosen = info_of(choose())
-                print(f"\n{name} is {value!r}: Runtime() takes {chosen.id}, {chosen.name}")
+                found = [one.info for one in meant()]
             except DeviceError as error:
                 print(f"\n{error}")
+                return
+            able = [info for info in found if info.why_not is None]
+            if able:
+                print(f"\n{name} is {value!r}: Runtime() takes {able[0].id}, {able[0].name}")
+            else:
+                print(f"\n{name} is {value!r}, where nothing runs: {found[0].why_not}")
             return
+
+
+def _verdict(one: Found) -> str:
+    """What --check says of a device: "ok", what is wrong, or that it was not tried."""
+    if opencl.refusal(one.device) is not None:
+        return NOT_CHECKED
+    return opencl.check(one.device) or check(one.info.index) or "ok"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the devices; 1 where there is none, or where one fails the check."""
+    """Prints the devices; 1 where none works, or where one that works fails the check."""
     arguments = _parser().parse_args(argv)
     try:
         found = devices()
@@ -158,9 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     checks = None
     if arguments.check:
-        checks = [
-            (check(info.index) or "ok") if info.why_not is None else NOT_CHECKED for info in found
-        ]
+        checks = [_verdict(one) for one in find()]
+        found = devices()  # with what the check has shown
     if arguments.json:
         more = [{"check": text} for text in checks] if checks is not None else [{}] * len(found)
         print(json.dumps([asdict(i) | m for i, m in zip(found, more, strict=True)], indent=2))
@@ -168,8 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_table(found, checks)
     if not found:
         print(NO_PLATFORM, file=sys.stderr)
-        return 1
-    return int(any(text not in ("ok", NOT_CHECKED) for text in checks or ()))
+    able = [place for place, info in enumerate(found) if info.why_not is None]
+    return int(not able or (checks is not None and any(checks[place] != "ok" for place in able)))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.errors import ArrayTypeError, ModuleError
-from clconv.runtime import Runtime, check_context, default_runtime
+from clconv.copying import Copyable
+from clconv.errors import ArrayTypeError, ModuleError, ProblemError
+from clconv.problem import DTYPES, whole
+from clconv.runtime import Runtime, check_context, default_runtime, memory_of
 from clconv.variable import Variable
 
 __all__ = ["Module"]
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
 
-
-class Module:
+class Module(Copyable):
     """Base class of layers.
 
     A layer of one's own defines `updateData(data)`, which returns the result, and
@@ -40,6 +40,10 @@ class Module:
 
     def __repr__(self) -> str:
         return f"<clconv.{type(self).__name__} {self.name}>"
+
+    def transient(self) -> dict[str, Any]:
+        """A copy has seen no data: backward needs a forward call before it."""
+        return {"inData": None, "data": None, "grad": None}
 
     # Variables
 
@@ -140,6 +144,10 @@ class Module:
 
     # Forward and backward
 
+    # In a class's own body: nothing but calls of `functional` changes parameters' gradients, and
+    # nothing reads them in `backward`.
+    _gradients_are_functional = False
+
     def __call__(self, data: Any) -> Any:
         """The layer's result; sets `inData` and `data`."""
         self._check_array("data", data)
@@ -197,6 +205,7 @@ class Module:
                 f"{name} is a {type(array).__module__}.{type(array).__qualname__}, expected a "
                 "device array (gpuarray.to_gpu makes one)"
             )
+        memory_of(name, array)
         self.checkContext(name, array)
 
     def checkContext(self, name: str, array: Any) -> None:
@@ -229,6 +238,16 @@ class Module:
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
         """Chooses the fastest way for data of this shape, where there is a choice."""
 
+    def _sizes(self, kind: str, shape: Sequence[int]) -> tuple[int, int, int]:
+        """A shape that somebody asks for, whose sizes no array has proved to be possible."""
+        if len(shape) != 3:
+            raise ModuleError(f"{kind} must be 3d tensor")
+        try:
+            batch, maps, length = (whole(f"shape[{i}]", n, 0) for i, n in enumerate(shape))
+        except ProblemError as error:
+            raise ModuleError(str(error)) from error
+        return batch, maps, length
+
     # Files
 
     def save(
@@ -249,9 +268,9 @@ class Module:
         saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
         the module. A path's file is replaced when all is written. Raises ModuleError.
         """
-        from clconv import files
+        from clconv import hdf5
 
-        return files.save_hdf5(
+        return hdf5.save_hdf5(
             self,
             hdf,
             varlinks=varlinks,
@@ -274,11 +293,9 @@ class Module:
         checked before anything changes. Variables in `initvars` are left alone, those read are
         added to it. Raises ModuleError.
         """
-        from clconv import files
+        from clconv import hdf5
 
-        files.load_hdf5(
-            self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames
-        )
+        hdf5.load_hdf5(self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames)
 
     def getBlueprint(self) -> dict[str, Any]:
         """What it takes to construct the layer anew."""

@@ -1,31 +1,50 @@
-"""Which OpenCL devices there are, and which one a caller means. Nothing is built here."""
+"""Which OpenCL devices there are, and which one a caller means. Listing them builds nothing."""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform as system
 import re
+import sys
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyopencl as cl
 
-from clconv import settings
+from clconv import icd, settings
 from clconv.device import DeviceProfile, refined
-from clconv.errors import DeviceError
+from clconv.errors import DeviceError, OutOfMemoryError
+from clconv.probe import finding, probe, reason, remembered
 
-__all__ = ["DeviceInfo", "check_process", "choose", "devices", "info_of", "profile_of"]
+__all__ = [
+    "DeviceInfo",
+    "check",
+    "check_process",
+    "choose",
+    "devices",
+    "driver_errors",
+    "find",
+    "info_of",
+    "meant",
+    "profile_of",
+    "refusal",
+    "require",
+]
 
 _log = logging.getLogger(__name__)
 
-NO_PLATFORM = (
-    "no OpenCL platform found; install one: on x86-64 Linux "
-    '`pip install "clconv[pocl]"` runs on the CPU, else the vendor\'s GPU driver with OpenCL'
+INSTALL = (
+    'on x86-64 Linux and Windows `pip install "clconv[cpu]"` brings a driver for every processor '
+    '(on Linux `pip install "clconv[pocl]"` a smaller one for many), elsewhere conda-forge has '
+    "PoCL; for a GPU, the vendor's driver with OpenCL"
 )
+NO_PLATFORM = f"no OpenCL platform found; install one: {INSTALL}"
 FORKED = (
     "OpenCL was started in process {0} and cannot be used in its forked child {1}; "
     "start workers with the 'spawn' or 'forkserver' method of multiprocessing"
@@ -34,8 +53,13 @@ FORKED = (
 # Platforms that drive the devices of several vendors; a vendor's own goes before them.
 SHARED_PLATFORMS = ("portable computing language", "rusticl", "clover")
 CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-CPU_INFO = Path("/proc/cpuinfo")
 KINDS = ("discrete GPU", "integrated GPU", "accelerator", "CPU")
+# What users call them; the order within each is that of `devices()`.
+KINDS_ASKED_FOR = {
+    "gpu": ("discrete GPU", "integrated GPU"),
+    "cpu": ("CPU",),
+    "accelerator": ("accelerator",),
+}
 
 _started_in: int | None = None
 _starting = threading.Lock()
@@ -96,7 +120,8 @@ def _kind(device: Any) -> str:
     return "accelerator"
 
 
-def _why_not(device: Any) -> str | None:
+def refusal(device: Any) -> str | None:
+    """Why nothing can run on a device by what its driver says itself; builds nothing."""
     if not device.available:
         return "the driver says that it is not available"
     if not device.compiler_available:
@@ -127,19 +152,43 @@ def _describe(device: Any, place: str, platform: str) -> dict[str, Any]:
         "max_work_group_size": device.max_work_group_size,
         "fp16": "cl_khr_fp16" in extensions,
         "fp64": "cl_khr_fp64" in extensions,
-        "why_not": _why_not(device),
+        "why_not": refusal(device),
     }
+
+
+_announced: bool | None = None
+
+
+def _announce_drivers() -> None:
+    """Makes what pip installed known to the OpenCL loader, once in a process."""
+    global _announced
+    with _starting:
+        if _announced is None:
+            _announced = icd.announce()
 
 
 def _platforms() -> list[Any]:
     check_process()
     settings.keep_cpu_workers_apart()
+    _announce_drivers()
     try:
-        return list(cl.get_platforms())
+        found = list(cl.get_platforms())
     except cl.Error as error:
-        if error.code in (-1001, -32):  # PLATFORM_NOT_FOUND_KHR, INVALID_PLATFORM: there is none
-            return []
-        raise DeviceError(f"the OpenCL platforms cannot be listed: {error}") from error
+        if error.code not in (-1001, -32):  # PLATFORM_NOT_FOUND_KHR, INVALID_PLATFORM: none
+            raise DeviceError(f"the OpenCL platforms cannot be listed: {reason(error)}") from error
+        found = []
+    if _announced and all(one.name.strip() != icd.PLATFORM for one in found):
+        _warn_once(
+            f"{icd.PACKAGE} is installed, but its platform is not there: OpenCL was started in "
+            "this process before clconv asked for devices, or the driver cannot be loaded. Call "
+            "clconv.devices() before other code uses pyopencl"
+        )
+    return found
+
+
+@lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def _rank(found: dict[str, Any]) -> tuple[int, int, bool, int]:
@@ -169,6 +218,10 @@ def find() -> list[Found]:
             except cl.Error as error:
                 _log.warning("device %d of platform %s cannot be queried: %s", d, name, error)
     found.sort(key=lambda one: _rank(one[0]))
+    for fields, device in found:
+        if fields["why_not"] is None:
+            known = remembered(device)
+            fields["why_not"] = known.why_not if known is not None else None
     usable = [fields["why_not"] is None for fields, _ in found]
     default = usable.index(True) if True in usable else -1
     return [
@@ -196,133 +249,135 @@ def _table(found: list[Found]) -> str:
     return "; ".join(f"{one.info.index} = {one.info.id} {one.info.name}" for one in found)
 
 
-def _usable(one: Found, wanted: object) -> Found:
-    if one.info.why_not is not None:
-        raise DeviceError(f"device is {wanted!r}: {one.info.name} cannot run: {one.info.why_not}")
-    return one
+def _named(one: Found) -> str:
+    return f"{one.info.name} ({one.info.platform}, {one.info.driver})"
+
+
+def _remedy(kind: str) -> str:
+    """What helps where a driver fails, on this system."""
+    if kind != "CPU":
+        return "a newer driver of the vendor's may help, or another device: CLCONV_DEVICE=cpu"
+    if sys.platform in ("linux", "win32") and system.machine().lower() in ("x86_64", "amd64"):
+        return '`pip install "clconv[cpu]"` brings a driver for every x86-64 processor'
+    return "a newer driver may help, such as PoCL from conda-forge"
+
+
+def _working(candidates: Sequence[Found], meaning: str) -> Any:
+    """The first device that builds and runs a small kernel, with a warning of those before it.
+
+    Raises DeviceError with the reasons where none does. `meaning` says what was asked for.
+    """
+    faults: list[tuple[Found, str]] = []
+    for one in candidates:
+        why = refusal(one.device) or finding(one.device).why_not
+        if why is None:
+            if faults:
+                told = "; ".join(f"{_named(bad)} is left out: {why}" for bad, why in faults)
+                _warn_once(f"{told}. {_named(one)} is used. {_remedy(faults[0][0].info.kind)}")
+            return one.device
+        faults.append((one, why))
+    # What is remembered from another time may no longer hold.
+    for one, _ in faults:
+        if one.info.why_not and not refusal(one.device) and not probe(one.device).why_not:
+            return one.device
+    told = "; ".join(f"{_named(bad)} cannot run: {why}" for bad, why in faults)
+    raise DeviceError(f"{meaning}: {told}. {_remedy(faults[0][0].info.kind)}")
+
+
+def require(device: Any) -> None:
+    """DeviceError, with the driver's own line and a remedy, where a pyopencl Device builds and runs
+    no small kernel."""
+    _working([Found(info_of(device), device)], f"device is {device.name.strip()!r}")
+
+
+def check(device: Any) -> str | None:
+    """Tries a small kernel on a pyopencl Device anew, and remembers what is wrong; None if
+    nothing."""
+    return refusal(device) or probe(device).why_not
 
 
 def choose(wanted: object = None) -> Any:
-    """The pyopencl Device that `wanted` means: None, an index, an id "platform:device" or part
-    of a name. Raises DeviceError that lists what there is."""
+    """The pyopencl Device that `wanted` means: None, an index, an id "platform:device", a kind
+    ("gpu", "cpu", "accelerator") or part of a name; of several the first that works.
+
+    None asks `CLCONV_DEVICE`, then `PYOPENCL_CTX`, then takes the first of all. Raises DeviceError
+    that lists what there is, or says why nothing works.
+    """
+    found = meant(wanted)
+    wanted = wanted if wanted is not None else settings.device_choice()
+    if wanted is None and settings.pyopencl_choice() is None:
+        return _working(found, "no OpenCL device can run anything")
+    return _working(found, f"device is {wanted or settings.pyopencl_choice()!r}")
+
+
+def meant(wanted: object = None) -> list[Found]:
+    """The devices that `wanted` may mean, as for `choose`, best first; at least one. Builds
+    nothing."""
     check_process()
     if wanted is None:
         wanted = settings.device_choice()
-    if wanted is None and settings.pyopencl_choice() is not None:
-        try:
-            return cl.create_some_context(interactive=False).devices[0]
-        except (cl.Error, RuntimeError) as error:
-            raise DeviceError(
-                f"PYOPENCL_CTX is {settings.pyopencl_choice()!r}, which names no device: {error}"
-            ) from error
     found = find()
     if not found:
         raise DeviceError(NO_PLATFORM)
     if wanted is None:
-        for one in found:
-            if one.info.is_default:
-                return one.device
-        whys = "; ".join(f"{one.info.name}: {one.info.why_not}" for one in found)
-        raise DeviceError(f"no OpenCL device can run anything: {whys}")
+        return found if settings.pyopencl_choice() is None else [_pyopencl_choice()]
     if isinstance(wanted, str) and wanted.strip().isdecimal():
         wanted = int(wanted)
     if isinstance(wanted, bool) or not isinstance(wanted, (int, str)):
         raise DeviceError(
-            f"device is {wanted!r}, expected None, an index, an id, part of a name, or a pyopencl "
-            "Device, Context or CommandQueue"
+            f"device is {wanted!r}, expected None, an index, an id, a kind, part of a name, or a "
+            "pyopencl Device, Context or CommandQueue"
         )
     if isinstance(wanted, int):
         if not 0 <= wanted < len(found):
             raise DeviceError(f"device is {wanted}, expected an index of: {_table(found)}")
-        return _usable(found[wanted], wanted).device
+        return [found[wanted]]
     text = wanted.strip().lower()
-    for one in found:
-        if text == one.info.id:
-            return _usable(one, wanted).device
-    if text:
+    matching = [one for one in found if text == one.info.id]
+    if text in KINDS_ASKED_FOR:
+        matching = [one for one in found if one.info.kind in KINDS_ASKED_FOR[text]]
+    elif text and not matching:
         matching = [one for one in found if text in one.info.name.lower()]
         matching = matching or [one for one in found if text in one.info.platform.lower()]
-        matching.sort(key=lambda one: one.info.why_not is not None)
-        if matching:
-            return _usable(matching[0], wanted).device
-    raise DeviceError(f"device is {wanted!r}, which matches none of: {_table(found)}")
+    if not matching:
+        raise DeviceError(f"device is {wanted!r}, which matches none of: {_table(found)}")
+    return matching
 
 
-# What PoCL compiles for is what counts: a processor that its LLVM does not know gets code for an
-# older one, whose vectors are narrower than the driver says.
-VECTOR_PROBE = """
-#if defined(__AVX512F__)
-__kernel void floats_16(void) {}
-#else
-__kernel void floats_8(void) {}
-#endif
-"""
-# Functions that ask for the wider ones get them. The probe does what kernels that ask do, with
-# local memory and several work-groups: y[16 * g + i] = (g + i)**2.
-WIDE_TARGET = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
-WIDE_GROUPS = 5
-WIDE_PROBE = """
-#pragma clang attribute push(__attribute__((target("%s"))), apply_to = function)
-__attribute__((noinline)) void squares_body(
-    __global float *y, __local float *kept, const long group)
-{
-    for (int i = 0; i < 16; ++i) kept[i] = group + i;
-    const float16 v = *(__local const float16 *)kept;
-    *(__global float16 *)(y + 16 * group) = v * v;
-}
-#pragma clang attribute pop
-
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void squares(__global float *y)
-{
-    __local float kept[16] __attribute__((aligned(64)));
-    squares_body(y, kept, get_group_id(0));
-}
-"""
-
-
-@lru_cache(maxsize=16)
-def _vectors(device: Any) -> tuple[int, str]:
-    """float32 values of a CPU's vector register, as the driver reports and uses it; and what
-    functions have to ask the compiler for to have 16, "" where none need to or can."""
-    width = max(1, min(16, int(device.native_vector_width_float)))
-    if width < 16 or not device.platform.name.lower().startswith("portable computing"):
-        return width, ""
-    context = cl.Context([device])
-    # A driver whose own cache is damaged builds programs without kernels; of another text it has
-    # nothing kept.
-    for text in (VECTOR_PROBE, VECTOR_PROBE + "typedef int again;\n"):
-        program: Any = cl.Program(context, text)
-        name: str = program.build(cache_dir=False).kernel_names
-        if name:
-            width = int(name.removeprefix("floats_"))
-            return width, "" if width == 16 else _wide_target(context)
-    return 8, ""  # right for both, if not the fastest
-
-
-def _wide_target(context: Any) -> str:
-    """What functions ask for to have vectors of 16 floats; "" where they would not run or not be
-    right."""
+def _pyopencl_choice() -> Found:
+    """The device that `PYOPENCL_CTX` names."""
     try:
-        flags = re.search(r"^flags\s*:(.*)$", CPU_INFO.read_text(), re.MULTILINE)
-    except OSError as error:
-        _log.info("%s cannot be read: %s", CPU_INFO, error)
-        return ""
-    if flags is None or not set(WIDE_TARGET) <= set(flags[1].split()):
-        return ""
-    target = ",".join(WIDE_TARGET)
+        device = cl.create_some_context(interactive=False).devices[0]
+    except (cl.Error, RuntimeError) as error:
+        raise DeviceError(
+            f"PYOPENCL_CTX is {settings.pyopencl_choice()!r}, which names no device: {error}"
+        ) from error
+    return Found(info_of(device), device)
+
+
+@contextmanager
+def driver_errors(device: str, doing: str) -> Iterator[None]:
+    """Makes what a driver raises clconv's own errors: `device` could not do what `doing` says.
+
+    Raises OutOfMemoryError, DeviceError.
+    """
     try:
-        program: Any = cl.Program(context, WIDE_PROBE % target)
-        kernel: Any = cl.Kernel(program.build(cache_dir=False), "squares")
-        queue = cl.CommandQueue(context)
-        squares = np.zeros((WIDE_GROUPS, 16), np.float32)
-        result = cl.Buffer(context, cl.mem_flags.WRITE_ONLY, squares.nbytes)
-        kernel(queue, (WIDE_GROUPS,), (1,), result)
-        cl.enqueue_copy(queue, squares, result)
+        yield
+    except cl.MemoryError as error:
+        raise OutOfMemoryError(f"{device} has no room to {doing}: {reason(error)}") from error
     except cl.Error as error:
-        _log.info("functions cannot ask for %s: %s", target, error)
-        return ""
-    expected = np.add.outer(np.arange(WIDE_GROUPS), np.arange(16)) ** 2
-    return target if np.array_equal(squares, expected) else ""
+        raise DeviceError(f"{device} cannot {doing}: {reason(error)}") from error
+
+
+# What planning wants to know
+
+
+def _vectors(device: Any) -> tuple[int, str]:
+    """float32 values of a CPU's vector register, as the driver reports and its compiler makes it;
+    and what functions have to ask the compiler for to have 16, "" where none need to or can."""
+    reported = max(1, min(16, int(device.native_vector_width_float)))
+    found = finding(device)
+    return min(reported, found.vector_floats or reported), found.instruction_sets
 
 
 def _data_caches() -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Pad1D(Module):
     "edge" or "wrap". Raises ModuleError.
     """
 
+    _gradients_are_functional = True
+
     def __init__(
         self,
         pad: int | Sequence[int],
@@ -60,10 +62,16 @@ class Pad1D(Module):
         """ModuleError unless (N, C, L), long enough for the mode."""
         if len(shape) != 3:
             raise ModuleError("Data must be 3d tensor")
+        if shape[2] < self._least:
+            raise ModuleError(
+                f"Data maps size is too small (got {shape[2]}, expected >= {self._least})"
+            )
+
+    @property
+    def _least(self) -> int:
+        """The shortest data that the mode can be done with."""
         most = max(self.pad)
-        least = {"constant": 0, "reflect": most + 1, "edge": 1, "wrap": most}[self.mode]
-        if shape[2] < least:
-            raise ModuleError(f"Data maps size is too small (got {shape[2]}, expected >= {least})")
+        return {"constant": 0, "reflect": most + 1, "edge": 1, "wrap": most}[self.mode]
 
     def checkGradShape(self, shape: Sequence[int]) -> None:
         """ModuleError unless the shape is that of the last result."""
@@ -74,11 +82,17 @@ class Pad1D(Module):
 
     def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """(N, C, left + L + right) for data (N, C, L)."""
+        shape = self._sizes("Data", shape)
+        self.checkDataShape(shape)
         return shape[0], shape[1], shape[2] + sum(self.pad)
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """(N, C, L) for a result (N, C, left + L + right)."""
-        return shape[0], shape[1], shape[2] - sum(self.pad)
+        """(N, C, L) for a result (N, C, left + L + right); ModuleError where that is too short."""
+        batch, maps, padded = self._sizes("Grad", shape)
+        least = self._least + sum(self.pad)
+        if padded < least:
+            raise ModuleError(f"Grad maps size is too small (got {padded}, expected >= {least})")
+        return batch, maps, padded - sum(self.pad)
 
     def updateData(self, data: Any) -> Any:
         """The padded data."""

@@ -132,6 +132,8 @@ def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
         return (window - 1) // 2, window - 1 - (window - 1) // 2
     if isinstance(padding, Sequence) and len(padding) == 2:
         return whole("padding[0]", padding[0], 0), whole("padding[1]", padding[1], 0)
+    if isinstance(padding, Sequence) and len(padding) != 1:
+        raise ProblemError(f"padding is {padding!r}, expected an integer or (left, right)")
     both = whole("padding", padding, 0)
     return both, both
 

@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from clconv import settings
+from clconv import disk, settings
 from clconv.errors import ProblemError
 from clconv.planner import Choice
 from clconv.problem import DTYPES, Conv1dProblem, Pass
@@ -41,8 +40,6 @@ SCHEMA = "clconv tuning records"
 SCHEMA_VERSION = 1  # another one takes another folder, so that old and new clconv get along
 # A file is trimmed to this many records, the oldest first.
 RECORDS_KEPT = 2000
-# What a writer that was killed leaves is removed after this time.
-ABANDONED_SECONDS = 3600
 # More than any time that there is, and little enough for a float.
 LARGEST = 1e30
 
@@ -364,8 +361,8 @@ class Database:
         return _read(self.path, self.device).records.get((key, self.driver, VERSION))
 
     def choices(self, key: RecordKey) -> list[Choice]:
-        """What that record says to be the fastest, then what comes next: with an activation not every
-        candidate can be had. Empty where there is no record."""
+        """What that record says to be the fastest, then what comes next: with an activation not
+        every candidate can be had. Empty where there is no record."""
         record = self.find(key)
         return [] if record is None else record.ranking
 
@@ -404,24 +401,4 @@ def _write(path: Path, device: str, records: Iterable[Record]) -> None:
         "device": device,
         "records": [_to_json(record) for record in records],
     }
-    _sweep(path.parent)
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what writers that were killed have left."""
-    for left in folder.glob(".writing-*"):
-        try:
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                left.unlink()
-        except FileNotFoundError:  # another writer's, renamed or removed meanwhile
-            continue
+    disk.write(path, json.dumps(content, separators=(",", ":")).encode())

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
 import math
 import os
-import sqlite3
 import threading
-import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import index
 from typing import Any, Generic, TypeVar
 
@@ -26,8 +22,9 @@ import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
 from clconv import binaries
-from clconv.errors import BuildError, DeviceError, OutOfMemoryError, ProblemError
-from clconv.opencl import check_process, choose, info_of, profile_of
+from clconv.building import binary_of, built, has_kernel, prepare_invoker, program_of_binary
+from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
+from clconv.opencl import check_process, choose, driver_errors, info_of, profile_of, require
 from clconv.planner import Choice, KernelPlan, candidates
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.records import Database, RecordKey
@@ -42,19 +39,14 @@ __all__ = [
     "arguments",
     "check_context",
     "default_runtime",
+    "memory_of",
     "replan",
     "runtime_of",
 ]
 
 _log = logging.getLogger(__name__)
 
-# Drivers that always print something would nag on every build; errors come as BuildError, and
-# PYOPENCL_COMPILER_OUTPUT=1 still shows the text.
-warnings.filterwarnings("ignore", message="Non-empty compiler output", category=cl.CompilerWarning)
-
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
-# What follows a source that is built a second time: caches overlook comments.
-ANEW = "\ntypedef int BUILT_ANEW;\n"
 # Platforms whose drivers keep compiled programs on disk themselves.
 DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
 PLANS_KEPT = 1024
@@ -126,11 +118,12 @@ class Prepared:
 class Runtime:
     """One device made ready: context, in-order queue, memory pool and compiled programs.
 
-    `device` is an index, an id "platform:device", part of a name, or a pyopencl Device, Context or
-    CommandQueue; None asks `CLCONV_DEVICE`, then `PYOPENCL_CTX`, then takes the first of
-    `devices()`. `workspace_limit` is the most bytes that a plan's workspace may have,
-    `program_cache_size` how many compiled programs are kept. Raises DeviceError where there is no
-    such device. `with runtime:` makes it the default of that block and thread.
+    `device` is an index, an id "platform:device", a kind ("gpu", "cpu", "accelerator"), part of a
+    name, or a pyopencl Device, Context or CommandQueue; None asks `CLCONV_DEVICE`, then
+    `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
+    bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
+    kept. Raises DeviceError where there is no such device, or it cannot build a small kernel.
+    `with runtime:` makes it the default of that block and thread.
     """
 
     def __init__(
@@ -147,7 +140,7 @@ class Runtime:
             if value is not None and (not isinstance(value, int) or value < least):
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
         check_process()
-        _import_invoker()
+        prepare_invoker()
         queue = None
         if isinstance(device, cl.CommandQueue):
             context, chosen = device.context, device.device
@@ -158,19 +151,19 @@ class Runtime:
             context, chosen = device, device.devices[0]
         else:
             chosen = device if isinstance(device, cl.Device) else choose(device)
-            try:
-                context = cl.Context([chosen])
-            except cl.Error as error:
-                raise DeviceError(f"{chosen.name.strip()} gives no context: {error}") from error
-        self.context = context
+            context = None
+        if isinstance(device, (cl.CommandQueue, cl.Context, cl.Device)):
+            require(chosen)
+        with driver_errors(chosen.name.strip(), "be made ready"):
+            self.context = context or cl.Context([chosen])
+            self.queue = queue or cl.CommandQueue(self.context, chosen)
+            self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
+            self.info = info_of(chosen)
+            self.profile = profile_of(chosen)
         self.device = chosen
-        self.info = info_of(chosen)
-        self.profile = profile_of(chosen)
         self.records = _database(chosen)
-        self.queue = queue or cl.CommandQueue(context, chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
-        self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
         self._allocating = threading.Lock()
         self._cache_size = program_cache_size
         self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
@@ -197,6 +190,12 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"
+
+    def __deepcopy__(self, memo: object) -> Runtime:
+        return self  # as a device is
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return default_runtime, ()  # of whoever reads the pickle
 
     def __enter__(self) -> Runtime:
         check_process()
@@ -295,12 +294,19 @@ class Runtime:
         host = np.asarray(array)
         device = self.empty(host.shape, host.dtype)
         if host.size:
-            try:
+            with driver_errors(self.info.name, f"take an array of {host.nbytes} bytes"):
                 device.set(np.asarray(host, order="C"))
-            except cl.MemoryError as error:
-                raise self._no_room("take an array", error) from error
             device.events.clear()  # the values are there already
         return device
+
+    def to_host(self, array: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The values of a contiguous device array as a NumPy array, `out` if given, once everything
+        queued before has run. Raises DeviceError, OutOfMemoryError."""
+        values = np.empty(array.shape, array.dtype) if out is None else out
+        if array.size:
+            with driver_errors(self.info.name, f"give an array of {array.nbytes} bytes back"):
+                array.get(self.queue, values)
+        return values
 
     def fill(self, array: cl_array.Array, value: float) -> None:
         """Queues filling a contiguous device array, of any dtype, with one value."""
@@ -309,18 +315,35 @@ class Runtime:
         pattern = np.array(value, array.dtype)
         buffer: Any = array.base_data
         waits, foreign = self._waits((array,))
-        try:
+        with driver_errors(self.info.name, f"fill an array of {array.nbytes} bytes"):
             event = cl.enqueue_fill_buffer(
                 self.queue, buffer, pattern, array.offset, array.nbytes, wait_for=waits
             )
-        except cl.MemoryError as error:
-            raise self._no_room("fill an array", error) from error
         self._record(event, (array,), foreign)
+
+    def copy(self, source: cl_array.Array, target: cl_array.Array) -> None:
+        """Queues copying a contiguous device array to another one of its bytes, in another
+        buffer."""
+        if source.size == 0:
+            return
+        memory: tuple[Any, Any] = (target.base_data, source.base_data)
+        waits, foreign = self._waits((source, target))
+        with driver_errors(self.info.name, f"copy an array of {source.nbytes} bytes"):
+            event = cl.enqueue_copy(
+                self.queue,
+                *memory,
+                byte_count=source.nbytes,
+                src_offset=source.offset,
+                dst_offset=target.offset,
+                wait_for=waits,
+            )
+        self._record(event, (target,), foreign)
 
     def finish(self) -> None:
         """Waits for everything that was queued."""
         check_process()
-        self.queue.finish()
+        with driver_errors(self.info.name, "finish what was queued"):
+            self.queue.finish()
         with self._keeping:
             while self._foreign and _complete(self._foreign[0][0]):
                 self._foreign.popleft()
@@ -351,32 +374,29 @@ class Runtime:
         binary = binaries.load(name)
         if binary is not None:
             try:
-                program: Any = cl.Program(self.context, [self.device], [binary]).build()
-                if _has_kernel(program, kernel.name):
+                program = program_of_binary(self.context, self.device, binary).build()
+                if has_kernel(program, kernel.name):
                     return program
                 why: object = f"it has no kernel {kernel.name}"
             except cl.Error as error:
                 why = error
             _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
         program = self._compile(kernel, source)
-        binaries.store(name, program.get_info(cl.program_info.BINARIES)[0])
+        made = binary_of(program)
+        if made is not None:
+            binaries.store(name, made)
         return program
 
     def _compile(self, kernel: Kernel, source: str) -> Any:
         try:
-            # A driver whose own cache is damaged builds programs without their kernels. It has
-            # nothing kept of another text.
-            for text in (source, source + ANEW):
-                program: Any = cl.Program(self.context, text)
-                program.build(list(BUILD_OPTIONS), [self.device], cache_dir=False)
-                if _has_kernel(program, kernel.name):
-                    return program
-                _log.warning("%s built %s without its kernel", self.info.name, kernel.name)
+            program = built(self.context, self.device, source, kernel.name, BUILD_OPTIONS)
         except cl.MemoryError as error:
             raise self._no_room(f"build {kernel.name}", error) from error
         except cl.Error as error:
             raise BuildError(kernel.name, self.info.name, str(error)) from error
-        raise BuildError(kernel.name, self.info.name, "the program is without this kernel")
+        if program is None:
+            raise BuildError(kernel.name, self.info.name, "the program is without this kernel")
+        return program
 
     def _program(self, kernel: Kernel, source: str) -> Any:
         while True:
@@ -559,9 +579,9 @@ class Runtime:
     ) -> None:
         """Queues commands of this thread, in order: the first waits for what other queues do to the
         arrays, and who uses the arrays later can wait for the last."""
-        waits, foreign = self._waits((*reads, *writes))
-        event = None
+        launch, event = commands[0][1], None
         try:
+            waits, foreign = self._waits((*reads, *writes))
             for kernel, launch, values in commands:
                 kernel.set_args(*values)
                 event = cl.enqueue_nd_range_kernel(
@@ -647,10 +667,6 @@ def arguments(
     return values
 
 
-def _has_kernel(program: Any, name: str) -> bool:
-    return name in program.kernel_names.split(";")
-
-
 def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
 
@@ -668,6 +684,20 @@ def _name(context: Any) -> str:
     return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
 
 
+def memory_of(name: str, array: cl_array.Array) -> int:
+    """Equal numbers for arrays that may share bytes: their buffer's, and 0 for all in shared
+    virtual memory, where addresses tell. ArrayTypeError for arrays without such memory."""
+    base: Any = array.base_data
+    if isinstance(base, cl.SVMPointer) or array.nbytes == 0:  # an empty array needs no memory
+        return 0
+    if isinstance(base, cl.MemoryObjectHolder) and not isinstance(base, cl.Image):
+        return int(base.int_ptr)
+    raise ArrayTypeError(
+        f"{name} has memory of type {type(base).__qualname__}, expected a pyopencl.Buffer or "
+        "shared virtual memory"
+    )
+
+
 def check_context(name: str, array: cl_array.Array, context: Any, owner: object) -> None:
     """DeviceError that names both contexts unless the array is of this one, `owner`'s."""
     other: Any = array.context
@@ -675,18 +705,6 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
         raise DeviceError(
             f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}"
         )
-
-
-@lru_cache(maxsize=1)
-def _import_invoker() -> None:
-    """Lets pyopencl make kernels where it can write nothing: it keeps what calls them in a database
-    in the user's cache folder, and fails where there can be none, or no such user."""
-    try:
-        importlib.import_module("pyopencl.invoker")
-    except (OSError, RuntimeError, sqlite3.Error) as error:
-        _log.warning("pyopencl keeps no cache: %s", error)
-        vars(cl)["_PYOPENCL_NO_CACHE"] = True
-        importlib.import_module("pyopencl.invoker")
 
 
 # Which runtime
@@ -742,9 +760,9 @@ def default_runtime() -> Runtime:
     if _entered():
         return _entered()[-1]
     if _default is None:
+        made = Runtime()  # which may compile, so that nobody waits for a lock meanwhile
         with _default_lock:
-            if _default is None:
-                _default = Runtime()
+            _default = _default or made
     return _default
 
 
@@ -759,6 +777,4 @@ def runtime_of(context: Any) -> Runtime:
         living = reference()
         if living is not None and living.context.int_ptr == handle:
             return living
-    with _default_lock:
-        adopted = _adopted.get(handle)
-        return adopted or _adopted.set_default(handle, Runtime(context))
+    return _adopted.get(handle) or _adopted.set_default(handle, Runtime(context))

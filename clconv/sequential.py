@@ -2,15 +2,76 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from clconv import tuning
+from clconv.elementwise import copy_view
 from clconv.errors import ModuleError, ProblemError
+from clconv.functional import Accumulations
+from clconv.gpuarray import copy
 from clconv.module import Module
+from clconv.runtime import runtime_of
 from clconv.variable import Variable
 
 __all__ = ["Sequential"]
+
+
+# Up to so many bytes of data in all, gradients wait with what they are computed from.
+MOST_WAITING = 2**24
+
+
+class _Backward:
+    """A backward pass that changes parameters' gradients if all of it succeeds.
+
+    They accumulate in place, so that what they were cannot be found from what they are. Where the
+    modules are all of clconv's own, what they add waits until the last one is ready. Elsewhere, and
+    where that would keep too many arrays alive, a copy is made of each before it changes.
+    """
+
+    def __init__(self, net: Sequential) -> None:
+        leaves = list(net._leaves())
+        sizes = [one.inData.nbytes + one.data.nbytes for one in leaves]
+        self._waits = sum(sizes) <= MOST_WAITING and all(
+            vars(type(one)).get("_gradients_are_functional") for one in leaves
+        )
+        self._accumulations = Accumulations()
+        self._kept: list[tuple[Variable, Any, Any]] = []
+
+    @property
+    def copies(self) -> int:
+        """How many gradients were copied so far."""
+        return len(self._kept)
+
+    def changing(self, module: Module, count: int) -> AbstractContextManager[None]:
+        """A block in which a module may change its gradients; all but the first `count` copies are
+        of those that its container may have to bring back."""
+        if self._waits:
+            return self._accumulations.wait()
+        kept = {variable for variable, _, _ in self._kept[count:]}
+        for variable in module.getVarTable():
+            if variable not in kept:
+                grad = variable.grad
+                self._kept.append((variable, grad, None if grad is None else copy(grad)))
+        return nullcontext()
+
+    def commit(self) -> None:
+        """Queues what waits."""
+        self._accumulations.run()
+
+    def restore(self, count: int) -> None:
+        """Queues bringing back all but the first `count` that were copied."""
+        while len(self._kept) > count:
+            variable, grad, kept = self._kept.pop()
+            variable.grad = grad
+            if grad is not None:
+                copy_view(runtime_of(grad.context), kept, grad)
+
+
+# The outermost backward pass of this thread.
+_running = threading.local()
 
 
 class Sequential(Module):
@@ -32,8 +93,17 @@ class Sequential(Module):
 
     def extend(self, modules: Iterable[Module]) -> Sequential:
         """Adds modules at the end; returns the container."""
-        for module in list(modules):
-            self.append(module)
+        graph, names = list(self.graph), []
+        try:
+            for module in list(modules):
+                names.append((module, getattr(module, "name", None)))
+                self.append(module)
+        except BaseException:
+            self.graph[:] = graph
+            for module, name in names:
+                if isinstance(module, Module):
+                    module.name = name
+            raise
         return self
 
     def insert(self, module: Module, index: int) -> Sequential:
@@ -80,6 +150,14 @@ class Sequential(Module):
                 return module
         names = ", ".join(str(module.name) for module in self.graph) or "none"
         raise ModuleError(f"Module {self.name} has no module {name!r}, it has: {names}")
+
+    def _leaves(self) -> Iterator[Module]:
+        """The modules that are no containers, of containers within too."""
+        for module in self.graph:
+            if isinstance(module, Sequential):
+                yield from module._leaves()
+            else:
+                yield module
 
     # Variables and modes
 
@@ -146,8 +224,16 @@ class Sequential(Module):
 
     def calcMode(self, T: Any) -> None:
         """Computes in another dtype from now on, in all modules."""
-        super().calcMode(T)
-        self._each(lambda module: module.calcMode(T))
+        arrays = [(variable, variable.data, variable.grad) for variable in self.getVarTable()]
+        restore = self.remember()
+        try:
+            super().calcMode(T)
+            self._each(lambda module: module.calcMode(T))
+        except BaseException:
+            restore()
+            for variable, data, grad in arrays:
+                variable.data, variable.grad = data, grad
+            raise
 
     # Forward and backward
 
@@ -216,11 +302,27 @@ class Sequential(Module):
     def _backward(
         self, grad: Any, params: bool, inputs: bool, scale: float, momentum: float
     ) -> Any:
-        for i in reversed(range(len(self.graph))):
-            try:
-                grad = self.graph[i].backward(grad, params, inputs or i > 0, scale, momentum)
-            except (ModuleError, ProblemError) as error:
+        outer: _Backward | None = getattr(_running, "backward", None)
+        running = _running.backward = _Backward(self) if outer is None else outer
+        before, restore = running.copies, self.remember()
+        i = 0
+        try:
+            for i in reversed(range(len(self.graph))):
+                module = self.graph[i]
+                # A container within says for each of its own modules that it changes.
+                changes = params and module.train and not isinstance(module, Sequential)
+                with running.changing(module, before) if changes else nullcontext():
+                    grad = module.backward(grad, params, inputs or i > 0, scale, momentum)
+            if outer is None:
+                running.commit()
+        except BaseException as error:
+            running.restore(before)
+            restore()
+            if isinstance(error, (ModuleError, ProblemError)):
                 raise self._place("Grad", i, error) from error
+            raise
+        finally:
+            _running.backward = outer
         return grad if inputs else None
 
     # Shapes
@@ -230,26 +332,33 @@ class Sequential(Module):
         for i, module in enumerate(self.graph):
             try:
                 module.checkDataShape(shape)
+                shape = module.dataShapeFrom(shape)
             except ModuleError as error:
                 raise self._place("Data", i, error) from error
-            shape = module.dataShapeFrom(shape)
         return tuple(shape)
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the shortest data that gives a result of this shape."""
-        for module in reversed(self.graph):
-            shape = module.gradShapeFrom(shape)
+        for i in reversed(range(len(self.graph))):
+            try:
+                shape = self.graph[i].gradShapeFrom(shape)
+            except ModuleError as error:
+                raise self._place("Grad", i, error) from error
         return tuple(shape)
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
         """Lets each module choose for the shape that reaches it; like layers are timed once."""
+        restore = self.remember()
         with tuning.once():
             for i, module in enumerate(self.graph):
                 try:
                     module.optimizeForShape(shape, memlimit)
-                except ModuleError as error:
-                    raise self._place("Data", i, error) from error
-                shape = module.dataShapeFrom(shape)
+                    shape = module.dataShapeFrom(shape)
+                except BaseException as error:
+                    restore()
+                    if isinstance(error, ModuleError):
+                        raise self._place("Data", i, error) from error
+                    raise
 
     def getBlueprint(self) -> dict[str, Any]:
         """The blueprints of all modules."""

@@ -5,7 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder", "device_choice", "keep_cpu_workers_apart", "pyopencl_choice"]
+__all__ = [
+    "add_icd_file",
+    "cache_folder",
+    "device_choice",
+    "driver_choices",
+    "icd_folder",
+    "icd_vendors",
+    "keep_cpu_workers_apart",
+    "pyopencl_choice",
+    "set_icd_vendors",
+]
+
+# Variables of drivers that may change what they build: PoCL's, Mesa's and Intel's.
+DRIVER_PREFIXES = ("POCL_", "RUSTICL_", "CL_CONFIG_")
 
 
 def device_choice() -> str | None:
@@ -16,6 +29,33 @@ def device_choice() -> str | None:
 def pyopencl_choice() -> str | None:
     """`PYOPENCL_CTX`: pyopencl's own choice of a device."""
     return os.environ.get("PYOPENCL_CTX") or None
+
+
+def driver_choices() -> dict[str, str]:
+    """What the environment tells drivers, and may change whether and what they build."""
+    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(DRIVER_PREFIXES)}
+
+
+def icd_vendors() -> str | None:
+    """`OCL_ICD_VENDORS`: where the OpenCL loader looks for drivers, in place of its own folder."""
+    return os.environ.get("OCL_ICD_VENDORS") or None
+
+
+def set_icd_vendors(folder: str) -> None:
+    """Sets `OCL_ICD_VENDORS` for this process and those that it starts."""
+    os.environ["OCL_ICD_VENDORS"] = folder
+
+
+def add_icd_file(path: str) -> None:
+    """Adds a driver to `OCL_ICD_FILENAMES`, which the loader of Windows reads."""
+    given = [one for one in os.environ.get("OCL_ICD_FILENAMES", "").split(";") if one]
+    if path not in given:
+        os.environ["OCL_ICD_FILENAMES"] = ";".join([*given, path])
+
+
+def icd_folder() -> Path:
+    """Where the OpenCL loader looks by itself: `OPENCL_VENDOR_PATH`, else the system's folder."""
+    return Path(os.environ.get("OPENCL_VENDOR_PATH") or "/etc/OpenCL/vendors")
 
 
 def keep_cpu_workers_apart() -> None:

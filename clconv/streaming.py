@@ -11,6 +11,7 @@ from typing import Any
 
 from clconv import functional, gpuarray
 from clconv.conv1d import Conv1D
+from clconv.copying import Copyable
 from clconv.elementwise import pad
 from clconv.errors import ModuleError, ProblemError
 from clconv.module import Module
@@ -35,7 +36,7 @@ def _from(array: Array, start: int) -> Array | None:
     return gpuarray.copy(array[:, :, start:]) if start < array.shape[2] else None
 
 
-class Stream:
+class Stream(Copyable):
     """What is common to all streams: a chunk (N, C, T) in, the samples that it completes out.
 
     A call that raises leaves the stream where it was.
@@ -78,7 +79,7 @@ class Stream:
 
     def reset(self) -> None:
         """Forgets the signal; the next chunk begins a new one."""
-        # Batch, maps, dtype and context of the signal.
+        # Batch, maps, dtype and runtime of the signal.
         self._signal: tuple[int, int, Any, Any] | None = None
 
     @property
@@ -95,8 +96,8 @@ class Stream:
     def _or_empty(self, result: Array | None) -> Array:
         if result is not None or self._signal is None:
             return result
-        batch, maps, dtype, context = self._signal
-        return runtime_of(context).empty((batch, self._maps(maps), 0), dtype)
+        batch, maps, dtype, runtime = self._signal
+        return runtime.empty((batch, self._maps(maps), 0), dtype)
 
     def _remember(self) -> Callable[[], None]:
         """What brings the stream back; arrays that it keeps are never written again."""
@@ -119,7 +120,7 @@ class Stream:
                     raise ModuleError(
                         f"Data has {name} {value} (expected: {before[name]}, of the chunks before)"
                     )
-        self._signal = batch, maps, chunk.dtype, chunk.context
+        self._signal = batch, maps, chunk.dtype, runtime_of(chunk.context)
 
     def _check_maps(self, maps: int) -> None:
         """ModuleError where the module takes another number of maps."""

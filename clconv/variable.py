@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
+from clconv.copying import Copyable
 from clconv.elementwise import add_scaled, convert, copy_view, fill
 from clconv.errors import ModuleError
-from clconv.runtime import check_context, default_runtime, runtime_of
+from clconv.runtime import check_context, default_runtime, memory_of, runtime_of
 
 __all__ = ["Variable"]
 
 _numbers = itertools.count()
 
 
-class Variable:
+class Variable(Copyable):
     """Device arrays `data` and `grad` of one shape and dtype.
 
     `grad` is zeros unless given, or None with `withgrad=False`. `updater(variable, learnRate)`
@@ -39,10 +40,14 @@ class Variable:
             data = default_runtime().to_device(data)
         if not isinstance(data, cl_array.Array):
             raise ModuleError(f"data is a {type(data).__name__}, expected a device array")
+        memory_of("data", data)
         runtime = runtime_of(data.context)
         if grad is not None:
             if isinstance(grad, np.ndarray):
                 grad = runtime.to_device(grad)
+            if not isinstance(grad, cl_array.Array):
+                raise ModuleError(f"grad is a {type(grad).__name__}, expected a device array")
+            memory_of("grad", grad)
             if grad.shape != data.shape or grad.dtype != data.dtype:
                 raise ModuleError(
                     f"grad has shape {grad.shape} and dtype {grad.dtype}, expected {data.shape} "

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from guarded import GuardedRuntime
 
 from clconv import tuning
-from clconv.opencl import find, profile_of
+from clconv.opencl import find, profile_of, refusal
+from clconv.probe import finding
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes share the cores here, where threads that stay on one hinder each other.
@@ -30,7 +31,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def _chosen() -> list:
     wanted = [w.strip().lower() for w in os.environ.get("CLCONV_TEST_DEVICES", "").split(",")]
-    found = [one for one in find() if one.info.why_not is None]
+    found = [one for one in find() if _why_not(one) is None]
     chosen = [
         one
         for one in found
@@ -39,11 +40,29 @@ def _chosen() -> list:
         )
     ]
     if not chosen:
-        names = ", ".join(one.info.name for one in found) or "none"
         raise pytest.UsageError(
-            f"no OpenCL device to test on (found: {names}); `make test` installs PoCL"
+            "no OpenCL device to test on; `make test` installs a driver\n" + _told()
         )
     return chosen
+
+
+def _why_not(one: object) -> str | None:
+    """Why a device is left out: what its driver says, or what a small kernel shows."""
+    return refusal(one.device) or finding(one.device).why_not
+
+
+def _told() -> str:
+    """What devices there are, and which are left out."""
+    return "\n".join(
+        f"OpenCL device {one.info.name} ({one.info.platform}, {one.info.driver}): "
+        f"{_why_not(one) or 'works'}"
+        for one in find()
+    )
+
+
+def pytest_report_header() -> str:
+    """Says which devices are tested, and why others are not."""
+    return _told()
 
 
 _devices = _chosen()

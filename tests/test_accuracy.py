@@ -10,7 +10,7 @@ import pytest
 from problems import PROBLEMS
 
 import clconv
-from clconv import Pass
+from clconv import Conv1dProblem, Pass, reference
 from clconv import functional as F
 from clconv.variants import VARIANTS
 
@@ -100,6 +100,53 @@ def test_named_problem(runtime, rng, name):
     seen = _check_all_passes(rng, problem, NAMES)
     assert {"direct", "strip"} <= seen
     assert ("depthwise" in seen) == (problem.group_in == problem.stride == 1)
+
+
+# in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+LAYERS = {
+    "dense": (2, 3, 4, 1, (3, 1), 1, 1),
+    "two rows at once": (2, 3, 3, 2, (0, 2), 1, 1),
+    "phases": (2, 3, 3, 3, 4, 2, 1),
+    "depthwise": (3, 3, 3, 1, (2, 1), 1, 3),
+}
+# Around whole vectors, and whole work-groups of them.
+LENGTHS = (*range(1, 36), *(n + d for n in (48, 64, 128, 256, 384, 512) for d in (-1, 0, 1)))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_remainder(runtime, rng, layer):
+    """Rows that end at, before and behind the end of a vector."""
+    _check_remainders(rng, layer, LENGTHS)
+
+
+@pytest.mark.parametrize("layer", ["dense", "phases"])
+def test_every_remainder_as_on_a_gpu(gpu_runtime, rng, layer):
+    _check_remainders(rng, layer, (1, 2, 7, *(n + d for n in (16, 64, 256) for d in (-1, 0, 1))))
+
+
+def _check_remainders(rng, layer, lengths):
+    """All passes by every variant on integers, with the kernels of one layer."""
+    in_channels, out_channels, size, stride, padding, dilation, groups = LAYERS[layer]
+    for length in lengths:
+        fields = (2, in_channels, length, out_channels, size, stride, padding, dilation, groups)
+        if length + 4 < dilation * (size - 1) + 1:
+            continue
+        problem = Conv1dProblem(*fields)
+        geometry = fields[5:]
+        a = _arrays(rng, problem, whole=True)
+        x, weight, bias, grad = a["x"], a["weight"], a["bias"], a["grad_output"]
+        y = reference.conv1d(problem, x, weight, bias)
+        gx = reference.input_gradient(problem, weight, grad)
+        gw = reference.weight_gradient(problem, x, grad)
+        for variant in clconv.variants(problem, Pass.FORWARD):
+            found = F.conv1d(x, weight, bias, *geometry, variant=variant)
+            assert np.array_equal(found, y), (variant, length)
+        for variant in clconv.variants(problem, Pass.INPUT_GRADIENT):
+            found = F.conv1d_input(x.shape, weight, grad, *geometry, variant=variant)
+            assert np.array_equal(found, gx), (variant, length)
+        for variant in clconv.variants(problem, Pass.WEIGHT_GRADIENT):
+            found = F.conv1d_weight(x, weight.shape, grad, *geometry, variant=variant)
+            assert np.array_equal(found, gw), (variant, length)
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -214,7 +261,10 @@ TRANSPOSED = {
     "cropped more on the left": (4, 30, 2, 5, 2, (3, 0), 0, 2, 1),
     "output padding wider than the crop": (2, 20, 3, 2, 2, (0, 0), 1, 1, 2),
     "output padding as wide as the stride": (3, 20, 2, 3, 2, (0, 0), 4, 5, 1),
+    "output padding of several strides": (4, 10, 2, 3, 1, (0, 0), 2, 3, 2),
+    "output padding as wide as the crop": (3, 20, 2, 3, 1, (2, 2), 2, 3, 1),
     "depthwise": (6, 33, 1, 4, 2, (1, 1), 0, 1, 6),
+    "depthwise, output padding of several strides": (6, 33, 1, 7, 1, (0, 1), 3, 4, 6),
     "one position": (3, 1, 4, 5, 3, (0, 0), 1, 1, 1),
 }
 

@@ -497,12 +497,117 @@ def test_wrong_safetensors(runtime, rng, tmp_path):
     for source in (tmp_path / "missing", b"", image[:50], image[:-4], rng.bytes(300), 7, None):
         with pytest.raises(ModuleError, match="Module net load error: "):
             load_safetensors(net, source)
+    # An attribute of integers takes no float.
     bfloat = {n: torch.zeros(a.shape, dtype=torch.bfloat16) for n, a in tensors.items()}
-    with pytest.raises(ModuleError, match="Module net load error: "):
+    with pytest.raises(ModuleError, match=r"block\.1\.count has dtype bfloat16, expected int"):
         load_safetensors(net, safetensors.torch.save(bfloat))
     with pytest.raises(ModuleError, match="path is a int, expected a path or None"):
         save_safetensors(net, 7)
     equal(values(net), before)
+
+
+def _image(header, body=b""):
+    """A safetensors file of a header, JSON's text or what becomes it."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_bfloat16(runtime, rng, dtype):
+    """bfloat16 goes into every dtype, its values unchanged but for what float16 rounds."""
+    if dtype == np.float64 and not runtime.profile.fp64:
+        pytest.skip(f"{runtime.info.name} has no float64")
+    bits = rng.integers(0, 1 << 16, 4 * 2 * 3, dtype=np.uint16)
+    bits[:9] = [0, 0x8000, 1, 0x7F80, 0xFF80, 0x7FC0, 0x3F80, 0x0080, 0x4479]
+    exact = (bits.astype(np.uint32) << 16).view(np.float32)
+    if dtype == np.float16:
+        small = ~np.isfinite(exact) | (np.abs(exact) < 65000)
+        bits, exact = np.where(small, bits, 0), np.where(small, exact, 0)
+    tensor = torch.from_numpy(bits.view(np.int16).copy()).view(torch.bfloat16).reshape(4, 2, 3)
+    assert (tensor.float().numpy().ravel().view(np.uint32) == exact.view(np.uint32)).all()
+    conv = clconv.Conv1D(2, 4, 3, useBias=False)
+    conv.calcMode(dtype)
+    load_safetensors(conv, safetensors.torch.save({"weight": tensor}))
+    ours, right = conv.W.get().ravel(), exact.astype(dtype)
+    np.testing.assert_array_equal(ours, right)
+    np.testing.assert_array_equal(np.signbit(ours[:2]), [False, True])
+
+
+def test_bfloat16_beyond_float16(runtime):
+    conv = clconv.Conv1D(1, 1, 3, useBias=False)
+    conv.calcMode(np.float16)
+    before = conv.W.get()
+    for value, fits in ((65280.0, True), (65536.0, False), (-1e30, False), (np.inf, True)):
+        tensor = torch.tensor([[[1.0, value, np.nan]]], dtype=torch.bfloat16)
+        image = safetensors.torch.save({"weight": tensor})
+        if fits:
+            load_safetensors(conv, image)
+            assert conv.W.get()[0, 0, 0, 1] == np.float16(value)
+            conv.W.set(before)
+            continue
+        message = r"weight has a value of \S+, expected what float16 can hold"
+        with pytest.raises(ModuleError, match=message):
+            load_safetensors(conv, image)
+        np.testing.assert_array_equal(conv.W.get(), before)
+
+
+@pytest.mark.parametrize("word", ["BF16", "F8_E4M3", "F8_E5M2", "F4", "what comes later"])
+def test_tensors_that_nobody_wants(runtime, rng, word):
+    """Their dtype is nobody's concern; asked for, it is named."""
+    conv = clconv.Conv1D(1, 1, 2, useBias=False)
+    weight = rng.standard_normal((1, 1, 2)).astype(np.float32)
+    header = {
+        "__metadata__": {"by": "hand"},
+        "weight": {"dtype": "F32", "shape": [1, 1, 2], "data_offsets": [0, 8]},
+        "other": {"dtype": word, "shape": [1, 1, 2], "data_offsets": [8, 12]},
+    }
+    image = _image(header, weight.tobytes() + bytes(4))
+    load_safetensors(conv, image, strict=False)
+    np.testing.assert_array_equal(conv.W.get().ravel(), weight.ravel())
+    with pytest.raises(ModuleError, match="the file has tensors that the module has not: other"):
+        load_safetensors(conv, image)
+    if word != "BF16":
+        header["weight"], header["other"] = header["other"], header["weight"]
+        with pytest.raises(ModuleError, match=f"weight has dtype {word}, expected float32"):
+            load_safetensors(conv, _image(header, weight.tobytes() + bytes(4)), strict=False)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        _image(b"{"),
+        _image(b"\xff"),
+        _image(b"[" * 100_000),
+        _image([]),
+        _image({"weight": 3}),
+        _image({"weight": {}}),
+        _image({"weight": {"dtype": 1, "shape": [], "data_offsets": [0, 0]}}),
+        _image({"weight": {"dtype": "F32", "shape": 8, "data_offsets": [0, 8]}}, bytes(8)),
+        _image({"weight": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}, bytes(8)),
+        _image({"weight": {"dtype": "F32", "shape": [1, 1, 2], "data_offsets": [0]}}, bytes(8)),
+        _image({"weight": {"dtype": "F32", "shape": [1, 1, 2], "data_offsets": [0, 9]}}, bytes(8)),
+        _image({"weight": {"dtype": "F32", "shape": [1, 1, 2], "data_offsets": [8, 0]}}, bytes(8)),
+        _image({"weight": {"dtype": "F32", "shape": [1, 1, 2], "data_offsets": [0, 4]}}, bytes(8)),
+        _image({"weight": {"dtype": "F32", "shape": [10**30], "data_offsets": [0, 8]}}, bytes(8)),
+    ],
+)
+def test_damaged_safetensors(runtime, image):
+    conv = clconv.Conv1D(1, 1, 2, useBias=False, name="net")
+    with pytest.raises(ModuleError, match="Module net load error: "):
+        load_safetensors(conv, image)
+
+
+@pytest.mark.parametrize("group", ["links", "params"])
+def test_a_dataset_in_place_of_a_group(runtime, group):
+    conv = clconv.Conv1D(1, 1, 2, useBias=False, name="net")
+    image = io.BytesIO(conv.save())
+    with h5py.File(image, "r+") as file:
+        del file[group]
+        file[group] = 3
+    with pytest.raises(
+        ModuleError, match=f"Module net load error: the file has no dataset {group}"
+    ):
+        conv.load(image.getvalue())
 
 
 def test_missing_packages(runtime, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
@@ -151,6 +153,141 @@ def test_views(runtime, data):
             F.conv1d_backward(x_view, w_view, g_view, **OPTIONS), expected, strict=True
         ):
             assert np.array_equal(ours.get(), want)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_views_of_few_positions(runtime, rng, length):
+    """Every second sample, however few there are: only one alone has no stride."""
+    problem = Conv1dProblem(2, 3, length, 4, 1)
+    shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
+    wide = [rng.integers(-4, 5, (*shape[:2], 2 * shape[2])).astype(np.float32) for shape in shapes]
+    x, weight, grad = (array[:, :, ::2] for array in wide)
+    views = [runtime.to_device(array)[:, :, ::2] for array in wide]
+    y = F.conv1d(*views[:2], residual=views[2])
+    assert np.array_equal(y.get(), reference.conv1d(problem, x, weight) + grad)
+    gx, gw, gb = F.conv1d_backward(*views)
+    assert np.array_equal(gx.get(), reference.input_gradient(problem, weight, grad))
+    assert np.array_equal(gw.get(), reference.weight_gradient(problem, x, grad))
+    assert np.array_equal(gb.get(), reference.bias_gradient(grad))
+
+
+# For each variant one at least that it serves, and some vectors of positions beside a remainder.
+IN_PLACES = {
+    "dense": Conv1dProblem(3, 4, 150, 6, 3, 1, 1, 1, 2),
+    "strided": Conv1dProblem(3, 4, 150, 6, 3, 2, 1, 1, 2),
+    "depthwise": Conv1dProblem(3, 4, 150, 4, 3, 1, 1, 1, 4),
+}
+PLACED = pytest.mark.parametrize("problem", IN_PLACES.values(), ids=list(IN_PLACES))
+
+
+@PLACED
+def test_views_of_what_is_added(runtime, rng, problem):
+    """A bias in the midst of its buffer, a residual with a batch stride of its own."""
+    assert {"strip", "direct"} <= _check_views_of_what_is_added(runtime, rng, problem)
+
+
+@PLACED
+def test_views_of_what_is_added_as_on_a_gpu(gpu_runtime, rng, problem):
+    assert {"window", "gemm"} <= _check_views_of_what_is_added(gpu_runtime, rng, problem)
+
+
+def _check_views_of_what_is_added(runtime, rng, problem):
+    """By every variant, forward and transposed; their names."""
+
+    def integers(*shape):
+        return rng.integers(-4, 5, shape).astype(np.float32)
+
+    geometry = {"stride": problem.stride, "padding": problem.pads, "groups": problem.groups}
+    weight, seen = integers(*problem.weight_shape), set()
+    for pass_, (read, written) in {
+        Pass.FORWARD: (problem.input_shape, problem.output_shape),
+        Pass.INPUT_GRADIENT: (problem.output_shape, problem.input_shape),
+    }.items():
+        batch, channels, length = written
+        x, bias, wide = integers(*read), integers(channels + 9), integers(2 * batch, *written[1:])
+        if pass_ is Pass.FORWARD:
+            call, sums = F.conv1d, reference.conv1d(problem, x, weight)
+        else:
+            call, sums = F.conv_transpose1d, reference.input_gradient(problem, weight, x)
+            geometry["output_padding"] = (length + 2 - 3) % problem.stride
+        arrays = runtime.to_device(x), runtime.to_device(weight), runtime.to_device(bias)[4:-5]
+        steps = slice(1, None, 2), slice(None, None, -2)
+        with_bias = sums + bias[4:-5, None]
+        for variant in clconv.variants(problem, pass_, runtime):
+            options = {**geometry, "variant": variant}
+            assert np.array_equal(call(*arrays, **options).get(), with_bias), variant
+            for step in steps:
+                y = call(*arrays, **options, residual=runtime.to_device(wide)[step])
+                assert np.array_equal(y.get(), with_bias + wide[step]), variant
+            seen.add(variant)
+    return seen
+
+
+@PLACED
+def test_gradients_in_the_midst_of_a_buffer(runtime, rng, problem):
+    """Outs at offsets of their own, of one share and of many, and nothing beside them changes."""
+    assert {"strip", "direct"} <= _check_gradients_in_places(runtime, rng, problem)
+
+
+@PLACED
+def test_gradients_in_the_midst_of_a_buffer_as_on_a_gpu(gpu_runtime, rng, problem):
+    assert {"window", "gemm"} <= _check_gradients_in_places(gpu_runtime, rng, problem)
+
+
+def _check_gradients_in_places(runtime, rng, problem):
+    """By every variant; their names."""
+    seen = set()
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    for one in (problem, replace(problem, batch=1, length=5)):
+        x, grad = (
+            rng.integers(-4, 5, shape).astype(np.float32)
+            for shape in (one.input_shape, one.output_shape)
+        )
+        sums = reference.weight_gradient(one, x, grad), reference.bias_gradient(grad)
+        weight = runtime.zeros(one.weight_shape)
+        for variant in clconv.variants(one, Pass.WEIGHT_GRADIENT, runtime):
+            whole = [runtime.zeros((5, *array.shape)) for array in sums]
+            for array in whole:
+                array.fill(np.float32(8))
+            outs = whole[0][3], whole[1][2]
+            F.conv1d_backward(
+                runtime.to_device(x), weight, runtime.to_device(grad), *place,
+                need=(False, True, True), out=(None, *outs), momentum=3.0, variant=variant,
+            )  # fmt: skip
+            for array, at, right in zip(whole, (3, 2), sums, strict=True):
+                values = array.get()
+                assert np.array_equal(values[at], 24 + right), variant
+                assert (np.delete(values, at, axis=0) == 8).all(), variant
+            seen.add(variant)
+    return seen
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("variant", ["strip", "direct", "depthwise"])
+def test_bias_momentum_where_shares_are_added(runtime, rng, variant, given):
+    """The second launch of a weight gradient has the bias's old values and a momentum of its own,
+    which is 0 where there is no old bias."""
+    problem = Conv1dProblem(64, 3, 4000, 3, 3, groups=3 if variant == "depthwise" else 1)
+    if variant not in clconv.variants(problem, Pass.WEIGHT_GRADIENT, runtime):
+        pytest.skip(f"{runtime.info.name} has too little local memory for {variant}")
+    plan = runtime.plans(problem, Pass.WEIGHT_GRADIENT, Epilogue(bias=True), variant)[0]
+    assert plan.sums_bias == (variant != "direct")
+    assert plan.workspace_bytes > 0
+    x, grad = (
+        rng.integers(-1, 2, shape).astype(np.float32)
+        for shape in (problem.input_shape, problem.output_shape)
+    )
+    old = np.full(problem.weight_shape, 5, np.float32), np.full(3, 8, np.float32)
+    out = [runtime.to_device(array) for array in old]
+    arrays = (
+        runtime.to_device(array) for array in (x, np.zeros(problem.weight_shape, np.float32), grad)
+    )
+    _, gw, gb = F.conv1d_backward(
+        *arrays, groups=problem.groups, need=(False, True, True), variant=variant, momentum=3.0,
+        out=(None, out[0], out[1] if given else None),
+    )  # fmt: skip
+    assert np.array_equal(gw.get(), 15 + reference.weight_gradient(problem, x, grad))
+    assert np.array_equal(gb.get(), 24 * given + reference.bias_gradient(grad))
 
 
 def test_accumulation(runtime, data):
@@ -413,3 +550,118 @@ def test_public_names():
         assert hasattr(clconv, name)
     for name in F.__all__:
         assert callable(getattr(F, name))
+
+
+# Errors in the caller's words
+
+
+def _ones(*shape, dtype=np.float32):
+    return np.ones(shape, dtype)
+
+
+X, W, G = _ones(1, 4, 9), _ones(6, 4, 3), _ones(1, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: F.conv1d(_ones(4, 0), W), "x has shape (4, 0), expected at least one channel and"),
+        (lambda: F.conv1d(_ones(1, 0, 9), W), "x has shape (1, 0, 9), expected at least one ch"),
+        (lambda: F.conv1d(X, _ones(0, 4, 3)), "weight has shape (0, 4, 3), expected (Cout, Cin /"),
+        (lambda: F.conv1d(X, W, padding=(1, 2, 3)), "padding is (1, 2, 3), expected an integer or"),
+        (
+            lambda: F.conv1d(_ones(1, 4, 9, dtype=np.int16), W),
+            "x has dtype int16, expected float32",
+        ),
+        (lambda: F.conv1d(X, _ones(6, 4, 3, dtype=np.int8)), "weight has dtype int8, expected flo"),
+        (
+            lambda: F.conv1d(X, _ones(6, 4, 3, dtype=np.float64)),
+            "weight has dtype float64, expected float32, that of x",
+        ),
+        (lambda: F.conv1d(X, W, out=_ones(1, 6, 8)), "out has shape (1, 6, 8), expected (1, 6, 7)"),
+        (
+            lambda: F.conv1d(X, W, pre_activation=_ones(1)),
+            "pre_activation has shape (1,), expected",
+        ),
+        (
+            lambda: F.conv1d(X, W, pre_activation=_ones(1, 6, 7, dtype=np.float64)),
+            "pre_activation has dtype float64, expected float32, that of x",
+        ),
+        (lambda: F.conv1d(X, W, pre_activation=[1]), "pre_activation is a builtins.list, expected"),
+        (
+            lambda: F.conv1d(X, W, out=G, pre_activation=G),
+            "out shares memory with pre_activation, expected memory of its own",
+        ),
+        (
+            lambda: F.conv1d(X, W, pre_activation=_ones(1, 6, 14)[:, :, ::2]),
+            "pre_activation has strides (336, 56, 8), expected contiguous",
+        ),
+        (
+            lambda: F.conv_transpose1d(X, W, groups=3),
+            "groups is 3, expected a divisor of in_channe",
+        ),
+        (lambda: F.conv_transpose1d(X, _ones(6, 4, 3)), "weight has shape (6, 4, 3), expected (4,"),
+        (lambda: F.conv_transpose1d(_ones(4, 0), W), "x has shape (4, 0), expected at least one"),
+        (
+            lambda: F.conv_transpose1d(X, _ones(4, 0, 3)),
+            "weight has shape (4, 0, 3), expected (Cin, Cout / groups, kernel_size), each at least",
+        ),
+        (
+            lambda: F.conv_transpose1d(X, _ones(4, 6, 3), padding=-1),
+            "padding is -1, expected at lea",
+        ),
+        (
+            lambda: F.conv_transpose1d(X, _ones(4, 6, 3), stride=10**9),
+            "stride is 1000000000 and dil",
+        ),
+        (
+            lambda: F.conv1d_input((4, 0), W, G),
+            "input_size is (4, 0), expected at least one channe",
+        ),
+        (lambda: F.conv1d_input((1, 4, 9), W, G, out=_ones(1)), "out has shape (1,), expected (1,"),
+        (lambda: F.conv1d_input((1, 4, 9), W, G, out=W), "out shares memory with weight, expected"),
+        (lambda: F.conv1d_weight(X, (6, 3, 3), G), "weight_size is (6, 3, 3), expected (6, 4, 3)"),
+        (lambda: F.conv1d_weight(X, (6, 0, 3), G), "weight_size is (6, 0, 3), expected (Cout, Cin"),
+        (lambda: F.conv1d_weight(X, (6, 4, 3), G, out=G), "out shares memory with grad_output, ex"),
+        (
+            lambda: F.conv1d_bias(_ones(1, 4, 0)),
+            "grad_output has shape (1, 4, 0), expected at leas",
+        ),
+        (lambda: F.conv1d_bias(G, out=_ones(5)), "out has shape (5,), expected (6,)"),
+        (
+            lambda: F.conv1d_backward(X, W, G, out=(_ones(1), None, None)),
+            "out[0] has shape (1,), e",
+        ),
+        (
+            lambda: F.conv1d_backward(X, W, G, out=(None, [1], None)),
+            "out[1] is a builtins.list, ex",
+        ),
+        (lambda: F.conv1d_backward(X, W, G, out=(None, W, None)), "out[1] shares memory with weig"),
+        (
+            lambda: F.conv1d_backward(X, W, G, out=(None, None, _ones(6, dtype=np.int8))),
+            "out[2] has dtype int8, expected float32, float16 or float64",
+        ),
+        (
+            lambda: F.conv_transpose1d_backward(X, _ones(4, 6, 3), G, out=(_ones(9), None, None)),
+            "grad_output has shape (1, 6, 7), expected (1, 6, 11)",
+        ),
+    ],
+)
+def test_errors_name_what_the_caller_named(runtime, call, said):
+    with pytest.raises(ProblemError) as caught:
+        call()
+    assert str(caught.value).startswith(said), str(caught.value)
+
+
+def test_errors_of_device_arrays_name_what_the_caller_named(runtime):
+    x, w = runtime.to_device(X), runtime.to_device(W)
+    g = runtime.to_device(G)
+    for said, call in (
+        ("out[1] shares memory with wei", lambda: F.conv1d_backward(x, w, g, out=(None, w, None))),
+        ("out shares memory with grad_output", lambda: F.conv1d_input((1, 4, 9), w, x, out=x)),
+        ("x is a device array, weight is a device array, pre_activation is a NumPy array; expected",
+         lambda: F.conv1d(x, w, pre_activation=G)),
+    ):  # fmt: skip
+        with pytest.raises(ProblemError) as caught:
+            call()
+        assert str(caught.value).startswith(said), str(caught.value)

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import accuracy
+import fuzz
 import numpy as np
 import pytest
 import rendered
@@ -197,7 +198,7 @@ def test_shape(rng, place, monkeypatch):
             workspace_bytes=candidate.workspace_bytes,
         )
         runtime.forget_plans()
-        runtime.plans(WIDE, pass_, variant="gemm")[:] = [made]
+        monkeypatch.setattr(runtime, "plans", lambda *_, made=made, **__: [made])
         try:
             _check(rng, WIDE, pass_, "gemm", shape)
         finally:
@@ -247,6 +248,43 @@ def test_transposed(chosen, rng, variant):
     assert chosen.launches == before + 1
     inputs = {"weight": a["weight"], "grad_output": a["grad_output"], "bias": bias}
     accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
+
+
+@pytest.mark.parametrize("variant", ["direct", *KINDS], indirect=True)
+def test_output_padding_beyond_every_window(chosen, rng, variant):
+    """Whole strides of it, so that the convolution whose gradients these are could have more output
+    positions than x has: it has no more."""
+    length, size, stride, dilation, extra = 10, 3, 1, 3, 2
+    x = accuracy.integers(rng, (2, 8, length), "float32")
+    weight = accuracy.integers(rng, (8, 3, size), "float32")
+    problem = accuracy.transposed_problem(
+        x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
+    )
+    assert problem.out_length > length
+    longer = accuracy.extended(x, problem.out_length)
+    options = stride, 0, extra, 2, dilation
+    y = F.conv_transpose1d(x, weight, None, *options, variant=variant)
+    operands = {"weight": weight, "grad_output": longer}
+    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, operands, "y", largest=4)
+    grad = accuracy.integers(rng, y.shape, "float32")
+    grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant)
+    accuracy.assert_right(grads[0], problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
+                          largest=4, positions=length)  # fmt: skip
+    accuracy.assert_right(grads[1], problem, Pass.WEIGHT_GRADIENT,
+                          {"x": grad, "grad_output": longer}, "grad_weight", largest=4)  # fmt: skip
+
+
+# On each device every other profile; on the next one the others.
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [pytest.param(place, name, id=f"{_label(one)}-{name}") for place, one in enumerate(_devices)
+     for name in fuzz.GPUS[place % 2 :: 2]],
+)  # fmt: skip
+def test_random_geometry(place, name):
+    """One that differs by profile and device, all functions, each pass by some candidate."""
+    index = place * len(fuzz.GPUS) + fuzz.GPUS.index(name)
+    assert fuzz.main(["--as", name, "--seed", "7", "--only", str(index), "--batches", "2",
+                      "--device", _devices[place].info.id]) == 0  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -42,9 +42,9 @@ def drafts(monkeypatch):
     made = []
     real = F._Draft.__init__
 
-    def counting(self, runtime, layouts):
+    def counting(self, runtime, layouts, names):
         made.append(layouts)
-        real(self, runtime, layouts)
+        real(self, runtime, layouts, names)
 
     monkeypatch.setattr(F._Draft, "__init__", counting)
     return made
@@ -74,6 +74,21 @@ def test_new_memory_for_each_result(plain, data):
     assert first.events is not second.events
     first.fill(np.float32(7))
     assert np.array_equal(second.get(), reference.conv1d(PROBLEM, *data[:3]))
+
+
+def test_alike_arrays_of_other_names(plain, data):
+    """A residual, an out and values before an activation may lie alike: other recipes."""
+    x, weight, _, grad = (plain.to_device(a) for a in data)
+    sums = reference.conv1d(PROBLEM, *data[:2])
+    for _ in range(2):
+        out, kept = plain.zeros(grad.shape), plain.zeros(grad.shape)
+        y = F.conv1d(x, weight, **OPTIONS, activation="relu", residual=grad)
+        assert np.array_equal(y.get(), np.maximum(sums + data[3], 0))
+        assert F.conv1d(x, weight, **OPTIONS, activation="relu", out=out) is out
+        assert np.array_equal(out.get(), np.maximum(sums, 0))
+        y = F.conv1d(x, weight, **OPTIONS, activation="relu", pre_activation=kept)
+        assert np.array_equal(y.get(), np.maximum(sums, 0))
+        assert np.array_equal(kept.get(), sums)
 
 
 def test_other_shapes(plain, rng):
@@ -134,6 +149,40 @@ def test_numbers_of_each_call(plain, data):
             x, weight, grad, **OPTIONS, need=(False, True, False), **numbers
         )
         assert np.array_equal(new.get(), scale * gradient)
+
+
+def test_absent_outs_are_not_read(plain, data):
+    """With a momentum, whatever the pool's memory held before."""
+    x, weight, _, grad = (plain.to_device(a) for a in data)
+    gradients = (
+        reference.weight_gradient(PROBLEM, data[0], data[3]),
+        reference.bias_gradient(data[3]),
+    )
+    for variant in clconv.variants(PROBLEM, Pass.WEIGHT_GRADIENT, plain):
+        for given in ((), (0,), (1,)):
+            poison = [plain.empty(g.shape) for g in gradients for _ in range(3)]
+            for array in poison:
+                array.fill(np.float32(np.nan))
+            addresses = {array.base_data.int_ptr for array in poison}
+            outs = [plain.zeros(g.shape) if i in given else None for i, g in enumerate(gradients)]
+            del poison, array
+            results = F.conv1d_backward(
+                x, weight, grad, **OPTIONS, need=(False, True, True), out=(None, *outs),
+                momentum=3.0, variant=variant,
+            )[1:]  # fmt: skip
+            for i, result in enumerate(results):
+                assert (i in given) or result.base_data.int_ptr in addresses
+                assert np.array_equal(result.get(), gradients[i]), (variant, given)
+
+
+def test_groups_of_a_transposed_convolution(plain, rng):
+    """The same arrays with other groups: another convolution, of another shape."""
+    x, weight = whole(rng, (2, 4, 9)), whole(rng, (4, 3, 5))
+    arrays = plain.to_device(x), plain.to_device(weight)
+    for groups in (1, 2, 4, 1):
+        problem = Conv1dProblem(2, 3 * groups, 13, 4, 5, groups=groups)
+        y = F.conv_transpose1d(*arrays, groups=groups)
+        assert np.array_equal(y.get(), reference.input_gradient(problem, weight, x))
 
 
 def test_slopes(plain, data):
@@ -287,13 +336,18 @@ def test_other_queues_in_a_later_call(plain, data):
         gate = cl.UserEvent(plain.context)
         event = cl.enqueue_copy(other, foreign.base_data, x, is_blocking=False, wait_for=[gate])
         foreign.add_event(event)
-        y = F.conv1d(foreign, own, **OPTIONS)
-        assert y.events[0].command_queue == plain.queue
-        assert y.events[0] in foreign.events  # so that its queue may wait before it writes again
-        kept = sys.getrefcount(foreign.base_data)
-        status = y.events[0].command_execution_status
+        # Nothing fails before the gate is open: pytest's words for a failure print arrays, whose
+        # values would never come.
+        try:
+            y = F.conv1d(foreign, own, **OPTIONS)
+            kept = sys.getrefcount(foreign.base_data)
+            queue, status = y.events[0].command_queue, y.events[0].command_execution_status
+            may_wait = y.events[0] in foreign.events  # its queue, before it writes again
+        finally:
+            gate.set_status(cl.command_execution_status.COMPLETE)
+        assert queue == plain.queue
+        assert may_wait
         assert status > cl.command_execution_status.COMPLETE
-        gate.set_status(cl.command_execution_status.COMPLETE)
         assert np.array_equal(y.get(), expected)
         plain.finish()
         released = sys.getrefcount(foreign.base_data)
@@ -323,6 +377,18 @@ def test_kernels_come_back(runtime):
             assert (F.conv1d(x, weight).get() == size).all()
             assert len(small._programs) == len(small._threads.kernels) == 1
     assert len(small.recipes) == 2
+
+
+def test_kernels_belong_to_threads(plain):
+    """Arguments are a kernel's state: no two threads have one, and one keeps its own."""
+    prepared = plain.prepare(plain.plans(PROBLEM, Pass.FORWARD))
+    own, others = plain.kernels(prepared), []
+    thread = threading.Thread(target=lambda: others.extend(plain.kernels(prepared)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(own) == len(others) == len(prepared.sources)
+    assert not {kernel.int_ptr for kernel in own} & {kernel.int_ptr for kernel in others}
+    assert all(a is b for a, b in zip(plain.kernels(prepared), own, strict=True))
 
 
 def test_a_runtime_goes_with_its_last_user(runtime):
@@ -355,7 +421,7 @@ def test_threads_share_a_layer(plain, rng):
         except BaseException as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=work, args=(x,)) for x in inputs]
+    threads = [threading.Thread(target=work, args=(x,), daemon=True) for x in inputs]
     for thread in threads:
         thread.start()
     for thread in threads:

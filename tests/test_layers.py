@@ -1091,6 +1091,7 @@ def test_calc_mode(runtime, rng, layer, dtype):
         return
     variables = dict(conv.vars)
     conv.calcMode(dtype)
+    assert conv.inData is conv.data is conv.grad is None  # of the dtype before
     assert conv.calctype == dtype
     assert conv.vars == variables
     for name, variable in conv.vars.items():
@@ -1432,6 +1433,10 @@ def test_variable_set_copies(runtime, rng):
     without.set(second)
     equal(without.data, expected[0])
     assert without.grad is None
+    third, other = variable(grad=gpuarray.to_gpu(integers(rng, 2, 3) + 9)), variable(withgrad=False)
+    third.set(other)
+    equal(third.data, other.data.get())
+    assert not third.grad.get().any()
 
     before = first.data.get(), first.grad.get()
     for wrong in (

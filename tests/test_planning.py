@@ -17,8 +17,8 @@ import clconv
 from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
-from clconv.render import RenderError, render
 from clconv.problem import ACTIVATIONS
+from clconv.render import RenderError, render
 from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Launch
 
 PACKAGE = Path(clconv.__file__).parent
@@ -70,8 +70,8 @@ def test_small_work_groups(device, limit):
 # Vectors as the compiler has them, and the widest that can be asked for.
 CPU_VECTORS = ((4, ""), (8, ""), (8, "avx512f,avx512vl"), (16, ""))
 WORKSPACE = 1 << 20
-# What makes arrays of local memory large: channels, taps, windows, phases; many channels of one tap,
-# whose sums for the bias are as many as those of the weights.
+# What makes arrays of local memory large: channels, taps, windows, phases; many channels of one
+# tap, whose sums for the bias are as many as those of the weights.
 LARGE = {
     name: Conv1dProblem(*fields)
     for name, fields in {
@@ -286,41 +286,94 @@ def test_render_error_names_the_constants():
         render(launch)
 
 
-def _imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
+# Every module, each after those that it may import.
+ROOMS = (
+    "errors", "version", "problem", "reference", "device", "variants.base",
+    "variants.strip_convolution", "variants.strip_weight_gradient", "variants.strip",
+    "variants.depthwise_weight_gradient", "variants.depthwise", "variants.direct",
+    "variants.gemv", "variants.gemm", "variants.window", "variants", "render", "planner",
+    "settings", "disk", "binaries", "records", "icd", "building", "probe", "opencl", "runtime",
+    "elementwise",
+    "gpuarray", "copying", "functional", "tuning", "variable", "storage", "hdf5", "module",
+    "initialisation", "convolution", "conv1d", "deconv1d", "pad1d", "sequential", "streaming",
+    "files", "onnx", "torch.memory", "torch.operators", "torch.functions", "torch.layers",
+    "torch.conversion", "torch.reporting", "torch.tuning", "torch", "listing", "__main__",
+)  # fmt: skip
+PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
+DEVICE_FREE = ROOMS[: ROOMS.index("building")]
+OPTIONAL = {"torch": {"torch"}, "onnx": {"onnx"}, "hdf5": {"h5py"}, "files": {"safetensors"}}
+
+
+def _room(path: Path) -> str:
+    """A module's name within the package, "" of the package's own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(text: str, room: str, is_package: bool) -> set[str]:
+    """The full names of all that a module imports, wherever and in whatever form."""
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module or ""
+            if node.level:
+                home = ["clconv", *(room.split(".") if room else [])]
+                home = home[: len(home) + is_package - node.level]
+                start = ".".join([*home, *([start] if start else [])])
+            for alias in node.names:
+                # What is imported from a package may be a module of it.
+                full = f"{start}.{alias.name}"
+                names.add(full if full in PLACE else start)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {one.value for one in node.args if isinstance(one, ast.Constant)}
     return names
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import clconv.runtime",
+        "import clconv.runtime as r",
+        "from clconv.runtime import Runtime",
+        "from clconv import errors, runtime",
+        "from .runtime import Runtime",
+        "from . import runtime",
+        "def f():\n    from clconv import runtime",
+        "class A:\n    def f(self):\n        import clconv.runtime",
+        "if TYPE_CHECKING:\n    from clconv.runtime import Runtime",
+        "try:\n    import clconv.runtime\nexcept ImportError:\n    pass",
+        "import importlib\nimportlib.import_module('clconv.runtime')",
+    ],
+)
+def test_every_form_of_import_is_seen(text):
+    assert "clconv.runtime" in _imports(text, "problem", False)
+    inner = text.replace("from .", "from ..")
+    assert "clconv.runtime" in _imports(inner, "variants.base", False)
+    assert "clconv.runtime" in _imports(inner, "variants", True)
+
+
 def test_imports_point_one_way():
-    """Nothing before the runtime knows OpenCL, only render knows Mako, only settings the
-    environment; and no one imports a room that comes after its own."""
-    rooms = ("errors", "problem", "reference", "device", "variants", "render", "planner",
-             "settings", "binaries", "records", "opencl", "runtime", "elementwise", "functional",
-             "tuning", "variable", "module", "initialisation", "convolution")  # fmt: skip
-    device_free = rooms[: rooms.index("opencl")]
-    place = {name: i for i, name in enumerate(rooms)}
-    optional = {"torch": {"torch"}, "onnx": {"onnx"}, "files": {"h5py", "safetensors"}}
-    for path in PACKAGE.rglob("*.py"):
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        imported = _imports(path)
-        roots = {name.split(".")[0] for name in imported}
+    """No module imports one that comes after its own, in whatever form, or one that is not here;
+    nothing before those that need it knows OpenCL, only render knows Mako, only settings the
+    environment, and optional packages have a module each."""
+    paths = {_room(path): path for path in PACKAGE.rglob("*.py")}
+    assert set(paths) - {""} == set(ROOMS), "ROOMS lists every module, in order"
+    for room, path in paths.items():
         text = path.read_text()
+        imported = _imports(text, room, path.name == "__init__.py")
+        roots = {name.split(".")[0] for name in imported}
         assert ("mako" in roots) == (room == "render"), path
         assert ("os.environ" in text) == (room == "settings"), path
-        assert roots & set().union(*optional.values()) <= optional.get(room, set()), path
-        if room in device_free:
+        assert roots & set().union(*OPTIONAL.values()) <= OPTIONAL.get(
+            room.partition(".")[0], set()
+        ), path
+        if room in DEVICE_FREE:
             assert "pyopencl" not in roots, path
-        if room in place:
-            for name in imported:
-                parts = name.split(".")
-                if parts[0] == "clconv" and len(parts) > 1 and parts[1] in place:
-                    assert place[parts[1]] <= place[room], f"{path} imports {name}"
+        if room:
+            late = [name for name in imported if PLACE.get(name, -1) >= ROOMS.index(room)]
+            assert not late, f"{path} imports {late}, which are not before it"
 
 
 def test_templates_say_what_they_compute():

@@ -33,6 +33,14 @@ def test_same_puts_the_odd_sample_right():
     assert Conv1dProblem(1, 1, 9, 1, 4, padding="valid").pads == (0, 0)
 
 
+def test_cropped_samples_are_input_that_no_window_reaches():
+    whole = Conv1dProblem(2, 3, 30, 4, 3, stride=2, padding=1, dilation=5)
+    problem = Conv1dProblem(2, 3, 34, 4, 3, stride=2, padding=1, dilation=5, cropped=4)
+    assert problem.output_shape == whole.output_shape
+    assert problem.input_shape == (2, 3, 34)
+    assert problem != Conv1dProblem(2, 3, 34, 4, 3, stride=2, padding=1, dilation=5)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -49,6 +57,8 @@ def test_same_puts_the_odd_sample_right():
         ({"padding": -1}, "padding is -1"),
         ({"padding": (0, -1)}, r"padding\[1\] is -1"),
         ({"padding": (1, 2, 3)}, "padding is"),
+        ({"cropped": -1}, "cropped is -1"),
+        ({"cropped": 1, "kernel_size": 10}, "length with padding is 9, expected at least 10"),
         ({"padding": "reflect"}, "padding is 'reflect'"),
         ({"padding": "same", "stride": 2}, "stride is 2"),
         ({"stride": 1.5}, "stride is 1.5"),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from problems import PROBLEMS
 
-from clconv import reference
+from clconv import Conv1dProblem, reference
 
 BATCHED = {name: problem for name, problem in PROBLEMS.items() if problem.batch}
 
@@ -33,6 +33,23 @@ def test_passes(name, rng):
         (reference.bias_gradient(grad), gb),
     ):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_cropped(rng):
+    """Samples that no window reaches count for nothing, and their gradient is 0."""
+    problem = Conv1dProblem(2, 4, 37, 6, 3, 2, (1, 3), 4, 2, cropped=6)
+    short = Conv1dProblem(2, 4, 31, 6, 3, 2, (1, 3), 4, 2)
+    assert problem.out_length == short.out_length
+    x = rng.standard_normal(problem.input_shape)
+    weight, grad = rng.standard_normal(short.weight_shape), rng.standard_normal(short.output_shape)
+    assert np.array_equal(
+        reference.conv1d(problem, np.pad(x[:, :, :31], ((0, 0), (0, 0), (0, 6))), weight),
+        reference.conv1d(short, x[:, :, :31], weight),
+    )
+    gradient = reference.input_gradient(problem, weight, grad)
+    assert np.array_equal(gradient[:, :, :31], reference.input_gradient(short, weight, grad))
+    assert not gradient[:, :, 34:].any()
+    assert gradient.shape == x.shape
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from clconv import (
     Runtime,
     binaries,
     opencl,
+    probe,
     reference,
 )
 from clconv import functional as F
@@ -60,6 +62,34 @@ def test_devices():
         assert cl.get_platforms()[platform].get_devices()[device].name.strip() == d.name
         assert d.compute_units > 0
         assert d.global_bytes > 0
+
+
+def test_order_of_preference():
+    """Usable before others, kinds, a vendor's own platform before shared ones, compute units."""
+    vendor, pocl, rusticl = "NVIDIA CUDA", "Portable Computing Language", "rusticl"
+    in_order = [
+        ("discrete GPU", vendor, 20, None),
+        ("discrete GPU", vendor, 10, None),
+        ("discrete GPU", rusticl, 80, None),
+        ("discrete GPU", rusticl, 10, None),
+        ("integrated GPU", vendor, 100, None),
+        ("integrated GPU", rusticl, 100, None),
+        ("accelerator", vendor, 200, None),
+        ("CPU", "Intel(R) OpenCL", 4, None),
+        ("CPU", pocl, 300, None),
+        ("CPU", pocl, 8, None),
+        ("discrete GPU", vendor, 500, "it has no compiler"),
+        ("CPU", pocl, 500, "it has no compiler"),
+    ]
+    known = {
+        "id": "0:0", "name": "a device", "vendor": "a vendor", "version": "OpenCL 3.0",
+        "driver": "1.0", "global_bytes": 1 << 30, "local_bytes": 1 << 15,
+        "max_work_group_size": 256, "fp16": False, "fp64": False,
+    }  # fmt: skip
+    names = ("kind", "platform", "compute_units", "why_not")
+    devices = [known | dict(zip(names, one, strict=True)) for one in in_order]
+    for mixed in (devices[::-1], devices[::2] + devices[1::2]):
+        assert sorted(mixed, key=opencl._rank) == devices
 
 
 def test_choosing(runtime):
@@ -188,22 +218,22 @@ def test_wide_vectors_are_asked_for_where_they_run(runtime, monkeypatch, tmp_pat
         assert runtime.profile.asking() == runtime.profile
         pytest.skip(f"{runtime.info.name} has nothing to ask for")
     assert runtime.profile.vector_floats == 8
-    all_of_them = " ".join(opencl.WIDE_TARGET)
-    assert set(opencl.WIDE_TARGET) <= set(Path("/proc/cpuinfo").read_text().split())
+    all_of_them = " ".join(probe.WIDE_TARGET)
+    assert set(probe.WIDE_TARGET) <= set(Path("/proc/cpuinfo").read_text().split())
     for text, expected in (
         (f"model name\t: x\nflags\t\t: fpu {all_of_them} vme\n", target),
         ("model name\t: x\n", ""),
         (f"flags\t\t: fpu {all_of_them.removeprefix('avx512f ')}\nbugs\t\t: avx512f\n", ""),
     ):
         (tmp_path / "cpuinfo").write_text(text)
-        monkeypatch.setattr(opencl, "CPU_INFO", tmp_path / "cpuinfo")
-        assert opencl._wide_target(runtime.context) == expected
-    monkeypatch.setattr(opencl, "CPU_INFO", tmp_path / "none")
-    assert opencl._wide_target(runtime.context) == ""
+        monkeypatch.setattr(probe, "CPU_INFO", tmp_path / "cpuinfo")
+        assert probe._wide_target(runtime.context, runtime.device) == expected
+    monkeypatch.setattr(probe, "CPU_INFO", tmp_path / "none")
+    assert probe._wide_target(runtime.context, runtime.device) == ""
     monkeypatch.undo()
-    for wrong in (opencl.WIDE_PROBE.replace("v * v", "v"), "__kernel void squares(%s x) {}"):
-        monkeypatch.setattr(opencl, "WIDE_PROBE", wrong)
-        assert opencl._wide_target(runtime.context) == ""
+    for wrong in (probe.WIDE_SOURCE.replace("v * v", "v"), "__kernel void squares(%s x) {}"):
+        monkeypatch.setattr(probe, "WIDE_SOURCE", wrong)
+        assert probe._wide_target(runtime.context, runtime.device) == ""
 
 
 def test_cache_sizes_of_the_system(runtime, monkeypatch, tmp_path):
@@ -256,6 +286,54 @@ def test_the_pool_reuses(runtime, rng):
     assert after == before
 
 
+def test_one_thread_at_a_time_in_the_pool(runtime):
+    """The pool is not safe for threads: whoever comes meanwhile, to allocate or to trim, waits."""
+
+    class SlowPool:
+        """A pool in which the first thread waits a little for another to come in too."""
+
+        def __init__(self, pool):
+            self._pool = pool
+            self._second = threading.Event()
+            self.inside = self.most = 0
+
+        def _slowly(self, act):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            if self.inside > 1:
+                self._second.set()
+            self._second.wait(0.1)
+            try:
+                return act()
+            finally:
+                self.inside -= 1
+
+        def __call__(self, nbytes):
+            return self._slowly(lambda: self._pool(nbytes))
+
+        def free_held(self):
+            self._slowly(self._pool.free_held)
+
+        def __getattr__(self, name):
+            return getattr(self._pool, name)
+
+    def most_inside(act):
+        """Threads in the pool at once while one allocates and another acts."""
+        plain = Runtime(runtime.device)
+        plain.empty(10)
+        plain._pool = pool = SlowPool(plain._pool)
+        acts = (lambda: plain.empty(10), lambda: act(plain))
+        threads = [threading.Thread(target=one, daemon=True) for one in acts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return pool.most
+
+    assert most_inside(lambda plain: plain.empty(20)) == 1
+    assert most_inside(lambda plain: plain.trim()) == 1
+
+
 # Programs
 
 
@@ -304,6 +382,24 @@ def test_program_cache_is_bounded(runtime):
             assert len(small._threads.kernels) <= 2
 
 
+def test_work_groups_larger_than_the_device_takes(runtime):
+    """A kernel of them is refused before it is queued, by the compiler or by us."""
+    plan = runtime.plans(Conv1dProblem(1, 2, 30, 4, 3), Pass.FORWARD, variant="direct")[0]
+    large = replace(plan.launches[0], local_size=(2 * runtime.info.max_work_group_size, 1, 1))
+    with pytest.raises(BuildError, match="kernel forward_direct does not build on"):
+        runtime.prepare([replace(plan, launches=(large,))])
+
+
+def test_what_was_used_stays():
+    """The entry that goes is the one that was not asked for longest, not the oldest."""
+    kept = clconv.runtime._Bounded(2)
+    for key in ("a", "b"):
+        kept.set_default(key, key.upper())
+    assert kept.get("a") == "A"
+    assert kept.set_default("c", "C") == "C"
+    assert [kept.get(key) for key in ("a", "b", "c")] == ["A", None, "C"]
+
+
 def _broken(name="broken", body="this is no C;"):
     return Launch(name, (("dtype", "float32"), ("lanes", 1), ("body", body)), (), (), (1, 1, 1),
                   (1, 1, 1))  # fmt: skip
@@ -340,6 +436,8 @@ def test_build_error(runtime, monkeypatch, caplog):
     monkeypatch.setattr(plain, "_compile", None)  # whatever compiled now would fail
     assert np.array_equal(F.conv1d(x, weight, runtime=plain), y)
     assert caplog.text.count(f"refuses {refused.variant}") == 1
+    with pytest.raises(BuildError, match=f"kernel {kernel} does not build on"):
+        plain.prepare([refused])
 
 
 def test_binary_cache(tmp_path, monkeypatch, caplog):
@@ -364,9 +462,12 @@ def test_binary_cache(tmp_path, monkeypatch, caplog):
         assert "keeps no binaries" in caplog.text
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(binaries, "FILES_KEPT", 3)
-    for i in range(6):
-        binaries.store(binaries.key(str(i)), b"code")
-    assert len(list((tmp_path / "binaries").iterdir())) == 3
+    path.unlink()
+    names = [binaries.key(str(i)) for i in range(6)]
+    for i, name in enumerate(names):
+        binaries.store(name, b"code")
+        os.utime(tmp_path / "binaries" / name, (i + 1, i + 1))
+    assert {path.name for path in (tmp_path / "binaries").iterdir()} == set(names[-3:])
 
 
 def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
@@ -382,9 +483,10 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(Runtime, "_compile", counting)
 
-    def use():
+    def use(**identity):
         fresh = Runtime(runtime.device)
         fresh._keeps_binaries = True
+        vars(fresh).update(identity)
         assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
 
     use()
@@ -392,6 +494,9 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     use()
     assert compiled == ["forward_direct"]
     (file,) = (tmp_path / "binaries").iterdir()
+    use(_build_identity=("another driver",))
+    assert compiled.pop() == "forward_direct"
+    assert len(compiled) == 1
     file.write_bytes(file.read_bytes()[:-5])
     use()
     assert compiled == ["forward_direct"] * 2
@@ -400,6 +505,109 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
         use()
     assert compiled == ["forward_direct"] * 3
     assert "refuses a kept binary" in caplog.text
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_binary_in_a_context_of_several_devices(runtime, place, tmp_path, monkeypatch):
+    """What is kept was built for the runtime's own device, wherever that stands in its context."""
+    monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
+    try:
+        parts = runtime.device.create_sub_devices([cl.device_partition_property.EQUALLY, 1])
+    except cl.Error as error:
+        pytest.skip(f"{runtime.info.name} has no parts: {error}")
+    if len(parts) < 2:
+        pytest.skip(f"{runtime.info.name} has one part")
+    _keeps_one_binary(cl.Context(parts), parts[place], monkeypatch)
+
+
+def _keeps_one_binary(context, device, monkeypatch):
+    compiled = []
+    real = Runtime._compile
+
+    def counting(self, launch, source):
+        compiled.append(launch.kernel)
+        return real(self, launch, source)
+
+    monkeypatch.setattr(Runtime, "_compile", counting)
+    x, weight = np.ones((1, 1, 20), np.float32), np.ones((1, 1, 3), np.float32)
+    for _ in range(2):
+        fresh = Runtime(cl.CommandQueue(context, device))
+        fresh._keeps_binaries = True
+        assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
+    assert compiled == ["forward_direct"]
+
+
+TWO_DEVICES = """
+import pyopencl as cl
+import pytest
+import test_runtime
+devices = cl.get_platforms()[{platform}].get_devices()
+assert len(devices) == 2, devices
+with pytest.MonkeyPatch.context() as patch:
+    test_runtime._keeps_one_binary(cl.Context(devices), devices[{place}], patch)
+"""
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_binary_of_two_kinds_of_devices(runtime, place, tmp_path):
+    """PoCL's two kinds of device in one context, in a process that asks for them."""
+    if not runtime.info.platform.startswith("Portable"):
+        pytest.skip(f"{runtime.info.platform} has one kind of device")
+    _run(
+        TWO_DEVICES.format(platform=runtime.info.id.partition(":")[0], place=place),
+        POCL_DEVICES="pthread basic",
+        CLCONV_CACHE_DIR=str(tmp_path),
+        PYTHONPATH=f"{ROOT / 'tests'}{os.pathsep}{ROOT}",
+    )
+
+
+IMPORT_ALONE = """
+import warnings
+before = list(warnings.filters)
+import clconv
+import clconv.files, clconv.onnx, clconv.streaming, clconv.tuning
+assert warnings.filters == before, [f for f in warnings.filters if f not in before]
+"""
+
+
+def test_import_changes_no_filter_of_warnings():
+    # pyopencl and onnx are imported first: what they do is their own affair.
+    _run("import onnx, onnx.reference, pyopencl, pyopencl.array, pyopencl.tools\n" + IMPORT_ALONE)
+
+
+CHATTY = """
+import warnings
+warnings.simplefilter("error")
+import pyopencl as cl
+from clconv import Runtime
+from clconv.building import binary_of, program_of_binary, program_of_source
+runtime = Runtime(%r)
+text = "#warning talk\\n__kernel void f(__global float *a) { a[0] = 1; }\\n"
+program = program_of_source(runtime.context, text).build(devices=[runtime.device])
+assert cl.Kernel(program, "f")
+again = program_of_binary(runtime.context, runtime.device, binary_of(program)).build()
+assert cl.Kernel(again, "f")
+try:
+    program_of_source(runtime.context, "nonsense;").build(devices=[runtime.device], cache_dir=False)
+except cl.Error as error:
+    assert "nonsense" in str(error) or "error" in str(error).lower(), error
+else:
+    raise AssertionError("no error")
+"""
+
+
+def test_what_compilers_say_is_no_warning(runtime):
+    """Every warning is an error here; the words of a failed build belong to the error."""
+    _run(CHATTY % runtime.info.id)
+
+
+def test_plans_belong_to_the_caller(runtime):
+    """Whoever changes the list changes nothing that is kept."""
+    problem = Conv1dProblem(1, 2, 9, 3, 3)
+    first = runtime.plans(problem, Pass.FORWARD)
+    kept = list(first)
+    first.clear()
+    assert runtime.plans(problem, Pass.FORWARD) == kept
 
 
 # Threads and processes
@@ -412,12 +620,25 @@ def test_default_runtime_of_a_thread(runtime):
     elsewhere = []
     with inner:
         assert clconv.default_runtime() is inner
-        thread = threading.Thread(target=lambda: elsewhere.append(clconv.default_runtime()))
+        thread = threading.Thread(
+            target=lambda: elsewhere.append(clconv.default_runtime()), daemon=True
+        )
         thread.start()
-        thread.join()
+        thread.join(60)
     assert clconv.default_runtime() is runtime
     assert elsewhere[0] is not inner
     assert elsewhere[0] is not runtime
+
+
+def test_runtime_of_arrays(runtime):
+    """Of several runtimes on the arrays' context the one that was entered last."""
+    first, second = Runtime(runtime.context), Runtime(runtime.context)
+    x, weight = (first.to_device(np.ones((1, 1, n), np.float32)) for n in (9, 3))
+    for inner, outer in ((first, second), (second, first)):
+        before = inner.launches, outer.launches
+        with outer, inner:
+            F.conv1d(x, weight)
+        assert (inner.launches, outer.launches) == (before[0] + 1, before[1])
 
 
 def test_threads(runtime, rng):
@@ -440,7 +661,7 @@ def test_threads(runtime, rng):
         except BaseException as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -30,6 +30,7 @@ from clconv import (
     Pass,
     ProblemError,
     Sequential,
+    disk,
     planner,
     records,
     reference,
@@ -132,7 +133,7 @@ def test_other_drivers_versions_and_sizes_are_hints():
             record(KEY._replace(pass_=Pass.INPUT_GRADIENT), tiles[4], "2.0", written=5.0),
         ]
     )
-    assert database.choice(KEY) is None
+    assert database.choices(KEY) == []
     assert database.hints(KEY) == [tiles[2], tiles[1], tiles[0]]
 
 
@@ -189,7 +190,7 @@ def test_damaged_files(content, caplog):
     assert [one.getMessage().startswith(str(database.path)) for one in caplog.records] == [True]
     other = KEY._replace(pass_=Pass.INPUT_GRADIENT)
     database.add([record(other)])
-    assert database.choice(other) == record().choice
+    assert database.choices(other) == [record().choice]
     assert database.path.with_suffix(".damaged").read_bytes() == content
 
 
@@ -200,8 +201,8 @@ def test_good_records_beside_damaged_ones(caplog):
     content = json.loads(database.path.read_text())
     content["records"][1]["seconds"] = -1
     database.path.write_text(json.dumps(content))
-    assert database.choice(KEY) == record().choice
-    assert database.choice(other) is None
+    assert database.choices(KEY) == [record().choice]
+    assert database.choices(other) == []
     assert "1 of 2 records are damaged (seconds is -1" in caplog.text
 
 
@@ -221,7 +222,7 @@ def test_a_file_that_cannot_be_read(caplog):
         assert database.find(KEY) is None
     assert caplog.text.count(f"{database.path} cannot be read") == 1
     database.add([record()])
-    assert database.choice(KEY) == record().choice
+    assert database.choices(KEY) == [record().choice]
     assert database.path.with_suffix(".damaged").is_dir()
 
 
@@ -243,7 +244,9 @@ def add_many(first, count):
 def test_several_processes_at_once():
     """No record of any is lost, and whoever reads meanwhile sees whole files."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add_many, args=(1 + 20 * i, 20)) for i in range(3)]
+    processes = [
+        context.Process(target=add_many, args=(1 + 20 * i, 20), daemon=True) for i in range(3)
+    ]
     for one in processes:
         one.start()
     path = Database(DEVICE, "1.0").path
@@ -251,7 +254,7 @@ def test_several_processes_at_once():
         if path.exists():
             json.loads(path.read_bytes())
     for one in processes:
-        one.join()
+        one.join(60)
         assert one.exitcode == 0
     found = Database(DEVICE, "1.0").records()
     assert sorted(one.key.problem.batch for one in found) == list(range(1, 61))
@@ -279,7 +282,7 @@ def test_a_writer_that_is_killed(monkeypatch):
     add_many(6, 1)
     assert [one.key.problem.batch for one in database.records()] == [2, 6]
     assert left.exists()  # it might be another's, who is still writing
-    monkeypatch.setattr(records, "ABANDONED_SECONDS", -1)
+    monkeypatch.setattr(disk, "ABANDONED_SECONDS", -1)
     add_many(7, 1)
     assert not left.exists()
 
@@ -445,6 +448,32 @@ def test_the_fastest_wins(runtime, timed, few, pass_):
     assert clconv.plan(PROBLEM, pass_, runtime).choice == one.choice
     assert one.key == RecordKey(PROBLEM, pass_, None)
     assert (one.driver, one.library) == (runtime.records.driver, clconv.__version__)
+
+
+def test_a_call_after_the_search_takes_the_winner(runtime, timed, few):
+    """Plans and recipes that were remembered before are gone."""
+    x, weight = np.ones(PROBLEM.input_shape, "f"), np.ones(PROBLEM.weight_shape, "f")
+    found = few(PROBLEM, Pass.FORWARD, runtime.profile)
+
+    def queued():
+        """The launch of a call."""
+        seen = []
+        real = runtime.enqueue
+        runtime.enqueue = lambda commands, *rest: (
+            seen.append(commands[0][1]),
+            real(commands, *rest),
+        )
+        try:
+            F.conv1d(x, weight, padding=1, runtime=runtime)
+        finally:
+            del runtime.enqueue
+        return seen
+
+    assert queued() == [found[0].launches[0]]
+    for winner in (found[-1], found[1]):
+        timed |= {str(plan.choice): 1.0 for plan in found} | {str(winner.choice): 0.1}
+        search(runtime)
+        assert queued() == [winner.launches[0]]
 
 
 def test_noise_is_no_gain(runtime, timed, few):

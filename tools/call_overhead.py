@@ -37,6 +37,11 @@ from clconv.runtime import Command
 ROUNDS = 15
 GEOMETRY = {"padding": 1}
 COLD_LAYERS = ("stream_small", "whisper_conv1", "tcn_k7", "encodec_in", "quartznet_dw33")
+# Where compiled programs are kept: by clconv, PoCL, NVIDIA's, Intel's and AMD's drivers, and Mesa.
+CACHES = (
+    "CLCONV_CACHE_DIR", "POCL_CACHE_DIR", "CUDA_CACHE_PATH", "NEO_CACHE_DIR", "AMD_COMGR_CACHE_DIR",
+    "MESA_SHADER_CACHE_DIR",
+)  # fmt: skip
 
 
 class Recorder(clconv.Runtime):
@@ -141,21 +146,27 @@ def first_call(device: str | None, name: str) -> None:
     print(json.dumps([returned - start, time.perf_counter() - start]))
 
 
+def first_calls(device: str | None, name: str) -> list[list[float]]:
+    """Seconds of a layer's first call, until it returned and until it was done, in two fresh
+    processes: with empty caches, then with what the first one left there."""
+    command = [sys.executable, __file__, "--first-call", name]
+    command += ["--device", device] if device else []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | dict.fromkeys(CACHES, folder)
+        found = []
+        for _ in range(2):
+            done = subprocess.run(
+                command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+            )
+            found.append(json.loads(done.stdout))
+        return found
+
+
 def cold(device: str | None) -> None:
     """Prints the table of first calls."""
     print(f"{'seconds, returned (done)':26}{'empty caches':>16}{'filled caches':>16}")
     for name in COLD_LAYERS:
-        with tempfile.TemporaryDirectory() as folder:
-            environment = {**os.environ, "POCL_CACHE_DIR": folder, "CLCONV_CACHE_DIR": folder}
-            command = [sys.executable, __file__, "--first-call", name]
-            command += ["--device", device] if device else []
-            cells = []
-            for _ in range(2):
-                done = subprocess.run(
-                    command, env=environment, check=True, stdout=subprocess.PIPE, text=True
-                )
-                returned, finished = json.loads(done.stdout)
-                cells.append(f"{returned:8.2f} ({finished:5.2f})")
+        cells = [f"{back:8.2f} ({done:5.2f})" for back, done in first_calls(device, name)]
         print(f"{name:26}{''.join(cells)}", flush=True)
 
 

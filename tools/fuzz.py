@@ -4,12 +4,13 @@
 Each geometry (channels, kernel size, stride, dilation, groups, dtype, epilogue) runs on several
 batches, lengths and paddings: the convolution, its three gradients, together and one by one, the
 transposed convolution and its gradients. Inputs lie between NaNs, results between guards, and so
-does every buffer; data are integers, whose results must be equal, and normal numbers, whose results
-must keep the rounding bound, in turn. After the first batch of a geometry no program may be built.
+does every buffer; data are integers, whose results must be equal, and normal numbers, whose
+results must keep the rounding bound, in turn. After the first batch of a geometry no program may be
+built.
 
---as PROFILE plans for another device than there is, a GPU mostly, in what this one can run; --as all
-for each profile of a GPU in turn. Every pass is then computed by some candidate of some variant,
-unless --variant says which.
+--as PROFILE plans for another device than there is, a GPU mostly, in what this one can run; --as
+all for each profile of a GPU in turn. Every pass is then computed by some candidate of some
+variant, unless --variant says which.
 
 A geometry depends on --seed, its index, --dtypes and whether there is float64 alone: --only INDEX
 runs one again.
@@ -243,7 +244,7 @@ def host(array: Any) -> Array:
 class Arrays:
     """Makes the arrays of one case, as views into larger ones, and looks at what lies around."""
 
-    def __init__(self, runtime: Runtime, case: Case, rng: Rng) -> None:
+    def __init__(self, runtime: CountingRuntime, case: Case, rng: Rng) -> None:
         self._runtime = runtime
         self._case = case
         self._rng = rng

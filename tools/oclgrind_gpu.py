@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Do the GPU variants race, or touch memory out of bounds, and how often do they read? By Oclgrind.
 
-Runs a tiny problem for each tile that the planner can pick for a GPU, all passes, under Oclgrind
-(Debian's package `oclgrind`) with its data-race and API checks, compares the results, and fails on
-any report but the device queries that pyopencl itself makes. Then counts global reads: windows read
+Runs a tiny problem for each tile that the planner can pick for a GPU, all passes, and transposed
+convolutions by each variant, under Oclgrind (Debian's package `oclgrind`) with its data-race and
+API checks, compares the results, and fails on any report but the device queries that pyopencl
+itself makes. Then counts global reads: windows read
 each element of the input at most twice, products of few columns each weight once.
 """
 
@@ -46,6 +47,9 @@ SHORT = (
     Conv1dProblem(8, 12, 4, 10, 4, 3, 0, 1, 2),
     Conv1dProblem(3, 5, 9, 6, 3, 2, (1, 0), 2),
 )
+# Transposed: the length of x, kernel size, stride, dilation, output_padding. Whole strides of that
+# lie beyond every window; one has few columns.
+BEYOND = ((10, 3, 1, 3, 2), (1, 3, 1, 5, 3), (9, 2, 2, 5, 4))
 # Rows longer than a work-group's positions, windows as wide as half of them.
 READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)
 # One column, and as many as a work-group has: (problem, columns).
@@ -105,7 +109,7 @@ def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np
     """The result of a plan, through functional."""
     problem, pass_ = made.problem, made.pass_
     runtime.forget_plans()
-    runtime.plans(problem, pass_, made.epilogue, made.variant)[:] = [made]
+    runtime.plans = lambda *_, **__: [made]
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     if pass_ is Pass.FORWARD:
         return F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=made.variant,
@@ -127,6 +131,29 @@ def operands(problem: Conv1dProblem, pass_: Pass) -> dict[str, np.ndarray]:
     return arrays
 
 
+def transposed(runtime: Runtime, variant: str, place: tuple[int, ...]) -> None:
+    """A transposed convolution and its gradients; AssertionError where they are wrong."""
+    length, size, stride, dilation, extra = place
+    rng = np.random.default_rng(0)
+    x, weight = (accuracy.integers(rng, s, "float32") for s in ((2, 8, length), (8, 3, size)))
+    options = (stride, 0, extra, 2, dilation)
+    y = F.conv_transpose1d(x, weight, None, *options, variant=variant, runtime=runtime)
+    grad = accuracy.integers(rng, y.shape, "float32")
+    grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant, runtime=runtime)
+    problem = accuracy.transposed_problem(
+        x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
+    )
+    longer = accuracy.extended(x, problem.out_length)
+    for values, pass_, arrays in (
+        (y, Pass.INPUT_GRADIENT, {"weight": weight, "grad_output": longer}),
+        (grads[0], Pass.FORWARD, {"x": grad, "weight": weight}),
+        (grads[1], Pass.WEIGHT_GRADIENT, {"x": grad, "grad_output": longer}),
+    ):
+        positions = length if pass_ is Pass.FORWARD else None
+        accuracy.assert_right(values, problem, pass_, arrays, pass_.value, largest=4,
+                              positions=positions)  # fmt: skip
+
+
 def as_gpu() -> Runtime:
     """Oclgrind's device as a GPU."""
     runtime = Runtime()
@@ -137,6 +164,15 @@ def as_gpu() -> Runtime:
 def inside() -> int:
     """Runs the kernels; the number of wrong results."""
     runtime, wrong = as_gpu(), 0
+    for variant in ("direct", "gemm", "window"):
+        for place in BEYOND:
+            name = f"transposed, {variant} {place}"
+            try:
+                transposed(runtime, variant, place)
+            except AssertionError as error:
+                wrong += 1
+                name += f": {error}"
+            print(name, flush=True)
     for made in made_plans(runtime):
         arrays = operands(made.problem, made.pass_)
         name = f"{made.variant} {made.pass_.value} {dict(made.tile)}"

@@ -257,8 +257,8 @@ def refusal(request: Request) -> str | None:
 
 
 def designs(request: Request) -> Iterator[Design]:
-    """A design for each tile that fits the registers. Where they ask for wider vectors, those that
-    don't come behind: they are what activations which call functions have to take."""
+    """A design for each tile that fits the registers. Where these ask for wider vectors, others
+    that don't come behind: activations which call functions have to take one of them."""
     geometry = _geometry(request)
     found = list(_tiles(geometry))
     yield from found

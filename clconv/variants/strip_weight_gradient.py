@@ -103,8 +103,8 @@ class Geometry:
 
     @cached_property
     def positions(self) -> int:
-        """Of a unit at most: half a first-level cache has them turned. They lie where strip and sums
-        leave room, beside the bias and where each tap's x are."""
+        """Of a unit at most: half a first-level cache has them turned. They lie where strip and
+        sums leave room, beside the bias and where each tap's x are."""
         rest = local_elements(self.request, REST_SHARE) * 3 // 4 * self.item_bytes
         room = min(rest - self.most_taps * TAP_BYTES - ALIGNMENT, self.request.device.l1_bytes // 2)
         return max(16, min(room // self.item_bytes // self.panel, 256) // 16 * 16)

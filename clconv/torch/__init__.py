@@ -1,0 +1,33 @@
+"""How does a PyTorch model compute its 1-D convolutions with clconv?
+
+`convert(model)` exchanges a model's layers and `revert` gives them back, `report` says where each
+convolution is computed, `tune` finds the fastest kernels for them; `Conv1d` and `ConvTranspose1d`
+are torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, with
+derivatives in both modes, of any order. They are operators of PyTorch's dispatcher, so that
+torch.compile and torch.export keep them in their graphs.
+
+Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
+read and write it in place; elsewhere every call copies tensors to the device and results back. A
+call runs on the default runtime of its thread and returns when the result is there. bfloat16 is
+computed in float32 and rounded at the end. Errors are clconv's: ProblemError for impossible shapes
+and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other devices.
+"""
+
+from clconv.torch.conversion import convert, revert
+from clconv.torch.functions import conv1d, conv_transpose1d
+from clconv.torch.layers import Conv1d, ConvTranspose1d
+from clconv.torch.reporting import Convolution, Report, report
+from clconv.torch.tuning import tune
+
+__all__ = [
+    "Conv1d",
+    "ConvTranspose1d",
+    "Convolution",
+    "Report",
+    "conv1d",
+    "conv_transpose1d",
+    "convert",
+    "report",
+    "revert",
+    "tune",
+]

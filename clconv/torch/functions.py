@@ -1,0 +1,122 @@
+"""conv1d and conv_transpose1d with the arguments of torch.nn.functional's.
+
+Tensors are checked here, and brought to autocast's dtype; what comes after is the dispatcher's.
+Both can be overridden as PyTorch's own functions, by subclasses of Tensor and by modes, which is
+how torch.fx traces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from clconv.errors import ArrayTypeError, ProblemError
+from clconv.problem import Padding, padding_pair, whole
+from clconv.torch.memory import DTYPES
+from clconv.torch.operators import CONVOLUTION, by_pytorch
+
+Size = int | Sequence[int]
+
+
+def _checked(tensors: dict[str, Tensor | None]) -> list[Tensor | None]:
+    """The tensors, in autocast's dtype where that is on; TypeError unless they are clconv's."""
+    for name, tensor in tensors.items():
+        if tensor is None and name == "bias":
+            continue
+        if not isinstance(tensor, Tensor):
+            raise ArrayTypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor")
+        if tensor.device.type != "cpu":
+            raise ArrayTypeError(
+                f"{name} is a tensor on {tensor.device}, expected one on cpu: clconv takes it from "
+                "there to its own device"
+            )
+        if tensor.layout is not torch.strided:
+            raise ArrayTypeError(f"{name} has layout {tensor.layout}, expected torch.strided")
+        if tensor.dtype not in DTYPES:
+            raise ArrayTypeError(
+                f"{name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}"
+            )
+    found = list(tensors.values())
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        found = [t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in found]
+    first = found[0]
+    for name, tensor in zip(tensors, found, strict=True):
+        if first is not None and tensor is not None and tensor.dtype is not first.dtype:
+            raise ProblemError(
+                f"{name} has dtype {tensor.dtype}, expected {first.dtype}, that of input"
+            )
+    return found
+
+
+def _dimensions(input: Tensor, weight: Tensor, weight_shape: str) -> None:
+    if input.dim() not in (2, 3):
+        raise ProblemError(
+            f"input has shape {tuple(input.shape)}, expected (N, C, L), or (C, L) unbatched"
+        )
+    if weight.dim() != 3:
+        raise ProblemError(f"weight has shape {tuple(weight.shape)}, expected {weight_shape}")
+
+
+def _operator() -> Callable[..., Tensor]:
+    """The operator, or what computes the same for ONNX's exporters, which know no other."""
+    return by_pytorch if torch.onnx.is_in_onnx_export() else CONVOLUTION
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.nn.functional.conv1d: (N, Cout, Lout), or (Cout, Lout) of an unbatched input.
+
+    input (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,); padding in samples: an int,
+    (left, right), "same" (the odd sample to the right, stride 1) or "valid". Raises TypeError for
+    what is no CPU tensor of a floating dtype, ProblemError (which calls the input x), DeviceError.
+    """
+    if has_torch_function((input, weight, bias)):
+        overridden: Tensor = handle_torch_function(
+            conv1d, (input, weight, bias),
+            input, weight, bias, stride, padding, dilation, groups,
+        )  # fmt: skip
+        return overridden
+    tensors = _checked({"input": input, "weight": weight, "bias": bias})
+    _dimensions(input, weight, "(Cout, Cin / groups, kernel_size)")
+    one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
+    window = step * (weight.shape[2] - 1) + 1
+    pads = list(padding_pair(padding, window, one))
+    return _operator()(*tensors, one, pads, step, whole("groups", groups, 1), False, 0)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """torch.nn.functional.conv_transpose1d: (N, Cout, Lout), or (Cout, Lout) unbatched.
+
+    input (N, Cin, L), weight (Cin, Cout / groups, K), bias (Cout,). Raises as conv1d does.
+    """
+    if has_torch_function((input, weight, bias)):
+        overridden: Tensor = handle_torch_function(
+            conv_transpose1d, (input, weight, bias),
+            input, weight, bias, stride, padding, output_padding, groups, dilation,
+        )  # fmt: skip
+        return overridden
+    tensors = _checked({"input": input, "weight": weight, "bias": bias})
+    _dimensions(input, weight, "(Cin, Cout / groups, kernel_size)")
+    one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
+    crop, extra = whole("padding", padding, 0), whole("output_padding", output_padding, 0)
+    return _operator()(*tensors, one, [crop, crop], step, whole("groups", groups, 1), True, extra)

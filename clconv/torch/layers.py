@@ -1,0 +1,48 @@
+"""torch.nn's Conv1d and ConvTranspose1d, computed by clconv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from clconv.torch.functions import conv1d, conv_transpose1d
+
+
+class Conv1d(nn.Conv1d):
+    """torch.nn.Conv1d on clconv: (N, Cin, L) or (Cin, L) in, (N, Cout, Lout) or (Cout, Lout) out.
+
+    Constructor, parameters and state dict are torch.nn's, every padding mode included.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        place: tuple[Any, ...] = (self.stride, self.padding, self.dilation, self.groups)
+        if self.padding_mode != "zeros":
+            ends = self._reversed_padding_repeated_twice
+            input = nn.functional.pad(input, ends, mode=self.padding_mode)
+            place = (self.stride, 0, self.dilation, self.groups)
+        return conv1d(input, weight, bias, *place)
+
+    def extra_repr(self) -> str:
+        said: Any = super().extra_repr
+        return f"{said()}, backend=clconv"
+
+
+class ConvTranspose1d(nn.ConvTranspose1d):
+    """torch.nn.ConvTranspose1d on clconv: (N, Cin, L) or (Cin, L) in, the same with Lout out.
+
+    Constructor, parameters and state dict are torch.nn's, and so is `output_size` of a call.
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        stride, padding, kernel_size, dilation = (
+            [*one] for one in (self.stride, self.padding, self.kernel_size, self.dilation)
+        )
+        extra = self._output_padding(input, output_size, stride, padding, kernel_size, 1, dilation)
+        return conv_transpose1d(
+            input, self.weight, self.bias, stride, padding, extra, self.groups, dilation
+        )
+
+    def extra_repr(self) -> str:
+        said: Any = super().extra_repr
+        return f"{said()}, backend=clconv"

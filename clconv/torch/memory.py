@@ -1,0 +1,181 @@
+"""How do kernels reach a tensor's memory? It is borrowed for a call, never changed or marked.
+
+`Tensor.numpy()` would forbid a storage to be resized for good; an address and a size do not. What
+has only the address keeps nothing alive, so the tensors of a call are held until its kernels have
+finished, on every way out of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyopencl as cl
+import pyopencl.array as cl_array
+import torch
+from torch import Tensor
+
+from clconv.errors import ArrayTypeError, OutOfMemoryError
+from clconv.runtime import Runtime
+
+Shape = tuple[int, ...]
+# The dtypes that kernels compute in; bfloat16 is computed in float32.
+NUMPY: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.float16),
+    torch.float64: np.dtype(np.float64),
+}
+DTYPES = (*NUMPY, torch.bfloat16)
+
+# The calls whose kernels may still use the memory of their tensors.
+_held: set[Arrays] = set()
+
+
+def shares_memory(runtime: Runtime) -> bool:
+    """Whether the device reads and writes the host's memory itself."""
+    return bool(runtime.device.host_unified_memory)
+
+
+class Arrays:
+    """The tensors of one call as arrays of a runtime, in place where the device shares memory.
+
+    There each is a buffer over the tensor's own memory, made anew for every call: OpenCL promises
+    nothing of memory that the host writes while a buffer over it exists. Elsewhere they are NumPy
+    arrays over it, which the functions copy. To be entered: whoever leaves, by an exception too,
+    leaves no kernel behind that uses the tensors.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.in_place = shares_memory(runtime)
+        self._tensors: list[Tensor] = []
+        self._spans: list[tuple[int, int]] = []
+        self._written: list[cl_array.Array] = []
+
+    def __enter__(self) -> Arrays:
+        _held.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Waits until the host sees what was written, then lets go of the tensors.
+
+        Where waiting fails, or is interrupted before it begins, they are held for good: nobody
+        knows what the device still does.
+        """
+        waited = False
+        try:
+            if kind is None:
+                waited = self._map_results()
+        finally:
+            if not waited:
+                self.runtime.finish()
+            _held.discard(self)
+
+    def read(self, tensor: Tensor | None) -> Any:
+        """An array with the values of a tensor of any strides; None for None."""
+        if tensor is None:
+            return None
+        tensor = tensor.detach()
+        address = _address(tensor)
+        if self.in_place and (
+            address % tensor.element_size() or not self._apart(address, _span(tensor))
+        ):
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        return self._array(tensor, cl.mem_flags.READ_ONLY)
+
+    def write(self, tensor: Tensor) -> Any:
+        """An array whose values are those of a new, contiguous tensor when the call is left."""
+        array = self._array(tensor, cl.mem_flags.READ_WRITE)
+        if self.in_place and array.size:
+            self._written.append(array)
+        return array
+
+    def _map_results(self) -> bool:
+        """Lets the host see the results, which is what mapping a buffer does; whether it waited."""
+        queue = self.runtime.queue
+        for left, array in enumerate(self._written, 1 - len(self._written)):
+            memory: Any = array.base_data
+            mapped, _ = cl.enqueue_map_buffer(
+                queue, memory, cl.map_flags.READ, 0, array.shape, array.dtype, is_blocking=left == 0
+            )
+            mapped.base.release(queue)
+        return bool(self._written)
+
+    def _apart(self, begin: int, nbytes: int) -> bool:
+        """Whether no buffer of this call lies over the same memory, which OpenCL leaves undefined.
+
+        A tensor with gaps, such as every second channel, counts from its first byte to its last.
+        """
+        end = begin + nbytes
+        if any(begin < other_end and other < end for other, other_end in self._spans):
+            return False
+        self._spans.append((begin, end))
+        return True
+
+    def _array(self, tensor: Tensor, flags: int) -> Any:
+        self._tensors.append(tensor)
+        runtime, shape = self.runtime, tuple(tensor.shape)
+        dtype = NUMPY[tensor.dtype]
+        nbytes = _span(tensor)
+        if nbytes == 0:  # no buffer is that small
+            return runtime.empty(shape, dtype) if self.in_place else np.empty(shape, dtype)
+        memory = _bytes_type(nbytes).from_address(_address(tensor))
+        if not self.in_place:
+            strides = [step * dtype.itemsize for step in tensor.stride()]
+            return np.ndarray(shape, dtype, memory, strides=strides)
+        try:
+            buffer = cl.Buffer(runtime.context, flags | cl.mem_flags.USE_HOST_PTR, hostbuf=memory)
+        except (cl.MemoryError, cl.LogicError) as error:
+            raise OutOfMemoryError(
+                f"a tensor of {nbytes} bytes; {runtime.info.name} takes at most "
+                f"{runtime.profile.max_alloc_bytes} bytes at once"
+            ) from error
+        array = cl_array.Array.__new__(cl_array.Array)
+        vars(array).update(_layout(shape, tensor.stride(), tensor.dtype))
+        array.queue, array.context = runtime.queue, runtime.context
+        array.base_data, array.events = buffer, []
+        return array
+
+
+@lru_cache(maxsize=1024)
+def _bytes_type(nbytes: int) -> Any:
+    return ctypes.c_byte * nbytes
+
+
+def _address(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; ArrayTypeError unless there is as much as it spans."""
+    needed, storage = _span(tensor), tensor.untyped_storage()
+    there = storage.nbytes() - tensor.storage_offset() * tensor.element_size()
+    if there < needed:
+        raise ArrayTypeError(
+            f"a tensor has shape {tuple(tensor.shape)}, expected {needed} bytes in its storage, "
+            f"which was resized to {storage.nbytes()}"
+        )
+    return tensor.data_ptr()
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape: Shape, steps: Shape, dtype: torch.dtype) -> dict[str, Any]:
+    """What arrays of one layout have in common: a constructor takes longer than a small kernel."""
+    size = dtype.itemsize
+    array = cl_array.Array(
+        None, shape, NUMPY[dtype], data=0, strides=tuple(step * size for step in steps)
+    )
+    assert array.flags is not None  # worked out now, and kept
+    return vars(array)
+
+
+def _span(tensor: Tensor) -> int:
+    """Bytes of memory from a tensor's first to its last."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return (1 + last) * tensor.element_size()

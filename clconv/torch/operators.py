@@ -1,0 +1,422 @@
+"""The convolutions as operators of PyTorch's dispatcher, with every derivative.
+
+`torch.ops.clconv.convolution` and `convolution_backward` have kernels for CPU tensors, shapes for
+fake ones, derivatives in both modes, rules for vmap, and counts of operations. A derivative is
+made of the same two operators, so that there are derivatives of any order, and those of
+torch.func and torch.compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._decomp import register_decomposition
+from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, register_flop_formula
+
+from clconv import functional
+from clconv.errors import ArrayTypeError
+from clconv.runtime import default_runtime
+from clconv.torch.memory import DTYPES, Arrays
+
+Gradients = tuple[Tensor | None, ...]  # of input, weight and bias
+Shape = tuple[int, ...]
+
+
+class _Layer(NamedTuple):
+    """What an operator takes beside its tensors, in the order of its schema."""
+
+    stride: int
+    padding: list[int]
+    dilation: int
+    groups: int
+    transposed: bool
+    output_padding: int
+
+    def out_length(self, length: int, kernel_size: int) -> int:
+        """Output positions; 0 where there are none, which the function that is called refuses."""
+        window, pads = self.dilation * (kernel_size - 1) + 1, sum(self.padding)
+        if self.transposed:
+            return max((length - 1) * self.stride + window - pads + self.output_padding, 0)
+        return max((length + pads - window) // self.stride + 1, 0)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The same for the functions of clconv.functional."""
+        named = self._asdict()
+        if not named.pop("transposed"):
+            del named["output_padding"]
+        return named
+
+
+# Computing
+
+
+def _check(tensors: dict[str, Tensor | None]) -> None:
+    """ArrayTypeError unless the tensors have one dtype, of those that kernels compute in."""
+    first = next(iter(tensors.values()))
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if tensor.dtype not in DTYPES or (first is not None and tensor.dtype is not first.dtype):
+            raise ArrayTypeError(
+                f"{name} has dtype {tensor.dtype}, expected that of x, one of "
+                f"{', '.join(map(str, DTYPES))}"
+            )
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
+    """The result, (N, Cout, Lout), on the device."""
+    _check({"x": x, "weight": weight, "bias": bias})
+    if x.dtype is torch.bfloat16:
+        bias = None if bias is None else bias.float()
+        return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)
+    one = _Layer(*layer)
+    channels = weight.shape[1] * one.groups if one.transposed else weight.shape[0]
+    length = one.out_length(x.shape[-1], weight.shape[2])
+    y = x.new_empty((*x.shape[:-2], channels, length))
+    call = functional.conv_transpose1d if one.transposed else functional.conv1d
+    with Arrays(default_runtime()) as arrays:
+        call(
+            arrays.read(x),
+            arrays.read(weight),
+            arrays.read(bias),
+            **one.arguments,
+            out=arrays.write(y),
+            runtime=arrays.runtime,
+        )
+    return y
+
+
+def _convolution_backward(
+    x: Tensor, weight: Tensor, grad: Tensor, need: list[bool], *layer: Any
+) -> Gradients:
+    """The gradients of input, weight and bias that are needed, on the device."""
+    _check({"x": x, "weight": weight, "grad_output": grad})
+    if x.dtype is torch.bfloat16:
+        found = _convolution_backward(x.float(), weight.float(), grad.float(), need, *layer)
+        return tuple(None if t is None else t.to(x.dtype) for t in found)
+    one, grads = _Layer(*layer), _fake_backward(x, weight, grad, need)
+    call = functional.conv_transpose1d_backward if one.transposed else functional.conv1d_backward
+    with Arrays(default_runtime()) as arrays:
+        call(
+            arrays.read(x),
+            arrays.read(weight),
+            arrays.read(grad),
+            **one.arguments,
+            need=need,
+            out=tuple(None if t is None else arrays.write(t) for t in grads),
+            runtime=arrays.runtime,
+        )
+    return grads
+
+
+def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
+    """The same result by PyTorch's own functions, for who looks through them: sizes may be
+    symbols here, and an exporter knows no other functions."""
+    one = _Layer(*layer)
+    left, right = one.padding
+    if one.transposed:
+        place = (one.stride, left, one.output_padding, one.groups, one.dilation)
+        return nn.functional.conv_transpose1d(x, weight, bias, *place)
+    if left != right:
+        x, left = nn.functional.pad(x, (left, right)), 0
+    return nn.functional.conv1d(x, weight, bias, one.stride, left, one.dilation, one.groups)
+
+
+def _fake_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
+    return x.new_empty(by_pytorch(x, weight, bias, *layer).shape)
+
+
+def _fake_backward(
+    x: Tensor, weight: Tensor, grad: Tensor, need: list[bool], *layer: Any
+) -> Gradients:
+    shapes = (x.shape, weight.shape, (grad.shape[-2],))
+    return tuple(
+        x.new_empty(shape) if needed else None for shape, needed in zip(shapes, need, strict=True)
+    )
+
+
+# Derivatives. A convolution is linear in its input and in its weight, and so are its gradients
+# in the output's: what differentiates one is the other two, of the same layer.
+
+
+def _sum(*terms: Tensor | None) -> Tensor | None:
+    """The sum of those that there are."""
+    found = [term for term in terms if term is not None]
+    return sum(found[1:], found[0]) if found else None
+
+
+class _Below(NamedTuple):
+    """Where the dispatcher goes on: its keys, and what autograd records there."""
+
+    keys: Any
+    graph: bool
+    tangents: bool
+
+
+class _Derivative(_SingleLevelFunction):
+    """An operator in the sight of autograd, at one level of torch.func, which is what the
+    dispatcher calls it for: inputs are those of the operator, and where to go on."""
+
+    operator: Any
+    apply: Any  # PyTorch's
+
+    @classmethod
+    def kernel(cls, keys: Any, *inputs: Any) -> Any:
+        """What the dispatcher calls. Whether there are tangents nobody tells cheaper than `apply`
+        finds out: in a compiled graph Python does not know of their level."""
+        below = keys & torch._C._after_autograd_keyset
+        tangents, graph = torch._C._is_fwd_grad_enabled(), torch.is_grad_enabled()
+        if tangents or (graph and torch._C._any_requires_grad(*inputs)):
+            with enable_single_level_autograd_function():
+                inputs = unwrap_dead_wrappers(inputs)
+                return cls.apply(*inputs, _Below(below, graph, tangents))
+        with torch._C._AutoDispatchBelowAutograd():
+            return cls.operator.redispatch(below, *inputs)
+
+    @classmethod
+    def forward(cls, *inputs: Any) -> Any:
+        """At the next level, or on the device; derivatives may be wanted of other levels, too."""
+        *own, (below, graph, tangents) = inputs
+        with (
+            torch.set_grad_enabled(graph),
+            forward_ad._set_fwd_grad_enabled(tangents),
+            torch._C._AutoDispatchBelowAutograd(),
+        ):
+            return cls.operator.redispatch(below, *own)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        tensors = [one if isinstance(one, Tensor) else None for one in inputs[:3]]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.options = inputs[3:-1]
+        ctx.shape = output.shape if isinstance(output, Tensor) else None
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """The tangents of the results, which may have tangents of outer levels: PyTorch turns
+        those off for a jvp, where these of the operator's own level would come back."""
+        with forward_ad._set_fwd_grad_enabled(True):
+            primals = [
+                None if one is None else torch._VF._unpack_dual(one, level=0)[0]
+                for one in ctx.saved_tensors
+            ]
+            return cls.tangents(ctx, *primals, *tangents[:3])
+
+    @staticmethod
+    def tangents(ctx: Any, *primals_and_tangents: Any) -> Any:
+        """The tangents of the results for those of the first three inputs, None for zeros."""
+        raise NotImplementedError
+
+
+class _Convolution(_Derivative):
+    """Of convolution(x, weight, bias, *layer)."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+        rest = (None,) * (1 + len(ctx.options))
+        if grad is None:
+            return None, None, None, *rest
+        x, weight, _ = ctx.saved_tensors
+        need = list(ctx.needs_input_grad[:3])
+        return *BACKWARD(x, weight, grad, need, *ctx.options), *rest
+
+    @staticmethod
+    def tangents(
+        ctx: Any, x: Any, weight: Any, bias: Any, of_x: Any, of_weight: Any, of_bias: Any
+    ) -> Tensor | None:
+        return _sum(
+            None if of_x is None else CONVOLUTION(of_x, weight, None, *ctx.options),
+            None if of_weight is None else CONVOLUTION(x, of_weight, None, *ctx.options),
+            None if of_bias is None else of_bias[:, None].expand(ctx.shape),
+        )
+
+
+class _ConvolutionBackward(_Derivative):
+    """Of convolution_backward(x, weight, grad_output, need, *layer)."""
+
+    @staticmethod
+    def backward(
+        ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None
+    ) -> tuple[Any, ...]:
+        """Gradients of x, weight and the output's gradient for those of the three gradients."""
+        x, weight, grad = ctx.saved_tensors
+        need_x, need_weight, need_grad = ctx.needs_input_grad[:3]
+        _, *layer = ctx.options
+        for_x = for_weight = for_grad = None
+        if of_weight is not None and need_x:
+            for_x = BACKWARD(x, of_weight, grad, [True, False, False], *layer)[0]
+        if of_x is not None and need_weight:
+            for_weight = BACKWARD(of_x, weight, grad, [False, True, False], *layer)[1]
+        if need_grad:
+            for_grad = _sum(
+                None if of_x is None else CONVOLUTION(of_x, weight, None, *layer),
+                None if of_weight is None else CONVOLUTION(x, of_weight, None, *layer),
+                None if of_bias is None else of_bias[:, None].expand_as(grad),
+            )
+        return for_x, for_weight, for_grad, *(None,) * (1 + len(ctx.options))
+
+    @staticmethod
+    def tangents(
+        ctx: Any, x: Any, weight: Any, grad: Any, of_x: Any, of_weight: Any, of_grad: Any
+    ) -> Gradients:
+        need, *layer = ctx.options
+        if of_grad is None:  # a zero for each gradient that there is
+            of_grad = torch.zeros_like(grad)
+        grad_x, grad_weight, grad_bias = BACKWARD(x, weight, of_grad, need, *layer)
+        if grad_x is not None and of_weight is not None:
+            grad_x = grad_x + BACKWARD(x, of_weight, grad, [True, False, False], *layer)[0]
+        if grad_weight is not None and of_x is not None:
+            term = BACKWARD(of_x, weight, grad, [False, True, False], *layer)[1]
+            grad_weight = grad_weight + term
+        return grad_x, grad_weight, grad_bias
+
+
+# vmap. Where a batch shares the weight, it is more samples; where it doesn't, it is more groups.
+
+
+def _lined_up(tensor: Tensor, dim: int | None, at: int, size: int) -> Tensor:
+    """A tensor with vmap's dimension at a place, repeated there where it has none."""
+    if dim is not None:
+        return tensor.movedim(dim, at)
+    sizes = [-1] * (tensor.dim() + 1)
+    sizes[at] = size
+    return tensor.unsqueeze(at).expand(sizes)
+
+
+def _as_groups(size: int, in_dims: tuple[Any, ...], *tensors: Tensor | None) -> list[Any]:
+    """Samples (N, C, L), weights or biases of a batch with its channels side by side."""
+    found: list[Tensor | None] = []
+    for place, (tensor, dim) in enumerate(zip(tensors, in_dims, strict=False)):
+        if tensor is None:
+            found.append(None)
+        elif place == 1 or tensor.dim() - (dim is not None) == 1:
+            found.append(_lined_up(tensor, dim, 0, size).flatten(0, 1))
+        else:
+            found.append(_lined_up(tensor, dim, -3, size).flatten(-3, -2))
+    return found
+
+
+def _from_groups(size: int, tensor: Any, channels: int) -> Any:
+    """The batch in front, of a tensor with its channels side by side in a dimension."""
+    if tensor is None:
+        return None
+    return tensor.unflatten(channels, (size, -1)).movedim(channels - (channels < 0), 0)
+
+
+def _vmap_convolution(
+    info: Any, in_dims: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any
+) -> tuple[Tensor | None, int]:
+    size, (of_x, of_weight, of_bias) = info.batch_size, in_dims[:3]
+    if of_weight is not None:
+        one = _Layer(*layer)
+        tensors = _as_groups(size, in_dims, x, weight, bias)
+        y = CONVOLUTION(*tensors, *one._replace(groups=one.groups * size))
+        return _from_groups(size, y, -2), 0
+    shared = bias if of_bias is None else None
+    if of_x is None:
+        y = CONVOLUTION(x, weight, shared, *layer)[None]
+    else:
+        x = x.movedim(of_x, 0)
+        y = CONVOLUTION(x.flatten(0, -3), weight, shared, *layer).unflatten(0, x.shape[:-2])
+    if bias is not None and of_bias is not None:
+        each = bias.movedim(of_bias, 0)[..., None]
+        y = y + (each if y.dim() == 3 else each[:, None])
+    return y, 0
+
+
+def _vmap_backward(
+    info: Any,
+    in_dims: tuple[Any, ...],
+    x: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    need: list[bool],
+    *layer: Any,
+) -> tuple[Gradients, tuple[int, int, int]]:
+    size, (of_x, of_weight, of_grad) = info.batch_size, in_dims[:3]
+    if of_weight is None and not any(need[1:]):
+        x, grad = _lined_up(x, of_x, 0, size), _lined_up(grad, of_grad, 0, size)
+        grad_x = BACKWARD(x.flatten(0, -3), weight, grad.flatten(0, -3), need, *layer)[0]
+        found: Gradients = (None if grad_x is None else grad_x.view(x.shape), None, None)
+        return found, (0, 0, 0)
+    one = _Layer(*layer)
+    tensors = _as_groups(size, in_dims, x, weight, grad)
+    grads = BACKWARD(*tensors, need, *one._replace(groups=one.groups * size))
+    found = tuple(_from_groups(size, one, dim) for one, dim in zip(grads, (-2, 0, 0), strict=True))
+    return found, (0, 0, 0)
+
+
+# Counts of multiplications, PyTorch's own way
+
+
+def _batched(shape: Any) -> Any:
+    return shape if len(shape) == 3 else (1, *shape)
+
+
+def _flops(x: Any, weight: Any, bias: Any, *layer: Any, out_shape: Any, **_: Any) -> Any:
+    return conv_flop_count(_batched(x), weight, _batched(out_shape), _Layer(*layer).transposed)
+
+
+def _backward_flops(x: Any, weight: Any, grad: Any, need: Any, *layer: Any, **_: Any) -> Any:
+    one, x = _Layer(*layer), _batched(x)
+    options = None, one.stride, one.padding, one.dilation, one.transposed, 0, one.groups, need
+    count: Any = conv_backward_flop
+    return count(_batched(grad), x, weight, *options, out_val=[x, weight, None])
+
+
+# The operators
+
+_Library: Any = torch.library.Library  # untyped in torch
+_LAYER = "int stride, int[] padding, int dilation, int groups, bool transposed, int output_padding"
+_library: Any = _Library("clconv", "DEF")
+
+
+def _define(
+    signature: str,
+    compute: Callable[..., Any],
+    fake: Callable[..., Any],
+    derivative: type[_Derivative],
+    vmap: Callable[..., Any],
+    flops: Callable[..., Any],
+) -> Any:
+    """An operator of the dispatcher."""
+    name = _library.define(signature)
+    packet: Any = getattr(torch.ops.clconv, name)
+    derivative.operator = packet.default
+    _library.impl(name, compute, "CPU")
+    _library.impl(name, derivative.kernel, "Autograd", with_keyset=True)
+    torch.library.register_fake(f"clconv::{name}", fake, lib=_library)
+    torch.library.register_vmap(f"clconv::{name}", vmap, lib=_library)
+    register_flop_formula(packet)(flops)
+    return packet.default
+
+
+CONVOLUTION = _define(
+    f"convolution(Tensor x, Tensor weight, Tensor? bias, {_LAYER}) -> Tensor",
+    _convolution,
+    _fake_convolution,
+    _Convolution,
+    _vmap_convolution,
+    _flops,
+)
+BACKWARD = _define(
+    "convolution_backward(Tensor x, Tensor weight, Tensor grad_output, bool[] need, "
+    f"{_LAYER}) -> (Tensor, Tensor, Tensor)",
+    _convolution_backward,
+    _fake_backward,
+    _ConvolutionBackward,
+    _vmap_backward,
+    _backward_flops,
+)
+# For who looks for a decomposition of everything, such as ONNX's exporter given a torch.export'ed
+# program; the compilers ask for those of operators that they name, and keep this one.
+register_decomposition(CONVOLUTION)(by_pytorch)

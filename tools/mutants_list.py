@@ -1,0 +1,1226 @@
+"""The faults that tools/mutants.py plants, one at a time, by file.
+
+Each row: what is wrong, a text that occurs exactly once in the file, what stands in its place, and
+the tests that should see it: arguments of pytest, or a tool. A fifth column says why no test sees
+the fault. Where code changes its row changes: `tools/mutants.py` names the rows that no longer fit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """A fault; `survives` says why no test sees it, "" where one should."""
+
+    file: str
+    what: str
+    text: str
+    replacement: str
+    tests: str
+    survives: str = ""
+
+
+ACCURACY = "tests/test_accuracy.py -k "
+NAMED = ACCURACY + (
+    "'test_named_problem and (several or share or coprime or taps or odd or large or many or few) "
+    "and not (half or double or transposed or gpu)'"
+)
+DTYPES = ACCURACY + "'half or double'"
+ON_GPU = ACCURACY + "as_on_a_gpu"
+EPILOGUE = ACCURACY + "'test_epilogue and float32'"
+TRANSPOSED = ACCURACY + "'test_named_problem_transposed or test_transposed'"
+TILES = ACCURACY + "test_every_tile"
+GEMM = (
+    "tests/test_gpu_variants.py "
+    "-k 'test_named_problem and tiles and (several or share or odd or coprime)'"
+)
+FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
+WINDOW = (
+    "tests/test_gpu_variants.py -k 'test_named_problem and window and "
+    "(several or share or depth or few or wider)'"
+)
+NOT_FINITE = "tests/test_reliability.py -k 'nan_and_infinity or infinite_weights'"
+PLACES = "tests/test_functional.py -k 'what_is_added or midst'"
+REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
+SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
+FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
+LAUNCHES = "tests/test_launch_path.py"
+PLANNING = "tests/test_planning.py"
+PROBLEM = "tests/test_problem.py"
+RUNTIME = (
+    "tests/test_runtime.py -k 'order or cache_sizes or memory or pool or build_error or bounded or "
+    "stays or runtime_of or larger'"
+)
+BINARIES = "tests/test_runtime.py -k binar"
+THREADS = "tests/test_reliability.py -k 'no_lock or interrupted_build or queues_in_threads'"
+ARRAYS = "tests/test_gpuarray.py"
+ACTIVATIONS = "tests/test_layers.py -k 'activations or belongs_to_the_last'"
+LAYERS = "tests/test_layers.py -k 'not (activations or optimize)'"
+SEQUENTIAL = "tests/test_sequential.py"
+PAD = "tests/test_pad1d.py"
+STREAMING = "tests/test_streaming.py"
+TORCH = "tests/test_torch.py -k 'not (compile or distributed or training_follows or sample_inputs)'"
+ONNX = "tests/test_onnx.py"
+FILES = "tests/test_files.py"
+TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
+OCLGRIND = "tools/oclgrind_check.py"
+
+Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
+
+_TEMPLATES: dict[str, list[Row]] = {
+    "common": [
+        (
+            "an old gradient is read with momentum 0",
+            "if (momentum != 0) sum = momentum * load(at) + sum;",
+            "sum = momentum * load(at) + sum;",
+            FUNCTIONAL,
+        ),
+        (
+            "two shares are stored as if they were one",
+            "if (shares > 1) *partial = sum;",
+            "if (shares > 2) *partial = sum;",
+            SHARES,
+        ),
+        (
+            "a checked load reads one element behind the row",
+            "const int ok = i >= 0 && i <= last && p >= 0 && p < length;",
+            "const int ok = i >= 0 && i <= last && p >= 0 && p <= length;",
+            ON_GPU,
+        ),
+        (
+            "a vector is loaded whole across the last position",
+            "if (first >= 0 && first <= last - (LANES - 1) && p_first >= 0",
+            "if (first >= 0 && first <= last && p_first >= 0",
+            NOT_FINITE,
+        ),
+        (
+            "a store goes one position behind its limit",
+            "if (inside || (p >= 0 && p < limit)) store",
+            "if (inside || (p >= 0 && p <= limit)) store",
+            NAMED,
+        ),
+        (
+            "strided loads forget the stride",
+            '["load(at + %d * step)" % e for e in span]',
+            '["load(at + %d)" % e for e in span]',
+            ACCURACY + "'test_named_problem and stride'",
+        ),
+    ],
+    "activation_gradient": [
+        (
+            "sigmoid's derivative has a wrong sign",
+            "return v * (1.0${f} - v);",
+            "return v * (1.0${f} + v);",
+            ACTIVATIONS,
+        ),
+        ("tanh's derivative", "return 1.0${f} - v * v;", "return 1.0${f} - v;", ACTIVATIONS),
+        (
+            "gelu's derivative has a wrong sign",
+            "return cdf + v * (0.398",
+            "return cdf - v * (0.398",
+            ACTIVATIONS,
+        ),
+        (
+            "silu's derivative without its first term",
+            "return sigmoid * (1.0${f} + v * (1.0${f} - sigmoid));",
+            "return sigmoid * (v * (1.0${f} - sigmoid));",
+            ACTIVATIONS,
+        ),
+        (
+            "leaky_relu has no slope at zero",
+            "return v > 0 ? 1.0${f} : slope;",
+            "return v >= 0 ? 1.0${f} : slope;",
+            ACTIVATIONS,
+        ),
+    ],
+    "bias_gradient_direct": [
+        (
+            "work-items of a group sum the same positions",
+            "q += LOCAL * LANES",
+            "q += LANES",
+            ON_GPU,
+        ),
+        (
+            "work-items of a group share a place for their sums",
+            "(part * LOCAL + item) * channels",
+            "(part + item) * channels",
+            ON_GPU,
+        ),
+        (
+            "the batch stride of the gradient is left out",
+            "y_offset + n * y_batch_stride + o * y_channel_stride",
+            "y_offset + o * y_channel_stride",
+            FUNCTIONAL,
+        ),
+    ],
+    "convolution_depthwise": [
+        (
+            "the last window reaches beyond the row",
+            "LENGTH - REACH + lead < end ? LENGTH - REACH + lead : end",
+            "LENGTH - REACH + lead < end ? LENGTH - REACH + lead + 1 : end",
+            REMAINDERS,
+        ),
+        (
+            "the depth multiplier is ignored",
+            "(o / MULTIPLIER) * x_channel_stride",
+            "o * x_channel_stride",
+            ACCURACY + "'test_named_problem and depth'",
+        ),
+        (
+            "zeros' NaN near the ends is not mended",
+            "s0 = sums_inside(s0, LANES, x_row, 0, row_taps, q - lead + REACH, LENGTH);",
+            ";",
+            NOT_FINITE,
+        ),
+    ],
+    "convolution_strip": [
+        (
+            "the first channel of a tile that begins early is not stored",
+            "if (m + ${i} >= wanted)",
+            "if (m + ${i} > wanted)",
+            NAMED,
+        ),
+        (
+            "the bias's offset is left out where stores need no test",
+            "load(bias + bias_offset + ((long)g",
+            "load(bias + ((long)g",
+            PLACES,
+        ),
+        (
+            "stores without a test go beyond the last position",
+            "const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit;",
+            "const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit + 1;",
+            REMAINDERS,
+        ),
+        ("sums of earlier channels are dropped", "if (c_first) {", "if (c_first < 0) {", NAMED),
+        (
+            "two rows at once: one element behind the row",
+            "first + 2 * (t + LANES) <= length",
+            "first + 2 * (t + LANES) <= length + 1",
+            REMAINDERS,
+        ),
+        (
+            "a phase that has no taps has one",
+            "const int tap_count = r % COMMON == 0 && first_tap < KERNEL_SIZE",
+            "const int tap_count = r % COMMON == 0",
+            ACCURACY + "'test_named_problem and without'",
+        ),
+        (
+            "vectors of two rows are taken for one row's",
+            "const int whole = in_row + VECTORS <= row_count;",
+            "const int whole = 1;",
+            TILES,
+        ),
+    ],
+    "strip": [
+        (
+            "a strided strip reads one element behind the row",
+            "(length - 1 - first) / ${step} + 1",
+            "(length - first) / ${step} + 1",
+            REMAINDERS,
+        ),
+        (
+            "a strided strip begins before the row",
+            "(${step - 1} - first) / ${step}",
+            "(-first) / ${step}",
+            REMAINDERS,
+        ),
+    ],
+    "ends": [
+        (
+            "sums made again read one position too far",
+            "at / ${stride} < out_length",
+            "at / ${stride} <= out_length",
+            NOT_FINITE,
+        )
+    ],
+    "epilogue": [
+        (
+            "the residual is read with the result's batch stride",
+            "n * residual_batch_stride",
+            "n * y_batch_stride",
+            PLACES,
+        ),
+        (
+            "the bias's offset is left out",
+            "load(bias + bias_offset + ${channel})",
+            "load(bias + ${channel})",
+            PLACES,
+        ),
+        ("gelu is a little off", "-0.70710678118654752440${f}", "-0.7071${f}", EPILOGUE),
+        (
+            "relu makes a zero of NaN",
+            "return v < (VECTOR)0.0${f} ? (VECTOR)0.0${f} : v;",
+            "return v > (VECTOR)0.0${f} ? v : (VECTOR)0.0${f};",
+            EPILOGUE,
+        ),
+        (
+            "sigmoid's sign",
+            "return 1.0${f} / (1.0${f} + exp(-v));",
+            "return 1.0${f} / (1.0${f} + exp(v));",
+            EPILOGUE,
+        ),
+    ],
+    "forward_direct": [
+        (
+            "the first window begins before the row",
+            "(long)first * STRIDE >= pad",
+            "(long)first * STRIDE + 1 >= pad",
+            ON_GPU,
+        ),
+        (
+            "the last window reaches beyond the row",
+            "(KERNEL_SIZE - 1) * DILATION - pad < length",
+            "(KERNEL_SIZE - 1) * DILATION - pad <= length",
+            REMAINDERS,
+        ),
+        (
+            "weights of channels behind the last one are read",
+            "(o + (i) < GROUP_OUT ? (i) : GROUP_OUT - 1 - o)",
+            "(i)",
+            OCLGRIND,
+        ),
+    ],
+    "input_gradient_direct": [
+        (
+            "zeros behind the row count as products",
+            "there[j] = (at >= 0) & (at < out_length);",
+            "there[j] = at >= 0;",
+            NOT_FINITE,
+        ),
+        (
+            "a phase that has no taps has one",
+            "r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0",
+            "r % COMMON == 0 ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0",
+            NAMED,
+        ),
+        (
+            "phases begin at 0, whatever the padding",
+            "const int first = pad / STRIDE + block * GROUP_STEP",
+            "const int first = block * GROUP_STEP",
+            REMAINDERS,
+        ),
+    ],
+    "gemm": [
+        (
+            "no barrier between filling a slab and reading it",
+            "                barrier(CLK_LOCAL_MEM_FENCE);\n                if (first + DEPTH",
+            "                if (first + DEPTH",
+            GEMM,
+        ),
+        (
+            "no barrier before results leave local memory",
+            "            barrier(CLK_LOCAL_MEM_FENCE);\n            UNROLL for (int h",
+            "            UNROLL for (int h",
+            GEMM,
+        ),
+    ],
+    "convolution_gemm": [
+        (
+            "terms behind the last one are not zero on the left",
+            "v = t < terms ? v : (SUM)0;",
+            ";",
+            NOT_FINITE,
+        ),
+        (
+            "one position behind the row counts",
+            "const int ok = (uint)p < (uint)LIMIT && t < terms;",
+            "const int ok = (uint)p <= (uint)LIMIT && t < terms;",
+            GEMM,
+        ),
+        (
+            "a phase's shift is left out",
+            "pad / STRIDE + shift - (int)i * TAP_BACK",
+            "pad / STRIDE - (int)i * TAP_BACK",
+            GEMM,
+        ),
+    ],
+    "convolution_gemv": [
+        ("padding is not zero", "ok >> j & 1 ? sums[i][j] : ", "1 ? sums[i][j] : ", FEW_COLUMNS),
+        (
+            "columns go on behind the last position of a batch element",
+            "const int next = q + 1 < positions;",
+            "const int next = q < positions;",
+            FEW_COLUMNS,
+        ),
+    ],
+    "convolution_window": [
+        (
+            "no barrier before the strip is filled anew",
+            "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
+            "% if block < channels:",
+            "tests/test_gpu_variants.py -k 'one_work_group and window'",
+        ),
+        (
+            "the last tile's missing channels are stored",
+            'item < ACTIVE && p < out_length${"" if exact else " && row_first + i < ROWS"};',
+            "item < ACTIVE && p < out_length;",
+            WINDOW,
+        ),
+    ],
+    "window": [
+        (
+            "what lies before the row is read",
+            "const int ok = (uint)p < (uint)(${limit});",
+            "const int ok = p < (${limit});",
+            WINDOW,
+        )
+    ],
+    "weight_gradient_direct": [
+        (
+            "a window that reaches beyond the row is taken for a whole one",
+            "(length - 1 - shift_max) / STRIDE + 1",
+            "(length - shift_max) / STRIDE + 1",
+            REMAINDERS,
+        ),
+        (
+            "shares of groups overlap",
+            "(long)share * GROUPS * GROUP_OUT * TAPS",
+            "(long)share * GROUP_OUT * TAPS",
+            NAMED,
+        ),
+    ],
+    "weight_gradient_depthwise": [
+        (
+            "the bias has the weights' momentum",
+            "sum_lanes(bias_sums), shares, scale, bias_momentum",
+            "sum_lanes(bias_sums), shares, scale, momentum",
+            LAUNCHES,
+        ),
+        (
+            "the last window reaches beyond the row",
+            "length - REACH + pad < end ? length - REACH + pad : end",
+            "length - REACH + pad < end ? length - REACH + pad + 1 : end",
+            REMAINDERS,
+        ),
+    ],
+    "weight_gradient_strip": [
+        ("channels behind the last one are stored", "if (o >= GROUP_OUT) break;", ";", NAMED),
+        (
+            "every block of channels stores a bias gradient",
+            "if (c_first == 0) {\n                    const long channel",
+            "{\n                    const long channel",
+            ACCURACY + "'test_named_problem and many'",
+        ),
+        (
+            "taps behind the last one are read",
+            "const int tap = t < tap_count ? t : tap_count - 1;",
+            "const int tap = t;",
+            OCLGRIND,
+            "what is read lies inside the strip, and its sums are not stored: it does no harm",
+        ),
+        (
+            "the bias has the weights' momentum",
+            "shares, scale, bias_momentum);",
+            "shares, scale, momentum);",
+            LAUNCHES,
+        ),
+    ],
+    "weight_gradient_window": [
+        (
+            "no barrier before sums take the strip's place",
+            "        barrier(CLK_LOCAL_MEM_FENCE);\n        if (item < USED * SLICES)",
+            "        if (item < USED * SLICES)",
+            WINDOW,
+        )
+    ],
+    "weight_gradient_gemm": [
+        ("a row has one position too many", "if (q >= out_length) {", "if (q > out_length) {", GEMM)
+    ],
+    "sum_partials": [
+        ("the bias has the weights' momentum", "scale, bias_momentum", "scale, momentum", SHARES),
+        (
+            "the first channel's bias goes to the weights",
+            "if (i >= weights)",
+            "if (i > weights)",
+            SHARES,
+        ),
+        ("the result's offset is left out", "result + result_offset + i", "result + i", PLACES),
+    ],
+    "copy": [
+        (
+            "two strides are exchanged",
+            "b * x_stride_1 + c * x_stride_2",
+            "c * x_stride_1 + b * x_stride_2",
+            ARRAYS,
+        )
+    ],
+    "pad": [
+        ("reflection repeats the edge", "2 * (length - 1) - q", "2 * length - 1 - q", PAD),
+        ("wrapping goes the wrong way", "q < 0 ? q + length", "q < 0 ? -q", PAD),
+    ],
+    "pad_gradient": [
+        (
+            "the last reflected sample is forgotten",
+            "p >= length - 1 - right",
+            "p > length - 1 - right",
+            PAD,
+        ),
+        (
+            "the sides of a wrapped padding are exchanged",
+            "if (p >= length - left)",
+            "if (p >= length - right)",
+            PAD,
+        ),
+    ],
+    "update": [("the step goes uphill", "rate * load(x", "-rate * load(x", LAYERS)],
+    "convert": [
+        (
+            "float64 is rounded twice on its way to float16",
+            "as_float((bits - (away ? 1u : 0u)) | 1u)",
+            "f",
+            LAYERS,
+        )
+    ],
+}
+
+_MODULES: dict[str, list[Row]] = {
+    "planner": [
+        (
+            "a plan that just fits the limit is refused",
+            "p.workspace_bytes <= workspace_limit]",
+            "p.workspace_bytes < workspace_limit]",
+            PLANNING,
+        ),
+        (
+            "plans are not sorted",
+            "return sorted(fitting, key=lambda p: p.cost)",
+            "return fitting",
+            PLANNING,
+        ),
+    ],
+    "variants/base": [
+        (
+            "grids are not bounded",
+            "return max(1, min(count, MAX_GROUPS))",
+            "return max(1, count)",
+            PLANNING,
+        ),
+        (
+            "work-groups are twice as large as the device takes",
+            "return 1 << (max(most, 1).bit_length() - 1)",
+            "return 1 << max(most, 1).bit_length()",
+            PLANNING,
+        ),
+        (
+            "partial sums ignore the limit",
+            "return float(most if request.workspace_limit is None else "
+            "min(most, request.workspace_limit))",
+            "return float(most)",
+            PLANNING,
+        ),
+        (
+            "the workspace has no room for the bias's sums",
+            "count = share_sums(request.problem, bias)",
+            "count = share_sums(request.problem, False)",
+            SHARES,
+        ),
+    ],
+    "variants/strip_convolution": [
+        (
+            "the paddings are exchanged",
+            'Scalar("pad", "int", problem.pads[0])',
+            'Scalar("pad", "int", problem.pads[1])',
+            ACCURACY + "'test_named_problem and left'",
+        ),
+        (
+            "the last rows of the batch get no task",
+            "ceil_div(problem.batch, blocks.block_rows) * chunks)",
+            "problem.batch // blocks.block_rows * chunks)",
+            NAMED,
+        ),
+        (
+            "phases reach back too little",
+            "0 if geometry.forward else problem.phase_reach[0]",
+            "0 if geometry.forward else problem.phase_reach[0] + 1",
+            NAMED,
+        ),
+    ],
+    "variants/strip_weight_gradient": [
+        (
+            "the last rows of the batch are no unit",
+            "units = ceil_div(problem.batch, blocks.unit_rows) * chunks",
+            "units = problem.batch // blocks.unit_rows * chunks",
+            NAMED,
+        )
+    ],
+    "variants/depthwise": [
+        (
+            "the input gradient is a position off",
+            "problem.window - 1 - problem.pads[0]",
+            "problem.window - problem.pads[0]",
+            ACCURACY + "'test_named_problem and depth'",
+        ),
+        (
+            "a stride is taken that it cannot serve",
+            "if problem.stride > 1:",
+            "if problem.stride > 2:",
+            ACCURACY + "'test_named_problem and depth'",
+        ),
+    ],
+    "variants/gemm": [
+        (
+            "the last columns get no block",
+            "blocks = ceil_div(matrices.columns, tile.columns)",
+            "blocks = max(1, matrices.columns // tile.columns)",
+            GEMM,
+        ),
+        (
+            "the launch for few columns is queued beside the other",
+            "return replace(launch, queued=not is_few)",
+            "return replace(launch, queued=True)",
+            "tests/test_gpu_variants.py -k columns_decide",
+        ),
+    ],
+    "variants/window": [
+        (
+            "units behind the last whole one are dropped",
+            "row_units = ceil_div(problem.out_length, positions)",
+            "row_units = max(1, problem.out_length // positions)",
+            WINDOW,
+        )
+    ],
+    "problem": [
+        (
+            "the odd sample of 'same' goes to the left",
+            "return (window - 1) // 2, window - 1 - (window - 1) // 2",
+            "return window - 1 - (window - 1) // 2, (window - 1) // 2",
+            PROBLEM,
+        ),
+        (
+            "phases are counted without the padding's part of one",
+            "return (left + self.length - 1) // self.stride - left // self.stride + 1",
+            "return (self.length - 1) // self.stride + 1",
+            NAMED,
+        ),
+    ],
+    "functional": [
+        (
+            "two positions that are not neighbours are taken for neighbours",
+            "strides[-1] != size and shape[-1] > 1",
+            "strides[-1] != size and shape[-1] > 2",
+            FUNCTIONAL,
+        ),
+        (
+            "a recipe's key forgets the workspace limit",
+            "*self.arrays, *layouts, self.runtime.workspace_limit)",
+            "*self.arrays, *layouts)",
+            LAUNCHES,
+        ),
+        (
+            "a recipe's key forgets which array is which",
+            "key = (make, named, *self.arrays, *layouts,",
+            "key = (make, named, *layouts,",
+            LAUNCHES,
+        ),
+        (
+            "a recipe's key forgets the fourth option: groups",
+            "named = _exactly(options)",
+            "named = _exactly(options[:3] + options[4:])",
+            LAUNCHES,
+        ),
+        ("True, 1 and 1.0 are one key", "return kinds, options", "return options", LAUNCHES),
+        (
+            "offsets of arrays are dropped",
+            "(a.base_data, a.offset // size)",
+            "(a.base_data, 0)",
+            LAUNCHES,
+        ),
+        (
+            "outs may share bytes with inputs",
+            "if len(set(buffers)) < len(buffers):",
+            "if False:",
+            FUNCTIONAL,
+        ),
+        (
+            "old values of NumPy's outs are not uploaded",
+            'counting = ACCUMULATING if numbers_.get("momentum") else frozenset()',
+            "counting = frozenset()",
+            SHARES,
+        ),
+        (
+            "a bias without an old one has a momentum",
+            '{} if "out_bias" in draft.given else {"bias_momentum": 0.0}',
+            "{}",
+            SHARES,
+        ),
+        (
+            "an absent out has a momentum",
+            'numbers_ = {**numbers_, "momentum": 0.0}',
+            "numbers_ = {**numbers_}",
+            LAUNCHES,
+        ),
+        (
+            "a bias that was summed on the way is added again",
+            '(name == "out_bias" and bias_is_summed)',
+            "False",
+            SHARES,
+        ),
+        (
+            "the bias of a transposed convolution is summed from its input",
+            "together = all(need[1:]) and not transposed",
+            "together = all(need[1:])",
+            TRANSPOSED,
+        ),
+        (
+            "output_padding beyond every window lengthens the gradients' rows",
+            'given: dict[str, float] = {"out_length": draft.tensor("x")[2]} if transposed else {}',
+            "given: dict[str, float] = {}",
+            TRANSPOSED,
+        ),
+        (
+            "output_padding beyond every window lengthens x's rows",
+            '    given = {"out_length": draft.tensor("x")[2]}\n',
+            "    given: dict[str, float] = {}\n",
+            TRANSPOSED,
+        ),
+        (
+            "output_padding as wide as the stride passes",
+            "if extra >= max(stride, dilation):",
+            "if extra > max(stride, dilation):",
+            FUNCTIONAL,
+        ),
+        (
+            "arrays of other queues are not waited for",
+            "reads = [arrays[name] for name in recipe.reads]",
+            "reads: list[Any] = []",
+            FUNCTIONAL,
+        ),
+        (
+            "the residual's shape is not checked",
+            '    draft.expect("residual", shape)\n',
+            "",
+            FUNCTIONAL,
+        ),
+        (
+            "arrays that start inside an element pass",
+            "if array.offset % size:",
+            "if False:",
+            LAUNCHES,
+        ),
+    ],
+    "runtime": [
+        (
+            "events of other queues are not waited for",
+            "if queue is None or queue.int_ptr != own:\n                    waits.append(event)",
+            "if queue is None:\n                    waits.append(event)",
+            FUNCTIONAL,
+        ),
+        ("results carry no event", "array.events[:] = [event]  #", "pass  #", FUNCTIONAL),
+        (
+            "memory of other queues' arrays is not kept",
+            "self._foreign.append((event, tuple(a.base_data for a in foreign)))",
+            "pass",
+            LAUNCHES,
+        ),
+        (
+            "other queues cannot wait for those who read their arrays",
+            "if event not in array.events:",
+            "if False:",
+            LAUNCHES,
+        ),
+        (
+            "the pool's lock is not taken to allocate",
+            "with self._allocating:\n            # What the pool holds",
+            "if True:\n            # What the pool holds",
+            RUNTIME,
+        ),
+        (
+            "the pool's lock is not taken to trim",
+            "with self._allocating:\n            self._pool.free_held()",
+            "if True:\n            self._pool.free_held()",
+            RUNTIME,
+        ),
+        (
+            "threads share kernels",
+            "self._threads = threading.local()",
+            'self._threads = type("Shared", (), {})()',
+            LAUNCHES,
+        ),
+        (
+            "a refused kernel is compiled again",
+            "self._refused.set_default(source, error)",
+            "pass",
+            RUNTIME,
+        ),
+        (
+            "who waits for an interrupted build waits for ever",
+            "self._programs.drop(source, mine)",
+            "pass",
+            THREADS,
+        ),
+        (
+            "plans are kept without their epilogue",
+            "key = (problem, pass_, epilogue, variant, self.workspace_limit)",
+            "key = (problem, pass_, variant, self.workspace_limit)",
+            FUNCTIONAL,
+        ),
+        (
+            "recipes outlive a search",
+            "        self._plans.clear()\n        self.recipes.clear()",
+            "        self._plans.clear()",
+            TUNING,
+        ),
+        (
+            "binaries of one driver are another's",
+            '" ".join(BUILD_OPTIONS), *self._build_identity)',
+            '" ".join(BUILD_OPTIONS))',
+            BINARIES,
+        ),
+        (
+            "arrays of one outline share their events",
+            "        array.events = []\n        return array",
+            "        return array",
+            LAUNCHES,
+        ),
+        (
+            "the default runtime is the outermost",
+            "return _entered()[-1]",
+            "return _entered()[0]",
+            RUNTIME,
+        ),
+        (
+            "arrays get the runtime that was entered first",
+            "for runtime in reversed(_entered()):",
+            "for runtime in _entered():",
+            RUNTIME,
+        ),
+        (
+            "uploads keep the order of a view",
+            'device.set(np.asarray(host, order="C"))',
+            "device.set(host.ravel(order='K').reshape(host.shape))",
+            ARRAYS,
+        ),
+        (
+            "what is kept goes by age, not by use",
+            "                self._entries.move_to_end(key)\n            return value",
+            "                pass\n            return value",
+            RUNTIME,
+        ),
+        (
+            "filling forgets an array's offset",
+            "pattern, array.offset, array.nbytes",
+            "pattern, 0, array.nbytes",
+            LAYERS,
+        ),
+        (
+            "a device that takes no such work-groups is not noticed",
+            "if most >= items:",
+            "if True:",
+            RUNTIME,
+        ),
+    ],
+    "opencl": [
+        (
+            "fewer compute units go first",
+            '-found["compute_units"],',
+            'found["compute_units"],',
+            RUNTIME,
+        ),
+        (
+            "an instruction cache counts as one of data",
+            'if level in names and kind != "Instruction" and',
+            "if level in names and",
+            RUNTIME,
+        ),
+    ],
+    "elementwise": [
+        (
+            "conversion has the wider type's loads",
+            "narrow = min(source, target,",
+            "narrow = max(source, target,",
+            LAYERS,
+        ),
+        (
+            "copies into a view forget where it starts",
+            "(target.offset + start) // size",
+            "start // size",
+            LAYERS,
+        ),
+        (
+            "a step of a view is not copied back",
+            "    if y is not target:\n        copy_view(runtime, y, target)",
+            "    pass",
+            LAYERS,
+        ),
+        (
+            "a gradient that is a view is read as contiguous",
+            "    grad = contiguous(runtime, grad)\n",
+            "",
+            LAYERS,
+        ),
+    ],
+    "gpuarray": [
+        (
+            "pieces follow each other by the views' strides",
+            "start += array.shape[axis] * result.strides[axis]",
+            "start += array.shape[axis] * array.strides[axis]",
+            ARRAYS,
+        )
+    ],
+    "convolution": [
+        (
+            "a variable's new array is not noticed",
+            "if kept is None or kept[0] is not array:",
+            "if kept is None:",
+            LAYERS,
+        ),
+        (
+            "leaky_relu forgets its slope",
+            'named = (activation, self._slope) if activation == "leaky_relu" else activation',
+            "named = activation",
+            ACTIVATIONS,
+        ),
+        (
+            "the activation's derivative is left out",
+            "            self._before(grad),",
+            "            grad,",
+            ACTIVATIONS,
+        ),
+        ("the gradient's batch is not checked", "if shape[0] != batch:", "if False:", LAYERS),
+        (
+            "memlimit does not count what is kept",
+            "beside = dict.fromkeys(passes, 0) | {passes[0]: kept}",
+            "beside = dict.fromkeys(passes, 0)",
+            "tests/test_layers.py -k memlimit",
+        ),
+        (
+            "a variable's shape is not checked",
+            "if tuple(data.shape) != self._shapes[name]:",
+            "if False:",
+            LAYERS,
+        ),
+    ],
+    "deconv1d": [
+        (
+            "groups do not count in the fan out",
+            "(inmaps * size, outmaps / groups * size)",
+            "(inmaps * size, outmaps * size)",
+            LAYERS,
+        )
+    ],
+    "module": [
+        (
+            "evaluation accumulates gradients",
+            "updParamGrads and self.train, updGrad",
+            "updParamGrads, updGrad",
+            LAYERS,
+        ),
+        (
+            "data of another dtype outlives calcMode",
+            "        self.calctype = dtype\n        self.reset()",
+            "        self.calctype = dtype",
+            LAYERS,
+        ),
+        (
+            "a shared variable is counted twice",
+            "table.setdefault(variable, []).append(full)",
+            "table[variable] = [full]",
+            SEQUENTIAL,
+        ),
+    ],
+    "sequential": [
+        (
+            "a container's gradients do not accumulate unless told",
+            "momentum: float = 1.0,",
+            "momentum: float = 0.0,",
+            SEQUENTIAL,
+        ),
+        (
+            "inner modules compute no input gradient where the first needs none",
+            "params, inputs or i > 0, scale",
+            "params, inputs, scale",
+            SEQUENTIAL,
+        ),
+        (
+            "a failing forward pass leaves modules changed",
+            "                restore()\n                if isinstance",
+            "                if isinstance",
+            SEQUENTIAL,
+        ),
+        (
+            "a shared variable steps twice",
+            "for variable in self.getVarTable():\n            variable.update(learnRate)",
+            "for module in self.graph:\n            module.updateParams(learnRate)",
+            SEQUENTIAL,
+        ),
+        (
+            "evalMode stays with the container",
+            "self._each(lambda module: module.evalMode())",
+            "pass",
+            SEQUENTIAL,
+        ),
+    ],
+    "pad1d": [
+        ("a signal as long as its reflection passes", '"reflect": most + 1', '"reflect": most', PAD)
+    ],
+    "initialisation": [
+        ("he draws as xavier", "math.sqrt(2.0 / fan)", "math.sqrt(1.0 / fan)", LAYERS),
+        ("the mean of the fans is their sum", "(fan_in + fan_out) / 2", "fan_in + fan_out", LAYERS),
+    ],
+    "variable": [
+        ("a variable's own rate does not count", "learnRate * self.learnRate", "learnRate", LAYERS),
+        (
+            "a gradient that the other has not stays",
+            "                fill(runtime, self.grad, 0)",
+            "                pass",
+            LAYERS,
+        ),
+    ],
+    "streaming": [
+        (
+            "samples that no window reaches are not skipped",
+            "self._skip = max(start - length, 0)",
+            "self._skip = 0",
+            STREAMING,
+        ),
+        (
+            "padding before the signal is forgotten after a chunk",
+            "self._left = max(self._left - passed, 0)",
+            "self._left = 0",
+            STREAMING,
+        ),
+        (
+            "a reflection keeps a sample too few",
+            '"reflect": padding + 1',
+            '"reflect": padding',
+            STREAMING,
+        ),
+        (
+            "a chunk that fails changes the stream",
+            "            return self._or_empty(self._push(chunk))\n"
+            "        except BaseException:\n            restore()\n",
+            "            return self._or_empty(self._push(chunk))\n        except BaseException:\n",
+            STREAMING,
+        ),
+        (
+            "latency ignores earlier strides",
+            "latency += stream.latency * stride",
+            "latency += stream.latency",
+            STREAMING,
+        ),
+    ],
+    "torch": [
+        (
+            "tensors of a call that overlap get buffers over the same memory",
+            "if any(begin < other_end and other < end for other, other_end in self._spans):",
+            "if False:",
+            TORCH,
+        ),
+        (
+            "tensors that touch are copied",
+            "begin < other_end and other < end",
+            "begin <= other_end and other <= end",
+            TORCH,
+        ),
+        (
+            "the weight's second derivative is of the wrong input",
+            "for_weight = backward(of_x, weight, grad,",
+            "for_weight = backward(x, weight, grad,",
+            TORCH,
+        ),
+        (
+            "the bias's part of a second derivative is left out",
+            "if of_bias is not None:",
+            "if False:",
+            TORCH,
+        ),
+        (
+            "bfloat16 comes back as float32",
+            "return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)",
+            "return _convolution(x.float(), weight.float(), bias, *layer)",
+            TORCH,
+        ),
+        (
+            "a padding mode pads twice",
+            "place = (self.stride, 0, self.dilation, self.groups)",
+            "place = (self.stride, self.padding, self.dilation, self.groups)",
+            TORCH,
+        ),
+        (
+            "tuning leaves the model in eval mode",
+            "module.training = mode",
+            "pass",
+            "tests/test_tuning.py -k torch",
+        ),
+    ],
+    "onnx": [
+        (
+            "the odd sample goes to the wrong side",
+            'if mode == "SAME_UPPER" else (large, small)',
+            'if mode == "SAME_LOWER" else (large, small)',
+            ONNX,
+        ),
+        (
+            "SAME rounds the length down",
+            "out_length = -(-length // max(stride, 1))",
+            "out_length = length // max(stride, 1)",
+            ONNX,
+        ),
+        (
+            "groups and dilation are exchanged",
+            "padding, extra, group or 1, dilation)",
+            "padding, extra, dilation, group or 1)",
+            ONNX,
+        ),
+        ("a wide output_shape is ignored", "extra += max(-surplus, 0)", "pass", ONNX),
+        (
+            "pads are taken in the wrong order",
+            "return tuple(int(v) for v in value)",
+            "return tuple(int(v) for v in reversed(value))",
+            ONNX,
+        ),
+    ],
+    "records": [
+        (
+            "another driver's records count",
+            "return _read(self.path, self.device).records.get((key, self.driver, VERSION))",
+            "every = _read(self.path, self.device).records.values()\n"
+            "        return next((one for one in every if one.key == key), None)",
+            TUNING,
+        ),
+        (
+            "threads that write take no lock of their own",
+            "with _writing, open(path",
+            "with open(path",
+            TUNING,
+            "flock keeps threads apart too where the tests run; the lock is for systems where not",
+        ),
+        ("writers of other processes are not locked out", "        _lock(file)\n", "", TUNING),
+        (
+            "an older record takes the place of a newer one",
+            "{**there.records, **new}",
+            "{**new, **there.records}",
+            TUNING,
+        ),
+        ("the newest records go", "kept[-RECORDS_KEPT:]", "kept[:RECORDS_KEPT]", TUNING),
+        (
+            "hints for other sizes come before those for this one",
+            "        akin.sort(key=lambda record: record.key != key)\n",
+            "",
+            TUNING,
+        ),
+        ("a file of another device is read", 'if fields["device"] != device:', "if False:", TUNING),
+        (
+            "a choice that was not timed counts",
+            "if not any(one.choice == choice and one.median_us is not None for one in candidates):",
+            "if False:",
+            TUNING,
+        ),
+        (
+            "a file that changed in place is not read again",
+            "(state.st_ino, state.st_mtime_ns, state.st_size)",
+            "(state.st_ino,)",
+            TUNING,
+        ),
+    ],
+    "binaries": [
+        (
+            "parts of a key run into each other",
+            'digest.update(f"{len(encoded)}:".encode() + encoded)',
+            "digest.update(encoded)",
+            BINARIES,
+        ),
+        (
+            "a binary's checksum is not looked at",
+            "if content[:header] != MAGIC + hashlib.sha256(binary).digest():",
+            "if content[: len(MAGIC)] != MAGIC:",
+            BINARIES,
+        ),
+        (
+            "the newest binaries go",
+            "for one in oldest[: len(names) - FILES_KEPT]:",
+            "for one in oldest[FILES_KEPT:]:",
+            BINARIES,
+        ),
+    ],
+    "files": [
+        (
+            "shapes in a file are not checked",
+            "if stored.shape != tuple(slot.array.shape):",
+            "if False:",
+            FILES,
+        ),
+        (
+            "wider numbers are narrowed",
+            "if stored.dtype != target and not wider:",
+            "if False:",
+            FILES,
+        ),
+        (
+            "narrower numbers are not widened on the device",
+            "if values.dtype != slot.array.dtype:",
+            "if False:",
+            FILES,
+        ),
+        (
+            "names of a shared tensor may disagree",
+            "if other.dtype != first.dtype or other.tobytes() != first.tobytes():",
+            "if False:",
+            FILES,
+        ),
+        (
+            "another machine's order of bytes stays",
+            'dtype = dataset.dtype.newbyteorder("=")',
+            "dtype = dataset.dtype",
+            FILES,
+        ),
+        (
+            "variables that were read already are read again",
+            "if variable not in known:",
+            "if True:",
+            FILES,
+        ),
+        ("strict is not", "if strict and unexpected:", "if False:", FILES),
+        ("a failing save leaves its half behind", "partial.unlink(missing_ok=True)", "pass", FILES),
+    ],
+    "tuning": [
+        (
+            "calls go on as before a search",
+            "    runtime.records.add([record])\n    replan()\n",
+            "    runtime.records.add([record])\n",
+            TUNING,
+        ),
+        ("noise is a gain", "(1 + MARGIN) * ranking", "1 * ranking", TUNING),
+        (
+            "results that differ from the first candidate's win",
+            "wrong = np.count_nonzero(found != self._first)",
+            "wrong = 0",
+            TUNING,
+        ),
+        (
+            "results that differ from the reference's win",
+            "wrong = np.count_nonzero(self._small",
+            "wrong = 0 * np.count_nonzero(self._small",
+            TUNING,
+        ),
+        (
+            "a candidate that writes nothing has the last one's results",
+            '        self._runtime.fill(self.out, float("nan"))\n',
+            "",
+            TUNING,
+        ),
+        (
+            "hints come after the rest",
+            "(*hinted, *firsts.values(), *places)",
+            "(*firsts.values(), *places, *hinted)",
+            TUNING,
+        ),
+        (
+            "memlimit does not count what is kept",
+            "p.workspace_bytes + kept <= memlimit",
+            "p.workspace_bytes <= memlimit",
+            "tests/test_layers.py -k memlimit",
+        ),
+    ],
+}
+
+FAULTS = [
+    *(
+        Fault(f"clconv/templates/{name}.cl.mako", *row)
+        for name, rows in _TEMPLATES.items()
+        for row in rows
+    ),
+    *(Fault(f"clconv/{name}.py", *row) for name, rows in _MODULES.items() for row in rows),
+]
