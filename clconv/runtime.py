@@ -497,7 +497,7 @@ class Runtime:
         self.recipes.clear()
 
     def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
-        """The first plan all of whose kernels the device builds. Refusals are remembered and logged.
+        """The first plan whose kernels the device builds. Refusals are remembered and logged.
 
         Raises the last BuildError where the device refuses all.
         """

@@ -22,7 +22,7 @@ from clconv.variants import base, gemm, gemv, window
 from clconv.variants.base import Request
 
 VARIANTS = {"gemm": gemm, "window": window}
-# A product has two launches: which is queued follows from the columns, or is said.
+# A product has two kernels: which runs follows from the columns, or is said.
 KINDS = ("gemm, tiles", "gemm, few columns", "window")
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Registers in which 8 x 8 sums do not fit: smaller tiles are quicker to build.
@@ -72,7 +72,7 @@ def chosen(request):
 
 @pytest.fixture
 def variant(request, monkeypatch):
-    """A variant's name; of a product one of its launches is queued, whatever the columns."""
+    """A variant's name; of a product one of its kernels runs, whatever the columns."""
     name, _, launch = request.param.partition(", ")
     if launch:
         monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: launch == "few columns")
@@ -81,7 +81,7 @@ def variant(request, monkeypatch):
 
 def _queued(made):
     """The names of a plan's kernels that run."""
-    return [launch.kernel for launch in made.launches if launch.queued]
+    return [launch.kernel.name for launch in made.launches]
 
 
 @pytest.mark.parametrize("variant", KINDS, indirect=True)
@@ -136,7 +136,7 @@ def test_few_columns(chosen, rng, variant, geometry, dtype):
 @pytest.mark.parametrize("pass_", PASSES[:2])
 @pytest.mark.parametrize("device", [name for name, one in PROFILES.items() if one.kind == "gpu"])
 def test_columns_decide_what_is_queued(device, pass_):
-    """Few columns and many have one plan, of which another launch runs."""
+    """Few columns and many have one design, of which another kernel runs."""
     for channels, size in ((64, 3), (512, 3), (768, 1)):
         order, found = [], []
         for batch, positions in ((1, 1), (8, 1), (2, 4), (1, 200_000)):
@@ -154,8 +154,8 @@ def test_few_columns_fill_the_device(device):
     problem = Conv1dProblem(1, 1024, 3, 1024, 3)
     for pass_ in PASSES[:2]:
         made = plans(problem, pass_, PROFILES[device], variant="gemm")[0]
-        launch = next(launch for launch in made.launches if launch.queued)
-        groups = math.prod(launch.global_size) // math.prod(launch.local_size)
+        launch = made.launches[0]
+        groups = math.prod(launch.global_size) // math.prod(launch.kernel.local_size)
         assert 2 * groups >= PROFILES[device].compute_units
 
 
@@ -189,16 +189,10 @@ def test_shape(rng, place, monkeypatch):
                     if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
         matrices = gemm.Matrices(request)
         make = gemm._weight_gradient if matrices.weights else gemm._convolution
-        candidate = make(matrices, tile)
         first = plans(WIDE, pass_, runtime.profile, variant="gemm")[0]
-        made = replace(
-            first,
-            tile=candidate.tile,
-            launches=candidate.launches,
-            workspace_bytes=candidate.workspace_bytes,
-        )
+        made = replace(first, design=make(matrices, tile))
         runtime.forget_plans()
-        monkeypatch.setattr(runtime, "plans", lambda *_, made=made, **__: [made])
+        monkeypatch.setattr(runtime, "candidates", lambda *_, made=made, **__: [made])
         try:
             _check(rng, WIDE, pass_, "gemm", shape)
         finally:
@@ -325,8 +319,8 @@ def test_one_work_group_does_all(chosen, rng, variant, name, monkeypatch):
     monkeypatch.setattr(base, "MAX_GROUPS", 1)
     for pass_ in PASSES:
         made = plans(PROBLEMS[name], pass_, chosen.profile, variant=variant)[0]
-        launch = next(launch for launch in made.launches if launch.queued)
-        sizes = zip(launch.global_size, launch.local_size, strict=True)
+        launch = made.launches[0]
+        sizes = zip(launch.global_size, launch.kernel.local_size, strict=True)
         groups = [whole // local for whole, local in sizes]
         assert groups[0] == 1
         assert groups[1] == 1 or pass_ is Pass.WEIGHT_GRADIENT
@@ -347,11 +341,11 @@ def test_limits_of_devices(device, local_bytes, limit, dtype):
     for problem in (WIDE, PROBLEMS["depthwise"], PROBLEMS["long kernel over many channels"]):
         for pass_ in PASSES:
             for made in plans(replace(problem, dtype=np.dtype(dtype)), pass_, device):
-                for launch in made.launches:
-                    assert np.prod(launch.local_size) <= limit
-                    declared = rendered.local_bytes(launch)
-                    assert declared <= local_bytes, launch.kernel
-                    seen |= {launch.kernel} if declared else set()
+                for kernel in made.kernels:
+                    assert np.prod(kernel.local_size) <= limit
+                    declared = rendered.local_bytes(kernel)
+                    assert declared <= local_bytes, kernel.name
+                    seen |= {kernel.name} if declared else set()
     assert {"convolution_gemv", "convolution_window"} <= seen
     assert {"convolution_gemm", "weight_gradient_gemm"} <= seen
 
@@ -363,14 +357,14 @@ def test_work_group_limits(pass_, limit):
     device = replace(profile("gpu").with_limits(limit), local_bytes=32 << 10)
     for problem in (WIDE, PROBLEMS["depthwise"], REMAINDERS):
         for made in plans(problem, pass_, device):
-            launch = made.launches[0]
-            assert np.prod(launch.local_size) <= limit
+            kernel = made.kernels[0]
+            assert np.prod(kernel.local_size) <= limit
             if made.variant == "gemm":
                 names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth",
                          "buffers")  # fmt: skip
                 tile = gemm.Tile(*(made.tile[name] for name in names))
                 assert tile.fits()
-                assert tile.items == launch.local_size[0]
+                assert tile.items == kernel.local_size[0]
                 assert tile.local_bytes(4) <= device.local_bytes
     assert "gemm" in {made.variant for made in plans(WIDE, pass_, device)}
 

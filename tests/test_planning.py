@@ -19,7 +19,7 @@ from clconv.device import PROFILES, profile
 from clconv.planner import plans
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
-from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Launch
+from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel
 
 PACKAGE = Path(clconv.__file__).parent
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -45,10 +45,12 @@ def test_every_candidate_renders(device, name, pass_):
     for plan in found:
         source = plan.source()
         assert "${" not in source
+        assert {launch.kernel for launch in plan.launches} <= set(plan.kernels)
+        for kernel in plan.kernels:
+            assert f"void {kernel.name}(" in source
         for launch in plan.launches:
-            assert f"void {launch.kernel}(" in source
-            assert np.prod(launch.local_size) <= PROFILES[device].max_work_group_size
-            sizes = zip(launch.global_size, launch.local_size, strict=True)
+            assert np.prod(launch.kernel.local_size) <= PROFILES[device].max_work_group_size
+            sizes = zip(launch.global_size, launch.kernel.local_size, strict=True)
             for (whole, local), most in zip(
                 sizes, PROFILES[device].max_work_item_sizes, strict=True
             ):
@@ -64,7 +66,7 @@ def test_small_work_groups(device, limit):
     small = PROFILES[device].with_limits(limit)
     for pass_ in Pass:
         for plan in plans(PROBLEMS[SOME[0]], pass_, small):
-            assert all(np.prod(launch.local_size) <= limit for launch in plan.launches)
+            assert all(np.prod(kernel.local_size) <= limit for kernel in plan.kernels)
 
 
 # Vectors as the compiler has them, and the widest that can be asked for.
@@ -106,12 +108,12 @@ def test_limits_of_cpus(vectors, local_bytes, dtype):
                 for made in plans(problem, pass_, device, epilogue=epilogue,
                                   workspace_limit=WORKSPACE):  # fmt: skip
                     assert made.workspace_bytes <= WORKSPACE
-                    for launch in made.launches:
-                        assert np.prod(launch.local_size) <= limit
-                        compiled = launch.kernel, launch.constants, BIAS_RESULT in launch.operands
+                    for kernel in made.kernels:
+                        assert np.prod(kernel.local_size) <= limit
+                        compiled = kernel.name, kernel.constants, BIAS_RESULT in kernel.operands
                         if compiled not in seen:
-                            declared = rendered.local_bytes(launch)
-                            assert declared <= local_bytes, (launch.kernel, dict(made.tile))
+                            declared = rendered.local_bytes(kernel)
+                            assert declared <= local_bytes, (kernel.name, dict(made.tile))
                             seen.add(compiled)
     kernels = {kernel for kernel, *_ in seen}
     assert {"convolution_depthwise", "weight_gradient_depthwise"} <= kernels
@@ -216,7 +218,8 @@ def test_workspace_limit():
     for device in ("gpu", "cpu"):
         none = plans(problem, Pass.WEIGHT_GRADIENT, profile(device), workspace_limit=800)[0]
         assert none.workspace_bytes == 0
-        assert [launch.queued for launch in none.launches] == [True, False]
+        assert [launch.kernel for launch in none.launches] == [none.kernels[0]]
+        assert len(none.kernels) == 2
     with pytest.raises(OutOfMemoryError, match="workspace_limit is 3"):
         plans(problem, Pass.BIAS_GRADIENT, profile("gpu"), workspace_limit=3)
 
@@ -277,13 +280,13 @@ def test_plan_of_a_profile():
 
 def test_render_error_names_the_constants():
     """A template that lacks a constant says so, with what it was given."""
-    launch = Launch(
+    kernel = Kernel(
         "forward_direct",
         (("dtype", "float32"), ("lanes", 1), ("half_builtins", True), ("group_in", 77)),
-        (), (), (1, 1, 1), (1, 1, 1),
+        (), (), (1, 1, 1),
     )  # fmt: skip
     with pytest.raises(RenderError, match=r"forward_direct does not render with .*77"):
-        render(launch)
+        render(kernel)
 
 
 # Every module, each after those that it may import.

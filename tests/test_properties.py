@@ -431,10 +431,10 @@ def test_planning(sizes, groups, pad, profile, pass_, dtype):
     plan = plans(problem, pass_, device)[0]
     assert plan.workspace_bytes >= 0
     for launch in plan.launches:
-        for whole, local in zip(launch.global_size, launch.local_size, strict=True):
+        for whole, local in zip(launch.global_size, launch.kernel.local_size, strict=True):
             assert 1 <= whole // local <= MAX_GROUPS
             assert whole % local == 0
-        assert np.prod(launch.local_size) <= device.max_work_group_size
+        assert np.prod(launch.kernel.local_size) <= device.max_work_group_size
         for scalar in launch.scalars:
             if scalar.value is not None and scalar.type == "int":
                 assert -(2**31) <= scalar.value < 2**31, scalar

@@ -43,7 +43,7 @@ from clconv import (
 from clconv import functional as F
 from clconv.opencl import choose, info_of
 from clconv.variants import VARIANTS, base, direct, gemm
-from clconv.variants.base import Launch
+from clconv.variants.base import Kernel
 
 ROOT = Path(__file__).parent.parent
 NAMES = [variant.NAME for variant in VARIANTS]
@@ -558,13 +558,13 @@ def test_memory_is_flat(plain):
 
 
 def test_caches_are_bounded(plain, monkeypatch):
-    """Recipes, plans and outlines that the limit pushes out are made again, and right."""
-    for name in ("recipes", "_plans", "_outlines"):
+    """Recipes and outlines that the limit pushes out are made again, and right."""
+    for name in ("recipes", "_outlines"):
         monkeypatch.setattr(plain, name, clconv.runtime._Bounded(4))
     weight = np.ones((1, 1, 2), "f")
     for length in (*range(2, 14), *range(2, 14)):
         assert (F.conv1d(np.ones((1, 1, length), "f"), weight) == 2).all()
-        assert max(map(len, (plain.recipes, plain._plans, plain._outlines))) <= 4
+        assert max(map(len, (plain.recipes, plain._outlines))) <= 4
 
 
 # Sizes
@@ -580,7 +580,6 @@ def test_more_than_a_dimension_of_groups(runtime, monkeypatch):
             for variant in NAMES:
                 _check_named(own, problem, variant)
         own.profile = replace(own.profile, kind="gpu", lanes=32, vector_floats=1)
-        own._plans = clconv.runtime._Bounded(9)
         own.recipes = clconv.runtime._Bounded(9)
         _check_named(own, problem, "direct")
 
@@ -676,7 +675,7 @@ def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
 @pytest.mark.parametrize("few_columns", [False, True])
 @pytest.mark.parametrize("name", [SPECIAL[0], SPECIAL[3]])
 def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name, few_columns, monkeypatch):
-    """Products by either of their launches."""
+    """Products by either of their kernels."""
     monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: few_columns)
     gpu_runtime.forget_plans()
     seen = _check_special(gpu_runtime, rng, PROBLEMS[name])
@@ -758,16 +757,16 @@ def test_long_sums(plain, variant):
 # Build failures
 
 
-def _nameless(launch):
+def _nameless(kernel):
     return "__kernel void another(void) {}"
 
 
 def test_a_program_without_its_kernel(plain, caplog):
     """A driver that builds, but not what was asked for, is a BuildError, by name and remembered."""
-    launch = Launch("missing", (("dtype", "float32"),), (), (), (1, 1, 1), (1, 1, 1))
+    kernel = Kernel("missing", (("dtype", "float32"),), (), (), (1, 1, 1))
     for _ in range(2):
         with pytest.raises(BuildError, match="kernel missing does not build on") as info:
-            plain._kernel(launch, _nameless(launch))
+            plain._kernel(kernel, _nameless(kernel))
         assert info.value.log == "the program is without this kernel"
     assert caplog.text.count("built missing without its kernel") == 2  # tries of the first call
 
@@ -777,7 +776,7 @@ def test_auto_goes_on_where_kernels_are_missing(plain, monkeypatch, caplog):
     problem = Conv1dProblem(1, 2, 30, 4, 3)
     real = clconv.runtime.render
     first, second = plain.plans(problem, Pass.FORWARD)[:2]
-    text = real(first.launches[0])
+    text = real(first.kernels[0])
     monkeypatch.setattr(
         clconv.runtime, "render", lambda one: _nameless(one) if real(one) == text else real(one)
     )

@@ -30,7 +30,7 @@ from clconv import (
 )
 from clconv import functional as F
 from clconv.opencl import find, profile_of
-from clconv.variants.base import Launch
+from clconv.variants.base import Kernel
 
 ROOT = Path(__file__).parent.parent
 
@@ -385,9 +385,9 @@ def test_program_cache_is_bounded(runtime):
 def test_work_groups_larger_than_the_device_takes(runtime):
     """A kernel of them is refused before it is queued, by the compiler or by us."""
     plan = runtime.plans(Conv1dProblem(1, 2, 30, 4, 3), Pass.FORWARD, variant="direct")[0]
-    large = replace(plan.launches[0], local_size=(2 * runtime.info.max_work_group_size, 1, 1))
+    large = replace(plan.kernels[0], local_size=(2 * runtime.info.max_work_group_size, 1, 1))
     with pytest.raises(BuildError, match="kernel forward_direct does not build on"):
-        runtime.prepare([replace(plan, launches=(large,))])
+        runtime.prepare([replace(plan, design=replace(plan.design, kernels=(large,)))])
 
 
 def test_what_was_used_stays():
@@ -401,8 +401,7 @@ def test_what_was_used_stays():
 
 
 def _broken(name="broken", body="this is no C;"):
-    return Launch(name, (("dtype", "float32"), ("lanes", 1), ("body", body)), (), (), (1, 1, 1),
-                  (1, 1, 1))  # fmt: skip
+    return Kernel(name, (("dtype", "float32"), ("lanes", 1), ("body", body)), (), (), (1, 1, 1))
 
 
 def test_build_error(runtime, monkeypatch, caplog):
@@ -412,10 +411,10 @@ def test_build_error(runtime, monkeypatch, caplog):
     problem = Conv1dProblem(1, 2, 30, 4, 3)
     real = clconv.runtime.render
     refused = plain.plans(problem, Pass.FORWARD)[0]
-    text = real(refused.launches[0])
+    text = real(refused.kernels[0])
 
-    def faulty(launch):
-        source = real(launch)
+    def faulty(one):
+        source = real(one)
         if source == text:
             return source + "\nthis is no C;"
         return source
@@ -427,7 +426,7 @@ def test_build_error(runtime, monkeypatch, caplog):
     assert np.array_equal(y, reference.conv1d(problem, x, weight))
     assert f"refuses {refused.variant}" in caplog.text
     assert f", trying {plain.plans(problem, Pass.FORWARD)[1].variant}" in caplog.text
-    kernel = refused.launches[0].kernel
+    kernel = refused.kernels[0].name
     with pytest.raises(BuildError, match=f"kernel {kernel} does not build on") as info:
         plain.prepare([refused])
     assert info.value.kernel == kernel
@@ -477,9 +476,9 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     compiled = []
     real = Runtime._compile
 
-    def counting(self, launch, source):
-        compiled.append(launch.kernel)
-        return real(self, launch, source)
+    def counting(self, kernel, source):
+        compiled.append(kernel.name)
+        return real(self, kernel, source)
 
     monkeypatch.setattr(Runtime, "_compile", counting)
 
@@ -524,9 +523,9 @@ def _keeps_one_binary(context, device, monkeypatch):
     compiled = []
     real = Runtime._compile
 
-    def counting(self, launch, source):
-        compiled.append(launch.kernel)
-        return real(self, launch, source)
+    def counting(self, kernel, source):
+        compiled.append(kernel.name)
+        return real(self, kernel, source)
 
     monkeypatch.setattr(Runtime, "_compile", counting)
     x, weight = np.ones((1, 1, 20), np.float32), np.ones((1, 1, 3), np.float32)

@@ -43,7 +43,7 @@ from clconv.problem import ACTIVATIONS
 from clconv.records import Database, Record, RecordKey, Timing
 from clconv.runtime import replan
 from clconv.tuning import Task
-from clconv.variants import gemm
+from clconv.variants import base, gemm
 
 PROBLEM = Conv1dProblem(2, 3, 60, 4, 3, 1, 1)
 KEY = RecordKey(PROBLEM, Pass.FORWARD, None)
@@ -531,12 +531,18 @@ def test_the_model_s_choice_is_tried_whatever_hints_say(runtime, timed):
     assert one.untuned.choice == found[0].choice
 
 
-def _broken(plan):
-    """A plan that forgets the last batch element."""
-    launch = plan.launches[0]
-    scalars = tuple(replace(s, value=1) if s.name == "batch" else s for s in launch.scalars)
-    assert scalars != launch.scalars
-    return replace(plan, launches=(replace(launch, scalars=scalars), *plan.launches[1:]))
+def _broken(plan, where):
+    """A plan that forgets the last batch element, of one problem or of all."""
+
+    def schedule(request):
+        launch, *rest = plan.design.schedule(request).launches
+        if where not in (None, request.problem):
+            return base.Schedule((launch, *rest))
+        numbers = {**launch.numbers, "batch": 1}
+        assert numbers != launch.numbers
+        return base.Schedule((replace(launch, values=tuple(numbers.values())), *rest))
+
+    return replace(plan, design=replace(plan.design, schedule=schedule))
 
 
 @pytest.mark.parametrize("where", ["everywhere", "beyond the excerpt"])
@@ -544,10 +550,9 @@ def test_wrong_results_never_win(runtime, timed, few, monkeypatch, caplog, where
     """However fast, and whether the reference or only the comparison can see it."""
     problem = replace(PROBLEM, length=500)
 
-    def spoilt(asked, *args, **kwargs):
-        found = few(asked, *args, **kwargs)
-        if where == "everywhere" or asked == problem:
-            found[-1] = _broken(found[-1])
+    def spoilt(*args, **kwargs):
+        found = few(*args, **kwargs)
+        found[-1] = _broken(found[-1], None if where == "everywhere" else problem)
         return found
 
     monkeypatch.setattr(tuning, "plans", spoilt)
@@ -647,7 +652,7 @@ def test_excerpts_have_the_same_kernels():
 
 
 def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
-    """Of a plan whose launches are alternatives, the excerpt runs the one that the problem runs."""
+    """Of a plan with two kernels for one job, the excerpt runs the one that the problem runs."""
     monkeypatch.setattr(gemm, "few_columns_pay", lambda matrices, *_: matrices.columns < 200)
     gpu_runtime.forget_plans()
     for length in (100, 1000):
@@ -659,12 +664,12 @@ def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
             gpu_runtime,
             "enqueue",
             lambda commands, *rest, ran=ran, real=real: (
-                ran.extend(launch.kernel for _, launch, _ in commands if launch.queued),
+                ran.extend(launch.kernel.name for _, launch, _ in commands),
                 real(commands, *rest),
             ),
         )
         bench = tuning.Bench(gpu_runtime, problem, Pass.FORWARD, tuning.integers(problem), 0)
-        verifier = tuning._Verifier(gpu_runtime, problem, Pass.FORWARD, bench)
+        verifier = tuning._Verifier(gpu_runtime, problem, Pass.FORWARD, bench, [plan])
         assert verifier.fault(plan, bench.job(plan)) is None
         assert ran == 2 * ["convolution_gemv" if length == 100 else "convolution_gemm"]
         monkeypatch.setattr(gpu_runtime, "enqueue", real)

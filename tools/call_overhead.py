@@ -51,7 +51,7 @@ class Recorder(clconv.Runtime):
 
     def enqueue(self, commands, reads, writes):  # type: ignore[no-untyped-def]
         """As Runtime does."""
-        self.commands = [command for command in commands if command[1].queued]
+        self.commands = list(commands)
         super().enqueue(commands, reads, writes)
 
 
@@ -61,7 +61,7 @@ def bare(runtime: Recorder) -> Callable[[], None]:
 
     def enqueue() -> None:
         for kernel, launch, arguments in commands:
-            kernel(queue, launch.global_size, launch.local_size, *arguments)
+            kernel(queue, launch.global_size, launch.kernel.local_size, *arguments)
 
     return enqueue
 

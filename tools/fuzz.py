@@ -72,9 +72,9 @@ class CountingRuntime(GuardedRuntime):
         self.profile = limited(name, self.own)
         self.forget_plans()
 
-    def _build(self, launch: Any, source: str) -> Any:
-        self.built.append(launch.kernel)
-        return super()._build(launch, source)
+    def _build(self, kernel: Any, source: str) -> Any:
+        self.built.append(kernel.name)
+        return super()._build(kernel, source)
 
 
 def some(rng: Rng, *choices: Any) -> Any:

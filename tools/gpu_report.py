@@ -115,11 +115,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def launches(made: KernelPlan) -> list[tuple[str, str]]:
-    """(kernel, OpenCL C) of each launch of a plan; together they are its source."""
-    parts = [(launch.kernel, render(launch)) for launch in made.launches]
+def kernels(made: KernelPlan) -> list[tuple[str, str]]:
+    """(name, OpenCL C) of each kernel of a plan; together they are its source."""
+    parts = [(kernel.name, render(kernel)) for kernel in made.kernels]
     if digest("\n".join(text for _, text in parts)) != digest(made.source()):
-        raise AssertionError("the launches' texts are not the plan's source")
+        raise AssertionError("the kernels' texts are not the plan's source")
     return parts
 
 
@@ -177,7 +177,7 @@ def reports(
                 made = plan(problem, pass_, target)
                 if made.variant not in ("gemm", "window"):
                     others[f"{name} {pass_.value}: {made.variant}"] += 1
-                for kernel, text in launches(made):
+                for kernel, text in kernels(made):
                     if kernel not in KERNELS + WINDOWS + FEW_COLUMNS:
                         continue
                     key = f"{target} {digest(text)}"

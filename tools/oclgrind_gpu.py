@@ -29,7 +29,7 @@ from clconv import functional as F
 from clconv.device import PROFILES
 from clconv.planner import plans
 from clconv.variants import gemm, gemv
-from clconv.variants.base import Request
+from clconv.variants.base import Design, Request, Schedule
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Fill no tile, and run on from one batch element to the next; the second has groups, phases, gaps.
@@ -81,8 +81,17 @@ def few_columns(runtime: Runtime) -> Iterator[KernelPlan]:
             limited = [one.with_limits(16) for one in gpus]
             picked = {gemv.tile(replace(request, device=one)) for one in (*gpus, *limited)}
             for tile in sorted(picked, key=str):
-                launch = gemv.launch(request, tile, queued=True)
-                yield replace(first, tile=asdict(tile), launches=(launch,))
+                yield replace(first, design=_few_columns(request, tile))
+
+
+def _few_columns(request: Request, tile: gemv.Tile) -> Design:
+    """The one kernel of a product of few columns."""
+    kernel = gemv.kernel(request, tile)
+
+    def schedule(wanted: Request) -> Schedule:
+        return Schedule((gemv.launch(wanted, tile, kernel),))
+
+    return Design(asdict(tile), (kernel,), 0.0, schedule)
 
 
 def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
@@ -94,10 +103,7 @@ def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
             matrices = gemm.Matrices(Request(problem, pass_, runtime.profile))
             make = gemm._weight_gradient if matrices.weights else gemm._convolution
             first = plans(problem, pass_, runtime.profile, variant="gemm")[0]
-            c = make(matrices, tile)
-            yield replace(
-                first, tile=c.tile, launches=c.launches, workspace_bytes=c.workspace_bytes
-            )
+            yield replace(first, design=make(matrices, tile))
     yield from few_columns(runtime)
     for problem in FEW:
         for pass_ in PASSES:
@@ -109,7 +115,7 @@ def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np
     """The result of a plan, through functional."""
     problem, pass_ = made.problem, made.pass_
     runtime.forget_plans()
-    runtime.plans = lambda *_, **__: [made]
+    runtime.candidates = lambda *_, **__: [made]
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     if pass_ is Pass.FORWARD:
         return F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=made.variant,

@@ -28,14 +28,14 @@ PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
 def sums_launch(made: KernelPlan) -> Launch:
-    """The first that is queued, be it products of tiles, or of few columns, or something else."""
-    return next(launch for launch in made.launches if launch.queued)
+    """The first, be it products of tiles, or of few columns, or something else."""
+    return made.launches[0]
 
 
 def work_groups(made: KernelPlan) -> int:
-    """Of the first launch that is queued, which does the sums."""
+    """Of the first launch, which does the sums."""
     launch = sums_launch(made)
-    return math.prod(launch.global_size) // math.prod(launch.local_size)
+    return math.prod(launch.global_size) // math.prod(launch.kernel.local_size)
 
 
 def bytes_moved(problem: Conv1dProblem) -> int:

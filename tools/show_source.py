@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--profile", default="gpu", help="a device to plan for without having it")
     where.add_argument("--device", help="index, id or part of the name of a device that is there")
-    add("--launch", type=int, help="only this one, from 1")
+    add("--kernel", type=int, help="only this one, from 1")
     add("--list", action="store_true", help="list the profiles")
     return parser
 
@@ -85,23 +85,27 @@ def describe(plan: KernelPlan, device: DeviceProfile) -> str:
             f"variant    {plan.variant}",
             f"tile       {tile}",
             f"workspace  {plan.workspace_bytes} bytes",
-            f"launches   {', '.join(launch.kernel for launch in plan.launches)}",
+            f"kernels    {', '.join(kernel.name for kernel in plan.kernels)}",
+            f"launches   {', '.join(launch.kernel.name for launch in plan.launches)}",
         )
     )
 
 
 def sources(plan: KernelPlan, only: int | None) -> str:
-    """The OpenCL C of the launches, each after a comment with its sizes."""
+    """The OpenCL C of the kernels, each after a comment that says how it is launched."""
     texts = []
-    for place, launch in enumerate(plan.launches, 1):
+    for place, kernel in enumerate(plan.kernels, 1):
         if only in (None, place):
-            scalars = ", ".join(
-                f"{s.name} {'?' if s.value is None else s.value}" for s in launch.scalars
-            )
+            launch = next((one for one in plan.launches if one.kernel == kernel), None)
+            sizes, scalars = "not for this batch and length", ""
+            if launch is not None:
+                sizes = f"global size {launch.global_size}, local size {kernel.local_size}"
+                numbers = launch.numbers.items()
+                told = ", ".join(f"{n} {'?' if v is None else v}" for n, v in numbers)
+                scalars = f"// scalars: {told}\n"
             texts.append(
-                f"// launch {place} of {len(plan.launches)}: {launch.kernel}\n"
-                f"// global size {launch.global_size}, local size {launch.local_size}\n"
-                f"// scalars: {scalars}\n\n{render(launch)}"
+                f"// kernel {place} of {len(plan.kernels)}: {kernel.name}\n"
+                f"// {sizes}\n{scalars}\n{render(kernel)}"
             )
     return "\n\n".join(texts)
 
@@ -127,9 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClconvError as error:
         print(error, file=sys.stderr)
         return 1
-    if a.launch is not None and not 1 <= a.launch <= len(plan.launches):
-        parser.error(f"--launch is {a.launch}, expected 1 to {len(plan.launches)}")
-    print(f"{describe(plan, device)}\n\n{sources(plan, a.launch)}")
+    if a.kernel is not None and not 1 <= a.kernel <= len(plan.kernels):
+        parser.error(f"--kernel is {a.kernel}, expected 1 to {len(plan.kernels)}")
+    print(f"{describe(plan, device)}\n\n{sources(plan, a.kernel)}")
     return 0
 
 

@@ -233,16 +233,16 @@ def memory(options: argparse.Namespace) -> int:
         if (place + 1) % (count // 10) == 0:
             info = runtime.memory_info()
             figures.append((resident_bytes(), info["in_use"], info["held"]))
-            kept = len(runtime.recipes), len(runtime._plans), len(runtime._programs)
+            kept = len(runtime.recipes), len(runtime._programs)
             print(
                 f"{place + 1} calls: {figures[-1][0] / 1e6:.1f} MB resident, device "
                 f"{info['in_use'] / 1e3:.1f} kB in use, {info['held'] / 1e6:.2f} MB held; kept: "
-                f"{kept[0]} recipes, {kept[1]} plans, {kept[2]} programs",
+                f"{kept[0]} recipes, {kept[1]} programs",
                 flush=True,
             )
     runtime.trim()
     print(f"after trim: {runtime.memory_info()['held']} bytes held")
-    # Caches of recipes and plans fill first; half of the calls is enough for them.
+    # The cache of recipes fills first; half of the calls is enough for them.
     half = figures[len(figures) // 2 - 1][0]
     grown = figures[-1][0] / half - 1
     print(f"resident memory, last to half-way: {grown:+.1%}")
@@ -316,7 +316,7 @@ def longest_sum(plan: Any, positions: int) -> int:
     """Additions that a product goes through at most. By strips: those of its unit, of the units of
     its share, of the shares; by depthwise those of the lanes too. The portable variant sums a
     share's neighbouring positions side by side, then those sums, then the shares."""
-    numbers = {s.name: s.value for launch in plan.launches for s in launch.scalars}
+    numbers = {name: n for launch in plan.launches for name, n in launch.numbers.items()}
     shares = numbers["shares"]
     if plan.variant in ("strip", "depthwise"):
         lanes = plan.tile["lanes"] if plan.variant == "depthwise" else 0

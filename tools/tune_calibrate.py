@@ -104,7 +104,7 @@ def _plans(key: RecordKey, profile: DeviceProfile) -> list[KernelPlan]:
 
 def _kernels(plan: KernelPlan) -> Hashable:
     """What tells a candidate from all others, and from itself with other kernels."""
-    compiled_in = tuple((launch.kernel, launch.constants) for launch in plan.launches)
+    compiled_in = tuple((kernel.name, kernel.constants) for kernel in plan.kernels)
     return _named(plan.choice), compiled_in
 
 

@@ -373,10 +373,13 @@ def _convolution(matrices: Matrices, tile: Tile) -> Design:
 
 
 def _is_few(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
-    """Whether the kernel for few columns is the one to run: always if a work-group has all."""
+    """Whether the kernel for few columns is the one to run: as asked for, else if it pays."""
     wanted = matrices.request.kernel
-    if wanted is not None:
-        return wanted == gemv.NAME
+    return few_columns_pay(matrices, tile, few) if wanted is None else wanted == gemv.NAME
+
+
+def few_columns_pay(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
+    """Whether the kernel for few columns is the faster one: always if a work-group has all."""
     columns = matrices.columns
     if not gemv.COLUMNS < columns <= gemv.MOST_COLUMNS:
         return columns <= gemv.COLUMNS

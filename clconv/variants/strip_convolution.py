@@ -417,9 +417,8 @@ def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
 
 
 SCALARS = (
-    *scalars(
-        "batch length out_length pad reach_low term_count row_vectors chunk_vectors chunks block_rows"
-    ),
+    *scalars("batch length out_length pad reach_low term_count"),
+    *scalars("row_vectors chunk_vectors chunks block_rows"),
     *scalars(long_names="position_blocks"),
     *scalars("task_tiles"),
     *scalars(long_names="tasks"),
