@@ -126,7 +126,7 @@ def test_prediction_of_few_columns(tmp_path, capsys):
             kernels, seconds = [], []
             for problem in (few, many):
                 made = plans(problem, pass_, device, variant="gemm")[0]
-                kernels.append(predict.sums_launch(made).kernel)
+                kernels.append(predict.sums_launch(made).kernel.name)
                 seconds.append(predict.predicted(made, device))
             assert kernels == ["convolution_gemv", "convolution_gemm"]
             request = gemm.Request(few, pass_, device)

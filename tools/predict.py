@@ -60,7 +60,7 @@ def predicted(made: KernelPlan, device: DeviceProfile) -> float:
     """The model's seconds: work-groups rounded up over the compute units, arithmetic or memory."""
     problem, units = made.problem, device.compute_units
     request = Request(problem, made.pass_, device, made.epilogue)
-    few = gemv.tile(request) if sums_launch(made).kernel == "convolution_gemv" else None
+    few = gemv.tile(request) if sums_launch(made).kernel.name == gemv.NAME else None
     if few is not None:
         seconds = gemv.cost(request, few)
     elif made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
