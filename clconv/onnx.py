@@ -15,6 +15,8 @@ from onnx.helper import make_graph, make_model, make_opsetid, np_dtype_to_tensor
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_conv import Conv as ReferenceConv
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
+from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
+from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 
 from clconv import functional
 from clconv.errors import DeviceError, ProblemError
@@ -163,6 +165,37 @@ class ConvTranspose(ReferenceConvTranspose):
         return (functional.conv_transpose1d(X, W, B, stride, padding, extra, group or 1, dilation),)
 
 
+# Nodes that the reference computes wrongly.
+
+
+class LogSoftmax(ReferenceLogSoftmax):
+    """LogSoftmax whose result is finite where softmax itself is 0 in floating point."""
+
+    op_domain = ""
+
+    def _run(self, X: Any) -> tuple[Any, ...]:
+        shifted = X - X.max(axis=self.axis, keepdims=True)
+        sums = np.exp(shifted).sum(axis=self.axis, keepdims=True)
+        return ((shifted - np.log(sums)).astype(X.dtype, copy=False),)
+
+
+class MaxPool(ReferenceMaxPool):
+    """MaxPool by the reference's own general function, where it takes a wrong one for strides of 1
+    with padding."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, auto_pad: str | None = None, **named: Any) -> tuple[Any, ...]:
+        explicit = auto_pad in (None, "NOTSET")
+        run = self._max_pool if explicit else super()._run
+        defaults = dict.fromkeys(("ceil_mode", "dilations", "pads", "storage_order", "strides"))
+        result: tuple[Any, ...] = run(x, auto_pad=auto_pad, **{**defaults, **named})
+        return result
+
+
+OURS = (Conv, ConvTranspose, LogSoftmax, MaxPool)
+
+
 class _Evaluator(ReferenceEvaluator):
     """The reference with our nodes, in functions and subgraphs too: it makes those by its class."""
 
@@ -170,7 +203,7 @@ class _Evaluator(ReferenceEvaluator):
         self, proto: Any, *args: Any, new_ops: list[Any] | None = None, **named: Any
     ) -> None:
         # Of several of one name the reference takes the first, and hands all to subgraphs.
-        super().__init__(proto, *args, new_ops=[Conv, ConvTranspose, *(new_ops or ())], **named)
+        super().__init__(proto, *args, new_ops=[*OURS, *(new_ops or ())], **named)
 
 
 # Devices

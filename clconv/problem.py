@@ -213,9 +213,10 @@ class Conv1dProblem:
                 f"groups is {self.groups}, expected a divisor of in_channels "
                 f"({self.in_channels}) and out_channels ({self.out_channels})"
             )
-        if self.padded_length > MAX_POSITIONS:
+        if self.length + sum(self.pads) > MAX_POSITIONS:
             raise ProblemError(
-                f"length with padding is {self.padded_length}, expected at most {MAX_POSITIONS}"
+                f"length with padding is {self.length + sum(self.pads)}, expected at most "
+                f"{MAX_POSITIONS}"
             )
         if self.padded_length < self.window:
             raise ProblemError(

@@ -383,6 +383,9 @@ def test_nan_and_infinity_stay_in_their_windows(runtime):
     clean = np.ones(90, bool)
     clean[39:42] = clean[88:] = False
     assert np.isfinite(y[:, :, clean]).all()
+    for activation in ("relu", "leaky_relu"):
+        activated = F.conv1d(x, np.ones((3, 1, 3), np.float32), padding=1, activation=activation)
+        assert np.array_equal(activated, y, equal_nan=True)  # all of which is positive
     gw = F.conv1d_weight(x, (3, 1, 3), np.zeros((1, 3, 90), np.float32), padding=1)
     assert np.isnan(gw).all()
     x[0, 0, 40] = 1

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import replace
 
 import accuracy
 import fuzz
 import numpy as np
+import pyopencl as cl
+import pyopencl.array as cl_array
 import pytest
 import rendered
 from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
 
-from clconv import Conv1dProblem, Pass, ProblemError
+from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
@@ -184,12 +187,13 @@ def test_shape(rng, place, monkeypatch):
     shape, pass_ = SHAPES[place], PASSES[place % 3]
     assert shape in gemm.SHAPES
     for runtime in _as_gpu(0):
-        request = Request(WIDE, pass_, runtime.profile)
+        epilogue = Epilogue(bias=pass_ is Pass.FORWARD)  # as _check has one
+        request = Request(WIDE, pass_, runtime.profile, epilogue)
         tile = next(t for depth in gemm.DEPTHS
                     if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
         matrices = gemm.Matrices(request)
         make = gemm._weight_gradient if matrices.weights else gemm._convolution
-        first = plans(WIDE, pass_, runtime.profile, variant="gemm")[0]
+        first = plans(WIDE, pass_, runtime.profile, epilogue=epilogue, variant="gemm")[0]
         made = replace(first, design=make(matrices, tile))
         runtime.forget_plans()
         monkeypatch.setattr(runtime, "candidates", lambda *_, made=made, **__: [made])
@@ -268,6 +272,77 @@ def test_output_padding_beyond_every_window(chosen, rng, variant):
                           {"x": grad, "grad_output": longer}, "grad_weight", largest=4)  # fmt: skip
 
 
+FAR = 2**31 + 64  # elements from a batch element to the next
+
+
+class _FarApart:
+    """Arrays of two batch elements whose distance takes more than 32 bits.
+
+    No device here allocates as much at once. But a CPU's kernels address the host's own memory: the
+    elements lie in pages that nobody else touches, and only the first of them is in the buffer. A
+    distance cut to 32 bits ends in such pages too, and gives wrong values.
+    """
+
+    def __init__(self, runtime):
+        self._runtime = runtime
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        self._pages = mmap.mmap(-1, 4 * FAR * 2, flags=flags)
+        self._memory = np.frombuffer(self._pages, np.float16)
+        self._first = 2 * FAR // 4096 * 4096
+
+    def lay(self, values):
+        """A device array with these values, (2, C, L) of float16."""
+        first, count = self._first, values[0].size
+        self._first += -(-count // 4096) * 4096
+        for n in range(2):
+            place = first + n * FAR
+            self._memory[place : place + count] = values[n].ravel()
+        kind = cl.mem_flags.READ_ONLY | cl.mem_flags.USE_HOST_PTR
+        one = cl.Buffer(self._runtime.context, kind, hostbuf=self._memory[first : first + count])
+        strides = (2 * FAR, 2 * values.shape[2], 2)
+        return cl_array.Array(self._runtime.queue, values.shape, np.float16, data=one,
+                              strides=strides)  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("variant", ["direct", *KINDS], indirect=True)
+def test_batch_strides_beyond_32_bits(chosen, rng, variant, groups):
+    """Two batch elements, further apart than 32 bits can say, of everything that is read."""
+    far = _FarApart(chosen)
+    _check_far_apart(chosen, rng, variant, Conv1dProblem(
+        2, 3, 40, 6, 3, 2, 1, 1, groups, np.float16
+    ), far)  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["direct", "strip", "depthwise"])
+def test_batch_strides_beyond_32_bits_on_cpus(runtime, rng, variant):
+    """The same of the variants for CPUs."""
+    depthwise = variant == "depthwise"
+    problem = Conv1dProblem(2, 3, 90, 3 if depthwise else 6, 5, 1, 2, 1, 3 if depthwise else 1,
+                            np.float16)  # fmt: skip
+    _check_far_apart(runtime, rng, variant, problem, _FarApart(runtime))
+
+
+def _check_far_apart(runtime, rng, variant, problem, far):
+    shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
+    x, weight, grad = (accuracy.integers(rng, shape, np.float16) for shape in shapes)
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    far_x, far_grad, weight_there = far.lay(x), far.lay(grad), runtime.to_device(weight)
+    serving = {pass_ for pass_ in PASSES if variant in planner.serving(
+        problem, pass_, runtime.profile
+    )}  # fmt: skip
+    assert Pass.FORWARD in serving
+    y = F.conv1d(far_x, weight_there, None, *place, residual=far_grad, variant=variant)
+    operands = {"x": x, "weight": weight, "residual": grad}
+    accuracy.assert_right(y.get(), problem, Pass.FORWARD, operands, "y", largest=4)
+    need = [pass_ in serving for pass_ in PASSES[1:]] + [True]
+    grads = F.conv1d_backward(far_x, weight_there, far_grad, *place, need=need, variant=variant)
+    operands = {"x": x, "weight": weight, "grad_output": grad}
+    for needed, pass_, result in zip(need, list(Pass)[1:], grads, strict=True):
+        if needed:
+            accuracy.assert_right(result.get(), problem, pass_, operands, pass_.value, largest=4)
+
+
 # On each device every other profile; on the next one the others.
 @pytest.mark.parametrize(
     ("place", "name"),
@@ -276,9 +351,12 @@ def test_output_padding_beyond_every_window(chosen, rng, variant):
 )  # fmt: skip
 def test_random_geometry(place, name):
     """One that differs by profile and device, all functions, each pass by some candidate."""
+    runtime = fuzz.CountingRuntime(_devices[place].device)
+    runtime.plan_as(name)
+    runtime.profile = replace(runtime.profile, item_registers=FEW_REGISTERS)
     index = place * len(fuzz.GPUS) + fuzz.GPUS.index(name)
-    assert fuzz.main(["--as", name, "--seed", "7", "--only", str(index), "--batches", "2",
-                      "--device", _devices[place].info.id]) == 0  # fmt: skip
+    options = fuzz.options_of(["--as", name, "--seed", "7", "--batches", "2"])
+    assert fuzz.run_geometry(runtime, index, options) is None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -367,6 +445,19 @@ def test_work_group_limits(pass_, limit):
                 assert tile.items == kernel.local_size[0]
                 assert tile.local_bytes(4) <= device.local_bytes
     assert "gemm" in {made.variant for made in plans(WIDE, pass_, device)}
+
+
+def test_shares_are_counted_in_32_bits():
+    """Of more positions than that, a product takes more shares than the workspace would have."""
+    problem = Conv1dProblem(3, 1, 2**30, 1, 3, dtype="float16")
+    for limit in (None, 64):
+        for made in plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), variant="gemm",
+                          workspace_limit=limit):  # fmt: skip
+            scalars = {scalar.name: scalar.value for scalar in made.launches[0].scalars}
+            assert scalars["share_terms"] <= 2**30 + 16
+            assert scalars["share_terms"] * scalars["shares"] >= 3 * problem.out_length
+    none = plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), workspace_limit=0)
+    assert {made.variant for made in none} == {"direct", "window"}
 
 
 def test_refusals():

@@ -151,14 +151,19 @@ def test_numbers_of_each_call(plain, data):
         assert np.array_equal(new.get(), scale * gradient)
 
 
-def test_absent_outs_are_not_read(plain, data):
+@pytest.mark.parametrize("problem", [PROBLEM, Conv1dProblem(1, 9, 37, 9, 3, groups=9)],
+                         ids=["dense", "depthwise"])  # fmt: skip
+def test_absent_outs_are_not_read(plain, rng, problem):
     """With a momentum, whatever the pool's memory held before."""
-    x, weight, _, grad = (plain.to_device(a) for a in data)
+    shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
+    data = [whole(rng, shape) for shape in shapes]
+    x, weight, grad = (plain.to_device(a) for a in data)
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
     gradients = (
-        reference.weight_gradient(PROBLEM, data[0], data[3]),
-        reference.bias_gradient(data[3]),
+        reference.weight_gradient(problem, data[0], data[2]),
+        reference.bias_gradient(data[2]),
     )
-    for variant in clconv.variants(PROBLEM, Pass.WEIGHT_GRADIENT, plain):
+    for variant in clconv.variants(problem, Pass.WEIGHT_GRADIENT, plain):
         for given in ((), (0,), (1,)):
             poison = [plain.empty(g.shape) for g in gradients for _ in range(3)]
             for array in poison:
@@ -167,7 +172,7 @@ def test_absent_outs_are_not_read(plain, data):
             outs = [plain.zeros(g.shape) if i in given else None for i, g in enumerate(gradients)]
             del poison, array
             results = F.conv1d_backward(
-                x, weight, grad, **OPTIONS, need=(False, True, True), out=(None, *outs),
+                x, weight, grad, *place, need=(False, True, True), out=(None, *outs),
                 momentum=3.0, variant=variant,
             )[1:]  # fmt: skip
             for i, result in enumerate(results):

@@ -1159,6 +1159,16 @@ def test_float16_rounds_to_nearest_even(runtime, rng):
     np.testing.assert_array_equal(got.view(np.uint16), expected.view(np.uint16))
 
 
+def test_float64_is_rounded_once(runtime):
+    """A little more than half a unit of float16, which float32 would make half of one."""
+    if not runtime.profile.fp64:
+        pytest.skip(f"{runtime.info.name} has no float64")
+    values = np.array([1 + 2**-11 + 2**-40, 1 + 3 * 2**-11 - 2**-40, -1 - 2**-11 - 2**-40])
+    variable = Variable(gpuarray.to_gpu(values))
+    variable.calcMode(np.float16)
+    equal(variable.data, values.astype(np.float16))
+
+
 def test_float16_sums_in_float32(runtime):
     conv = Conv1D(**TINY)
     conv.calcMode(np.float16)

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 from onnx.backend.test import BackendTest
 from onnx.reference import ReferenceEvaluator
@@ -350,3 +351,33 @@ def test_wrong_calls(runtime, rng):
         Backend.prepare(model, "CUDA:99")
     with pytest.raises(DeviceError, match="device is 3, expected 'CPU'"):
         Backend.run_node(node, [x, w], 3)
+
+
+# What the reference computes wrongly
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_log_softmax_of_far_values(runtime, rng, axis):
+    x = np.float32([[0, 1000, -1000], [3, 2, 1], [-100, 30, 100]])
+    node = helper.make_node("LogSoftmax", ["x"], ["y"], axis=axis)
+    (y,) = Backend.run_node(node, [x])
+    right = torch.log_softmax(torch.from_numpy(x).double(), axis).numpy()
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("stride", [None, 1, 2])
+def test_max_pool_with_padding(runtime, rng, ceil_mode, stride):
+    x = rng.integers(-9, 10, (2, 3, 8)).astype(np.float32)
+    for size, pad in ((2, 0), (2, 1), (3, 1)):
+        named = {} if stride is None else {"strides": [stride]}
+        node = helper.make_node(
+            "MaxPool", ["x"], ["y"], kernel_shape=[size], pads=[pad, pad],
+            ceil_mode=ceil_mode, **named,
+        )  # fmt: skip
+        (y,) = Backend.run_node(node, [x])
+        right = torch.nn.functional.max_pool1d(
+            torch.from_numpy(x), size, stride or 1, pad, ceil_mode=bool(ceil_mode)
+        )
+        np.testing.assert_array_equal(y, right.numpy())

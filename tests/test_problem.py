@@ -58,6 +58,7 @@ def test_cropped_samples_are_input_that_no_window_reaches():
         ({"padding": (0, -1)}, r"padding\[1\] is -1"),
         ({"padding": (1, 2, 3)}, "padding is"),
         ({"cropped": -1}, "cropped is -1"),
+        ({"cropped": 2**30, "length": 2**30, "padding": (0, 2**30)}, "expected at most"),
         ({"cropped": 1, "kernel_size": 10}, "length with padding is 9, expected at least 10"),
         ({"padding": "reflect"}, "padding is 'reflect'"),
         ({"padding": "same", "stride": 2}, "stride is 2"),

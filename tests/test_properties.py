@@ -435,9 +435,9 @@ def test_planning(sizes, groups, pad, profile, pass_, dtype):
             assert 1 <= whole // local <= MAX_GROUPS
             assert whole % local == 0
         assert np.prod(launch.kernel.local_size) <= device.max_work_group_size
-        for scalar in launch.scalars:
-            if scalar.value is not None and scalar.type == "int":
-                assert -(2**31) <= scalar.value < 2**31, scalar
+        for scalar, value in zip(launch.kernel.scalars, launch.values, strict=True):
+            if value is not None and scalar.type == "int":
+                assert -(2**31) <= value < 2**31, scalar
 
 
 def test_planning_of_wide_strides():

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyopencl as cl
 import pytest
+from conftest import working
 
 import clconv
 from clconv import (
@@ -116,7 +117,7 @@ def test_choosing(runtime):
 
 @pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity")
-    or not any("portable" in d.info.platform.lower() for d in find()),
+    or not any("portable" in d.info.platform.lower() for d in working()),
     reason="no PoCL, or a system where it pins no threads",
 )
 @pytest.mark.parametrize("value", [None, "0"])
@@ -128,8 +129,9 @@ import os, clconv
 if RESTRICTED: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 cores = os.sched_getaffinity(0)
 others = set(os.listdir("/proc/self/task"))
-for d in clconv.devices():
-    if "portable" in d.platform.lower(): clconv.Runtime(d.index).zeros((1, 1, 8)).get()
+for one in clconv.opencl.find():
+    if "portable" in one.info.platform.lower() and not clconv.opencl.check(one.device):
+        clconv.Runtime(one.device).zeros((1, 1, 8)).get()
 mine = [os.sched_getaffinity(int(t)) for t in set(os.listdir("/proc/self/task")) - others]
 apart = {min(c) for c in mine if len(c) == 1 < len(cores)}
 print(len(mine) > 0, apart == cores, all(c == cores for c in mine))
@@ -148,7 +150,7 @@ print(len(mine) > 0, apart == cores, all(c == cores for c in mine))
 @pytest.mark.parametrize("variable", ["CLCONV_DEVICE", "PYOPENCL_CTX"])
 def test_environment(variable):
     """The variables choose the default device, clconv's before pyopencl's."""
-    last = find()[-1]
+    last = working()[-1]
     code = "import clconv; r = clconv.default_runtime(); print(r.info.id)"
     assert _run(code, **{variable: last.info.id})[0] == last.info.id
     code = "import clconv\ntry: clconv.default_runtime()\nexcept clconv.DeviceError as e: print(e)"
@@ -270,6 +272,13 @@ def test_memory(runtime):
         plain.empty(10**12)
     assert isinstance(info.value, MemoryError)
     assert isinstance(info.value, DeviceError)
+
+
+def test_filling_a_part(runtime):
+    """An array in the midst of a buffer, and nothing beside it."""
+    whole = runtime.zeros((3, 4))
+    runtime.fill(whole[1], 7)
+    assert np.array_equal(whole.get(), np.outer([0, 7, 0], np.ones(4)))
 
 
 def test_the_pool_reuses(runtime, rng):

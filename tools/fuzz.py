@@ -587,11 +587,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """1 where a geometry failed."""
+def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What a command line says."""
     options = _parser().parse_args(argv)
     options.variant = options.variant or (SOME if options.profile else "auto")
     options.batches = options.batches or (4 if options.profile else 20)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 where a geometry failed."""
+    options = options_of(argv)
     try:
         runtime = CountingRuntime(options.device)
     except DeviceError as error:

@@ -32,9 +32,10 @@ EPILOGUE = ACCURACY + "'test_epilogue and float32'"
 TRANSPOSED = ACCURACY + "'test_named_problem_transposed or test_transposed'"
 TILES = ACCURACY + "test_every_tile"
 GEMM = (
-    "tests/test_gpu_variants.py "
-    "-k 'test_named_problem and tiles and (several or share or odd or coprime)'"
+    "tests/test_gpu_variants.py -k 'test_named_problem and tiles and "
+    "(several or share or odd or coprime)'"
 )
+SHAPES = "tests/test_gpu_variants.py -k 'test_shape and (64x128 or 32x32)'"
 FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
 WINDOW = (
     "tests/test_gpu_variants.py -k 'test_named_problem and window and "
@@ -42,6 +43,7 @@ WINDOW = (
 )
 NOT_FINITE = "tests/test_reliability.py -k 'nan_and_infinity or infinite_weights'"
 PLACES = "tests/test_functional.py -k 'what_is_added or midst'"
+WIDE_STRIDE = ACCURACY + "'test_named_problem and stride and wider'"
 REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
 SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
 FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
@@ -49,8 +51,8 @@ LAUNCHES = "tests/test_launch_path.py"
 PLANNING = "tests/test_planning.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
-    "tests/test_runtime.py -k 'order or cache_sizes or memory or pool or build_error or bounded or "
-    "stays or runtime_of or larger'"
+    "tests/test_runtime.py -k 'filling or order or cache_sizes or memory or pool or build_error or "
+    "bounded or stays or runtime_of or larger'"
 )
 BINARIES = "tests/test_runtime.py -k binar"
 THREADS = "tests/test_reliability.py -k 'no_lock or interrupted_build or queues_in_threads'"
@@ -65,6 +67,7 @@ ONNX = "tests/test_onnx.py"
 FILES = "tests/test_files.py"
 TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
 OCLGRIND = "tools/oclgrind_check.py"
+OCLGRIND_GPU = "tools/oclgrind_gpu.py"
 
 Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
@@ -204,7 +207,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a phase that has no taps has one",
             "const int tap_count = r % COMMON == 0 && first_tap < KERNEL_SIZE",
             "const int tap_count = r % COMMON == 0",
-            ACCURACY + "'test_named_problem and without'",
+            WIDE_STRIDE,
         ),
         (
             "vectors of two rows are taken for one row's",
@@ -253,7 +256,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "relu makes a zero of NaN",
             "return v < (VECTOR)0.0${f} ? (VECTOR)0.0${f} : v;",
             "return v > (VECTOR)0.0${f} ? v : (VECTOR)0.0${f};",
-            EPILOGUE,
+            FUNCTIONAL,
         ),
         (
             "sigmoid's sign",
@@ -293,7 +296,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "a phase that has no taps has one",
             "r % COMMON == 0 && k0 < KERNEL_SIZE ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0",
             "r % COMMON == 0 ? (KERNEL_SIZE - 1 - k0) / TAP_STEP + 1 : 0",
-            NAMED,
+            WIDE_STRIDE,
         ),
         (
             "phases begin at 0, whatever the padding",
@@ -307,7 +310,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier between filling a slab and reading it",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n                if (first + DEPTH",
             "                if (first + DEPTH",
-            GEMM,
+            SHAPES,
         ),
         (
             "no barrier before results leave local memory",
@@ -350,7 +353,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier before the strip is filled anew",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
             "% if block < channels:",
-            "tests/test_gpu_variants.py -k 'one_work_group and window'",
+            OCLGRIND_GPU,
         ),
         (
             "the last tile's missing channels are stored",
@@ -422,7 +425,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "no barrier before sums take the strip's place",
             "        barrier(CLK_LOCAL_MEM_FENCE);\n        if (item < USED * SLICES)",
             "        if (item < USED * SLICES)",
-            WINDOW,
+            OCLGRIND_GPU,
         )
     ],
     "weight_gradient_gemm": [
@@ -470,7 +473,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             "float64 is rounded twice on its way to float16",
             "as_float((bits - (away ? 1u : 0u)) | 1u)",
             "f",
-            LAYERS,
+            "tests/test_layers.py -k rounded_once",
         )
     ],
 }
@@ -592,7 +595,7 @@ _MODULES: dict[str, list[Row]] = {
             "phases are counted without the padding's part of one",
             "return (left + self.length - 1) // self.stride - left // self.stride + 1",
             "return (self.length - 1) // self.stride + 1",
-            NAMED,
+            REMAINDERS,
         ),
     ],
     "functional": [
@@ -802,7 +805,7 @@ _MODULES: dict[str, list[Row]] = {
             "filling forgets an array's offset",
             "pattern, array.offset, array.nbytes",
             "pattern, 0, array.nbytes",
-            LAYERS,
+            RUNTIME,
         ),
         (
             "a device that takes no such work-groups is not noticed",

@@ -7,16 +7,16 @@ how torch.fx traces them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.problem import Padding, padding_pair, whole
 from clconv.torch.memory import DTYPES
-from clconv.torch.operators import CONVOLUTION, by_pytorch
+from clconv.torch.operators import CONVOLUTION
 
 Size = int | Sequence[int]
 
@@ -61,11 +61,6 @@ def _dimensions(input: Tensor, weight: Tensor, weight_shape: str) -> None:
         raise ProblemError(f"weight has shape {tuple(weight.shape)}, expected {weight_shape}")
 
 
-def _operator() -> Callable[..., Tensor]:
-    """The operator, or what computes the same for ONNX's exporters, which know no other."""
-    return by_pytorch if torch.onnx.is_in_onnx_export() else CONVOLUTION
-
-
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -89,10 +84,15 @@ def conv1d(
         return overridden
     tensors = _checked({"input": input, "weight": weight, "bias": bias})
     _dimensions(input, weight, "(Cout, Cin / groups, kernel_size)")
+    if torch.onnx.is_in_onnx_export():  # whose exporters know PyTorch's own function
+        if not isinstance(padding, (int, str)) and len(padding) == 2:
+            input, padding = nn.functional.pad(input, [*padding]), 0
+        return nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups)
     one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
     window = step * (weight.shape[2] - 1) + 1
     pads = list(padding_pair(padding, window, one))
-    return _operator()(*tensors, one, pads, step, whole("groups", groups, 1), False, 0)
+    result: Tensor = CONVOLUTION(*tensors, one, pads, step, whole("groups", groups, 1), False, 0)
+    return result
 
 
 def conv_transpose1d(
@@ -117,6 +117,12 @@ def conv_transpose1d(
         return overridden
     tensors = _checked({"input": input, "weight": weight, "bias": bias})
     _dimensions(input, weight, "(Cin, Cout / groups, kernel_size)")
+    if torch.onnx.is_in_onnx_export():
+        place = stride, padding, output_padding, groups, dilation
+        return nn.functional.conv_transpose1d(input, weight, bias, *place)
     one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
     crop, extra = whole("padding", padding, 0), whole("output_padding", output_padding, 0)
-    return _operator()(*tensors, one, [crop, crop], step, whole("groups", groups, 1), True, extra)
+    result: Tensor = CONVOLUTION(
+        *tensors, one, [crop, crop], step, whole("groups", groups, 1), True, extra
+    )
+    return result

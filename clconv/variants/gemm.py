@@ -66,6 +66,8 @@ GROUPS_A_UNIT = 4
 # Positions of a share at least: fewer, and its partial sums cost more than its products.
 LEAST_SHARE = 256
 MAX_STRIDE = 2**20
+# Terms of a share at most: kernels count them in 32 bits.
+MOST_TERMS = 2**30
 # The kernel for few columns must be so many times as fast, by the model, to have more of them.
 FEW_COLUMNS_GAIN = 2.0
 
@@ -413,6 +415,7 @@ def _weight_gradient(matrices: Matrices, tile: Tile) -> Design:
         many = ceil_div(GROUPS_A_UNIT * wanted.device.compute_units, tiles)
         most = int(partials_limit(wanted, share_bytes) // share_bytes)
         shares = max(1, min(many, most, ceil_div(all_terms, LEAST_SHARE), MAX_GROUPS))
+        shares = max(shares, ceil_div(all_terms, MOST_TERMS))
         share_terms = ceil_div(ceil_div(all_terms, shares), tile.depth) * tile.depth
         shares = ceil_div(all_terms, share_terms)
         launch = kernel.launch(
