@@ -113,9 +113,19 @@ def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
 
 def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The result of a plan, through functional."""
-    problem, pass_ = made.problem, made.pass_
     runtime.forget_plans()
     runtime.candidates = lambda *_, **__: [made]
+    try:
+        return _through_functional(runtime, made, arrays)
+    finally:
+        del runtime.candidates
+        runtime.forget_plans()
+
+
+def _through_functional(
+    runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]
+) -> np.ndarray:
+    problem, pass_ = made.problem, made.pass_
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     if pass_ is Pass.FORWARD:
         return F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=made.variant,
