@@ -13,6 +13,7 @@ import pytest
 import clconv
 from clconv import Conv1D, Conv1dProblem, DeviceError, Pass, ProblemError, Runtime, reference
 from clconv import functional as F
+from clconv.calls.draft import Draft
 from clconv.runtime import RECIPES_KEPT
 
 PROBLEM = Conv1dProblem(2, 4, 37, 6, 3, 2, 1, 1, 2)
@@ -40,13 +41,13 @@ def data(rng):
 def drafts(monkeypatch):
     """A list that grows with every recipe that is made."""
     made = []
-    real = F._Draft.__init__
+    real = Draft.__init__
 
     def counting(self, runtime, layouts, names):
         made.append(layouts)
         real(self, runtime, layouts, names)
 
-    monkeypatch.setattr(F._Draft, "__init__", counting)
+    monkeypatch.setattr(Draft, "__init__", counting)
     return made
 
 
