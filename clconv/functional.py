@@ -59,11 +59,32 @@ def conv1d(
     runtime: Runtime | None = None,
     pre_activation: Array | None = None,
 ) -> Array:
-    """activation(cross-correlation + bias + residual), (N, Cout, Lout).
+    """The 1-D cross-correlation of PyTorch's conv1d, with what follows it in the same kernel.
 
-    x (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,), residual of the output's shape;
-    padding in samples: an int, (left, right), "same" or "valid". `pre_activation`, an array like
-    `out`, takes the values before the activation. Raises ProblemError, DeviceError.
+    Computes activation(x * weight + bias + residual), of shape (N, Cout, Lout) with
+    Lout = (L + left + right - dilation (K - 1) - 1) // stride + 1.
+
+    x: (N, Cin, L), or (Cin, L) unbatched; any strides.
+    weight: (Cout, Cin / groups, K).
+    bias: (Cout,), or None.
+    stride, dilation: samples, at least 1.
+    padding: zeros in samples: an int, (left, right), "same" (the odd one to the right; stride 1) or
+        "valid".
+    groups: a divisor of Cin and Cout.
+    activation: None, "relu", "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu"
+        (exact) or "silu".
+    residual: of the result's shape, added before the activation.
+    out: takes the result: of its shape and dtype, contiguous, sharing no bytes with an input.
+    variant: "auto", or the name of one of `clconv.variants(problem, "forward")`.
+    runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+    pre_activation: an array like `out` that takes the values before the activation.
+
+    Raises ProblemError for shapes and options that no convolution has, DeviceError.
+
+    >>> import numpy as np
+    >>> x = np.arange(6, dtype=np.float32).reshape(1, 1, 6)
+    >>> conv1d(x, np.ones((1, 1, 3), np.float32), padding=1).tolist()
+    [[[1.0, 3.0, 6.0, 9.0, 12.0, 9.0]]]
     """
     call = Call(
         runtime,
@@ -96,11 +117,25 @@ def conv_transpose1d(
     runtime: Runtime | None = None,
     pre_activation: Array | None = None,
 ) -> Array:
-    """activation(transposed convolution + bias + residual), (N, Cout, Lout).
+    """The transposed convolution of PyTorch's conv_transpose1d, with what follows it.
 
-    x (N, Cin, L), weight (Cin, Cout / groups, K), bias (Cout,);
-    Lout = (L - 1) stride - left - right + dilation (K - 1) + 1 + output_padding. Raises
-    ProblemError, DeviceError.
+    Computes activation(transposed convolution + bias + residual), of shape (N, Cout, Lout) with
+    Lout = (L - 1) stride - left - right + dilation (K - 1) + 1 + output_padding.
+
+    x: (N, Cin, L), or (Cin, L) unbatched; any strides.
+    weight: (Cin, Cout / groups, K).
+    bias: (Cout,), or None.
+    stride, dilation: samples of the result, at least 1.
+    padding: samples of the result that are cropped: an int or (left, right).
+    output_padding: samples that are appended, less than stride or dilation.
+    activation, residual, out, variant, runtime, pre_activation: as in `conv1d`.
+
+    Raises ProblemError for shapes and options that no convolution has, DeviceError.
+
+    >>> import numpy as np
+    >>> x = np.ones((1, 1, 2), np.float32)
+    >>> conv_transpose1d(x, np.ones((1, 1, 3), np.float32), stride=2).tolist()
+    [[[1.0, 1.0, 2.0, 1.0, 1.0]]]
     """
     call = Call(
         runtime,
@@ -129,9 +164,21 @@ def conv1d_input(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Array:
-    """The gradient of conv1d's input, of shape input_size, (N, Cin, L) or (Cin, L).
+    """The gradient of conv1d with respect to its input, of shape `input_size`.
 
-    weight (Cout, Cin / groups, K), grad_output (N, Cout, Lout). Raises ProblemError, DeviceError.
+    It is 0 where no window reached.
+
+    input_size: (N, Cin, L), or (Cin, L) unbatched.
+    weight: (Cout, Cin / groups, K).
+    grad_output: (N, Cout, Lout), the gradient of conv1d's result.
+    stride, padding, dilation, groups, out, variant, runtime: as in `conv1d`.
+
+    Raises ProblemError where the shapes do not belong together, DeviceError.
+
+    >>> import numpy as np
+    >>> grad = np.ones((1, 1, 3), np.float32)
+    >>> conv1d_input((1, 1, 5), np.ones((1, 1, 3), np.float32), grad).tolist()
+    [[[1.0, 2.0, 3.0, 2.0, 1.0]]]
     """
     shape = shape_of("input_size", input_size, (2, 3))
     call = Call(runtime, ONE_OUT, weight=weight, grad_output=grad_output, out_x=out)
@@ -154,10 +201,21 @@ def conv1d_weight(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Array:
-    """momentum * out + scale * the gradient of conv1d's weight, (Cout, Cin / groups, K).
+    """momentum * out + scale * the gradient of conv1d with respect to its weight.
 
-    x (N, Cin, L), grad_output (N, Cout, Lout). With momentum 0 `out` is not read. Raises
-    ProblemError, DeviceError.
+    x: (N, Cin, L), or (Cin, L) unbatched.
+    weight_size: (Cout, Cin / groups, K), the result's shape.
+    grad_output: (N, Cout, Lout), the gradient of conv1d's result.
+    stride, padding, dilation, groups, variant, runtime: as in `conv1d`.
+    out: takes the result; its old values are read only where momentum is not 0.
+    scale, momentum: numbers.
+
+    Raises ProblemError where the shapes do not belong together, DeviceError.
+
+    >>> import numpy as np
+    >>> x = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
+    >>> conv1d_weight(x, (1, 1, 2), np.ones((1, 1, 3), np.float32)).tolist()
+    [[[3.0, 6.0]]]
     """
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
@@ -174,9 +232,16 @@ def conv1d_bias(
     momentum: float = 0.0,
     runtime: Runtime | None = None,
 ) -> Array:
-    """momentum * out + scale * the sum of grad_output (N, Cout, Lout) over N and Lout, (Cout,).
+    """momentum * out + scale * the gradient of conv1d with respect to its bias, (Cout,).
+
+    grad_output: (N, Cout, Lout), or (Cout, Lout) unbatched; summed over N and Lout.
+    out, scale, momentum, runtime: as in `conv1d_weight`.
 
     Raises ProblemError, DeviceError.
+
+    >>> import numpy as np
+    >>> conv1d_bias(np.ones((2, 3, 5), np.float32)).tolist()
+    [10.0, 10.0, 10.0]
     """
     numbers_ = accumulation(scale, momentum)
     call = Call(runtime, ONE_OUT, grad_output=grad_output, out_bias=out)
@@ -199,10 +264,22 @@ def conv1d_backward(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Gradients:
-    """(grad_x, grad_weight, grad_bias) of conv1d, None where `need` is false.
+    """(grad_x, grad_weight, grad_bias) of conv1d, which share what they have in common.
 
-    `out` of the weight and bias gradients accumulates: momentum * out + scale * gradient. Raises
-    ProblemError, DeviceError.
+    x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cout, Cin / groups, K);
+    grad_output: (N, Cout, Lout), the gradient of conv1d's result.
+    stride, padding, dilation, groups, variant, runtime: as in `conv1d`.
+    need: which of the three are computed; the others are None.
+    out: arrays for the three, or None. Those of weight and bias accumulate:
+        momentum * out + scale * gradient.
+
+    Raises ProblemError where the shapes do not belong together, DeviceError.
+
+    >>> import numpy as np
+    >>> x, grad = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 3), np.float32)
+    >>> _, of_weight, of_bias = conv1d_backward(x, np.ones((1, 1, 2), np.float32), grad)
+    >>> of_weight.tolist(), of_bias.tolist()
+    ([[[3.0, 3.0]]], [3.0])
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
@@ -229,9 +306,20 @@ def conv_transpose1d_backward(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
 ) -> Gradients:
-    """(grad_x, grad_weight, grad_bias) of conv_transpose1d, None where `need` is false.
+    """(grad_x, grad_weight, grad_bias) of conv_transpose1d.
 
-    `out` as in conv1d_backward. Raises ProblemError, DeviceError.
+    x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cin, Cout / groups, K);
+    grad_output: (N, Cout, Lout), the gradient of conv_transpose1d's result.
+    stride, padding, output_padding, groups, dilation: as in `conv_transpose1d`.
+    need, out, scale, momentum, variant, runtime: as in `conv1d_backward`.
+
+    Raises ProblemError where the shapes do not belong together, DeviceError.
+
+    >>> import numpy as np
+    >>> x, grad = np.ones((1, 1, 2), np.float32), np.ones((1, 1, 3), np.float32)
+    >>> of_x, _, _ = conv_transpose1d_backward(x, np.ones((1, 1, 2), np.float32), grad)
+    >>> of_x.tolist()
+    [[[2.0, 2.0]]]
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
