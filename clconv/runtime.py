@@ -8,12 +8,11 @@ import math
 import os
 import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import pyopencl as cl
@@ -21,15 +20,16 @@ import pyopencl.array as cl_array
 import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
-from clconv import binaries
-from clconv.building import binary_of, built, has_kernel, prepare_invoker, program_of_binary
+from clconv.bounded import Bounded
+from clconv.building import prepare_invoker
 from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, driver_errors, info_of, profile_of, require
 from clconv.planner import Choice, KernelPlan, candidates
 from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.programs import Programs
 from clconv.records import Database, RecordKey
-from clconv.render import render, sum_dtype
-from clconv.variants.base import Kernel, Launch, Layout
+from clconv.render import render
+from clconv.variants.base import Kernel, Launch
 
 __all__ = [
     "Argument",
@@ -46,10 +46,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-BUILD_OPTIONS = ("-cl-std=CL1.2",)
-# Platforms whose drivers keep compiled programs on disk themselves.
-DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
-PLANS_KEPT = 1024
+# Refusals that were told.
+REFUSALS_KEPT = 1024
 # What calls of `clconv.functional` do, by everything that it depends on.
 RECIPES_KEPT = 1024
 # Arrays without memory, by shape and dtype.
@@ -57,54 +55,10 @@ OUTLINES_KEPT = 1024
 # Runtimes made for arrays of contexts that no living Runtime has.
 ADOPTED_KEPT = 8
 
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
 # What a kernel gets for an operand: its buffer, then 64-bit offset and strides in elements.
 Argument = tuple[Any, ...]
 # What is queued: a kernel of this thread, its launch, and its arguments in order.
 Command = tuple[Any, Launch, Sequence[Any]]
-
-_SCALARS = {"int": np.dtype(np.int32), "long": np.dtype(np.int64)}
-
-
-class _Bounded(Generic[Key, Value]):
-    """A dictionary that forgets its least recently used entry beyond `size`. Safe for threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[Key, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: Key) -> Value | None:
-        with self._lock:
-            value = self._entries.get(key)
-            if value is not None:
-                self._entries.move_to_end(key)
-            return value
-
-    def set_default(self, key: Key, value: Value) -> Value:
-        """The entry of this key; `value`, now kept, where there was none."""
-        with self._lock:
-            kept = self._entries.setdefault(key, value)
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
-            return kept
-
-    def clear(self) -> None:
-        """Forgets all entries."""
-        with self._lock:
-            self._entries.clear()
-
-    def drop(self, key: Key, value: Value) -> None:
-        """Forgets the entry if it still is this one."""
-        with self._lock:
-            if self._entries.get(key) is value:
-                del self._entries[key]
 
 
 @dataclass(frozen=True)
@@ -165,27 +119,13 @@ class Runtime:
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
         self._allocating = threading.Lock()
-        self._cache_size = program_cache_size
-        self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
-        self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
-        self.recipes: _Bounded[Hashable, Any] = _Bounded(RECIPES_KEPT)
-        self._outlines: _Bounded[Hashable, cl_array.Array] = _Bounded(OUTLINES_KEPT)
-        self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
-        self._threads = threading.local()
+        self.programs = Programs(self.context, chosen, program_cache_size)
+        self.recipes: Bounded[Hashable, Any] = Bounded(RECIPES_KEPT)
+        self._outlines: Bounded[Hashable, cl_array.Array] = Bounded(OUTLINES_KEPT)
+        self._warned: Bounded[Hashable, bool] = Bounded(REFUSALS_KEPT)
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._keeping = threading.Lock()
         self.launches = 0  # kernels queued so far
-        platform = chosen.platform
-        self._trusts_required = platform.name.strip().lower() == "rusticl"
-        self._keeps_binaries = not platform.name.strip().lower().startswith(DRIVERS_WITH_CACHE)
-        self._build_identity = (
-            platform.name,
-            platform.version,
-            chosen.name,
-            chosen.version,
-            chosen.driver_version,
-            str(pyopencl.VERSION_TEXT),
-        )
         _register(self)
 
     def __repr__(self) -> str:
@@ -365,97 +305,6 @@ class Runtime:
             "largest": self.profile.max_alloc_bytes,
         }
 
-    # Programs
-
-    def _build(self, kernel: Kernel, source: str) -> Any:
-        if not self._keeps_binaries:
-            return self._compile(kernel, source)
-        name = binaries.key(source, " ".join(BUILD_OPTIONS), *self._build_identity)
-        binary = binaries.load(name)
-        if binary is not None:
-            try:
-                program = program_of_binary(self.context, self.device, binary).build()
-                if has_kernel(program, kernel.name):
-                    return program
-                why: object = f"it has no kernel {kernel.name}"
-            except cl.Error as error:
-                why = error
-            _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
-        program = self._compile(kernel, source)
-        made = binary_of(program)
-        if made is not None:
-            binaries.store(name, made)
-        return program
-
-    def _compile(self, kernel: Kernel, source: str) -> Any:
-        try:
-            program = built(self.context, self.device, source, kernel.name, BUILD_OPTIONS)
-        except cl.MemoryError as error:
-            raise self._no_room(f"build {kernel.name}", error) from error
-        except cl.Error as error:
-            raise BuildError(kernel.name, self.info.name, str(error)) from error
-        if program is None:
-            raise BuildError(kernel.name, self.info.name, "the program is without this kernel")
-        return program
-
-    def _program(self, kernel: Kernel, source: str) -> Any:
-        while True:
-            mine: Future[Any] = Future()
-            try:
-                entry = self._programs.set_default(source, mine)
-                if entry is mine:
-                    mine.set_result(self._build(kernel, source))
-            except BaseException as error:
-                # Wherever an interrupt comes, nobody may wait for this build any longer.
-                self._programs.drop(source, mine)
-                if not mine.done():
-                    if isinstance(error, Exception):
-                        mine.set_exception(error)
-                    else:
-                        mine.set_result(None)
-                raise
-            program = entry.result()  # maybe another thread's
-            if program is not None:
-                return program  # None where that thread was interrupted
-
-    def _kernel(self, kernel: Kernel, source: str) -> Any:
-        """This thread's kernel object: arguments are part of its state."""
-        kernels: _Bounded[str, Any] | None = getattr(self._threads, "kernels", None)
-        if kernels is None:
-            kernels = self._threads.kernels = _Bounded(self._cache_size)
-        made = kernels.get(source)
-        if made is not None:
-            return made
-        refused = self._refused.get(source)
-        if refused is not None:
-            raise BuildError(refused.kernel, refused.device, refused.log)
-        try:
-            program = self._program(kernel, source)
-            try:
-                made = cl.Kernel(program, kernel.name)
-            except cl.LogicError as error:
-                raise BuildError(kernel.name, self.info.name, str(error)) from error
-            self._check_local_size(made, kernel)
-        except BuildError as error:
-            self._refused.set_default(source, error)
-            raise
-        made.set_scalar_arg_dtypes(_argument_dtypes(kernel))
-        return kernels.set_default(source, made)
-
-    def _check_local_size(self, made: Any, kernel: Kernel) -> None:
-        """BuildError where the device cannot run a kernel's work-groups."""
-        ask = cl.kernel_work_group_info
-        items = math.prod(kernel.local_size)
-        most = made.get_work_group_info(ask.WORK_GROUP_SIZE, self.device)
-        if most >= items:
-            return
-        # Mesa's rusticl says 32 of every kernel, but runs what was required when it was compiled.
-        required = made.get_work_group_info(ask.COMPILE_WORK_GROUP_SIZE, self.device)
-        if self._trusts_required and tuple(required) == kernel.local_size:
-            return
-        log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
-        raise BuildError(kernel.name, self.info.name, log)
-
     # Planning
 
     def candidates(
@@ -508,7 +357,7 @@ class Runtime:
                 self._warn_of_refusal(plan, *refused)
             try:
                 for kernel in plan.kernels:
-                    self._kernel(kernel, render(kernel))
+                    self.programs.kernel(kernel, render(kernel))
             except BuildError as error:
                 refused = plan, error
             else:
@@ -535,28 +384,12 @@ class Runtime:
 
     def kernels(self, prepared: Prepared) -> list[Any]:
         """This thread's kernels of a prepared plan, built where they are not at hand."""
-        return [self._kernel(kernel, source) for kernel, source in prepared.sources]
+        return [self.programs.kernel(kernel, source) for kernel, source in prepared.sources]
 
     def workspace(self, prepared: Prepared) -> Any:
         """A buffer for the workspace that a prepared plan needs, or None."""
         needed = prepared.plan.workspace_bytes
         return self._allocate(needed) if needed else None
-
-    def run(
-        self,
-        prepared: Prepared,
-        bound: Mapping[str, Argument],
-        numbers: Mapping[str, float],
-        reads: Sequence[cl_array.Array],
-        writes: Sequence[cl_array.Array],
-    ) -> None:
-        """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
-        call knows; `reads` and `writes` are the arrays behind them, for their events."""
-        commands = [
-            (kernel, launch, arguments(launch, bound, numbers))
-            for kernel, launch in zip(self.kernels(prepared), prepared.plan.launches, strict=True)
-        ]
-        self.enqueue(commands, reads, writes)
 
     def run_one(
         self,
@@ -568,7 +401,7 @@ class Runtime:
     ) -> None:
         """Builds and queues one launch that belongs to no plan."""
         check_process()
-        kernel = self._kernel(launch.kernel, render(launch.kernel))
+        kernel = self.programs.kernel(launch.kernel, render(launch.kernel))
         self.enqueue([(kernel, launch, arguments(launch, bound, numbers))], reads, writes)
 
     def enqueue(
@@ -671,15 +504,6 @@ def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
 
 
-def _argument_dtypes(kernel: Kernel) -> list[Any]:
-    """For pyopencl's fast path: None for buffers, dtypes for numbers."""
-    dtypes: list[Any] = []
-    for operand in kernel.operands:
-        dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
-    sums = sum_dtype(kernel)
-    return dtypes + [_SCALARS.get(s.type, sums) for s in kernel.scalars]
-
-
 def _name(context: Any) -> str:
     return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
 
@@ -710,7 +534,7 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
 # Which runtime
 
 _runtimes: list[weakref.ref[Runtime]] = []
-_adopted: _Bounded[int, Runtime] = _Bounded(ADOPTED_KEPT)
+_adopted: Bounded[int, Runtime] = Bounded(ADOPTED_KEPT)
 _thread = threading.local()
 _default: Runtime | None = None
 _default_lock = threading.Lock()

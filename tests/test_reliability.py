@@ -42,6 +42,7 @@ from clconv import (
 )
 from clconv import functional as F
 from clconv.opencl import choose, info_of
+from clconv.programs import Programs
 from clconv.variants import VARIANTS, base, direct, gemm
 from clconv.variants.base import Kernel
 
@@ -51,7 +52,7 @@ NAMES = [variant.NAME for variant in VARIANTS]
 SMALL_CALL = """
 import numpy as np, clconv, clconv.runtime
 from clconv import functional as F, reference
-clconv.runtime.DRIVERS_WITH_CACHE = ()  # binaries of every driver are kept
+clconv.programs.DRIVERS_WITH_CACHE = ()  # binaries of every driver are kept
 x = np.random.default_rng(0).integers(-4, 5, (2, 3, 40)).astype("f")
 def small_call(*sizes):
     for size in sizes or (3,):
@@ -125,7 +126,7 @@ def test_no_lock_over_a_compile(plain, rng, monkeypatch):
     x = rng.integers(-4, 5, problem.input_shape).astype("f")
     weight = rng.integers(-4, 5, problem.weight_shape).astype("f")
     compiling, go_on, results = threading.Event(), threading.Event(), []
-    real = Runtime._compile
+    real = Programs._compile
 
     def slow(self, launch, source):
         if threading.current_thread() is thread:
@@ -136,7 +137,7 @@ def test_no_lock_over_a_compile(plain, rng, monkeypatch):
     def work():
         results.append(F.conv1d(x, weight, None, 1, 2, 1, 9, runtime=plain))
 
-    monkeypatch.setattr(Runtime, "_compile", slow)
+    monkeypatch.setattr(Programs, "_compile", slow)
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert compiling.wait(60)
@@ -259,11 +260,11 @@ def test_killed_while_building(folders, moment):
     """Killed in the middle of a compile, or of writing a binary, a process harms no later one."""
     dying = {
         "compile": """
-real = clconv.Runtime._compile
+real = clconv.programs.Programs._compile
 def slow(self, launch, source):
     print("now", flush=True)
     return real(self, launch, source)
-clconv.Runtime._compile = slow
+clconv.programs.Programs._compile = slow
 """,
         "store": """
 import os, clconv.binaries, time
@@ -560,7 +561,7 @@ def test_memory_is_flat(plain):
 def test_caches_are_bounded(plain, monkeypatch):
     """Recipes and outlines that the limit pushes out are made again, and right."""
     for name in ("recipes", "_outlines"):
-        monkeypatch.setattr(plain, name, clconv.runtime._Bounded(4))
+        monkeypatch.setattr(plain, name, clconv.bounded.Bounded(4))
     weight = np.ones((1, 1, 2), "f")
     for length in (*range(2, 14), *range(2, 14)):
         assert (F.conv1d(np.ones((1, 1, length), "f"), weight) == 2).all()
@@ -580,7 +581,7 @@ def test_more_than_a_dimension_of_groups(runtime, monkeypatch):
             for variant in NAMES:
                 _check_named(own, problem, variant)
         own.profile = replace(own.profile, kind="gpu", lanes=32, vector_floats=1)
-        own.recipes = clconv.runtime._Bounded(9)
+        own.recipes = clconv.bounded.Bounded(9)
         _check_named(own, problem, "direct")
 
 
@@ -766,7 +767,7 @@ def test_a_program_without_its_kernel(plain, caplog):
     kernel = Kernel("missing", (("dtype", "float32"),), (), (), (1, 1, 1))
     for _ in range(2):
         with pytest.raises(BuildError, match="kernel missing does not build on") as info:
-            plain._kernel(kernel, _nameless(kernel))
+            plain.programs.kernel(kernel, _nameless(kernel))
         assert info.value.log == "the program is without this kernel"
     assert caplog.text.count("built missing without its kernel") == 2  # tries of the first call
 
@@ -872,7 +873,7 @@ print(interrupted["compile"], interrupted["queue"])
 def test_an_interrupted_build_is_taken_over(plain, monkeypatch):
     """A thread that waits for a build which is interrupted builds itself."""
     waiting, results = threading.Event(), []
-    real = Runtime._compile
+    real = Programs._compile
     builder = threading.current_thread()
 
     def compile_(self, launch, source):
@@ -889,7 +890,7 @@ def test_an_interrupted_build_is_taken_over(plain, monkeypatch):
 
     x, weight = np.ones((1, 1, 9), "f"), np.ones((1, 1, 4), "f")
     thread = threading.Thread(target=work, daemon=True)
-    monkeypatch.setattr(Runtime, "_compile", compile_)
+    monkeypatch.setattr(Programs, "_compile", compile_)
     with pytest.raises(KeyboardInterrupt):
         F.conv1d(x, weight, variant="direct", runtime=plain)
     thread.join(60)

@@ -31,6 +31,7 @@ from clconv import (
 )
 from clconv import functional as F
 from clconv.opencl import find, profile_of
+from clconv.programs import Programs
 from clconv.variants.base import Kernel
 
 ROOT = Path(__file__).parent.parent
@@ -364,11 +365,11 @@ def call(n, length, pad):
 def files():
     return {str(p) for p in pathlib.Path(os.environ["POCL_CACHE_DIR"]).rglob("*") if p.is_file()}
 call(2, 50, 1)
-programs, kept = len(runtime._programs), files()
+programs, kept = len(runtime.programs), files()
 for n, length, pad in ((1, 50, 1), (2, 900, 1), (2, 50, (0, 7)), (9, 5, (3, 40)), (70, 3000, 0)):
     call(n, length, pad)
 new = {f for f in files() - kept}
-print(programs, len(runtime._programs), len(new), sorted(new)[:3])
+print(programs, len(runtime.programs), len(new), sorted(new)[:3])
 """
     for one in find():
         if one.info.why_not is None:
@@ -387,8 +388,8 @@ def test_program_cache_is_bounded(runtime):
         for size in (2, 3, 4):
             weight = small.to_device(np.ones((1, 1, size), np.float32))
             assert (F.conv1d(x, weight, runtime=small).get() == size).all()
-            assert len(small._programs) <= 2
-            assert len(small._threads.kernels) <= 2
+            assert len(small.programs) <= 2
+            assert len(small.programs._threads.kernels) <= 2
 
 
 def test_work_groups_larger_than_the_device_takes(runtime):
@@ -401,7 +402,7 @@ def test_work_groups_larger_than_the_device_takes(runtime):
 
 def test_what_was_used_stays():
     """The entry that goes is the one that was not asked for longest, not the oldest."""
-    kept = clconv.runtime._Bounded(2)
+    kept = clconv.bounded.Bounded(2)
     for key in ("a", "b"):
         kept.set_default(key, key.upper())
     assert kept.get("a") == "A"
@@ -441,7 +442,7 @@ def test_build_error(runtime, monkeypatch, caplog):
     assert info.value.kernel == kernel
     assert info.value.device == plain.info.name
     assert "error" in info.value.log.lower()
-    monkeypatch.setattr(plain, "_compile", None)  # whatever compiled now would fail
+    monkeypatch.setattr(plain.programs, "_compile", None)  # whatever compiled now would fail
     assert np.array_equal(F.conv1d(x, weight, runtime=plain), y)
     assert caplog.text.count(f"refuses {refused.variant}") == 1
     with pytest.raises(BuildError, match=f"kernel {kernel} does not build on"):
@@ -483,18 +484,18 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
     x, weight = np.ones((1, 1, 20), np.float32), np.ones((1, 1, 3), np.float32)
     compiled = []
-    real = Runtime._compile
+    real = Programs._compile
 
     def counting(self, kernel, source):
         compiled.append(kernel.name)
         return real(self, kernel, source)
 
-    monkeypatch.setattr(Runtime, "_compile", counting)
+    monkeypatch.setattr(Programs, "_compile", counting)
 
     def use(**identity):
         fresh = Runtime(runtime.device)
-        fresh._keeps_binaries = True
-        vars(fresh).update(identity)
+        fresh.programs.keeps_binaries = True
+        vars(fresh.programs).update(identity)
         assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
 
     use()
@@ -502,7 +503,7 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     use()
     assert compiled == ["forward_direct"]
     (file,) = (tmp_path / "binaries").iterdir()
-    use(_build_identity=("another driver",))
+    use(_identity=("another driver",))
     assert compiled.pop() == "forward_direct"
     assert len(compiled) == 1
     file.write_bytes(file.read_bytes()[:-5])
@@ -530,17 +531,17 @@ def test_binary_in_a_context_of_several_devices(runtime, place, tmp_path, monkey
 
 def _keeps_one_binary(context, device, monkeypatch):
     compiled = []
-    real = Runtime._compile
+    real = Programs._compile
 
     def counting(self, kernel, source):
         compiled.append(kernel.name)
         return real(self, kernel, source)
 
-    monkeypatch.setattr(Runtime, "_compile", counting)
+    monkeypatch.setattr(Programs, "_compile", counting)
     x, weight = np.ones((1, 1, 20), np.float32), np.ones((1, 1, 3), np.float32)
     for _ in range(2):
         fresh = Runtime(cl.CommandQueue(context, device))
-        fresh._keeps_binaries = True
+        fresh.programs.keeps_binaries = True
         assert (F.conv1d(x, weight, variant="direct", runtime=fresh) == 3).all()
     assert compiled == ["forward_direct"]
 

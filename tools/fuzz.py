@@ -66,15 +66,17 @@ class CountingRuntime(GuardedRuntime):
         super().__init__(device)
         self.own = self.profile
         self.built: list[str] = []
+        self._build = self.programs._build
+        self.programs._build = self._counting
 
     def plan_as(self, name: str) -> None:
         """Plans from now on as for the device of this profile."""
         self.profile = limited(name, self.own)
         self.forget_plans()
 
-    def _build(self, kernel: Any, source: str) -> Any:
+    def _counting(self, kernel: Any, source: str) -> Any:
         self.built.append(kernel.name)
-        return super()._build(kernel, source)
+        return self._build(kernel, source)
 
 
 def some(rng: Rng, *choices: Any) -> Any:

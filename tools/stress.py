@@ -233,7 +233,7 @@ def memory(options: argparse.Namespace) -> int:
         if (place + 1) % (count // 10) == 0:
             info = runtime.memory_info()
             figures.append((resident_bytes(), info["in_use"], info["held"]))
-            kept = len(runtime.recipes), len(runtime._programs)
+            kept = len(runtime.recipes), len(runtime.programs)
             print(
                 f"{place + 1} calls: {figures[-1][0] / 1e6:.1f} MB resident, device "
                 f"{info['in_use'] / 1e3:.1f} kB in use, {info['held'] / 1e6:.2f} MB held; kept: "
