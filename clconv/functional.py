@@ -57,6 +57,7 @@ def conv1d(
     out: Array | None = None,
     variant: Choice = "auto",
     runtime: Runtime | None = None,
+    exact: bool | None = None,
     pre_activation: Array | None = None,
 ) -> Array:
     """The 1-D cross-correlation of PyTorch's conv1d, with what follows it in the same kernel.
@@ -77,6 +78,8 @@ def conv1d(
     out: takes the result: of its shape and dtype, contiguous, sharing no bytes with an input.
     variant: "auto", or the name of one of `clconv.variants(problem, "forward")`.
     runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+    exact: True keeps to variants that form the definition's own sums, so that integers come out
+        exact; None means what the runtime says.
     pre_activation: an array like `out` that takes the values before the activation.
 
     Raises ProblemError for shapes and options that no convolution has, DeviceError.
@@ -89,6 +92,7 @@ def conv1d(
     call = Call(
         runtime,
         FORWARD_NAMES,
+        exact,
         x=x,
         weight=weight,
         bias=bias,
@@ -115,6 +119,7 @@ def conv_transpose1d(
     out: Array | None = None,
     variant: Choice = "auto",
     runtime: Runtime | None = None,
+    exact: bool | None = None,
     pre_activation: Array | None = None,
 ) -> Array:
     """The transposed convolution of PyTorch's conv_transpose1d, with what follows it.
@@ -128,7 +133,7 @@ def conv_transpose1d(
     stride, dilation: samples of the result, at least 1.
     padding: samples of the result that are cropped: an int or (left, right).
     output_padding: samples that are appended, less than stride or dilation.
-    activation, residual, out, variant, runtime, pre_activation: as in `conv1d`.
+    activation, residual, out, variant, runtime, exact, pre_activation: as in `conv1d`.
 
     Raises ProblemError for shapes and options that no convolution has, DeviceError.
 
@@ -140,6 +145,7 @@ def conv_transpose1d(
     call = Call(
         runtime,
         FORWARD_NAMES,
+        exact,
         x=x,
         weight=weight,
         bias=bias,
@@ -163,6 +169,7 @@ def conv1d_input(
     out: Array | None = None,
     variant: Choice = "auto",
     runtime: Runtime | None = None,
+    exact: bool | None = None,
 ) -> Array:
     """The gradient of conv1d with respect to its input, of shape `input_size`.
 
@@ -171,7 +178,7 @@ def conv1d_input(
     input_size: (N, Cin, L), or (Cin, L) unbatched.
     weight: (Cout, Cin / groups, K).
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
-    stride, padding, dilation, groups, out, variant, runtime: as in `conv1d`.
+    stride, padding, dilation, groups, out, variant, runtime, exact: as in `conv1d`.
 
     Raises ProblemError where the shapes do not belong together, DeviceError.
 
@@ -181,7 +188,7 @@ def conv1d_input(
     [[[1.0, 2.0, 3.0, 2.0, 1.0]]]
     """
     shape = shape_of("input_size", input_size, (2, 3))
-    call = Call(runtime, ONE_OUT, weight=weight, grad_output=grad_output, out_x=out)
+    call = Call(runtime, ONE_OUT, exact, weight=weight, grad_output=grad_output, out_x=out)
     options = shape, stride, padding, dilation, groups, variant
     return call.follow(call.recipe(draft_conv1d_input, *options))["out_x"]
 
@@ -200,13 +207,14 @@ def conv1d_weight(
     momentum: float = 0.0,
     variant: Choice = "auto",
     runtime: Runtime | None = None,
+    exact: bool | None = None,
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its weight.
 
     x: (N, Cin, L), or (Cin, L) unbatched.
     weight_size: (Cout, Cin / groups, K), the result's shape.
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
-    stride, padding, dilation, groups, variant, runtime: as in `conv1d`.
+    stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
     out: takes the result; its old values are read only where momentum is not 0.
     scale, momentum: numbers.
 
@@ -219,7 +227,7 @@ def conv1d_weight(
     """
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, ONE_OUT, x=x, grad_output=grad_output, out_weight=out)
+    call = Call(runtime, ONE_OUT, exact, x=x, grad_output=grad_output, out_weight=out)
     options = shape, stride, padding, dilation, groups, variant
     return call.follow(call.recipe(draft_conv1d_weight, *options), numbers_)["out_weight"]
 
@@ -231,11 +239,12 @@ def conv1d_bias(
     scale: float = 1.0,
     momentum: float = 0.0,
     runtime: Runtime | None = None,
+    exact: bool | None = None,
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its bias, (Cout,).
 
     grad_output: (N, Cout, Lout), or (Cout, Lout) unbatched; summed over N and Lout.
-    out, scale, momentum, runtime: as in `conv1d_weight`.
+    out, scale, momentum, runtime, exact: as in `conv1d_weight`.
 
     Raises ProblemError, DeviceError.
 
@@ -244,7 +253,7 @@ def conv1d_bias(
     [10.0, 10.0, 10.0]
     """
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, ONE_OUT, grad_output=grad_output, out_bias=out)
+    call = Call(runtime, ONE_OUT, exact, grad_output=grad_output, out_bias=out)
     return call.follow(call.recipe(draft_conv1d_bias), numbers_)["out_bias"]
 
 
@@ -263,12 +272,13 @@ def conv1d_backward(
     momentum: float = 0.0,
     variant: Choice = "auto",
     runtime: Runtime | None = None,
+    exact: bool | None = None,
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv1d, which share what they have in common.
 
     x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cout, Cin / groups, K);
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
-    stride, padding, dilation, groups, variant, runtime: as in `conv1d`.
+    stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
     need: which of the three are computed; the others are None.
     out: arrays for the three, or None. Those of weight and bias accumulate:
         momentum * out + scale * gradient.
@@ -283,7 +293,7 @@ def conv1d_backward(
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, THREE_OUTS, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
     options = stride, padding, dilation, groups, needed, variant
     results = call.follow(call.recipe(draft_conv1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
@@ -305,13 +315,14 @@ def conv_transpose1d_backward(
     momentum: float = 0.0,
     variant: Choice = "auto",
     runtime: Runtime | None = None,
+    exact: bool | None = None,
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv_transpose1d.
 
     x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cin, Cout / groups, K);
     grad_output: (N, Cout, Lout), the gradient of conv_transpose1d's result.
     stride, padding, output_padding, groups, dilation: as in `conv_transpose1d`.
-    need, out, scale, momentum, variant, runtime: as in `conv1d_backward`.
+    need, out, scale, momentum, variant, runtime, exact: as in `conv1d_backward`.
 
     Raises ProblemError where the shapes do not belong together, DeviceError.
 
@@ -323,7 +334,7 @@ def conv_transpose1d_backward(
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, THREE_OUTS, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
     options = stride, padding, output_padding, groups, dilation, needed, variant
     results = call.follow(call.recipe(draft_conv_transpose1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")

@@ -12,7 +12,7 @@ from clconv.errors import OutOfMemoryError, ProblemError
 from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
 from clconv.render import render
 from clconv.variants import VARIANTS
-from clconv.variants.base import Design, Kernel, Launch, Request, Schedule
+from clconv.variants.base import EXACT, Design, Kernel, Launch, Request, Schedule
 
 __all__ = ["Choice", "KernelPlan", "candidates", "chosen_first", "designs", "plans", "serving"]
 
@@ -66,6 +66,12 @@ class KernelPlan:
         return Choice(self.variant, self.design.tile)
 
     @property
+    def error_class(self) -> str:
+        """ "exact" where the sums are the definition's own, in whatever order; else the name of the
+        variant's bound."""
+        return next(one.ERROR_CLASS for one in VARIANTS if self.variant == one.NAME)
+
+    @property
     def cost(self) -> float:
         """Modelled seconds, in proportion to batch and positions."""
         typical = self.problem.layer.typical()
@@ -105,11 +111,17 @@ class KernelPlan:
 
 @lru_cache(maxsize=LAYERS_KEPT)
 def designs(
-    layer: Layer, pass_: Pass, device: DeviceProfile, epilogue: Epilogue, variant: str
+    layer: Layer,
+    pass_: Pass,
+    device: DeviceProfile,
+    epilogue: Epilogue,
+    variant: str,
+    exact: bool = False,
 ) -> tuple[tuple[str, Design], ...]:
     """The names of variants with their designs for a layer, best first; at least one.
 
-    Raises ProblemError where the variant asked for cannot serve, with the reason.
+    With `exact` only those whose error class is "exact". Raises ProblemError where the variant
+    asked for cannot serve, with the reason.
     """
     names = [v.NAME for v in VARIANTS]
     if variant != "auto" and variant not in names:
@@ -121,6 +133,8 @@ def designs(
         if variant not in ("auto", one.NAME):
             continue
         why = one.refusal(request)
+        if exact and one.ERROR_CLASS != EXACT:
+            why = f"its results keep the bound {one.ERROR_CLASS!r}, exact asks for exact ones"
         if why is not None:
             refusals.append(f"{one.NAME} ({why})")
             continue
@@ -141,6 +155,7 @@ def candidates(
     variant: str = "auto",
     workspace_limit: int | None = None,
     choices: Sequence[Choice] = (),
+    exact: bool = False,
 ) -> Iterator[KernelPlan]:
     """The plans, best first, each made when it is asked for; the first of `choices` that is among
     them goes before the others.
@@ -149,7 +164,7 @@ def candidates(
     `workspace_limit` bytes.
     """
     request = Request(problem, pass_, device, epilogue, workspace_limit)
-    found = designs(problem.layer, pass_, device, epilogue, variant)
+    found = designs(problem.layer, pass_, device, epilogue, variant, exact)
     return _fitting(request, chosen_first(found, choices))
 
 
@@ -188,6 +203,7 @@ def plans(
     epilogue: Epilogue | None = None,
     variant: str = "auto",
     workspace_limit: int | None = None,
+    exact: bool = False,
 ) -> list[KernelPlan]:
     """All plans, best first; at least one.
 
@@ -202,6 +218,7 @@ def plans(
             epilogue=epilogue or Epilogue(),
             variant=variant,
             workspace_limit=workspace_limit,
+            exact=exact,
         )
     )
 

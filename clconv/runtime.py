@@ -20,6 +20,7 @@ import pyopencl.array as cl_array
 import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
+from clconv import settings
 from clconv.bounded import Bounded
 from clconv.building import prepare_invoker
 from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
@@ -76,8 +77,9 @@ class Runtime:
     name, or a pyopencl Device, Context or CommandQueue; None asks `CLCONV_DEVICE`, then
     `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
     bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
-    kept. Raises DeviceError where there is no such device, or it cannot build a small kernel.
-    `with runtime:` makes it the default of that block and thread.
+    kept. With `exact`, which is False unless `CLCONV_EXACT` is 1, calls keep to variants that form
+    the definition's own sums. Raises DeviceError where there is no such device, or it cannot build
+    a small kernel. `with runtime:` makes it the default of that block and thread.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Runtime:
         *,
         workspace_limit: int | None = None,
         program_cache_size: int = 256,
+        exact: bool | None = None,
     ) -> None:
         for name, value, least in (
             ("workspace_limit", workspace_limit, 0),
@@ -93,6 +96,8 @@ class Runtime:
         ):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
+        if not isinstance(exact, bool | None):
+            raise DeviceError(f"exact is {exact!r}, expected True, False or None")
         check_process()
         prepare_invoker()
         queue = None
@@ -118,6 +123,7 @@ class Runtime:
         self.records = _database(chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
+        self.exact = settings.exact_choice() if exact is None else exact
         self._allocating = threading.Lock()
         self.programs = Programs(self.context, chosen, program_cache_size)
         self.recipes: Bounded[Hashable, Any] = Bounded(RECIPES_KEPT)
@@ -314,6 +320,7 @@ class Runtime:
         epilogue: Epilogue = Epilogue(),
         variant: str = "auto",
         choice: Choice | None = None,
+        exact: bool | None = None,
     ) -> Iterator[KernelPlan]:
         """The plans for this device, best first, each made when it is asked for: "auto" starts with
         `choice`, or what the user's tuning found to be the fastest for exactly this problem and
@@ -329,6 +336,7 @@ class Runtime:
             variant=variant,
             workspace_limit=self.workspace_limit,
             choices=choices,
+            exact=self.exact if exact is None else exact,
         )
 
     def plans(

@@ -10,6 +10,7 @@ __all__ = [
     "cache_folder",
     "device_choice",
     "driver_choices",
+    "exact_choice",
     "icd_folder",
     "icd_vendors",
     "keep_cpu_workers_apart",
@@ -29,6 +30,11 @@ def device_choice() -> str | None:
 def pyopencl_choice() -> str | None:
     """`PYOPENCL_CTX`: pyopencl's own choice of a device."""
     return os.environ.get("PYOPENCL_CTX") or None
+
+
+def exact_choice() -> bool:
+    """`CLCONV_EXACT`: whether runtimes keep to exact variants unless told otherwise."""
+    return os.environ.get("CLCONV_EXACT", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def driver_choices() -> dict[str, str]:

@@ -40,15 +40,22 @@ class Call:
     """
 
     def __init__(
-        self, runtime: Runtime | None, names: Mapping[str, str] = NO_NAMES, **arrays: Array | None
+        self,
+        runtime: Runtime | None,
+        names: Mapping[str, str] = NO_NAMES,
+        exact: bool | None = None,
+        **arrays: Array | None,
     ) -> None:
         self.names = names
+        self.exact = exact
         self.arrays: dict[str, Array] = {
             name: a for name, a in arrays.items() if a is not None or name in REQUIRED
         }
         self.host = self._on_host()
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ArrayTypeError(f"runtime is {runtime!r}, expected a clconv.Runtime or None")
+        if exact not in (None, True, False):
+            raise ProblemError(f"exact is {exact!r}, expected True, False or None")
         if runtime is not None:
             check_process()
         if self.host:
@@ -128,13 +135,15 @@ class Call:
         key: Hashable = None
         named = as_key(options)
         if named is not None:
-            key = (make, named, *self.arrays, *layouts, self.runtime.workspace_limit)
+            runtime = self.runtime
+            exact = runtime.exact if self.exact is None else self.exact
+            key = (make, named, *self.arrays, *layouts, runtime.workspace_limit, exact)
             kept: Recipe | None = self.runtime.recipes.get(key)
             if kept is not None:
                 return kept
         names_and_layouts = zip(self.arrays, layouts, strict=True)
         laid = {name: Layout(*one) for name, one in names_and_layouts}
-        draft = Draft(self.runtime, laid, self.names)
+        draft = Draft(self.runtime, laid, self.names, self.exact)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)

@@ -67,9 +67,14 @@ class Draft:
     """
 
     def __init__(
-        self, runtime: Runtime, layouts: Mapping[str, Layout], names: Mapping[str, str]
+        self,
+        runtime: Runtime,
+        layouts: Mapping[str, Layout],
+        names: Mapping[str, str],
+        exact: bool | None = None,
     ) -> None:
         self.runtime = runtime
+        self._exact = exact
         self.layouts = dict(layouts)
         self._names = names
         self.dtype = self._one_dtype()
@@ -178,13 +183,13 @@ class Draft:
     ) -> Iterator[KernelPlan]:
         """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
         if isinstance(variant, str):
-            return self.runtime.candidates(problem, pass_, epilogue, variant)
+            return self.runtime.candidates(problem, pass_, epilogue, variant, None, self._exact)
         if not isinstance(variant, Mapping):
             raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
         choice = variant.get(pass_)
         if not isinstance(choice, PlanChoice | None):
             raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
-        return self.runtime.candidates(problem, pass_, epilogue, "auto", choice)
+        return self.runtime.candidates(problem, pass_, epilogue, "auto", choice, self._exact)
 
     def add(
         self,

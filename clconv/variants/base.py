@@ -2,6 +2,7 @@
 
 A variant is a module with
     NAME                                       what users call it
+    ERROR_CLASS                                EXACT, or the name of a bound of its own
     refusal(request)                           why it cannot serve, or None
     designs(request)                           its kernels, in the variant's own order
 It is listed in `clconv.variants.VARIANTS`. A design follows from layer, epilogue and device; a
@@ -27,6 +28,7 @@ __all__ = [
     "BIAS_RESULT",
     "CACHE_RATE",
     "CYCLES_A_SECOND",
+    "EXACT",
     "MAX_GROUPS",
     "WEIGHT_GRADIENT",
     "Constants",
@@ -63,6 +65,10 @@ __all__ = [
 ]
 
 Constants = tuple[tuple[str, Any], ...]
+
+# The error class of variants that form the definition's own sums, in whatever order: integers come
+# out exact, and other data keeps the rounding bound of the sums.
+EXACT = "exact"
 
 # Of a core, for modelled costs, which are good for comparing candidates only.
 CYCLES_A_SECOND = 2e9
@@ -223,6 +229,7 @@ class Variant(Protocol):
     """What a module of this folder offers."""
 
     NAME: str
+    ERROR_CLASS: str
 
     def refusal(self, request: Request) -> str | None:
         """Why the variant cannot serve this request; None where it can."""

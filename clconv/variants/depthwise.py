@@ -10,6 +10,7 @@ from clconv.problem import Pass
 from clconv.variants import depthwise_weight_gradient as weight_gradient
 from clconv.variants.base import (
     CYCLES_A_SECOND,
+    EXACT,
     Design,
     Kernel,
     Request,
@@ -26,6 +27,7 @@ from clconv.variants.base import (
 )
 
 NAME = "depthwise"
+ERROR_CLASS = EXACT
 
 # Positions that are staged at once, where rows are staged.
 STRIP_POSITIONS = 512

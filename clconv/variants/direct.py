@@ -14,6 +14,7 @@ from clconv.problem import Pass
 from clconv.variants.base import (
     ACCUMULATION,
     CYCLES_A_SECOND,
+    EXACT,
     MAX_GROUPS,
     WEIGHT_GRADIENT,
     Constants,
@@ -41,6 +42,7 @@ from clconv.variants.base import (
 )
 
 NAME = "direct"
+ERROR_CLASS = EXACT
 
 # Bytes that a CPU's core moves in a cycle, in the small pieces of this variant.
 BYTES_A_CYCLE = 2.0

@@ -15,6 +15,7 @@ from clconv.variants import gemv
 from clconv.variants.base import (
     ACCUMULATION,
     CACHE_RATE,
+    EXACT,
     MAX_GROUPS,
     WEIGHT_GRADIENT,
     Constants,
@@ -37,6 +38,7 @@ from clconv.variants.base import (
 )
 
 NAME = "gemm"
+ERROR_CLASS = EXACT
 
 # (rows, columns) of a work-group's tile, (rows, columns) of a work-item's sums. Large tiles read
 # less, since each element that is fetched serves a whole row or column of sums; small ones waste

@@ -9,10 +9,11 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants import strip_convolution, strip_weight_gradient
-from clconv.variants.base import Design, Request
+from clconv.variants.base import EXACT, Design, Request
 from clconv.variants.strip_convolution import LEAST_LOCAL_BYTES
 
 NAME = "strip"
+ERROR_CLASS = EXACT
 
 
 def refusal(request: Request) -> str | None:

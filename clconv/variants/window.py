@@ -9,6 +9,7 @@ import numpy as np
 from clconv.problem import Pass
 from clconv.variants.base import (
     ACCUMULATION,
+    EXACT,
     MAX_GROUPS,
     WEIGHT_GRADIENT,
     Design,
@@ -31,6 +32,7 @@ from clconv.variants.base import (
 )
 
 NAME = "window"
+ERROR_CLASS = EXACT
 
 # Channels a group, read or written, of which products of matrices would waste most of a tile.
 FEW_CHANNELS = 4
