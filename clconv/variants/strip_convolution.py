@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,7 +108,7 @@ class Tile:
         """Vectors of sums."""
         return self.channels * self.vectors
 
-    @property
+    @cached_property
     def cycles(self) -> float:
         """Of a tap: a broadcast weight is a load too."""
         loads = self.channels + self.width * (self.vectors + self.taps - 1) / self.taps
@@ -299,8 +300,7 @@ def _tap_groups(geometry: Geometry, channels: int, vectors: int) -> set[int]:
     return {1, taps} if vectors + taps + 2 <= geometry.request.device.vector_registers else {1}
 
 
-@dataclass(frozen=True)
-class _Blocks:
+class _Blocks(NamedTuple):
     """How the work is cut at run time: which positions, batch elements and channels a task has."""
 
     chunk_vectors: int  # vectors of a row

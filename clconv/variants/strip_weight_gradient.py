@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
@@ -179,8 +180,7 @@ def designs(request: Request) -> Iterator[Design]:
                 yield _design(geometry)
 
 
-@dataclass(frozen=True)
-class _Blocks:
+class _Blocks(NamedTuple):
     """How the work is cut at run time."""
 
     chunk: int  # positions of a row
