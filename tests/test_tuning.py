@@ -34,7 +34,8 @@ from clconv import (
     tuning,
 )
 from clconv import functional as F
-from clconv.commands import options, tune, tune_calibrate
+from clconv.commands import options as command_options
+from clconv.commands import tune, tune_calibrate
 from clconv.device import profile
 from clconv.planner import Choice
 from clconv.problem import ACTIVATIONS
@@ -907,8 +908,10 @@ def test_tool_refuses(command, tmp_path, capsys):
 )  # fmt: skip
 def test_tool_without_an_optional_package(monkeypatch, capsys, package, arguments, extra):
     """One line that says what to install."""
-    real = options.find_spec
-    monkeypatch.setattr(options, "find_spec", lambda name: None if name == package else real(name))
+    real = command_options.find_spec
+    monkeypatch.setattr(
+        command_options, "find_spec", lambda name: None if name == package else real(name)
+    )
     with pytest.raises(SystemExit) as stopped:
         tune.main(arguments)
     assert stopped.value.code == 2
