@@ -10,6 +10,7 @@ __all__ = [
     "cache_folder",
     "device_choice",
     "driver_choices",
+    "environment",
     "exact_choice",
     "icd_folder",
     "icd_vendors",
@@ -40,6 +41,11 @@ def exact_choice() -> bool:
 def driver_choices() -> dict[str, str]:
     """What the environment tells drivers, and may change whether and what they build."""
     return {k: v for k, v in sorted(os.environ.items()) if k.startswith(DRIVER_PREFIXES)}
+
+
+def environment() -> dict[str, str]:
+    """All of it, to be changed for a process that is started with it."""
+    return dict(os.environ)
 
 
 def icd_vendors() -> str | None:

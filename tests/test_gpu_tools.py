@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import gpu_report
 import oclgrind_gpu
-import predict
 import pytest
 from conftest import _as_gpu
 
 from clconv import Conv1dProblem, Pass, plan
+from clconv.commands import predict
 from clconv.device import PROFILES, DeviceProfile, refined
 from clconv.planner import plans
 from clconv.variants import gemm, gemv

@@ -6,7 +6,6 @@ import math
 import mmap
 from dataclasses import replace
 
-import accuracy
 import fuzz
 import numpy as np
 import pyopencl as cl
@@ -16,8 +15,9 @@ import rendered
 from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
+from transposed import extended, transposed_problem
 
-from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner
+from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner, testing
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
@@ -58,7 +58,7 @@ def _check(rng, problem, pass_, variant, seen=None):
         result = _result(problem, pass_, operands, variant)
         if pass_ is Pass.FORWARD:
             del operands["grad_output"]
-        accuracy.assert_right(result, problem, pass_, operands, str(seen), largest=4 * whole)
+        testing.assert_right(result, problem, pass_, operands, str(seen), largest=4 * whole)
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_epilogue(chosen, rng, variant, problem, activation):
     before = chosen.launches
     y = _result(problem, Pass.FORWARD, a, variant, residual=a["residual"], activation=activation)
     assert chosen.launches == before + 1
-    accuracy.assert_right(y, problem, Pass.FORWARD, a, variant, largest=0, activation=activation)
+    testing.assert_right(y, problem, Pass.FORWARD, a, variant, largest=0, activation=activation)
 
 
 @pytest.mark.parametrize("variant", KINDS, indirect=True)
@@ -237,7 +237,7 @@ def test_transposed(chosen, rng, variant):
     problem = PROBLEMS["stride and dilation share a factor"]
     reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
     a = _arrays(rng, problem, whole=True)
-    bias = accuracy.integers(rng, (problem.in_channels,), "float32")
+    bias = testing.integers(rng, (problem.in_channels,), "float32")
     before = chosen.launches
     y = F.conv_transpose1d(
         a["grad_output"], a["weight"], bias, problem.stride, problem.pads,
@@ -245,7 +245,7 @@ def test_transposed(chosen, rng, variant):
     )  # fmt: skip
     assert chosen.launches == before + 1
     inputs = {"weight": a["weight"], "grad_output": a["grad_output"], "bias": bias}
-    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
+    testing.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
 
 
 @pytest.mark.parametrize("variant", ["direct", *KINDS], indirect=True)
@@ -253,22 +253,22 @@ def test_output_padding_beyond_every_window(chosen, rng, variant):
     """Whole strides of it, so that the convolution whose gradients these are could have more output
     positions than x has: it has no more."""
     length, size, stride, dilation, extra = 10, 3, 1, 3, 2
-    x = accuracy.integers(rng, (2, 8, length), "float32")
-    weight = accuracy.integers(rng, (8, 3, size), "float32")
-    problem = accuracy.transposed_problem(
+    x = testing.integers(rng, (2, 8, length), "float32")
+    weight = testing.integers(rng, (8, 3, size), "float32")
+    problem = transposed_problem(
         x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
     )
     assert problem.out_length > length
-    longer = accuracy.extended(x, problem.out_length)
+    longer = extended(x, problem.out_length)
     options = stride, 0, extra, 2, dilation
     y = F.conv_transpose1d(x, weight, None, *options, variant=variant)
     operands = {"weight": weight, "grad_output": longer}
-    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, operands, "y", largest=4)
-    grad = accuracy.integers(rng, y.shape, "float32")
+    testing.assert_right(y, problem, Pass.INPUT_GRADIENT, operands, "y", largest=4)
+    grad = testing.integers(rng, y.shape, "float32")
     grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant)
-    accuracy.assert_right(grads[0], problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
+    testing.assert_right(grads[0], problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
                           largest=4, positions=length)  # fmt: skip
-    accuracy.assert_right(grads[1], problem, Pass.WEIGHT_GRADIENT,
+    testing.assert_right(grads[1], problem, Pass.WEIGHT_GRADIENT,
                           {"x": grad, "grad_output": longer}, "grad_weight", largest=4)  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def test_batch_strides_beyond_32_bits_on_cpus(runtime, rng, variant):
 
 def _check_far_apart(runtime, rng, variant, problem, far):
     shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
-    x, weight, grad = (accuracy.integers(rng, shape, np.float16) for shape in shapes)
+    x, weight, grad = (testing.integers(rng, shape, np.float16) for shape in shapes)
     place = (problem.stride, problem.pads, problem.dilation, problem.groups)
     far_x, far_grad, weight_there = far.lay(x), far.lay(grad), runtime.to_device(weight)
     serving = {pass_ for pass_ in PASSES if variant in planner.serving(
@@ -334,13 +334,13 @@ def _check_far_apart(runtime, rng, variant, problem, far):
     assert Pass.FORWARD in serving
     y = F.conv1d(far_x, weight_there, None, *place, residual=far_grad, variant=variant)
     operands = {"x": x, "weight": weight, "residual": grad}
-    accuracy.assert_right(y.get(), problem, Pass.FORWARD, operands, "y", largest=4)
+    testing.assert_right(y.get(), problem, Pass.FORWARD, operands, "y", largest=4)
     need = [pass_ in serving for pass_ in PASSES[1:]] + [True]
     grads = F.conv1d_backward(far_x, weight_there, far_grad, *place, need=need, variant=variant)
     operands = {"x": x, "weight": weight, "grad_output": grad}
     for needed, pass_, result in zip(need, list(Pass)[1:], grads, strict=True):
         if needed:
-            accuracy.assert_right(result.get(), problem, pass_, operands, pass_.value, largest=4)
+            testing.assert_right(result.get(), problem, pass_, operands, pass_.value, largest=4)
 
 
 # On each device every other profile; on the next one the others.
@@ -380,9 +380,9 @@ def test_accumulation(chosen, rng, variant, dtype, length):
     assert len(_queued(made)) == (1 if length == 20 else 2)
     a = _arrays(rng, problem, whole=True)
     operands = {"x": a["x"], "grad_output": a["grad_output"]}
-    gradient = accuracy.evaluate(problem, Pass.WEIGHT_GRADIENT, operands)
+    gradient = testing.evaluate(problem, Pass.WEIGHT_GRADIENT, operands)
     arrays = [chosen.to_device(operands[name]) for name in ("x", "grad_output")]
-    old = 2 * accuracy.integers(rng, problem.weight_shape, dtype)
+    old = 2 * testing.integers(rng, problem.weight_shape, dtype)
     for momentum, before in ((0.5, old), (0.0, np.full_like(old, np.nan))):
         out = chosen.to_device(before)
         F.conv1d_weight(arrays[0], out.shape, arrays[1], out=out, scale=2.0, momentum=momentum,

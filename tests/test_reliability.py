@@ -16,7 +16,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import accuracy
 import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
@@ -36,11 +35,12 @@ from clconv import (
     Runtime,
     binaries,
     gpuarray,
-    listing,
     planner,
     reference,
+    testing,
 )
 from clconv import functional as F
+from clconv.commands import devices
 from clconv.opencl import choose, info_of
 from clconv.programs import Programs
 from clconv.variants import VARIANTS, base, direct, gemm
@@ -589,7 +589,7 @@ def _check_named(runtime, problem, variant):
     """All passes that a variant serves, on integers; the bias gradient has one variant."""
     rng = np.random.default_rng(7)
     x, weight, grad = (
-        accuracy.integers(rng, shape, problem.dtype)
+        testing.integers(rng, shape, problem.dtype)
         for shape in (problem.input_shape, problem.weight_shape, problem.output_shape)
     )
     arrays = {"x": x, "weight": weight, "grad_output": grad}
@@ -605,7 +605,7 @@ def _check_named(runtime, problem, variant):
             need = [pass_ is one for one in list(Pass)[1:]]
             result = F.conv1d_backward(x, weight, grad, *place, need=need, variant=variant,
                                        runtime=runtime)[need.index(True)]  # fmt: skip
-        accuracy.assert_right(result, problem, pass_, arrays, f"{pass_.value} by {variant}",
+        testing.assert_right(result, problem, pass_, arrays, f"{pass_.value} by {variant}",
                               largest=4)  # fmt: skip
 
 
@@ -688,7 +688,7 @@ def _check_special(runtime, rng, problem):
     """Which variants were seen."""
     place = (problem.stride, problem.pads, problem.dilation, problem.groups)
     clean = {
-        name: accuracy.integers(rng, shape, problem.dtype)
+        name: testing.integers(rng, shape, problem.dtype)
         for name, shape in (
             ("x", problem.input_shape), ("weight", problem.weight_shape),
             ("grad_output", problem.output_shape),
@@ -716,7 +716,7 @@ def _check_special(runtime, rng, problem):
                     odd = clean | {name: clean[name].copy()}
                     odd[name][0, 0, 0] = odd[name][-1, -1, -1] = value
                     with np.errstate(invalid="ignore"):
-                        expected = accuracy.evaluate(problem, pass_, odd).astype(problem.dtype)
+                        expected = testing.evaluate(problem, pass_, odd).astype(problem.dtype)
                     result = compute(pass_, variant, **odd)
                     touched = ~np.isfinite(expected)
                     what = f"{pass_.value} by {variant}, {value} in {name}"
@@ -801,7 +801,7 @@ def test_check_catches_a_device_that_computes_wrongly(device, monkeypatch, capsy
             ).wait()
 
     monkeypatch.setattr(Runtime, "enqueue", faulty)
-    assert listing.main(["--check", "--json"]) == 1
+    assert devices.main(["--check", "--json"]) == 1
     for one in json.loads(capsys.readouterr().out):
         if one["why_not"] is None:
             assert "input gradient" not in one["check"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pyopencl.array as cl_array
 import pytest
-from accuracy import assert_right
 
 from clconv import (
     Conv1D,
@@ -23,6 +22,7 @@ from clconv import (
 from clconv import functional as F
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.streaming import StreamingConv1D, StreamingSequential, causal_padding
+from clconv.testing import assert_right
 
 # inmaps, outmaps, size, stride, pad, dilation, groups, activation
 LAYERS = {

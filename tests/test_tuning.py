@@ -11,12 +11,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tune
-import tune_calibrate
 
 import clconv
 from clconv import (
@@ -37,6 +34,8 @@ from clconv import (
     tuning,
 )
 from clconv import functional as F
+from clconv.commands import options as command_options
+from clconv.commands import tune, tune_calibrate
 from clconv.device import profile
 from clconv.planner import Choice
 from clconv.problem import ACTIVATIONS
@@ -858,8 +857,17 @@ def test_tool_stopped_from_outside(runtime, tmp_path, how):
     """After its first record is there: it stays, and the device is as usable as before."""
     path = tmp_path / "small.py"
     path.write_text(ROWS)
-    tool = Path(__file__).parent.parent / "tools" / "tune.py"
-    line = [sys.executable, str(tool), str(path), "--device", runtime.info.id, "--seconds", "3"]
+    line = [
+        sys.executable,
+        "-m",
+        "clconv",
+        "tune",
+        str(path),
+        "--device",
+        runtime.info.id,
+        "--seconds",
+        "3",
+    ]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         while not runtime.records.records() and process.poll() is None:
             time.sleep(0.01)
@@ -880,9 +888,36 @@ def test_tool_refuses(command, tmp_path, capsys):
     assert "none.onnx is no file" in capsys.readouterr().err
     assert command("--select", "nothing") == 1
     assert "no layers" in capsys.readouterr().err
-    for arguments in (("--seconds", "0"), ("--passes", "sideways"), ("--shape", "x")):
+    for arguments, message in (
+        (("--seconds", "0"), "expected seconds, more than 0"),
+        (("--passes", "sideways"), "expected some of forward,backward"),
+        (("--passes", ""), "--passes names no pass"),
+        (("--shape", "x"), "expected NAME=1,80,3000"),
+        (("--json", "no/such/folder/out.json"), "expected a file in a folder that exists"),
+        (("--plot", "picture.txt"), "expected a name that ends in .png"),
+    ):
         with pytest.raises(SystemExit):
             command(*arguments)
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [("tqdm", ["layers.py"], "tune"), ("matplotlib", ["--plot", "p.png"], "tune"),
+     ("onnx", ["model.onnx"], "onnx")],
+)  # fmt: skip
+def test_tool_without_an_optional_package(monkeypatch, capsys, package, arguments, extra):
+    """One line that says what to install."""
+    real = command_options.find_spec
+    monkeypatch.setattr(
+        command_options, "find_spec", lambda name: None if name == package else real(name)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        tune.main(arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f'{package}, which is missing: pip install "clconv[{extra}]"' in said
 
 
 def test_tool_on_a_model(runtime, command, tmp_path, capsys):

@@ -34,10 +34,10 @@ from typing import Any
 import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
-from layers import LAYERS
 
 import clconv
 from clconv import Conv1D, functional
+from clconv.commands.layers import LAYERS
 from clconv.runtime import Command
 
 ROUNDS = 15

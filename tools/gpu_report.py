@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What machine code do the GPU kernels become? The offline compilers of three vendors answer.
 
-Needs no GPU. Compiles the kernels that the planner picks for the layers of layers.py, exactly the
+Needs no GPU. Compiles the kernels that the planner picks for the public set of layers, exactly the
 text of `plan(...).source()`, launch by launch, and prints two tables, of products of matrices and
 of the other kernels for GPUs: registers, spills, local memory, work-groups a compute unit, and the
 hottest loop's share of multiply-adds, as isa_report.py reads them. The exit status is 1 where a
@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import isa_report
-from layers import LAYERS
 
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
-from clconv.listing import table
+from clconv.commands.layers import LAYERS
+from clconv.commands.text import table
 from clconv.render import render
 
 TARGETS = tuple(isa_report.DEFAULT.split(","))

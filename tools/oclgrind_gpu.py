@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-import accuracy
+from transposed import extended, transposed_problem
 
-from clconv import Conv1dProblem, KernelPlan, Pass, Runtime
+from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, testing
 from clconv import functional as F
 from clconv.device import PROFILES
 from clconv.planner import plans
@@ -141,7 +141,7 @@ def operands(problem: Conv1dProblem, pass_: Pass) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shapes = {"x": problem.input_shape, "weight": problem.weight_shape,
               "grad_output": problem.output_shape}  # fmt: skip
-    arrays = {name: accuracy.integers(rng, shape, "float32") for name, shape in shapes.items()}
+    arrays = {name: testing.integers(rng, shape, "float32") for name, shape in shapes.items()}
     if pass_ is Pass.FORWARD:
         del arrays["grad_output"]
     return arrays
@@ -151,22 +151,22 @@ def transposed(runtime: Runtime, variant: str, place: tuple[int, ...]) -> None:
     """A transposed convolution and its gradients; AssertionError where they are wrong."""
     length, size, stride, dilation, extra = place
     rng = np.random.default_rng(0)
-    x, weight = (accuracy.integers(rng, s, "float32") for s in ((2, 8, length), (8, 3, size)))
+    x, weight = (testing.integers(rng, s, "float32") for s in ((2, 8, length), (8, 3, size)))
     options = (stride, 0, extra, 2, dilation)
     y = F.conv_transpose1d(x, weight, None, *options, variant=variant, runtime=runtime)
-    grad = accuracy.integers(rng, y.shape, "float32")
+    grad = testing.integers(rng, y.shape, "float32")
     grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant, runtime=runtime)
-    problem = accuracy.transposed_problem(
+    problem = transposed_problem(
         x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
     )
-    longer = accuracy.extended(x, problem.out_length)
+    longer = extended(x, problem.out_length)
     for values, pass_, arrays in (
         (y, Pass.INPUT_GRADIENT, {"weight": weight, "grad_output": longer}),
         (grads[0], Pass.FORWARD, {"x": grad, "weight": weight}),
         (grads[1], Pass.WEIGHT_GRADIENT, {"x": grad, "grad_output": longer}),
     ):
         positions = length if pass_ is Pass.FORWARD else None
-        accuracy.assert_right(values, problem, pass_, arrays, pass_.value, largest=4,
+        testing.assert_right(values, problem, pass_, arrays, pass_.value, largest=4,
                               positions=positions)  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def inside() -> int:
         try:
             with np.errstate(invalid="ignore"):
                 for case in cases:
-                    accuracy.assert_right(run(runtime, made, case), made.problem, made.pass_, case,
+                    testing.assert_right(run(runtime, made, case), made.problem, made.pass_, case,
                                           largest=4)  # fmt: skip
         except AssertionError as error:
             wrong += 1

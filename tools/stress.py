@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import accuracy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +31,7 @@ from clconv import (
     Runtime,
     gpuarray,
     reference,
+    testing,
 )
 from clconv import functional as F
 
@@ -74,12 +74,12 @@ class Calls:
         self.kinds[int(self.rng.integers(len(self.kinds)))](problem, place)
 
     def _integers(self, *shapes: tuple[int, ...]) -> list[Array]:
-        return [accuracy.integers(self.rng, shape, np.float32) for shape in shapes]
+        return [testing.integers(self.rng, shape, np.float32) for shape in shapes]
 
     def _check(self, problem: Conv1dProblem, pass_: Pass, result: Any, arrays: Any) -> None:
         values = result if isinstance(result, np.ndarray) else result.get()
-        accuracy.assert_right(values, problem, pass_, arrays, f"{pass_.value} of {problem}",
-                              largest=accuracy.LARGEST_INTEGER)  # fmt: skip
+        testing.assert_right(values, problem, pass_, arrays, f"{pass_.value} of {problem}",
+                              largest=testing.LARGEST_INTEGER)  # fmt: skip
 
     def _gradients(self, problem: Conv1dProblem, arrays: Any, gradients: Sequence[Any]) -> None:
         passes = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
@@ -339,7 +339,7 @@ def check_long_sums(runtime: Runtime, variant: str, positions: int = POSITIONS) 
     x, grad = rng.random(problem.input_shape, "f"), rng.random(problem.output_shape, "f")
     result = F.conv1d_weight(x, shape, grad, variant=variant, runtime=runtime)
     expected = reference.weight_gradient(problem, x, grad)
-    bound = accuracy.gamma(longest_sum(plan, positions), np.float32)
+    bound = testing.gamma(longest_sum(plan, positions), np.float32)
     error = float(np.max(np.abs(result - expected) / expected))
     assert error <= bound, f"{variant}: relative error {error:.3g}, bound {bound:.3g}"
     return {"error": error, "bound": bound}

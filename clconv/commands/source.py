@@ -1,21 +1,19 @@
-#!/usr/bin/env python3
 """Which OpenCL C does a problem get? Prints it for a device, or for a profile without having one.
 
-Without --launch all launches are printed, one after the other; one alone compiles as it is.
+Without --kernel all kernels are printed, one after the other; one alone compiles as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from clconv import ClconvError, Conv1dProblem, Epilogue, KernelPlan, Pass
+from clconv.commands.text import table
 from clconv.device import PROFILES, DeviceProfile, profile
-from clconv.listing import table
 from clconv.opencl import choose, profile_of
 from clconv.planner import plans
 from clconv.problem import ACTIVATIONS
@@ -32,8 +30,11 @@ def _padding(text: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
+    assert __doc__
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m clconv source",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     for name, default in (
@@ -135,9 +136,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--kernel is {a.kernel}, expected 1 to {len(plan.kernels)}")
     print(f"{describe(plan, device)}\n\n{sources(plan, a.kernel)}")
     return 0
-
-
-if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # `| head` is no error
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main())

@@ -16,11 +16,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
-
-from benchmark_candidates import LEAST_RANKED, NEAR, spearman
+from typing import Any
 
 from clconv import DeviceProfile
-from clconv.listing import table
+from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
+from clconv.commands.text import table
 from clconv.planner import Choice, KernelPlan, plans
 from clconv.records import Record, RecordKey
 
@@ -74,7 +74,7 @@ def changed(values: Mapping[Constant, float], profile: DeviceProfile) -> Iterato
         for constant, value in values.items():
             for module in constant.modules:
                 setattr(module, constant.name, value)
-        own = {c.name: value for c, value in values.items() if not c.modules}
+        own: dict[str, Any] = {c.name: value for c, value in values.items() if not c.modules}
         yield replace(profile, **own)
     finally:
         for constant in values:
