@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
+from clconv import testing
 from clconv.device import DeviceProfile
 from clconv.errors import OutOfMemoryError, ProblemError
 from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
@@ -70,6 +73,17 @@ class KernelPlan:
         """ "exact" where the sums are the definition's own, in whatever order; else the name of the
         variant's bound."""
         return next(one.ERROR_CLASS for one in VARIANTS if self.variant == one.NAME)
+
+    def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
+        """How far each value of the result may be from the true one, for tests: of its shape.
+
+        `operands` are NumPy arrays, those that the pass reads in their order: x and weight, weight
+        and grad_output, or x and grad_output. Raises ProblemError, ValueError.
+        """
+        names = testing.OPERANDS[self.pass_]
+        return testing.rounding_bound(
+            self.problem, self.pass_, dict(zip(names, operands, strict=True))
+        )
 
     @property
     def cost(self) -> float:
