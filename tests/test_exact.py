@@ -21,6 +21,7 @@ from clconv import (
     gpuarray,
     planner,
     reference,
+    testing,
 )
 from clconv import functional as F
 from clconv.variants import direct
@@ -48,6 +49,27 @@ def approximate(monkeypatch):
     planner.designs.cache_clear()
     yield
     planner.designs.cache_clear()
+
+
+def test_error_bounds():
+    """Each value of a pass has one, and float32 sums keep it."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": PROBLEM.input_shape, "weight": PROBLEM.weight_shape}
+    shapes["grad_output"] = PROBLEM.output_shape
+    arrays = {name: rng.standard_normal(shape).astype("f") for name, shape in shapes.items()}
+    for pass_, names in (
+        (Pass.FORWARD, ("x", "weight")),
+        (Pass.INPUT_GRADIENT, ("weight", "grad_output")),
+        (Pass.WEIGHT_GRADIENT, ("x", "grad_output")),
+    ):
+        operands = [arrays[name] for name in names]
+        bound = clconv.plan(PROBLEM, pass_, "cpu").error_bound(*operands)
+        given = dict(zip(names, operands, strict=True))
+        true = testing.evaluate(PROBLEM, pass_, given)
+        assert bound.shape == true.shape
+        assert (bound > 0).all()
+        assert bound.max() < 1e-4
+        testing.assert_within_bound(true.astype("f"), true, bound)
 
 
 def test_all_variants_say_their_error_class():
