@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-Arrays = Mapping[str, Array]
+Arrays = Mapping[str, Any]
 
 LARGEST_INTEGER = 4
 # Scale and momentum multiply, and add what was there.
@@ -86,8 +86,6 @@ PIECEWISE = (None, "relu", "leaky_relu")
 UNDERFLOWS = 1024
 # The reference's own error: sigmoid, gelu and silu add to 1 what may be close to -1.
 REFERENCE_ROUNDOFFS = 4
-
-
 # What each pass reads, beside what follows its sums.
 OPERANDS = {
     Pass.FORWARD: ("x", "weight"),
