@@ -21,7 +21,7 @@ from typing import Any
 from clconv import DeviceProfile
 from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
 from clconv.commands.text import table
-from clconv.planner import Choice, KernelPlan, plans
+from clconv.planner import Choice, KernelPlan, designs, plans
 from clconv.records import Record, RecordKey
 
 FACTORS = (2.0, 1.25)
@@ -74,9 +74,11 @@ def changed(values: Mapping[Constant, float], profile: DeviceProfile) -> Iterato
         for constant, value in values.items():
             for module in constant.modules:
                 setattr(module, constant.name, value)
+        designs.cache_clear()
         own: dict[str, Any] = {c.name: value for c, value in values.items() if not c.modules}
         yield replace(profile, **own)
     finally:
+        designs.cache_clear()
         for constant in values:
             for module in constant.modules:
                 setattr(module, constant.name, constant.value)

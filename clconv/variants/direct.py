@@ -7,6 +7,7 @@ that a new batch or length finds its kernels compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,10 +27,10 @@ from clconv.variants.base import (
     Request,
     Schedule,
     accumulator,
-    common_constants,
     convolution_operands,
     geometry_constants,
     grid,
+    kernel_constants,
     launch_partials,
     local_items,
     partials_limit,
@@ -48,6 +49,16 @@ ERROR_CLASS = EXACT
 BYTES_A_CYCLE = 2.0
 # Positions of one batch element that a share of a weight gradient takes at once.
 UNIT_LENGTHS = (64, 2048)
+
+
+def _common_constants(request: Request, lanes: int) -> Constants:
+    """What common.cl.mako needs. The loads and stores of this variant are many and small: where a
+    driver has instructions to convert them, integer arithmetic instead takes a compiler seconds."""
+    device = request.device
+    half_builtins = device.half_builtins or device.native_half
+    return kernel_constants(
+        replace(device, half_builtins=half_builtins), request.problem.dtype, lanes
+    )
 
 
 def refusal(request: Request) -> str | None:
@@ -172,7 +183,7 @@ def _convolution(
     """The one kernel of the forward pass or of the input gradient."""
     kernel = Kernel(
         name,
-        common_constants(request, tile["lanes"])
+        _common_constants(request, tile["lanes"])
         + geometry_constants(request.problem)
         + constants
         + tuple(
@@ -268,7 +279,7 @@ def _weight_gradient_tile(
     }
     kernel = Kernel(
         "weight_gradient_direct",
-        common_constants(request, lanes)
+        _common_constants(request, lanes)
         + geometry_constants(request.problem)
         + (("out_tile", out_tile), ("tap_tile", tap_tile)),
         WEIGHT_GRADIENT,
@@ -320,7 +331,7 @@ def _bias_gradient(request: Request) -> Design:
     local = local_items(device, 1 if device.vector_floats > 1 else 64)
     kernel = Kernel(
         "bias_gradient_direct",
-        common_constants(request, lanes) + (("items", local),),
+        _common_constants(request, lanes) + (("items", local),),
         (Operand("y", Layout.ROWS), Operand("partial", Layout.FLAT, written=True, element="SUM")),
         (
             *scalars("channels out_length"),
