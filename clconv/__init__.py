@@ -83,16 +83,18 @@ def plan(
     device: Device = None,
     *,
     epilogue: Epilogue = Epilogue(),
+    exact: bool | None = None,
 ) -> KernelPlan:
     """The plan that "auto" takes for a pass ("forward", "input_gradient", …) of a problem.
 
     `device` is a runtime (None: the default one), whose tuning records count, a profile or a
-    profile's name. `epilogue` says what follows the sums. Raises ProblemError, DeviceError.
+    profile's name. `epilogue` says what follows the sums; with `exact` (None: as the runtime says)
+    only variants that form the definition's own sums count. Raises ProblemError, DeviceError.
     """
     known = _known(device)
     if isinstance(known, Runtime):
-        return known.plans(problem, Pass.of(pass_), epilogue)[0]
-    return plans(problem, Pass.of(pass_), known, epilogue=epilogue)[0]
+        return next(known.candidates(problem, Pass.of(pass_), epilogue, exact=exact))
+    return plans(problem, Pass.of(pass_), known, epilogue=epilogue, exact=bool(exact))[0]
 
 
 def variants(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> list[str]:

@@ -1,58 +1,60 @@
-"""What can be asked of clconv from a shell? `python -m clconv devices | check | benchmark`."""
+"""What can be asked of clconv from a shell? `python -m clconv devices | check | tune | …`."""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from clconv import listing
+from clconv.commands import benchmark, devices, predict, source, tune
 from clconv.version import VERSION
 
 __all__ = ["main"]
 
-SOURCE = Path(__file__).parent.parent
-COMMANDS = """commands:
-  devices    list the OpenCL devices, the default marked (also clconv-devices)
-  check      the same, and run a small convolution and its gradients on each
-  benchmark  time layers beside PyTorch and ONNX Runtime; needs the source tree
 
-Each takes --help."""
+def _check(argv: Sequence[str]) -> int:
+    return devices.main(["--check", *argv])
 
 
-def _benchmark(arguments: Sequence[str]) -> int:
-    benchmark = SOURCE / "tools" / "benchmark.py"
-    # Beside an installed package there may be anybody's tools.
-    if not benchmark.is_file() or not (SOURCE / "pyproject.toml").is_file():
-        print(
-            f"{benchmark} is not there: the benchmark is a tool of clconv's source tree, which the "
-            f"package does not have. Get the source of clconv {VERSION} and run "
-            "python tools/benchmark.py in it.",
-            file=sys.stderr,
-        )
-        return 1
-    return subprocess.call([sys.executable, str(benchmark), *arguments])
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "devices": (devices.main, "list the OpenCL devices, the default marked (also clconv-devices)"),
+    "check": (_check, "the same, and run a small convolution and its gradients on each"),
+    "tune": (tune.main, "find the fastest kernels for layers or a model, and remember them"),
+    "benchmark": (benchmark.main, "time layers beside PyTorch and ONNX Runtime, and the roofline"),
+    "source": (source.main, "print the OpenCL C of a layer, for a device or a profile of one"),
+    "predict": (predict.main, "say how fast a GPU might be that is not at hand"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command with the arguments behind it; its exit status."""
+    lines = [f"  {name:9}  {what}" for name, (_, what) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="python -m clconv",
         description="1-D convolution on OpenCL devices.",
-        epilog=COMMANDS,
+        epilog="\n".join(["commands:", *lines, "", "Each takes --help."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=VERSION)
-    parser.add_argument("command", choices=("devices", "check", "benchmark"))
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
     options = parser.parse_args(argv)
-    if options.command == "benchmark":
-        return _benchmark(options.arguments)
-    more = ["--check"] if options.command == "check" else []
-    return listing.main([*more, *options.arguments])
+    run, _ = COMMANDS[options.command]
+    return run(options.arguments)
+
+
+def _shell() -> int:
+    """The same, where a reader that has seen enough, as `| head`, is no error."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still to be written at exit has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_shell())

@@ -18,7 +18,9 @@ class Conv1D(Convolution):
     """Cross-correlation of (N, inmaps, L) with W (outmaps, inmaps / groups, 1, size), plus b.
 
     Lout = (L + 2 pad - dilation (size - 1) - 1) // stride + 1. `activation` is None, "relu",
-    "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". Raises ModuleError.
+    "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". `exact` is True where
+    only variants that form the definition's own sums may serve, None where the runtime says. Raises
+    ModuleError.
     """
 
     _functions = (functional.conv1d, functional.conv1d_backward)
@@ -41,6 +43,7 @@ class Conv1D(Convolution):
         *,
         activation: Any = None,
         runtime: Runtime | None = None,
+        exact: bool | None = None,
     ) -> None:
         scheme = scheme_of(locals())
         self.check(scheme)
@@ -50,6 +53,7 @@ class Conv1D(Convolution):
             (inmaps / groups * size, outmaps * size),
             activation,
             runtime,
+            exact,
         )
 
     @property

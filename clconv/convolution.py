@@ -30,7 +30,10 @@ class Convolution(Module):
         fans: tuple[float, float],
         activation: Any,
         runtime: Runtime | None,
+        exact: bool | None,
     ) -> None:
+        if exact not in (None, True, False):
+            raise ModuleError(f"exact is {exact!r}, expected True, False or None")
         try:
             self._activation, self._slope = Epilogue.parse_activation(activation)
         except ProblemError as error:
@@ -38,6 +41,7 @@ class Convolution(Module):
         super().__init__(scheme["name"], runtime=runtime)
         self._scheme = scheme
         self.activation = activation
+        self.exact = exact
         self.inmaps, self.outmaps = scheme["inmaps"], scheme["outmaps"]
         self.size, self.stride, self.pad = scheme["size"], scheme["stride"], scheme["pad"]
         self.dilation, self.groups = scheme["dilation"], scheme["groups"]
@@ -160,6 +164,7 @@ class Convolution(Module):
             pre_activation=keep,
             variant=self._chosen or "auto",
             runtime=self.runtime,
+            exact=self.exact,
             **self._geometry(),
         )
 
@@ -218,6 +223,7 @@ class Convolution(Module):
             momentum=momentum,
             variant=self._chosen or "auto",
             runtime=self.runtime,
+            exact=self.exact,
             **self._geometry(),
         )[0]
 
@@ -284,7 +290,7 @@ class Convolution(Module):
 
 def scheme_of(local_names: Mapping[str, Any]) -> dict[str, Any]:
     """A constructor's arguments in order, with integers as Python's own."""
-    skipped = ("self", "activation", "runtime", "__class__")
+    skipped = ("self", "activation", "runtime", "exact", "__class__")
     return {
         name: int(value) if isinstance(value, np.integer) else value
         for name, value in local_names.items()

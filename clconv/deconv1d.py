@@ -42,6 +42,7 @@ class Deconv1D(Convolution):
         *,
         activation: Any = None,
         runtime: Runtime | None = None,
+        exact: bool | None = None,
     ) -> None:
         scheme = scheme_of(locals())
         self.check(scheme)
@@ -53,6 +54,7 @@ class Deconv1D(Convolution):
             (inmaps * size, outmaps / groups * size),
             activation,
             runtime,
+            exact,
         )
         self.postpad = postpad
 

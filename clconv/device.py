@@ -18,8 +18,10 @@ class DeviceProfile:
     `kind` is "cpu" or "gpu" (accelerators count as GPUs); `vector_floats` is how many float32 a
     CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
     run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
-    rather than a call. `instruction_sets` are those that functions have to ask a CPU's compiler
-    for, before vectors of 16 floats are one register; "" where none need to. `l1_bytes` and
+    rather than a call, and `native_half` whether the driver has half arithmetic, whose conversions
+    are instructions too where they are of single values. `instruction_sets` are those that
+    functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
+    where none need to. `l1_bytes` and
     `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
 
     Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
@@ -46,6 +48,7 @@ class DeviceProfile:
     max_alloc_bytes: int = 1 << 28
     fp64: bool = False
     half_builtins: bool = True
+    native_half: bool = False
     instruction_sets: str = ""
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10

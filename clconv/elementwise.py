@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,12 @@ from clconv.runtime import Argument, Runtime, memory_of, runtime_of
 from clconv.variants.base import (
     MAX_GROUPS,
     Constants,
+    Kernel,
     Launch,
     Layout,
     Operand,
-    Scalar,
     kernel_constants,
+    scalars,
 )
 
 __all__ = [
@@ -39,22 +42,26 @@ LOCAL = 64
 
 def _launch(
     runtime: Runtime,
-    kernel: str,
+    name: str,
     dtype: np.dtype[Any],
     count: int,
     operands: tuple[Operand, ...],
-    scalars: tuple[Scalar, ...],
+    numbers: Mapping[str, int] = MappingProxyType({}),
+    open_sums: str = "",
     constants: Constants = (),
 ) -> Launch:
+    """A kernel over `count` elements, which gets 64-bit `numbers`; of those of the sums' type it
+    has the names."""
     local = min(LOCAL, runtime.profile.max_work_group_size, runtime.profile.max_work_item_sizes[0])
-    return Launch(
-        kernel,
+    kernel = Kernel(
+        name,
         kernel_constants(runtime.profile, dtype, 1) + constants,
         operands,
-        (Scalar("count", "long", count), *scalars),
-        (min(-(-count // local), MAX_GROUPS) * local, 1, 1),
+        scalars(long_names=" ".join(("count", *numbers)), sum_names=open_sums),
         (local, 1, 1),
     )
+    size = min(-(-count // local), MAX_GROUPS) * local
+    return kernel.launch((size, 1, 1), count=count, **numbers)
 
 
 def flat(array: cl_array.Array) -> Argument:
@@ -142,9 +149,9 @@ def copy_view(
     if any(step % size for steps in places for step in steps):
         raise ProblemError(f"array has strides {places}, expected multiples of {size} bytes")
     sizes, (x_steps, y_steps) = _four(tuple(source.shape), *places)
-    scalars = [Scalar(f"size_{i}", "long", sizes[i]) for i in (1, 2, 3)]
+    numbers = {f"size_{i}": sizes[i] for i in (1, 2, 3)}
     for name, steps in (("x", x_steps), ("y", y_steps)):
-        scalars += [Scalar(f"{name}_stride_{i}", "long", s // size) for i, s in enumerate(steps)]
+        numbers |= {f"{name}_stride_{i}": s // size for i, s in enumerate(steps)}
     launch = _launch(
         runtime,
         "copy",
@@ -154,7 +161,7 @@ def copy_view(
             Operand("x", Layout.FLAT, element=_RAW[size]),
             Operand("y", Layout.FLAT, written=True, element=_RAW[size]),
         ),
-        tuple(scalars),
+        numbers,
     )
     y = (target.base_data, _start(target) + start // size)
     runtime.run_one(launch, {"x": flat(source), "y": y}, {}, (source,), (target,))
@@ -194,7 +201,7 @@ def add_scaled(
         target.dtype,
         target.size,
         (Operand("x", Layout.FLAT), Operand("y", Layout.FLAT, written=True)),
-        (Scalar("rate", "SUM"),),
+        open_sums="rate",
     )
     x, y = contiguous(runtime, source), contiguous(runtime, target)
     runtime.run_one(launch, {"x": flat(x), "y": flat(y)}, {"rate": rate}, (x,), (y,))
@@ -223,8 +230,7 @@ def convert(runtime: Runtime, array: cl_array.Array, dtype: Any) -> cl_array.Arr
             Operand("x", Layout.FLAT, element=_C_TYPES[source.name]),
             Operand("y", Layout.FLAT, written=True, element=_C_TYPES[target.name]),
         ),
-        (),
-        (("source", source.name), ("target", target.name)),
+        constants=(("source", source.name), ("target", target.name)),
     )
     runtime.run_one(launch, {"x": flat(array), "y": flat(result)}, {}, (array,), (result,))
     return result
@@ -249,8 +255,8 @@ def activation_gradient(
             Operand("saved", Layout.FLAT),
             Operand("y", Layout.FLAT, written=True),
         ),
-        (Scalar("slope", "SUM"),),
-        (("activation", name),),
+        open_sums="slope",
+        constants=(("activation", name),),
     )
     bound = {"x": flat(grad), "saved": flat(saved), "y": flat(result)}
     runtime.run_one(launch, bound, {"slope": slope}, (grad, saved), (result,))
@@ -263,17 +269,7 @@ def pad(
     """(N, C, left + L + right) of x (N, C, L), queued; modes as in Pad1D."""
     batch, channels, length = x.shape
     result = runtime.empty((batch, channels, length + sum(pads)), x.dtype)
-    _pad(
-        runtime,
-        "pad",
-        mode,
-        contiguous(runtime, x),
-        result,
-        length,
-        pads,
-        (Scalar("fill", "SUM"),),
-        {"fill": fill},
-    )
+    _pad(runtime, "pad", mode, contiguous(runtime, x), result, length, pads, {"fill": fill})
     return result
 
 
@@ -284,7 +280,7 @@ def pad_gradient(
     batch, channels, padded = grad.shape
     length = padded - sum(pads)
     result = runtime.empty((batch, channels, length), grad.dtype)
-    _pad(runtime, "pad_gradient", mode, contiguous(runtime, grad), result, length, pads, (), {})
+    _pad(runtime, "pad_gradient", mode, contiguous(runtime, grad), result, length, pads, {})
     return result
 
 
@@ -296,8 +292,7 @@ def _pad(
     result: cl_array.Array,
     length: int,
     pads: tuple[int, int],
-    scalars: tuple[Scalar, ...],
-    numbers: dict[str, float],
+    sums: dict[str, float],
 ) -> None:
     if result.size == 0:
         return
@@ -307,13 +302,8 @@ def _pad(
         result.dtype,
         result.size,
         (Operand("x", Layout.FLAT), Operand("y", Layout.FLAT, written=True)),
-        (
-            Scalar("length", "long", length),
-            Scalar("padded", "long", length + sum(pads)),
-            Scalar("left", "long", pads[0]),
-            Scalar("right", "long", pads[1]),
-            *scalars,
-        ),
+        {"length": length, "padded": length + sum(pads), "left": pads[0], "right": pads[1]},
+        " ".join(sums),
         (("mode", mode),),
     )
-    runtime.run_one(launch, {"x": flat(source), "y": flat(result)}, numbers, (source,), (result,))
+    runtime.run_one(launch, {"x": flat(source), "y": flat(result)}, sums, (source,), (result,))

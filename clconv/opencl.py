@@ -425,6 +425,7 @@ def profile_of(device: Any) -> DeviceProfile:
         max_alloc_bytes=device.max_mem_alloc_size,
         fp64="cl_khr_fp64" in device.extensions.split(),
         half_builtins=not cpu,
+        native_half="cl_khr_fp16" in device.extensions.split(),
         instruction_sets=asked,
     )
     return replace(reported, **_data_caches()) if cpu else refined(reported, _architecture(device))

@@ -1,19 +1,26 @@
-"""Which variant and tile to use: the candidates of all variants, best first."""
+"""Which variant and tile to use: the designs of all variants, best first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
+from clconv import testing
 from clconv.device import DeviceProfile
 from clconv.errors import OutOfMemoryError, ProblemError
-from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
 from clconv.render import render
 from clconv.variants import VARIANTS
-from clconv.variants.base import Launch, Request
+from clconv.variants.base import EXACT, Design, Kernel, Launch, Request, Schedule
 
-__all__ = ["Choice", "KernelPlan", "chosen_first", "plans", "serving"]
+__all__ = ["Choice", "KernelPlan", "candidates", "chosen_first", "designs", "plans", "serving"]
+
+# Layers whose designs are remembered, for each pass, device and epilogue.
+LAYERS_KEPT = 1024
 
 
 class Choice(NamedTuple):
@@ -27,33 +34,179 @@ class Choice(NamedTuple):
 class KernelPlan:
     """How a pass of a problem is computed on a device: the same inputs give the same plan.
 
-    `tile` is the variant's own numbers, `workspace_bytes` what its launches share beside the
-    arrays of the call.
+    The kernels follow from the layer, `tile` is the variant's own numbers; the launches follow from
+    batch, length and padding too, and so does the workspace that they share beside the arrays of
+    the call.
     """
 
-    problem: Conv1dProblem
-    pass_: Pass
-    epilogue: Epilogue
+    request: Request
     variant: str
-    tile: Mapping[str, int]
-    launches: tuple[Launch, ...]
-    workspace_bytes: int
-    cost: float
+    design: Design
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """What is computed."""
+        return self.request.problem
+
+    @property
+    def pass_(self) -> Pass:
+        """Which of its passes."""
+        return self.request.pass_
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """What follows the sums."""
+        return self.request.epilogue
+
+    @property
+    def tile(self) -> Mapping[str, int]:
+        """The variant's own numbers."""
+        return self.design.tile
 
     @property
     def choice(self) -> Choice:
         """What tells the plan from the other candidates."""
-        return Choice(self.variant, self.tile)
+        return Choice(self.variant, self.design.tile)
+
+    @property
+    def error_class(self) -> str:
+        """ "exact" where the sums are the definition's own, in whatever order; else the name of the
+        variant's bound."""
+        return next(one.ERROR_CLASS for one in VARIANTS if self.variant == one.NAME)
+
+    def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
+        """How far each value of the result may be from the true one, for tests: of its shape.
+
+        `operands` are NumPy arrays, those that the pass reads in their order: x and weight, weight
+        and grad_output, or x and grad_output. Raises ProblemError, ValueError.
+        """
+        names = testing.OPERANDS[self.pass_]
+        return testing.rounding_bound(
+            self.problem, self.pass_, dict(zip(names, operands, strict=True))
+        )
+
+    @property
+    def cost(self) -> float:
+        """Modelled seconds, in proportion to batch and positions."""
+        typical = self.problem.layer.typical()
+        amount = max(self.problem.batch, 1) * self.problem.positions(self.pass_)
+        return self.design.cost * amount / typical.positions(self.pass_)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All that may run, whatever batch, length and padding."""
+        return self.design.kernels
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """What runs for this problem."""
+        return self.design.schedule(self.request)
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """What runs for this problem, in order."""
+        return self.schedule.launches
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What the launches share beside the arrays of the call."""
+        return self.schedule.workspace_bytes
 
     @property
     def sums_bias(self) -> bool:
         """Whether a weight gradient's launches give the bias gradient too."""
-        operands = (o for launch in self.launches for o in launch.operands)
+        operands = (o for kernel in self.kernels for o in kernel.operands)
         return self.pass_ is Pass.WEIGHT_GRADIENT and any(o.name == "bias" for o in operands)
 
     def source(self) -> str:
-        """The OpenCL C of all launches, in their order."""
-        return "\n".join(render(launch) for launch in self.launches)
+        """The OpenCL C of all kernels, in their order."""
+        return "\n".join(render(kernel) for kernel in self.kernels)
+
+
+@lru_cache(maxsize=LAYERS_KEPT)
+def designs(
+    layer: Layer,
+    pass_: Pass,
+    device: DeviceProfile,
+    epilogue: Epilogue,
+    variant: str,
+    exact: bool = False,
+) -> tuple[tuple[str, Design], ...]:
+    """The names of variants with their designs for a layer, best first; at least one.
+
+    With `exact` only those whose error class is "exact". Raises ProblemError where the variant
+    asked for cannot serve, with the reason.
+    """
+    names = [v.NAME for v in VARIANTS]
+    if variant != "auto" and variant not in names:
+        raise ProblemError(f"variant is {variant!r}, expected 'auto' or one of {', '.join(names)}")
+    request = Request(layer.typical(), pass_, device, epilogue)
+    found: list[tuple[str, Design]] = []
+    refusals = []
+    for one in VARIANTS:
+        if variant not in ("auto", one.NAME):
+            continue
+        why = one.refusal(request)
+        if exact and one.ERROR_CLASS != EXACT:
+            why = f"its results keep the bound {one.ERROR_CLASS!r}, exact asks for exact ones"
+        if why is not None:
+            refusals.append(f"{one.NAME} ({why})")
+            continue
+        found += [(one.NAME, design) for design in one.designs(request)]
+    if not found:
+        raise ProblemError(
+            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
+        )
+    return tuple(sorted(found, key=lambda named: named[1].cost))
+
+
+def candidates(
+    problem: Conv1dProblem,
+    pass_: Pass,
+    device: DeviceProfile,
+    *,
+    epilogue: Epilogue = Epilogue(),
+    variant: str = "auto",
+    workspace_limit: int | None = None,
+    choices: Sequence[Choice] = (),
+    exact: bool = False,
+) -> Iterator[KernelPlan]:
+    """The plans, best first, each made when it is asked for; the first of `choices` that is among
+    them goes before the others.
+
+    Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
+    `workspace_limit` bytes.
+    """
+    request = Request(problem, pass_, device, epilogue, workspace_limit)
+    found = designs(problem.layer, pass_, device, epilogue, variant, exact)
+    return _fitting(request, chosen_first(found, choices))
+
+
+def chosen_first(
+    found: Sequence[tuple[str, Design]], choices: Sequence[Choice]
+) -> Sequence[tuple[str, Design]]:
+    """The same designs; the first of the choices that is among them goes before the others."""
+    for choice in choices:
+        for place, (variant, design) in enumerate(found):
+            if Choice(variant, design.tile) == choice:
+                return (found[place], *found[:place], *found[place + 1 :])
+    return found
+
+
+def _fitting(request: Request, found: Sequence[tuple[str, Design]]) -> Iterator[KernelPlan]:
+    limit, least = request.workspace_limit, None
+    for variant, design in found:
+        plan = KernelPlan(request, variant, design)
+        if limit is None or plan.workspace_bytes <= limit:
+            least = 0
+            yield plan
+        elif least is None or plan.workspace_bytes < least:
+            least = plan.workspace_bytes
+    if least:
+        raise OutOfMemoryError(
+            f"the {request.pass_.value} needs at least {least} bytes of workspace, "
+            f"workspace_limit is {limit}"
+        )
 
 
 def plans(
@@ -64,63 +217,30 @@ def plans(
     epilogue: Epilogue | None = None,
     variant: str = "auto",
     workspace_limit: int | None = None,
+    exact: bool = False,
 ) -> list[KernelPlan]:
     """All plans, best first; at least one.
 
     Raises ProblemError where the variant asked for cannot serve, with the reason, and
     OutOfMemoryError where no plan's workspace fits `workspace_limit` bytes.
     """
-    request = Request(problem, pass_, device, epilogue or Epilogue(), workspace_limit)
-    names = [v.NAME for v in VARIANTS]
-    if variant != "auto" and variant not in names:
-        raise ProblemError(f"variant is {variant!r}, expected 'auto' or one of {', '.join(names)}")
-    found = []
-    refusals = []
-    for one in VARIANTS:
-        if variant not in ("auto", one.NAME):
-            continue
-        why = one.refusal(request)
-        if why is not None:
-            refusals.append(f"{one.NAME} ({why})")
-            continue
-        found += [
-            KernelPlan(
-                problem,
-                pass_,
-                request.epilogue,
-                one.NAME,
-                c.tile,
-                c.launches,
-                c.workspace_bytes,
-                c.cost,
-            )
-            for c in one.candidates(request)
-        ]
-    if not found:
-        raise ProblemError(
-            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
+    return list(
+        candidates(
+            problem,
+            pass_,
+            device,
+            epilogue=epilogue or Epilogue(),
+            variant=variant,
+            workspace_limit=workspace_limit,
+            exact=exact,
         )
-    fitting = [p for p in found if workspace_limit is None or p.workspace_bytes <= workspace_limit]
-    if not fitting:
-        least = min(p.workspace_bytes for p in found)
-        raise OutOfMemoryError(
-            f"the {pass_.value} needs at least {least} bytes of workspace, "
-            f"workspace_limit is {workspace_limit}"
-        )
-    return sorted(fitting, key=lambda p: p.cost)
-
-
-def chosen_first(candidates: Sequence[KernelPlan], choices: Sequence[Choice]) -> list[KernelPlan]:
-    """The same plans; the first of the choices that is among them goes before the others."""
-    there = [plan.choice for plan in candidates] if choices else []
-    chosen = next((choice for choice in choices if choice in there), None)
-    return sorted(candidates, key=lambda plan: plan.choice != chosen)
+    )
 
 
 def serving(problem: Conv1dProblem, pass_: Pass, device: DeviceProfile) -> list[str]:
     """The names of the variants that can serve, best first by the cost model."""
     try:
-        found = plans(problem, pass_, device)
+        found = designs(problem.layer, pass_, device, Epilogue(), "auto")
     except ProblemError:  # none can: an empty list is the answer
         return []
-    return list(dict.fromkeys(p.variant for p in found))
+    return list(dict.fromkeys(variant for variant, _ in found))

@@ -8,13 +8,22 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from clconv.errors import ProblemError
 
-__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "Padding", "Pass", "padding_pair", "whole"]
+__all__ = [
+    "ACTIVATIONS",
+    "Conv1dProblem",
+    "Epilogue",
+    "Layer",
+    "Padding",
+    "Pass",
+    "padding_pair",
+    "whole",
+]
 
 Padding = int | Sequence[int] | str
 
@@ -22,6 +31,8 @@ Padding = int | Sequence[int] | str
 MAX_POSITIONS = 2**31 - 2**20
 MAX_BATCH = 2**31 - 1
 MAX_CHANNELS = 2**31 - 2**10
+# Output positions of a problem that stands for all of a layer.
+TYPICAL_POSITIONS = 16384
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
 
@@ -125,6 +136,35 @@ def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
         raise ProblemError(f"padding is {padding!r}, expected an integer or (left, right)")
     both = whole("padding", padding, 0)
     return both, both
+
+
+class Layer(NamedTuple):
+    """What all problems of a layer share."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    dilation: int
+    groups: int
+    dtype: np.dtype[Any]
+
+    def typical(self) -> Conv1dProblem:
+        """A problem of the layer that is neither short nor long, without padding."""
+        window = self.dilation * (self.kernel_size - 1) + 1
+        positions = min(TYPICAL_POSITIONS, (MAX_POSITIONS - window) // self.stride + 1)
+        return Conv1dProblem(
+            1,
+            self.in_channels,
+            window + (positions - 1) * self.stride,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            0,
+            self.dilation,
+            self.groups,
+            self.dtype,
+        )
 
 
 @dataclass(frozen=True)
@@ -270,6 +310,24 @@ class Conv1dProblem:
         the input gradient reads its output's gradient at u + r' for the taps of phase r."""
         # The taps of a phase are those whose k dilation leaves its remainder r: u + r' is whole.
         return -((self.kernel_size - 1) * self.dilation // self.stride), 0
+
+    def positions(self, pass_: Pass) -> int:
+        """Positions of a batch element that a pass sums: of the output, or of a phase of the input
+        gradient."""
+        return self.phase_positions if pass_ is Pass.INPUT_GRADIENT else self.out_length
+
+    @property
+    def layer(self) -> Layer:
+        """What is compiled in, whatever batch, length and padding."""
+        return Layer(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self.groups,
+            self.dtype,
+        )
 
     def terms(self, pass_: Pass) -> int:
         """Products in the longest sum of a pass, for the rounding bound."""

@@ -1,4 +1,4 @@
-"""TEXT: a launch's OpenCL C, from its template; the only module that knows Mako."""
+"""TEXT: a kernel's OpenCL C, from its template; the only module that knows Mako."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mako.exceptions import text_error_template
 from mako.lookup import TemplateLookup
 
 from clconv.errors import RenderError
-from clconv.variants.base import Constants, Launch, Layout, Operand, Scalar, accumulator
+from clconv.variants.base import Kernel, Layout, Operand, Scalar, accumulator
 
 __all__ = ["render", "sum_dtype"]
 
@@ -43,43 +43,28 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
 
 
 @lru_cache(RENDERED_KEPT)
-def _render(
-    kernel: str,
-    constants: Constants,
-    operands: tuple[Operand, ...],
-    scalars: tuple[tuple[str, str], ...],
-    local_size: tuple[int, int, int],
-) -> str:
-    names: dict[str, Any] = dict(constants)
+def render(kernel: Kernel) -> str:
+    """A kernel's OpenCL C: everything that its build depends on but the options."""
+    names: dict[str, Any] = dict(kernel.constants)
     names["line"] = 64 // np.dtype(names["dtype"]).itemsize  # elements of a cache's line
     try:
         parts = [_templates.get_template("common.cl.mako").render(**names)]
-        parameters = signature(operands, [Scalar(*s) for s in scalars])
+        parameters = signature(kernel.operands, kernel.scalars)
+        sizes = ", ".join(map(str, kernel.local_size))
         names |= {
-            "attributes": "__attribute__((reqd_work_group_size({}, {}, {})))".format(*local_size),
+            "attributes": f"__attribute__((reqd_work_group_size({sizes})))",
             "signature": parameters,
             "arguments": [one.split()[-1].lstrip("*") for one in parameters.split(",")],
-            "bound": frozenset(operand.name for operand in operands),
+            "bound": frozenset(operand.name for operand in kernel.operands),
         }
-        parts.append(_templates.get_template(f"{kernel}.cl.mako").render(**names))
+        parts.append(_templates.get_template(f"{kernel.name}.cl.mako").render(**names))
     except Exception as error:
         raise RenderError(
-            f"{kernel} does not render with {names}:\n{text_error_template().render()}"
+            f"{kernel.name} does not render with {names}:\n{text_error_template().render()}"
         ) from error
     return "\n".join(parts)
 
 
-def render(launch: Launch) -> str:
-    """The OpenCL C that a launch runs: everything that its build depends on but the options."""
-    return _render(
-        launch.kernel,
-        launch.constants,
-        launch.operands,
-        tuple((s.name, s.type) for s in launch.scalars),
-        launch.local_size,
-    )
-
-
-def sum_dtype(launch: Launch) -> np.dtype[Any]:
-    """The dtype of a launch's sums and of its scalars of type SUM."""
-    return accumulator(np.dtype(dict(launch.constants)["dtype"]))
+def sum_dtype(kernel: Kernel) -> np.dtype[Any]:
+    """The dtype of a kernel's sums and of its scalars of type SUM."""
+    return accumulator(np.dtype(dict(kernel.constants)["dtype"]))

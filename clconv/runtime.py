@@ -8,12 +8,11 @@ import math
 import os
 import threading
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import pyopencl as cl
@@ -21,15 +20,17 @@ import pyopencl.array as cl_array
 import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
-from clconv import binaries
-from clconv.building import binary_of, built, has_kernel, prepare_invoker, program_of_binary
+from clconv import settings
+from clconv.bounded import Bounded
+from clconv.building import prepare_invoker
 from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.opencl import check_process, choose, driver_errors, info_of, profile_of, require
-from clconv.planner import KernelPlan, chosen_first, plans
+from clconv.planner import Choice, KernelPlan, candidates
 from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.programs import Programs
 from clconv.records import Database, RecordKey
-from clconv.render import render, sum_dtype
-from clconv.variants.base import Launch, Layout
+from clconv.render import render
+from clconv.variants.base import Kernel, Launch
 
 __all__ = [
     "Argument",
@@ -46,10 +47,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-BUILD_OPTIONS = ("-cl-std=CL1.2",)
-# Platforms whose drivers keep compiled programs on disk themselves.
-DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
-PLANS_KEPT = 1024
+# Refusals that were told.
+REFUSALS_KEPT = 1024
 # What calls of `clconv.functional` do, by everything that it depends on.
 RECIPES_KEPT = 1024
 # Arrays without memory, by shape and dtype.
@@ -57,62 +56,18 @@ OUTLINES_KEPT = 1024
 # Runtimes made for arrays of contexts that no living Runtime has.
 ADOPTED_KEPT = 8
 
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
 # What a kernel gets for an operand: its buffer, then 64-bit offset and strides in elements.
 Argument = tuple[Any, ...]
 # What is queued: a kernel of this thread, its launch, and its arguments in order.
 Command = tuple[Any, Launch, Sequence[Any]]
 
-_SCALARS = {"int": np.dtype(np.int32), "long": np.dtype(np.int64)}
-
-
-class _Bounded(Generic[Key, Value]):
-    """A dictionary that forgets its least recently used entry beyond `size`. Safe for threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[Key, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: Key) -> Value | None:
-        with self._lock:
-            value = self._entries.get(key)
-            if value is not None:
-                self._entries.move_to_end(key)
-            return value
-
-    def set_default(self, key: Key, value: Value) -> Value:
-        """The entry of this key; `value`, now kept, where there was none."""
-        with self._lock:
-            kept = self._entries.setdefault(key, value)
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
-            return kept
-
-    def clear(self) -> None:
-        """Forgets all entries."""
-        with self._lock:
-            self._entries.clear()
-
-    def drop(self, key: Key, value: Value) -> None:
-        """Forgets the entry if it still is this one."""
-        with self._lock:
-            if self._entries.get(key) is value:
-                del self._entries[key]
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that the device builds, with the OpenCL C of each launch."""
+    """A plan that the device builds, with the OpenCL C of each launch's kernel."""
 
     plan: KernelPlan
-    sources: tuple[tuple[Launch, str], ...]
+    sources: tuple[tuple[Kernel, str], ...]
 
 
 class Runtime:
@@ -122,8 +77,9 @@ class Runtime:
     name, or a pyopencl Device, Context or CommandQueue; None asks `CLCONV_DEVICE`, then
     `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
     bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
-    kept. Raises DeviceError where there is no such device, or it cannot build a small kernel.
-    `with runtime:` makes it the default of that block and thread.
+    kept. With `exact`, which is False unless `CLCONV_EXACT` is 1, calls keep to variants that form
+    the definition's own sums. Raises DeviceError where there is no such device, or it cannot build
+    a small kernel. `with runtime:` makes it the default of that block and thread.
     """
 
     def __init__(
@@ -132,6 +88,7 @@ class Runtime:
         *,
         workspace_limit: int | None = None,
         program_cache_size: int = 256,
+        exact: bool | None = None,
     ) -> None:
         for name, value, least in (
             ("workspace_limit", workspace_limit, 0),
@@ -139,6 +96,8 @@ class Runtime:
         ):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
+        if not isinstance(exact, bool | None):
+            raise DeviceError(f"exact is {exact!r}, expected True, False or None")
         check_process()
         prepare_invoker()
         queue = None
@@ -164,29 +123,15 @@ class Runtime:
         self.records = _database(chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
+        self.exact = settings.exact_choice() if exact is None else exact
         self._allocating = threading.Lock()
-        self._cache_size = program_cache_size
-        self._programs: _Bounded[str, Future[Any]] = _Bounded(program_cache_size)
-        self._refused: _Bounded[str, BuildError] = _Bounded(program_cache_size)
-        self._plans: _Bounded[Hashable, tuple[KernelPlan, ...]] = _Bounded(PLANS_KEPT)
-        self.recipes: _Bounded[Hashable, Any] = _Bounded(RECIPES_KEPT)
-        self._outlines: _Bounded[Hashable, cl_array.Array] = _Bounded(OUTLINES_KEPT)
-        self._warned: _Bounded[Hashable, bool] = _Bounded(PLANS_KEPT)
-        self._threads = threading.local()
+        self.programs = Programs(self.context, chosen, program_cache_size)
+        self.recipes: Bounded[Hashable, Any] = Bounded(RECIPES_KEPT)
+        self._outlines: Bounded[Hashable, cl_array.Array] = Bounded(OUTLINES_KEPT)
+        self._warned: Bounded[Hashable, bool] = Bounded(REFUSALS_KEPT)
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._keeping = threading.Lock()
         self.launches = 0  # kernels queued so far
-        platform = chosen.platform
-        self._trusts_required = platform.name.strip().lower() == "rusticl"
-        self._keeps_binaries = not platform.name.strip().lower().startswith(DRIVERS_WITH_CACHE)
-        self._build_identity = (
-            platform.name,
-            platform.version,
-            chosen.name,
-            chosen.version,
-            chosen.driver_version,
-            str(pyopencl.VERSION_TEXT),
-        )
         _register(self)
 
     def __repr__(self) -> str:
@@ -366,98 +311,33 @@ class Runtime:
             "largest": self.profile.max_alloc_bytes,
         }
 
-    # Programs
-
-    def _build(self, launch: Launch, source: str) -> Any:
-        if not self._keeps_binaries:
-            return self._compile(launch, source)
-        name = binaries.key(source, " ".join(BUILD_OPTIONS), *self._build_identity)
-        binary = binaries.load(name)
-        if binary is not None:
-            try:
-                program = program_of_binary(self.context, self.device, binary).build()
-                if has_kernel(program, launch.kernel):
-                    return program
-                why: object = f"it has no kernel {launch.kernel}"
-            except cl.Error as error:
-                why = error
-            _log.warning("%s refuses a kept binary, building anew: %s", self.info.name, why)
-        program = self._compile(launch, source)
-        made = binary_of(program)
-        if made is not None:
-            binaries.store(name, made)
-        return program
-
-    def _compile(self, launch: Launch, source: str) -> Any:
-        try:
-            program = built(self.context, self.device, source, launch.kernel, BUILD_OPTIONS)
-        except cl.MemoryError as error:
-            raise self._no_room(f"build {launch.kernel}", error) from error
-        except cl.Error as error:
-            raise BuildError(launch.kernel, self.info.name, str(error)) from error
-        if program is None:
-            raise BuildError(launch.kernel, self.info.name, "the program is without this kernel")
-        return program
-
-    def _program(self, launch: Launch, source: str) -> Any:
-        while True:
-            mine: Future[Any] = Future()
-            try:
-                entry = self._programs.set_default(source, mine)
-                if entry is mine:
-                    mine.set_result(self._build(launch, source))
-            except BaseException as error:
-                # Wherever an interrupt comes, nobody may wait for this build any longer.
-                self._programs.drop(source, mine)
-                if not mine.done():
-                    if isinstance(error, Exception):
-                        mine.set_exception(error)
-                    else:
-                        mine.set_result(None)
-                raise
-            program = entry.result()  # maybe another thread's
-            if program is not None:
-                return program  # None where that thread was interrupted
-
-    def _kernel(self, launch: Launch, source: str) -> Any:
-        """This thread's kernel object: arguments are part of its state."""
-        kernels: _Bounded[str, Any] | None = getattr(self._threads, "kernels", None)
-        if kernels is None:
-            kernels = self._threads.kernels = _Bounded(self._cache_size)
-        kernel = kernels.get(source)
-        if kernel is not None:
-            return kernel
-        refused = self._refused.get(source)
-        if refused is not None:
-            raise BuildError(refused.kernel, refused.device, refused.log)
-        try:
-            program = self._program(launch, source)
-            try:
-                kernel = cl.Kernel(program, launch.kernel)
-            except cl.LogicError as error:
-                raise BuildError(launch.kernel, self.info.name, str(error)) from error
-            self._check_local_size(kernel, launch)
-        except BuildError as error:
-            self._refused.set_default(source, error)
-            raise
-        kernel.set_scalar_arg_dtypes(_argument_dtypes(launch))
-        return kernels.set_default(source, kernel)
-
-    def _check_local_size(self, kernel: Any, launch: Launch) -> None:
-        """BuildError where the device cannot run a kernel's work-groups."""
-        ask = cl.kernel_work_group_info
-        items = math.prod(launch.local_size)
-        most = kernel.get_work_group_info(ask.WORK_GROUP_SIZE, self.device)
-        if most >= items:
-            return
-        # Mesa's rusticl says 32 of every kernel, but runs what was required when it was compiled.
-        required = kernel.get_work_group_info(ask.COMPILE_WORK_GROUP_SIZE, self.device)
-        if self._trusts_required and tuple(required) == launch.local_size:
-            return
-        log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
-        raise BuildError(launch.kernel, self.info.name, log)
-
     # Planning
+
+    def candidates(
+        self,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        epilogue: Epilogue = Epilogue(),
+        variant: str = "auto",
+        choice: Choice | None = None,
+        exact: bool | None = None,
+    ) -> Iterator[KernelPlan]:
+        """The plans for this device, best first, each made when it is asked for: "auto" starts with
+        `choice`, or what the user's tuning found to be the fastest for exactly this problem and
+        limit. Raises ProblemError, OutOfMemoryError."""
+        choices = [] if choice is None else [choice]
+        if variant == "auto":
+            choices += self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
+        return candidates(
+            problem,
+            pass_,
+            self.profile,
+            epilogue=epilogue,
+            variant=variant,
+            workspace_limit=self.workspace_limit,
+            choices=choices,
+            exact=self.exact if exact is None else exact,
+        )
 
     def plans(
         self,
@@ -466,86 +346,58 @@ class Runtime:
         epilogue: Epilogue = Epilogue(),
         variant: str = "auto",
     ) -> list[KernelPlan]:
-        """The plans for this device, best first, remembered: "auto" starts with what the user's
-        tuning found to be the fastest for exactly this problem and limit."""
-        key = (problem, pass_, epilogue, variant, self.workspace_limit)
-        found = self._plans.get(key)
-        if found is None:
-            anew = plans(
-                problem,
-                pass_,
-                self.profile,
-                epilogue=epilogue,
-                variant=variant,
-                workspace_limit=self.workspace_limit,
-            )
-            if variant == "auto":
-                tuned = self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
-                anew = chosen_first(anew, tuned)
-            found = self._plans.set_default(key, tuple(anew))
-        return list(found)
+        """All of `candidates`."""
+        return list(self.candidates(problem, pass_, epilogue, variant))
 
     def forget_plans(self) -> None:
         """Plans anew from now on; what is compiled is kept."""
-        self._plans.clear()
         self.recipes.clear()
 
-    def prepare(self, candidates: Sequence[KernelPlan]) -> Prepared:
-        """The first plan that the device builds, built. A refusal is remembered and logged.
+    def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
+        """The first plan whose kernels the device builds. Refusals are remembered and logged.
 
         Raises the last BuildError where the device refuses all.
         """
         check_process()
-        for place, plan in enumerate(candidates):
+        refused: tuple[KernelPlan, BuildError] | None = None
+        for plan in candidates:
+            if refused is not None:
+                self._warn_of_refusal(plan, *refused)
             try:
-                prepared = Prepared(plan, tuple((one, render(one)) for one in plan.launches))
-                self.kernels(prepared)
-                return prepared
+                for kernel in plan.kernels:
+                    self.programs.kernel(kernel, render(kernel))
             except BuildError as error:
-                if place + 1 == len(candidates):
-                    raise
-                after = candidates[place + 1]
-                refusal = (plan.problem, plan.pass_, plan.epilogue, place)
-                if self._warned.get(refusal) is not None:
-                    continue
-                self._warned.set_default(refusal, True)
-                _log.warning(
-                    "%s refuses %s %s, trying %s %s: %s",
-                    self.info.name,
-                    plan.variant,
-                    dict(plan.tile),
-                    after.variant,
-                    dict(after.tile),
-                    error,
-                )
-        raise DeviceError("prepare needs at least one plan")
+                refused = plan, error
+            else:
+                launched = (launch.kernel for launch in plan.launches)
+                return Prepared(plan, tuple((kernel, render(kernel)) for kernel in launched))
+        raise refused[1] if refused else DeviceError("prepare needs at least one plan")
+
+    def _warn_of_refusal(self, after: KernelPlan, plan: KernelPlan, error: BuildError) -> None:
+        """Once for each layer and refusal."""
+        refusal = (plan.problem.layer, plan.pass_, plan.epilogue, plan.variant, *plan.tile.items())
+        if self._warned.get(refusal) is None:
+            self._warned.set_default(refusal, True)
+            _log.warning(
+                "%s refuses %s %s, trying %s %s: %s",
+                self.info.name,
+                plan.variant,
+                dict(plan.tile),
+                after.variant,
+                dict(after.tile),
+                error,
+            )
 
     # Launches
 
     def kernels(self, prepared: Prepared) -> list[Any]:
         """This thread's kernels of a prepared plan, built where they are not at hand."""
-        return [self._kernel(launch, source) for launch, source in prepared.sources]
+        return [self.programs.kernel(kernel, source) for kernel, source in prepared.sources]
 
     def workspace(self, prepared: Prepared) -> Any:
         """A buffer for the workspace that a prepared plan needs, or None."""
         needed = prepared.plan.workspace_bytes
         return self._allocate(needed) if needed else None
-
-    def run(
-        self,
-        prepared: Prepared,
-        bound: Mapping[str, Argument],
-        numbers: Mapping[str, float],
-        reads: Sequence[cl_array.Array],
-        writes: Sequence[cl_array.Array],
-    ) -> None:
-        """Queues a prepared plan: `bound` are its operands, `numbers` the scalars that only the
-        call knows; `reads` and `writes` are the arrays behind them, for their events."""
-        commands = [
-            (kernel, launch, arguments(launch, bound, numbers))
-            for kernel, launch in zip(self.kernels(prepared), prepared.plan.launches, strict=True)
-        ]
-        self.enqueue(commands, reads, writes)
 
     def run_one(
         self,
@@ -557,7 +409,7 @@ class Runtime:
     ) -> None:
         """Builds and queues one launch that belongs to no plan."""
         check_process()
-        kernel = self._kernel(launch, render(launch))
+        kernel = self.programs.kernel(launch.kernel, render(launch.kernel))
         self.enqueue([(kernel, launch, arguments(launch, bound, numbers))], reads, writes)
 
     def enqueue(
@@ -572,20 +424,18 @@ class Runtime:
         try:
             waits, foreign = self._waits((*reads, *writes))
             for kernel, launch, values in commands:
-                if not launch.queued:
-                    continue
                 kernel.set_args(*values)
                 event = cl.enqueue_nd_range_kernel(
-                    self.queue, kernel, launch.global_size, launch.local_size, None, waits
+                    self.queue, kernel, launch.global_size, launch.kernel.local_size, None, waits
                 )
                 waits = None
                 self.launches += 1
         except cl.MemoryError as error:
-            raise self._no_room(f"run {launch.kernel}", error) from error
+            raise self._no_room(f"run {launch.kernel.name}", error) from error
         except cl.Error as error:
             raise DeviceError(
-                f"{self.info.name} does not run {launch.kernel} with global size "
-                f"{launch.global_size}, local size {launch.local_size}: {error}"
+                f"{self.info.name} does not run {launch.kernel.name} with global size "
+                f"{launch.global_size}, local size {launch.kernel.local_size}: {error}"
             ) from error
         finally:
             if event is not None:
@@ -648,27 +498,18 @@ def arguments(
     """A launch's arguments in order: operands by name, then its scalars, those that the plan leaves
     open from `numbers`."""
     values: list[Any] = []
-    for operand in launch.operands:
+    for operand in launch.kernel.operands:
         values += bound[operand.name]
-    for scalar in launch.scalars:
-        value = numbers.get(scalar.name) if scalar.value is None else scalar.value
+    for scalar, known in zip(launch.kernel.scalars, launch.values, strict=True):
+        value = numbers.get(scalar.name) if known is None else known
         if value is None:
-            raise DeviceError(f"{launch.kernel} was given no {scalar.name}")
+            raise DeviceError(f"{launch.kernel.name} was given no {scalar.name}")
         values.append(value)
     return values
 
 
 def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
-
-
-def _argument_dtypes(launch: Launch) -> list[Any]:
-    """For pyopencl's fast path: None for buffers, dtypes for numbers."""
-    dtypes: list[Any] = []
-    for operand in launch.operands:
-        dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
-    sums = sum_dtype(launch)
-    return dtypes + [_SCALARS.get(s.type, sums) for s in launch.scalars]
 
 
 def _name(context: Any) -> str:
@@ -701,7 +542,7 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
 # Which runtime
 
 _runtimes: list[weakref.ref[Runtime]] = []
-_adopted: _Bounded[int, Runtime] = _Bounded(ADOPTED_KEPT)
+_adopted: Bounded[int, Runtime] = Bounded(ADOPTED_KEPT)
 _thread = threading.local()
 _default: Runtime | None = None
 _default_lock = threading.Lock()

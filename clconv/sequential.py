@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from clconv import tuning
+from clconv.calls.call import Accumulations
 from clconv.elementwise import copy_view
 from clconv.errors import ModuleError, ProblemError
-from clconv.functional import Accumulations
 from clconv.gpuarray import copy
 from clconv.module import Module
 from clconv.runtime import runtime_of

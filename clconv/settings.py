@@ -10,6 +10,8 @@ __all__ = [
     "cache_folder",
     "device_choice",
     "driver_choices",
+    "environment",
+    "exact_choice",
     "icd_folder",
     "icd_vendors",
     "keep_cpu_workers_apart",
@@ -31,9 +33,19 @@ def pyopencl_choice() -> str | None:
     return os.environ.get("PYOPENCL_CTX") or None
 
 
+def exact_choice() -> bool:
+    """`CLCONV_EXACT`: whether runtimes keep to exact variants unless told otherwise."""
+    return os.environ.get("CLCONV_EXACT", "").strip().lower() in ("1", "true", "yes", "on")
+
+
 def driver_choices() -> dict[str, str]:
     """What the environment tells drivers, and may change whether and what they build."""
     return {k: v for k, v in sorted(os.environ.items()) if k.startswith(DRIVER_PREFIXES)}
+
+
+def environment() -> dict[str, str]:
+    """All of it, to be changed for a process that is started with it."""
+    return dict(os.environ)
 
 
 def icd_vendors() -> str | None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from clconv import reference
 from clconv.errors import DeviceError, OutOfMemoryError, ProblemError
 from clconv.planner import Choice, KernelPlan, plans
-from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.problem import Conv1dProblem, Pass
 from clconv.records import Record, RecordKey, Timing
 from clconv.runtime import Argument, Runtime, arguments, replan
 
@@ -179,31 +179,32 @@ class _Verifier:
     problem itself, those of the first candidate that passed.
     """
 
-    def __init__(self, runtime: Runtime, problem: Conv1dProblem, pass_: Pass, bench: Bench) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        bench: Bench,
+        candidates: Sequence[KernelPlan],
+    ) -> None:
         self._bench = bench
         self._first: NDArray[Any] | None = None
-        excerpt = _excerpt(problem)
-        values = integers(excerpt)
-        self._expected = _expected(excerpt, pass_, values)
-        self._plans = plans(excerpt, pass_, runtime.profile)
-        largest = max(plan.workspace_bytes for plan in self._plans)
-        self._small = Bench(runtime, excerpt, pass_, values, largest)
+        self._excerpt = _excerpt(problem)
+        values = integers(self._excerpt)
+        self._expected = _expected(self._excerpt, pass_, values)
+        largest = max(self._in_small(plan).workspace_bytes for plan in candidates)
+        self._small = Bench(runtime, self._excerpt, pass_, values, largest)
+
+    def _in_small(self, plan: KernelPlan) -> KernelPlan:
+        """The same for the excerpt: the same kernel where several could run."""
+        kernel = plan.launches[0].kernel.name
+        return replace(plan, request=replace(plan.request, problem=self._excerpt, kernel=kernel))
 
     def fault(self, whole: KernelPlan, job: Callable[[], None]) -> str | None:
         """None where the results of a plan for the problem, and of the same on the excerpt, are
         right."""
-        plan = next((one for one in self._plans if one.choice == whole.choice), None)
-        if plan is None:
-            return "it does not serve the excerpt that is compared with the reference"
-        if plan.pass_ is not Pass.WEIGHT_GRADIENT:  # where launches are alternatives: the same one
-            plan = replace(
-                plan,
-                launches=tuple(
-                    replace(one, queued=other.queued)
-                    for one, other in zip(plan.launches, whole.launches, strict=True)
-                ),
-            )
-        wrong = np.count_nonzero(self._small.result(self._small.job(plan)) != self._expected)
+        small = self._small.job(self._in_small(whole))
+        wrong = np.count_nonzero(self._small.result(small) != self._expected)
         if wrong:
             return f"{wrong} of {self._expected.size} results differ from the reference's"
         found = self._bench.result(job)
@@ -379,7 +380,7 @@ class _Search:
         The cost model's choice, or what comes next to it, is verified before the others, which are
         compared with it.
         """
-        verifier = _Verifier(self._runtime, *self._task, self._bench)
+        verifier = _Verifier(self._runtime, *self._task, self._bench, self._candidates)
         verified: set[_Trial] = set()
         for trial in sorted(ranking, key=lambda trial: trial.place):
             if self._is_right(verifier, trial):
@@ -497,16 +498,10 @@ class _Watcher(Runtime):
         self.profile = runtime.profile
         self.tasks: dict[Task, None] = {}
 
-    def plans(
-        self,
-        problem: Conv1dProblem,
-        pass_: Pass,
-        epilogue: Epilogue = Epilogue(),
-        variant: str = "auto",
-    ) -> list[KernelPlan]:
+    def candidates(self, problem: Conv1dProblem, pass_: Pass, *rest: Any) -> Iterator[KernelPlan]:
         if pass_ in PASSES and problem.batch:
             self.tasks[Task(problem, pass_)] = None
-        return super().plans(problem, pass_, epilogue, variant)
+        return super().candidates(problem, pass_, *rest)
 
 
 def tasks_of(runtime: Runtime, call: Callable[[], object]) -> list[Task]:

@@ -31,10 +31,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def _chosen() -> list:
     wanted = [w.strip().lower() for w in os.environ.get("CLCONV_TEST_DEVICES", "").split(",")]
-    found = [one for one in find() if _why_not(one) is None]
     chosen = [
         one
-        for one in found
+        for one in working()
         if any(
             w in f"{one.info.name} {one.info.platform} {one.info.driver}".lower() for w in wanted
         )
@@ -44,6 +43,11 @@ def _chosen() -> list:
             "no OpenCL device to test on; `make test` installs a driver\n" + _told()
         )
     return chosen
+
+
+def working() -> list:
+    """The devices that build a small kernel, best first."""
+    return [one for one in find() if _why_not(one) is None]
 
 
 def _why_not(one: object) -> str | None:

@@ -7,17 +7,17 @@ import re
 from clconv.render import render
 
 
-def local_bytes(launch) -> int:
-    """Bytes of local memory that a launch's kernel declares, with what alignment may cost."""
-    text = re.sub(r"//.*", "", render(launch))
-    constants = dict(launch.constants)
+def local_bytes(kernel) -> int:
+    """Bytes of local memory that a kernel declares, with what alignment may cost."""
+    text = re.sub(r"//.*", "", render(kernel))
+    constants = dict(kernel.constants)
     item = 8 if constants["dtype"] == "float64" else 4
     sizes = {"SUM": item, "VECTOR": item * constants["lanes"], "int": 4}
     numbers = dict(re.findall(r"#define (\w+) (.+)", text))
     declared = re.findall(
         r"__local (\w+) \w+\[(.*)\](?: __attribute__\(\(aligned\((\d+)\)\)\))?;", text
     )
-    assert len(declared) == len(re.findall(r"__local \w+ \w+\[", text)), launch.kernel
+    assert len(declared) == len(re.findall(r"__local \w+ \w+\[", text)), kernel.name
     found = 0
     for kind, count, alignment in declared:
         while names := set(re.findall(r"[A-Z]\w+", count)):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import accuracy
 import numpy as np
 import pytest
 from problems import PROBLEMS
+from transposed import extended, transposed_problem
 
 import clconv
-from clconv import Conv1dProblem, Pass, reference
+from clconv import Conv1dProblem, Pass, reference, testing
 from clconv import functional as F
 from clconv.variants import VARIANTS
 
@@ -43,7 +43,7 @@ def _problem(runtime, problem, dtype):
 
 
 def _arrays(rng, problem, whole):
-    make = accuracy.integers if whole else accuracy.normals
+    make = testing.integers if whole else testing.normals
     shapes = {
         "x": problem.input_shape,
         "weight": problem.weight_shape,
@@ -77,12 +77,12 @@ def _check_all_passes(rng, problem, names=None):
                     y = gradients[need.index(True)]
                     inputs = a
                     if need[1]:
-                        accuracy.assert_right(
+                        testing.assert_right(
                             gradients[2], problem, Pass.BIAS_GRADIENT, a,
                             f"bias gradient by {variant}", largest=4 * whole,
                         )  # fmt: skip
                 message = f"{pass_.value} by {variant}"
-                accuracy.assert_right(y, problem, pass_, inputs, message, largest=4 * whole)
+                testing.assert_right(y, problem, pass_, inputs, message, largest=4 * whole)
                 seen.add(variant)
     return seen
 
@@ -202,7 +202,7 @@ def test_every_tile(runtime, rng, name, pass_):
             inputs = arrays["x"], arrays["weight"], arrays["grad_output"]
             grads = F.conv1d_backward(*inputs, *geometry, need=need, variant=chosen)
             result = grads[0] if need[0] else grads[1]
-        accuracy.assert_right(result, problem, pass_, arrays, str(dict(plan.tile)), largest=4)
+        testing.assert_right(result, problem, pass_, arrays, str(dict(plan.tile)), largest=4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -216,7 +216,7 @@ def test_epilogue(runtime, rng, activation, dtype):
         a["residual"] = a.pop("grad_output")
         y = F.conv1d(a["x"], a["weight"], a["bias"], *geometry, residual=a["residual"],
                      activation=activation)  # fmt: skip
-        accuracy.assert_right(
+        testing.assert_right(
             y, problem, Pass.FORWARD, a, str(activation), largest=4 * whole, activation=activation
         )
 
@@ -234,8 +234,8 @@ def test_two_calls_are_one_fused(runtime, rng, activation):
     sums = F.conv1d(a["x"], a["weight"], None, *geometry)
     apart = F.conv1d(sums, np.ones((channels, 1, 1), np.float32), a["bias"], groups=channels,
                      residual=a["residual"], activation=activation)  # fmt: skip
-    bound = accuracy.rounding_bound(problem, Pass.FORWARD, a, activation=activation)
-    accuracy.assert_within(apart, fused.astype(np.float64), 2 * bound, str(activation))
+    bound = testing.rounding_bound(problem, Pass.FORWARD, a, activation=activation)
+    testing.assert_within_bound(apart, fused.astype(np.float64), 2 * bound, str(activation))
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -244,13 +244,13 @@ def test_named_problem_transposed(runtime, rng, name):
     problem = PROBLEMS[name]
     reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
     a = _arrays(rng, problem, whole=True)
-    bias = accuracy.integers(rng, (problem.in_channels,), "float32")
+    bias = testing.integers(rng, (problem.in_channels,), "float32")
     y = F.conv_transpose1d(
         a["grad_output"], a["weight"], bias, problem.stride, problem.pads,
         problem.length - reached, problem.groups, problem.dilation,
     )  # fmt: skip
     inputs = {"weight": a["weight"], "grad_output": a["grad_output"], "bias": bias}
-    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
+    testing.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
 
 
 # x's channels and length, output channels a group, kernel_size, stride, padding, output_padding,
@@ -276,73 +276,34 @@ def test_transposed(runtime, rng, name, dtype):
     channels, length, group_out, size, stride, pads, extra, dilation, groups = TRANSPOSED[name]
     problem = _problem(
         runtime,
-        accuracy.transposed_problem(
+        transposed_problem(
             (2, channels, length), (channels, group_out, size), stride, pads, extra, dilation,
             groups, "float32",
         ),
         dtype,
     )  # fmt: skip
-    make = {True: accuracy.integers, False: accuracy.normals}
+    make = {True: testing.integers, False: testing.normals}
     for whole in (True, False):
         x = make[whole](rng, (2, channels, length), dtype)
         weight = make[whole](rng, (channels, group_out, size), dtype)
         bias = make[whole](rng, (groups * group_out,), dtype)
         args = (stride, pads, extra, groups, dilation)
         y = F.conv_transpose1d(x, weight, bias, *args)
-        a = {"weight": weight, "grad_output": accuracy.extended(x, problem.out_length)}
-        accuracy.assert_right(
+        a = {"weight": weight, "grad_output": extended(x, problem.out_length)}
+        testing.assert_right(
             y, problem, Pass.INPUT_GRADIENT, a | {"bias": bias}, "y", largest=4 * whole
         )
         grad = make[whole](rng, y.shape, dtype)
         gx, gw, gb = F.conv_transpose1d_backward(x, weight, grad, *args)
-        accuracy.assert_right(gx, problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
+        testing.assert_right(gx, problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
                               largest=4 * whole, positions=length)  # fmt: skip
-        accuracy.assert_right(gw, problem, Pass.WEIGHT_GRADIENT,
+        testing.assert_right(gw, problem, Pass.WEIGHT_GRADIENT,
                               {"x": grad, "grad_output": a["grad_output"]}, "grad_weight",
                               largest=4 * whole)  # fmt: skip
         flat = replace(problem, in_channels=bias.size, out_channels=bias.size, kernel_size=1,
                        groups=1, length=y.shape[2], stride=1, padding=0)  # fmt: skip
-        accuracy.assert_right(gb, flat, Pass.BIAS_GRADIENT, {"grad_output": grad}, "grad_bias",
+        testing.assert_right(gb, flat, Pass.BIAS_GRADIENT, {"grad_output": grad}, "grad_bias",
                               largest=4 * whole)  # fmt: skip
-
-
-@pytest.mark.parametrize("pass_", Pass)
-def test_the_checks_see_planted_faults(rng, pass_):
-    """One value off by one unit, or by a little more than rounding explains, is an error."""
-    problem = REMAINDERS
-    for whole in (True, False):
-        arrays = _arrays(rng, problem, whole)
-        del arrays["bias"]
-        right = accuracy.evaluate(problem, pass_, arrays)
-        result = right.astype(np.float32)
-        accuracy.assert_right(result, problem, pass_, arrays, largest=4 * whole)
-        place = tuple(size // 2 for size in result.shape)
-        bound = accuracy.rounding_bound(problem, pass_, arrays)[place]
-        for wrong in (result[place] + (1 if whole else 3 * bound), np.nan, np.inf):
-            faulty = result.copy()
-            faulty[place] = wrong
-            with pytest.raises(AssertionError, match="values are wrong"):
-                accuracy.assert_right(faulty, problem, pass_, arrays, largest=4 * whole)
-        with pytest.raises(AssertionError, match="has shape"):
-            accuracy.assert_right(result[..., 1:], problem, pass_, arrays, largest=4 * whole)
-
-
-def test_the_bound_is_tight_enough(rng):
-    """A dropped tap, a shift by one sample or float16 sums lie outside the bound."""
-    problem = REMAINDERS
-    arrays = _arrays(rng, problem, whole=False)
-    right = accuracy.evaluate(problem, Pass.FORWARD, arrays)
-    bound = accuracy.rounding_bound(problem, Pass.FORWARD, arrays)
-    dropped = dict(arrays, weight=arrays["weight"].copy())
-    dropped["weight"][0, 0, 0] = 0
-    shifted = dict(arrays, x=np.roll(arrays["x"], 1, axis=2))
-    for faulty in (
-        accuracy.evaluate(problem, Pass.FORWARD, dropped),
-        accuracy.evaluate(problem, Pass.FORWARD, shifted),
-        right.astype(np.float16).astype(np.float64),
-    ):
-        with pytest.raises(AssertionError, match="values are wrong"):
-            accuracy.assert_within(faulty, right, bound)
 
 
 def test_float16_makes_no_wider_copy(runtime, rng, monkeypatch):

@@ -8,15 +8,19 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-import benchmark
-import benchmark_candidates
-import benchmark_layers
-import benchmark_worker
 import pytest
-import roofline
-from benchmark import Comparison, Result
-from benchmark_candidates import Search
-from benchmark_layers import FAMILIES, Layer, random_layers
+
+from clconv.commands import (
+    benchmark,
+    benchmark_candidates,
+    benchmark_worker,
+    layers,
+    options,
+    roofline,
+)
+from clconv.commands.benchmark import Comparison, Result
+from clconv.commands.benchmark_candidates import Search
+from clconv.commands.layers import FAMILIES, Layer, random_layers
 
 ROOF = {
     "peak_gflops": 100.0, "copy_gbs": 10.0, "lanes": 8, "chains": 12, "copy_bytes": 1 << 20,
@@ -57,32 +61,31 @@ def test_work_and_bytes_of_a_layer():
 
 
 def test_kinds_of_layers():
-    layers = (DENSE, STRIDED, DEPTHWISE, TINY)
-    assert [layer.is_dense for layer in layers] == [True, True, False, False]
-    assert [layer.is_depthwise for layer in layers] == [False, False, True, False]
-    assert [layer.is_tiny for layer in layers] == [False, False, False, True]
-    public = benchmark_layers.load(str(Path(benchmark.__file__).with_name("layers.py")))
-    assert [la.name for la in public if la.is_tiny] == ["seed_example", "stream_small"]
+    four = (DENSE, STRIDED, DEPTHWISE, TINY)
+    assert [layer.is_dense for layer in four] == [True, True, False, False]
+    assert [layer.is_depthwise for layer in four] == [False, False, True, False]
+    assert [layer.is_tiny for layer in four] == [False, False, False, True]
+    assert [la.name for la in layers.load() if la.is_tiny] == ["seed_example", "stream_small"]
 
 
 def test_random_layers_are_the_same_for_a_seed():
-    layers = random_layers(30, 7)
-    assert layers == random_layers(30, 7)
-    assert layers[:4] == random_layers(4, 7)
-    assert layers != random_layers(30, 8)
+    found = random_layers(30, 7)
+    assert found == random_layers(30, 7)
+    assert found[:4] == random_layers(4, 7)
+    assert found != random_layers(30, 8)
 
 
 def test_random_layers_are_realistic():
-    layers = random_layers(60, 1)
-    assert [la.name for la in layers[:3]] == [
+    found = random_layers(60, 1)
+    assert [la.name for la in found[:3]] == [
         "random_00_dense", "random_01_downsampling", "random_02_dilated",
     ]  # fmt: skip
-    assert {la.name.split("_", 2)[2] for la in layers} == set(FAMILIES)
-    for layer in layers:  # `problem` raises where there is no such convolution
+    assert {la.name.split("_", 2)[2] for la in found} == set(FAMILIES)
+    for layer in found:  # `problem` raises where there is no such convolution
         assert min(layer.problem.output_shape) >= 1
         assert 2e7 <= layer.flops("forward") <= 5e9, layer
         assert layer.nbytes("backward") < 300e6, layer
-    of = {family: [la for la in layers if la.name.endswith(family)] for family in FAMILIES}
+    of = {family: [la for la in found if la.name.endswith(family)] for family in FAMILIES}
     assert all(la.is_depthwise for la in of["depthwise"])
     assert all(1 < la.groups < la.in_channels for la in of["grouped"])
     assert all(la.kernel_size == 1 for la in of["pointwise"])
@@ -316,21 +319,21 @@ def test_options_are_checked(arguments, message, capsys):
     ("text", "message"),
     [
         ("ROWS = []", "no Python file with a list LAYERS"),
-        ("LAYERS = [('short', 1)]", "missing 8 required positional arguments"),
+        ("LAYERS = [('short', 1)]", "missing 4 required positional arguments"),
         ("LAYERS = [('bad', 1, 3, 8, 4, 3, 1, 0, 1, 2)]", "groups is 2"),
     ],
 )
 def test_layer_files_are_checked(text, message, layers_file):
     layers_file.write_text(text)
     with pytest.raises(ValueError, match=message):
-        benchmark_layers.load(str(layers_file))
+        layers.load(str(layers_file))
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "find_spec", lambda _: None)
+    monkeypatch.setattr(options, "find_spec", lambda _: None)
     with pytest.raises(SystemExit):
         benchmark.main(["--plot", "picture.png"])
-    assert 'pip install "clconv[demo]"' in capsys.readouterr().err
+    assert 'pip install "clconv[tune]"' in capsys.readouterr().err
 
 
 SHORT = ["--rounds", "1", "--round-seconds", "0.01"]

@@ -150,10 +150,11 @@ def test_listing_a_broken_device(run):
     """Listing builds nothing; --check does, remembers, and the default follows."""
     code = """
 import json, sys
-from clconv import listing, probe
+from clconv import probe
+from clconv.commands import devices
 real, tried = probe._try, []
 probe._try = lambda device: tried.append(device) or real(device)
-status = listing.main(["--json", *sys.argv[1:]])
+status = devices.main(["--json", *sys.argv[1:]])
 print(json.dumps([status, len(tried)]))
 """
 

@@ -530,7 +530,7 @@ def test_no_arithmetic_in_numpy(runtime, data, monkeypatch):
         monkeypatch.setattr(np, name, refuse)
     x, weight, bias, grad = arrays
     plan = runtime.plans(PROBLEM, Pass.WEIGHT_GRADIENT)[0]
-    of_weight = sum(launch.queued for launch in plan.launches)
+    of_weight = len(plan.launches)
     for call, launches in (
         (lambda: F.conv1d(x, weight, bias, **OPTIONS), 1),
         (lambda: F.conv1d_input(x.shape, weight, grad, **OPTIONS), 1),

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import gpu_report
 import oclgrind_gpu
-import predict
 import pytest
 from conftest import _as_gpu
 
 from clconv import Conv1dProblem, Pass, plan
+from clconv.commands import predict
 from clconv.device import PROFILES, DeviceProfile, refined
 from clconv.planner import plans
 from clconv.variants import gemm, gemv
@@ -23,7 +23,7 @@ def test_the_report_compiles_what_plans_return():
     for target in gpu_report.TARGETS:
         for pass_ in gpu_report.PASSES:
             made = plan(problem, pass_, target)
-            parts = gpu_report.launches(made)
+            parts = gpu_report.kernels(made)
             assert made.variant == "gemm"
             assert parts[0][0] in gpu_report.KERNELS
             few = {kernel for kernel, _ in parts} & set(gpu_report.FEW_COLUMNS)
@@ -40,7 +40,7 @@ def test_the_report_knows_all_targets():
     assert {"wav2vec2_conv2", "tasnet_pw", "stream_small", "mamba_dw4"} <= names
     for _, problem in gpu_report.chosen_layers("mamba_dw4|fir_k1025|hifigan_post"):
         for pass_ in gpu_report.PASSES:
-            (kernel, _), *_ = gpu_report.launches(plan(problem, pass_, "gfx1100"))
+            (kernel, _), *_ = gpu_report.kernels(plan(problem, pass_, "gfx1100"))
             assert kernel in gpu_report.WINDOWS
 
 
@@ -126,7 +126,7 @@ def test_prediction_of_few_columns(tmp_path, capsys):
             kernels, seconds = [], []
             for problem in (few, many):
                 made = plans(problem, pass_, device, variant="gemm")[0]
-                kernels.append(predict.sums_launch(made).kernel)
+                kernels.append(predict.sums_launch(made).kernel.name)
                 seconds.append(predict.predicted(made, device))
             assert kernels == ["convolution_gemv", "convolution_gemm"]
             request = gemm.Request(few, pass_, device)
@@ -155,7 +155,7 @@ def test_oclgrind_runs_each_plan(monkeypatch):
             runtime,
             "enqueue",
             lambda commands, *rest, queue=queue: (
-                ran.extend(launch for _, launch, _ in commands if launch.queued),
+                ran.extend(launch for _, launch, _ in commands),
                 queue(commands, *rest),
             ),
         )

@@ -6,7 +6,6 @@ import math
 import mmap
 from dataclasses import replace
 
-import accuracy
 import fuzz
 import numpy as np
 import pyopencl as cl
@@ -16,8 +15,9 @@ import rendered
 from conftest import _as_gpu, _devices, _label
 from problems import PROBLEMS
 from test_accuracy import AS_GPU, REMAINDERS, _arrays, _problem
+from transposed import extended, transposed_problem
 
-from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner
+from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner, testing
 from clconv import functional as F
 from clconv.device import PROFILES, profile
 from clconv.planner import plans
@@ -25,7 +25,7 @@ from clconv.variants import base, gemm, gemv, window
 from clconv.variants.base import Request
 
 VARIANTS = {"gemm": gemm, "window": window}
-# A product has two launches: which is queued follows from the columns, or is said.
+# A product has two kernels: which runs follows from the columns, or is said.
 KINDS = ("gemm, tiles", "gemm, few columns", "window")
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Registers in which 8 x 8 sums do not fit: smaller tiles are quicker to build.
@@ -58,7 +58,7 @@ def _check(rng, problem, pass_, variant, seen=None):
         result = _result(problem, pass_, operands, variant)
         if pass_ is Pass.FORWARD:
             del operands["grad_output"]
-        accuracy.assert_right(result, problem, pass_, operands, str(seen), largest=4 * whole)
+        testing.assert_right(result, problem, pass_, operands, str(seen), largest=4 * whole)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def chosen(request):
 
 @pytest.fixture
 def variant(request, monkeypatch):
-    """A variant's name; of a product one of its launches is queued, whatever the columns."""
+    """A variant's name; of a product one of its kernels runs, whatever the columns."""
     name, _, launch = request.param.partition(", ")
     if launch:
         monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: launch == "few columns")
@@ -84,7 +84,7 @@ def variant(request, monkeypatch):
 
 def _queued(made):
     """The names of a plan's kernels that run."""
-    return [launch.kernel for launch in made.launches if launch.queued]
+    return [launch.kernel.name for launch in made.launches]
 
 
 @pytest.mark.parametrize("variant", KINDS, indirect=True)
@@ -139,7 +139,7 @@ def test_few_columns(chosen, rng, variant, geometry, dtype):
 @pytest.mark.parametrize("pass_", PASSES[:2])
 @pytest.mark.parametrize("device", [name for name, one in PROFILES.items() if one.kind == "gpu"])
 def test_columns_decide_what_is_queued(device, pass_):
-    """Few columns and many have one plan, of which another launch runs."""
+    """Few columns and many have one design, of which another kernel runs."""
     for channels, size in ((64, 3), (512, 3), (768, 1)):
         order, found = [], []
         for batch, positions in ((1, 1), (8, 1), (2, 4), (1, 200_000)):
@@ -157,8 +157,8 @@ def test_few_columns_fill_the_device(device):
     problem = Conv1dProblem(1, 1024, 3, 1024, 3)
     for pass_ in PASSES[:2]:
         made = plans(problem, pass_, PROFILES[device], variant="gemm")[0]
-        launch = next(launch for launch in made.launches if launch.queued)
-        groups = math.prod(launch.global_size) // math.prod(launch.local_size)
+        launch = made.launches[0]
+        groups = math.prod(launch.global_size) // math.prod(launch.kernel.local_size)
         assert 2 * groups >= PROFILES[device].compute_units
 
 
@@ -193,16 +193,10 @@ def test_shape(rng, place, monkeypatch):
                     if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
         matrices = gemm.Matrices(request)
         make = gemm._weight_gradient if matrices.weights else gemm._convolution
-        candidate = make(matrices, tile)
         first = plans(WIDE, pass_, runtime.profile, epilogue=epilogue, variant="gemm")[0]
-        made = replace(
-            first,
-            tile=candidate.tile,
-            launches=candidate.launches,
-            workspace_bytes=candidate.workspace_bytes,
-        )
+        made = replace(first, design=make(matrices, tile))
         runtime.forget_plans()
-        monkeypatch.setattr(runtime, "plans", lambda *_, made=made: [made])
+        monkeypatch.setattr(runtime, "candidates", lambda *_, made=made, **__: [made])
         try:
             _check(rng, WIDE, pass_, "gemm", shape)
         finally:
@@ -234,7 +228,7 @@ def test_epilogue(chosen, rng, variant, problem, activation):
     before = chosen.launches
     y = _result(problem, Pass.FORWARD, a, variant, residual=a["residual"], activation=activation)
     assert chosen.launches == before + 1
-    accuracy.assert_right(y, problem, Pass.FORWARD, a, variant, largest=0, activation=activation)
+    testing.assert_right(y, problem, Pass.FORWARD, a, variant, largest=0, activation=activation)
 
 
 @pytest.mark.parametrize("variant", KINDS, indirect=True)
@@ -243,7 +237,7 @@ def test_transposed(chosen, rng, variant):
     problem = PROBLEMS["stride and dilation share a factor"]
     reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
     a = _arrays(rng, problem, whole=True)
-    bias = accuracy.integers(rng, (problem.in_channels,), "float32")
+    bias = testing.integers(rng, (problem.in_channels,), "float32")
     before = chosen.launches
     y = F.conv_transpose1d(
         a["grad_output"], a["weight"], bias, problem.stride, problem.pads,
@@ -251,7 +245,7 @@ def test_transposed(chosen, rng, variant):
     )  # fmt: skip
     assert chosen.launches == before + 1
     inputs = {"weight": a["weight"], "grad_output": a["grad_output"], "bias": bias}
-    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
+    testing.assert_right(y, problem, Pass.INPUT_GRADIENT, inputs, "y", largest=4)
 
 
 @pytest.mark.parametrize("variant", ["direct", *KINDS], indirect=True)
@@ -259,22 +253,22 @@ def test_output_padding_beyond_every_window(chosen, rng, variant):
     """Whole strides of it, so that the convolution whose gradients these are could have more output
     positions than x has: it has no more."""
     length, size, stride, dilation, extra = 10, 3, 1, 3, 2
-    x = accuracy.integers(rng, (2, 8, length), "float32")
-    weight = accuracy.integers(rng, (8, 3, size), "float32")
-    problem = accuracy.transposed_problem(
+    x = testing.integers(rng, (2, 8, length), "float32")
+    weight = testing.integers(rng, (8, 3, size), "float32")
+    problem = transposed_problem(
         x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
     )
     assert problem.out_length > length
-    longer = accuracy.extended(x, problem.out_length)
+    longer = extended(x, problem.out_length)
     options = stride, 0, extra, 2, dilation
     y = F.conv_transpose1d(x, weight, None, *options, variant=variant)
     operands = {"weight": weight, "grad_output": longer}
-    accuracy.assert_right(y, problem, Pass.INPUT_GRADIENT, operands, "y", largest=4)
-    grad = accuracy.integers(rng, y.shape, "float32")
+    testing.assert_right(y, problem, Pass.INPUT_GRADIENT, operands, "y", largest=4)
+    grad = testing.integers(rng, y.shape, "float32")
     grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant)
-    accuracy.assert_right(grads[0], problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
+    testing.assert_right(grads[0], problem, Pass.FORWARD, {"x": grad, "weight": weight}, "grad_x",
                           largest=4, positions=length)  # fmt: skip
-    accuracy.assert_right(grads[1], problem, Pass.WEIGHT_GRADIENT,
+    testing.assert_right(grads[1], problem, Pass.WEIGHT_GRADIENT,
                           {"x": grad, "grad_output": longer}, "grad_weight", largest=4)  # fmt: skip
 
 
@@ -331,7 +325,7 @@ def test_batch_strides_beyond_32_bits_on_cpus(runtime, rng, variant):
 
 def _check_far_apart(runtime, rng, variant, problem, far):
     shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
-    x, weight, grad = (accuracy.integers(rng, shape, np.float16) for shape in shapes)
+    x, weight, grad = (testing.integers(rng, shape, np.float16) for shape in shapes)
     place = (problem.stride, problem.pads, problem.dilation, problem.groups)
     far_x, far_grad, weight_there = far.lay(x), far.lay(grad), runtime.to_device(weight)
     serving = {pass_ for pass_ in PASSES if variant in planner.serving(
@@ -340,13 +334,13 @@ def _check_far_apart(runtime, rng, variant, problem, far):
     assert Pass.FORWARD in serving
     y = F.conv1d(far_x, weight_there, None, *place, residual=far_grad, variant=variant)
     operands = {"x": x, "weight": weight, "residual": grad}
-    accuracy.assert_right(y.get(), problem, Pass.FORWARD, operands, "y", largest=4)
+    testing.assert_right(y.get(), problem, Pass.FORWARD, operands, "y", largest=4)
     need = [pass_ in serving for pass_ in PASSES[1:]] + [True]
     grads = F.conv1d_backward(far_x, weight_there, far_grad, *place, need=need, variant=variant)
     operands = {"x": x, "weight": weight, "grad_output": grad}
     for needed, pass_, result in zip(need, list(Pass)[1:], grads, strict=True):
         if needed:
-            accuracy.assert_right(result.get(), problem, pass_, operands, pass_.value, largest=4)
+            testing.assert_right(result.get(), problem, pass_, operands, pass_.value, largest=4)
 
 
 # On each device every other profile; on the next one the others.
@@ -386,9 +380,9 @@ def test_accumulation(chosen, rng, variant, dtype, length):
     assert len(_queued(made)) == (1 if length == 20 else 2)
     a = _arrays(rng, problem, whole=True)
     operands = {"x": a["x"], "grad_output": a["grad_output"]}
-    gradient = accuracy.evaluate(problem, Pass.WEIGHT_GRADIENT, operands)
+    gradient = testing.evaluate(problem, Pass.WEIGHT_GRADIENT, operands)
     arrays = [chosen.to_device(operands[name]) for name in ("x", "grad_output")]
-    old = 2 * accuracy.integers(rng, problem.weight_shape, dtype)
+    old = 2 * testing.integers(rng, problem.weight_shape, dtype)
     for momentum, before in ((0.5, old), (0.0, np.full_like(old, np.nan))):
         out = chosen.to_device(before)
         F.conv1d_weight(arrays[0], out.shape, arrays[1], out=out, scale=2.0, momentum=momentum,
@@ -403,8 +397,8 @@ def test_one_work_group_does_all(chosen, rng, variant, name, monkeypatch):
     monkeypatch.setattr(base, "MAX_GROUPS", 1)
     for pass_ in PASSES:
         made = plans(PROBLEMS[name], pass_, chosen.profile, variant=variant)[0]
-        launch = next(launch for launch in made.launches if launch.queued)
-        sizes = zip(launch.global_size, launch.local_size, strict=True)
+        launch = made.launches[0]
+        sizes = zip(launch.global_size, launch.kernel.local_size, strict=True)
         groups = [whole // local for whole, local in sizes]
         assert groups[0] == 1
         assert groups[1] == 1 or pass_ is Pass.WEIGHT_GRADIENT
@@ -425,11 +419,11 @@ def test_limits_of_devices(device, local_bytes, limit, dtype):
     for problem in (WIDE, PROBLEMS["depthwise"], PROBLEMS["long kernel over many channels"]):
         for pass_ in PASSES:
             for made in plans(replace(problem, dtype=np.dtype(dtype)), pass_, device):
-                for launch in made.launches:
-                    assert np.prod(launch.local_size) <= limit
-                    declared = rendered.local_bytes(launch)
-                    assert declared <= local_bytes, launch.kernel
-                    seen |= {launch.kernel} if declared else set()
+                for kernel in made.kernels:
+                    assert np.prod(kernel.local_size) <= limit
+                    declared = rendered.local_bytes(kernel)
+                    assert declared <= local_bytes, kernel.name
+                    seen |= {kernel.name} if declared else set()
     assert {"convolution_gemv", "convolution_window"} <= seen
     assert {"convolution_gemm", "weight_gradient_gemm"} <= seen
 
@@ -441,14 +435,14 @@ def test_work_group_limits(pass_, limit):
     device = replace(profile("gpu").with_limits(limit), local_bytes=32 << 10)
     for problem in (WIDE, PROBLEMS["depthwise"], REMAINDERS):
         for made in plans(problem, pass_, device):
-            launch = made.launches[0]
-            assert np.prod(launch.local_size) <= limit
+            kernel = made.kernels[0]
+            assert np.prod(kernel.local_size) <= limit
             if made.variant == "gemm":
                 names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth",
                          "buffers")  # fmt: skip
                 tile = gemm.Tile(*(made.tile[name] for name in names))
                 assert tile.fits()
-                assert tile.items == launch.local_size[0]
+                assert tile.items == kernel.local_size[0]
                 assert tile.local_bytes(4) <= device.local_bytes
     assert "gemm" in {made.variant for made in plans(WIDE, pass_, device)}
 
@@ -459,9 +453,9 @@ def test_shares_are_counted_in_32_bits():
     for limit in (None, 64):
         for made in plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), variant="gemm",
                           workspace_limit=limit):  # fmt: skip
-            scalars = {scalar.name: scalar.value for scalar in made.launches[0].scalars}
-            assert scalars["share_terms"] <= 2**30 + 16
-            assert scalars["share_terms"] * scalars["shares"] >= 3 * problem.out_length
+            numbers = made.launches[0].numbers
+            assert numbers["share_terms"] <= 2**30 + 16
+            assert numbers["share_terms"] * numbers["shares"] >= 3 * problem.out_length
     none = plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), workspace_limit=0)
     assert {made.variant for made in none} == {"direct", "window"}
 

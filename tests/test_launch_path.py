@@ -13,6 +13,7 @@ import pytest
 import clconv
 from clconv import Conv1D, Conv1dProblem, DeviceError, Pass, ProblemError, Runtime, reference
 from clconv import functional as F
+from clconv.calls.draft import Draft
 from clconv.runtime import RECIPES_KEPT
 
 PROBLEM = Conv1dProblem(2, 4, 37, 6, 3, 2, 1, 1, 2)
@@ -40,13 +41,13 @@ def data(rng):
 def drafts(monkeypatch):
     """A list that grows with every recipe that is made."""
     made = []
-    real = F._Draft.__init__
+    real = Draft.__init__
 
     def counting(self, runtime, layouts, names):
         made.append(layouts)
         real(self, runtime, layouts, names)
 
-    monkeypatch.setattr(F._Draft, "__init__", counting)
+    monkeypatch.setattr(Draft, "__init__", counting)
     return made
 
 
@@ -209,7 +210,7 @@ def test_variant_by_name(plain, data):
         assert np.array_equal(F.conv1d(x, weight, **OPTIONS, variant=variant).get(), expected)
         with pytest.raises(ProblemError, match="variant is 'magic'"):
             F.conv1d(x, weight, **OPTIONS, variant="magic")
-    kernels = [[launch.kernel for _, launch, _ in commands] for commands in queued]
+    kernels = [[launch.kernel.name for _, launch, _ in commands] for commands in queued]
     assert kernels[0] == kernels[2] == ["forward_direct"]
     assert kernels[1] == kernels[3]
 
@@ -380,7 +381,7 @@ def test_kernels_come_back(runtime):
     for _ in range(3):
         for size, weight in zip((2, 3), weights, strict=True):
             assert (F.conv1d(x, weight).get() == size).all()
-            assert len(small._programs) == len(small._threads.kernels) == 1
+            assert len(small.programs) == len(small.programs._threads.kernels) == 1
     assert len(small.recipes) == 2
 
 

@@ -1,4 +1,4 @@
-"""`python -m clconv`: devices, check, benchmark."""
+"""`python -m clconv` and its commands, from a shell and as the thin scripts of tools/."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pytest
 
 import clconv
 from clconv import __main__ as command
+from clconv.commands import benchmark, layers
+
+TOOLS = Path(__file__).parent.parent / "tools"
 
 
 def test_devices(capsys):
@@ -26,25 +29,49 @@ def test_check(capsys):
     assert {one["check"] for one in found if one["why_not"] is None} == {"ok"}
 
 
-def test_benchmark(monkeypatch):
-    """Hands its arguments to the tool and its exit status back."""
+def test_source(capsys):
+    """The very text that a plan has, after comments that say what it is."""
+    line = ["source", "--in-channels", "4", "--out-channels", "6", "--profile", "gfx1100"]
+    assert command.main(line) == 0
+    said = capsys.readouterr().out
+    plan = clconv.plan(clconv.Conv1dProblem(1, 4, 1024, 6, 3), "forward", "gfx1100")
+    assert said.startswith("// forward of batch=1, in_channels=4, ")
+    assert f"// variant    {plan.variant}\n" in said
+    assert all(line in said for line in plan.source().splitlines())
+    assert command.main(["source", "--list"]) == 0
+    assert "gfx1100" in capsys.readouterr().out
+    assert command.main(["source", "--kernel-size", "0"]) == 1
+    assert "kernel_size is 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main([*line, "--kernel", "9"])
+    assert "--kernel is 9, expected 1 to " in capsys.readouterr().err
+
+
+def test_predict(tmp_path, capsys):
+    assert command.main(["predict", "--device", "gfx1100"]) == 0
+    said = capsys.readouterr().out
+    assert {line.split()[0] for line in said.splitlines()[2:]} == {
+        layer.name for layer in layers.load()
+    }
+    for text, message in (
+        (None, "none.py is no file"), ("ROWS = []", "no Python file with a list LAYERS"),
+        ("LAYERS = []", "has no layers"),
+    ):  # fmt: skip
+        path = tmp_path / ("none.py" if text is None else "rows.py")
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(SystemExit):
+            command.main(["predict", "--device", "gfx1100", "--layers", str(path)])
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["benchmark", "tune"])
+def test_arguments_reach_a_command(name, monkeypatch):
+    """And its exit status comes back."""
     calls = []
-    monkeypatch.setattr(subprocess, "call", lambda line: calls.append(line) or 3)
-    assert command.main(["benchmark", "--select", "tcn", "--rounds", "1"]) == 3
-    tool = Path(__file__).parent.parent / "tools" / "benchmark.py"
-    assert calls == [[sys.executable, str(tool), "--select", "tcn", "--rounds", "1"]]
-    assert tool.is_file()
-
-
-def test_benchmark_outside_the_source_tree(monkeypatch, tmp_path, capsys):
-    """As in the wheel, even where somebody else's tools lie beside it."""
-    monkeypatch.setattr(command, "SOURCE", tmp_path)
-    for _ in range(2):
-        assert command.main(["benchmark"]) == 1
-        said = capsys.readouterr().err
-        assert f"Get the source of clconv {clconv.__version__}" in said
-        (tmp_path / "tools").mkdir(exist_ok=True)
-        (tmp_path / "tools" / "benchmark.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.setitem(command.COMMANDS, name, (lambda argv: calls.append(argv) or 3, ""))
+    assert command.main([name, "--select", "tcn", "--device", "1"]) == 3
+    assert calls == [["--select", "tcn", "--device", "1"]]
 
 
 def test_as_a_module():
@@ -55,9 +82,49 @@ def test_as_a_module():
     assert "'train'" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["devices", "check"])
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="a pipe without a reader is another error there"
+)
+def test_a_reader_that_has_seen_enough():
+    """`| head` is no error, and nobody complains at exit."""
+    line = [sys.executable, "-m", "clconv", "source", "--kernel-size", "64"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert said == b""
+
+
+@pytest.mark.parametrize("name", command.COMMANDS)
 def test_help_is_the_command_s_own(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main([name, "--help"])
     assert stopped.value.code == 0
-    assert "--json" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "usage: clconv-devices " if name in ("devices", "check")
+        else f"usage: python -m clconv {name} "
+    )  # fmt: skip
+    own = {"devices": "--json", "check": "--json", "benchmark": "--against", "tune": "--again",
+           "source": "--kernel-size", "predict": "--layers"}  # fmt: skip
+    assert own[name] in said
+
+
+@pytest.mark.parametrize("name", ["benchmark", "tune", "list_devices"])
+def test_scripts_are_the_commands(name):
+    """With the same options, wherever they are called from."""
+    line = [sys.executable, str(TOOLS / f"{name}.py"), "--help"]
+    said = subprocess.check_output(line, text=True)
+    of = {"list_devices": "devices"}.get(name, name)
+    assert said == subprocess.check_output(
+        [sys.executable, "-m", "clconv", of, "--help"], text=True
+    )
+
+
+def test_the_benchmark_measures_the_clconv_that_asks(tmp_path, monkeypatch):
+    """Not one that lies in the folder where it is called."""
+    (tmp_path / "clconv").mkdir()
+    (tmp_path / "clconv" / "__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    with benchmark.Worker("clconv", None) as worker:
+        assert worker.version.startswith(f"clconv {clconv.__version__} on ")

@@ -195,7 +195,7 @@ def test_right(gpu_work, kind, monkeypatch):
     queue = gpu_work.checking.enqueue
 
     def enqueue(commands, *rest):
-        kernels.update(launch.kernel for _, launch, _ in commands if launch.queued)
+        kernels.update(launch.kernel.name for _, launch, _ in commands)
         queue(commands, *rest)
 
     monkeypatch.setattr(gpu_work.checking, "enqueue", enqueue)

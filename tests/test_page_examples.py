@@ -1,11 +1,13 @@
-"""The worked examples of Conv1D that PuzzleLib's users know, number by number."""
+"""Worked examples: those of Conv1D that PuzzleLib's users know, and those of docstrings."""
 
 from __future__ import annotations
+
+import doctest
 
 import numpy as np
 import pytest
 
-from clconv import Conv1D, gpuarray
+from clconv import Conv1D, functional, gpuarray
 
 
 def row(*values):
@@ -67,3 +69,12 @@ def test_weights_and_bias_of_groups(runtime):
     assert Conv1D(16, 32, 2).W.shape == (32, 16, 1, 2)
     assert Conv1D(16, 32, 2, groups=4).W.shape == (32, 4, 1, 2)
     assert Conv1D(16, 32, 2, groups=4).b.shape == (1, 32, 1, 1)
+
+
+def test_examples_of_functions(runtime):
+    """Every function has an example in its docstring, which holds."""
+    finder = doctest.DocTestFinder()
+    for name in functional.__all__:
+        (example,) = finder.find(getattr(functional, name), name, functional)
+        assert example.examples, name
+        assert doctest.DocTestRunner().run(example).failed == 0, name

@@ -9,15 +9,23 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import accuracy
 import numpy as np
 import pyopencl.array as cl_array
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from transposed import extended, transposed_problem
 
 import clconv
-from clconv import Conv1dProblem, ModuleError, OutOfMemoryError, Pass, ProblemError, gpuarray
+from clconv import (
+    Conv1dProblem,
+    ModuleError,
+    OutOfMemoryError,
+    Pass,
+    ProblemError,
+    gpuarray,
+    testing,
+)
 from clconv import functional as F
 from clconv.device import PROFILES
 from clconv.planner import plans
@@ -130,7 +138,7 @@ class Arrays:
         self._made: list[tuple[Any, np.ndarray]] = []
 
     def integers(self, shape: tuple[int, ...]) -> np.ndarray:
-        return accuracy.integers(self.rng, shape, self.call.dtype)
+        return testing.integers(self.rng, shape, self.call.dtype)
 
     def _kept(self, base: np.ndarray, host: bool | None) -> Any:
         base = np.ascontiguousarray(base)
@@ -240,7 +248,7 @@ def test_forward(runtime, call, activation, extras, variant):
     assert (y is out) == extras[2]
     assert y.shape == problem.output_shape
     assert y.dtype == call.dtype
-    accuracy.assert_right(values_of(y), problem, Pass.FORWARD, operands, largest=4,
+    testing.assert_right(values_of(y), problem, Pass.FORWARD, operands, largest=4,
                           activation=activation)  # fmt: skip
     arrays.assert_unchanged()
     if extras[2]:
@@ -308,10 +316,10 @@ def test_backward(runtime, call, need, outs, scale, momentum):
             if momentum and outs[i]:
                 update["momentum"] = float(momentum)
                 operands["old"] = olds[i]
-        accuracy.assert_within(
+        testing.assert_within_bound(
             values_of(result),
-            accuracy.evaluate(problem, pass_, operands, **update),
-            accuracy.rounding_bound(problem, pass_, operands, **update),
+            testing.evaluate(problem, pass_, operands, **update),
+            testing.rounding_bound(problem, pass_, operands, **update),
             pass_.value,
         )
     arrays.assert_unchanged()
@@ -358,11 +366,11 @@ def test_transposed(runtime, call, output_padding, pads):
         return
     y = F.conv_transpose1d(*inputs, **options)
     assert y.shape == (call.batch, channels, positions)
-    problem = accuracy.transposed_problem(
+    problem = transposed_problem(
         x.shape, weight.shape, stride, pads, output_padding, dilation, groups, call.dtype
     )
-    operands = {"weight": weight, "grad_output": accuracy.extended(x, problem.out_length)}
-    accuracy.assert_right(values_of(y), problem, Pass.INPUT_GRADIENT, operands, largest=4)
+    operands = {"weight": weight, "grad_output": extended(x, problem.out_length)}
+    testing.assert_right(values_of(y), problem, Pass.INPUT_GRADIENT, operands, largest=4)
     arrays.assert_unchanged()
     runtime.check_guards()
 
@@ -431,13 +439,13 @@ def test_planning(sizes, groups, pad, profile, pass_, dtype):
     plan = plans(problem, pass_, device)[0]
     assert plan.workspace_bytes >= 0
     for launch in plan.launches:
-        for whole, local in zip(launch.global_size, launch.local_size, strict=True):
+        for whole, local in zip(launch.global_size, launch.kernel.local_size, strict=True):
             assert 1 <= whole // local <= MAX_GROUPS
             assert whole % local == 0
-        assert np.prod(launch.local_size) <= device.max_work_group_size
-        for scalar in launch.scalars:
-            if scalar.value is not None and scalar.type == "int":
-                assert -(2**31) <= scalar.value < 2**31, scalar
+        assert np.prod(launch.kernel.local_size) <= device.max_work_group_size
+        for scalar, value in zip(launch.kernel.scalars, launch.values, strict=True):
+            if value is not None and scalar.type == "int":
+                assert -(2**31) <= value < 2**31, scalar
 
 
 def test_planning_of_wide_strides():

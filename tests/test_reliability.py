@@ -16,12 +16,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import accuracy
 import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
 import pytest
 import stress
+from conftest import working
 from problems import PROBLEMS
 
 import clconv
@@ -36,14 +36,16 @@ from clconv import (
     Runtime,
     binaries,
     gpuarray,
-    listing,
     planner,
     reference,
+    testing,
 )
 from clconv import functional as F
+from clconv.commands import devices
 from clconv.opencl import choose, info_of
+from clconv.programs import Programs
 from clconv.variants import VARIANTS, base, direct, gemm
-from clconv.variants.base import Launch
+from clconv.variants.base import Kernel
 
 ROOT = Path(__file__).parent.parent
 NAMES = [variant.NAME for variant in VARIANTS]
@@ -51,7 +53,7 @@ NAMES = [variant.NAME for variant in VARIANTS]
 SMALL_CALL = """
 import numpy as np, clconv, clconv.runtime
 from clconv import functional as F, reference
-clconv.runtime.DRIVERS_WITH_CACHE = ()  # binaries of every driver are kept
+clconv.programs.DRIVERS_WITH_CACHE = ()  # binaries of every driver are kept
 x = np.random.default_rng(0).integers(-4, 5, (2, 3, 40)).astype("f")
 def small_call(*sizes):
     for size in sizes or (3,):
@@ -125,7 +127,7 @@ def test_no_lock_over_a_compile(plain, rng, monkeypatch):
     x = rng.integers(-4, 5, problem.input_shape).astype("f")
     weight = rng.integers(-4, 5, problem.weight_shape).astype("f")
     compiling, go_on, results = threading.Event(), threading.Event(), []
-    real = Runtime._compile
+    real = Programs._compile
 
     def slow(self, launch, source):
         if threading.current_thread() is thread:
@@ -136,7 +138,7 @@ def test_no_lock_over_a_compile(plain, rng, monkeypatch):
     def work():
         results.append(F.conv1d(x, weight, None, 1, 2, 1, 9, runtime=plain))
 
-    monkeypatch.setattr(Runtime, "_compile", slow)
+    monkeypatch.setattr(Programs, "_compile", slow)
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert compiling.wait(60)
@@ -259,11 +261,11 @@ def test_killed_while_building(folders, moment):
     """Killed in the middle of a compile, or of writing a binary, a process harms no later one."""
     dying = {
         "compile": """
-real = clconv.Runtime._compile
+real = clconv.programs.Programs._compile
 def slow(self, launch, source):
     print("now", flush=True)
     return real(self, launch, source)
-clconv.Runtime._compile = slow
+clconv.programs.Programs._compile = slow
 """,
         "store": """
 import os, clconv.binaries, time
@@ -354,7 +356,8 @@ os.chdir(sys.argv[2])
 
 def test_a_damaged_cache_of_the_driver(folders):
     """PoCL 3.0 builds empty programs from its own damaged files: another text is built instead."""
-    old = [d for d in clconv.devices() if d.platform.startswith("Portable") and "3.0" in d.driver]
+    found = [one.info for one in working()]
+    old = [d for d in found if d.platform.startswith("Portable") and "3.0" in d.driver]
     if not old:
         pytest.skip("a test of PoCL 3.0, later ones stop the process")
     folders["CLCONV_DEVICE"] = old[0].id
@@ -558,13 +561,13 @@ def test_memory_is_flat(plain):
 
 
 def test_caches_are_bounded(plain, monkeypatch):
-    """Recipes, plans and outlines that the limit pushes out are made again, and right."""
-    for name in ("recipes", "_plans", "_outlines"):
-        monkeypatch.setattr(plain, name, clconv.runtime._Bounded(4))
+    """Recipes and outlines that the limit pushes out are made again, and right."""
+    for name in ("recipes", "_outlines"):
+        monkeypatch.setattr(plain, name, clconv.bounded.Bounded(4))
     weight = np.ones((1, 1, 2), "f")
     for length in (*range(2, 14), *range(2, 14)):
         assert (F.conv1d(np.ones((1, 1, length), "f"), weight) == 2).all()
-        assert max(map(len, (plain.recipes, plain._plans, plain._outlines))) <= 4
+        assert max(map(len, (plain.recipes, plain._outlines))) <= 4
 
 
 # Sizes
@@ -580,8 +583,7 @@ def test_more_than_a_dimension_of_groups(runtime, monkeypatch):
             for variant in NAMES:
                 _check_named(own, problem, variant)
         own.profile = replace(own.profile, kind="gpu", lanes=32, vector_floats=1)
-        own._plans = clconv.runtime._Bounded(9)
-        own.recipes = clconv.runtime._Bounded(9)
+        own.recipes = clconv.bounded.Bounded(9)
         _check_named(own, problem, "direct")
 
 
@@ -589,7 +591,7 @@ def _check_named(runtime, problem, variant):
     """All passes that a variant serves, on integers; the bias gradient has one variant."""
     rng = np.random.default_rng(7)
     x, weight, grad = (
-        accuracy.integers(rng, shape, problem.dtype)
+        testing.integers(rng, shape, problem.dtype)
         for shape in (problem.input_shape, problem.weight_shape, problem.output_shape)
     )
     arrays = {"x": x, "weight": weight, "grad_output": grad}
@@ -605,7 +607,7 @@ def _check_named(runtime, problem, variant):
             need = [pass_ is one for one in list(Pass)[1:]]
             result = F.conv1d_backward(x, weight, grad, *place, need=need, variant=variant,
                                        runtime=runtime)[need.index(True)]  # fmt: skip
-        accuracy.assert_right(result, problem, pass_, arrays, f"{pass_.value} by {variant}",
+        testing.assert_right(result, problem, pass_, arrays, f"{pass_.value} by {variant}",
                               largest=4)  # fmt: skip
 
 
@@ -676,7 +678,7 @@ def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
 @pytest.mark.parametrize("few_columns", [False, True])
 @pytest.mark.parametrize("name", [SPECIAL[0], SPECIAL[3]])
 def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name, few_columns, monkeypatch):
-    """Products by either of their launches."""
+    """Products by either of their kernels."""
     monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: few_columns)
     gpu_runtime.forget_plans()
     seen = _check_special(gpu_runtime, rng, PROBLEMS[name])
@@ -688,7 +690,7 @@ def _check_special(runtime, rng, problem):
     """Which variants were seen."""
     place = (problem.stride, problem.pads, problem.dilation, problem.groups)
     clean = {
-        name: accuracy.integers(rng, shape, problem.dtype)
+        name: testing.integers(rng, shape, problem.dtype)
         for name, shape in (
             ("x", problem.input_shape), ("weight", problem.weight_shape),
             ("grad_output", problem.output_shape),
@@ -716,7 +718,7 @@ def _check_special(runtime, rng, problem):
                     odd = clean | {name: clean[name].copy()}
                     odd[name][0, 0, 0] = odd[name][-1, -1, -1] = value
                     with np.errstate(invalid="ignore"):
-                        expected = accuracy.evaluate(problem, pass_, odd).astype(problem.dtype)
+                        expected = testing.evaluate(problem, pass_, odd).astype(problem.dtype)
                     result = compute(pass_, variant, **odd)
                     touched = ~np.isfinite(expected)
                     what = f"{pass_.value} by {variant}, {value} in {name}"
@@ -758,16 +760,16 @@ def test_long_sums(plain, variant):
 # Build failures
 
 
-def _nameless(launch):
+def _nameless(kernel):
     return "__kernel void another(void) {}"
 
 
 def test_a_program_without_its_kernel(plain, caplog):
     """A driver that builds, but not what was asked for, is a BuildError, by name and remembered."""
-    launch = Launch("missing", (("dtype", "float32"),), (), (), (1, 1, 1), (1, 1, 1))
+    kernel = Kernel("missing", (("dtype", "float32"),), (), (), (1, 1, 1))
     for _ in range(2):
         with pytest.raises(BuildError, match="kernel missing does not build on") as info:
-            plain._kernel(launch, _nameless(launch))
+            plain.programs.kernel(kernel, _nameless(kernel))
         assert info.value.log == "the program is without this kernel"
     assert caplog.text.count("built missing without its kernel") == 2  # tries of the first call
 
@@ -777,7 +779,7 @@ def test_auto_goes_on_where_kernels_are_missing(plain, monkeypatch, caplog):
     problem = Conv1dProblem(1, 2, 30, 4, 3)
     real = clconv.runtime.render
     first, second = plain.plans(problem, Pass.FORWARD)[:2]
-    text = real(first.launches[0])
+    text = real(first.kernels[0])
     monkeypatch.setattr(
         clconv.runtime, "render", lambda one: _nameless(one) if real(one) == text else real(one)
     )
@@ -801,7 +803,7 @@ def test_check_catches_a_device_that_computes_wrongly(device, monkeypatch, capsy
             ).wait()
 
     monkeypatch.setattr(Runtime, "enqueue", faulty)
-    assert listing.main(["--check", "--json"]) == 1
+    assert devices.main(["--check", "--json"]) == 1
     for one in json.loads(capsys.readouterr().out):
         if one["why_not"] is None:
             assert "input gradient" not in one["check"]
@@ -873,7 +875,7 @@ print(interrupted["compile"], interrupted["queue"])
 def test_an_interrupted_build_is_taken_over(plain, monkeypatch):
     """A thread that waits for a build which is interrupted builds itself."""
     waiting, results = threading.Event(), []
-    real = Runtime._compile
+    real = Programs._compile
     builder = threading.current_thread()
 
     def compile_(self, launch, source):
@@ -890,7 +892,7 @@ def test_an_interrupted_build_is_taken_over(plain, monkeypatch):
 
     x, weight = np.ones((1, 1, 9), "f"), np.ones((1, 1, 4), "f")
     thread = threading.Thread(target=work, daemon=True)
-    monkeypatch.setattr(Runtime, "_compile", compile_)
+    monkeypatch.setattr(Programs, "_compile", compile_)
     with pytest.raises(KeyboardInterrupt):
         F.conv1d(x, weight, variant="direct", runtime=plain)
     thread.join(60)

@@ -14,7 +14,6 @@ import threading
 import warnings
 from pathlib import Path
 
-import accuracy
 import numpy as np
 import pyopencl as cl
 import pytest
@@ -23,7 +22,7 @@ import torch.nn.functional as TF
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from clconv import Conv1D, DeviceError, ProblemError, functional
+from clconv import Conv1D, DeviceError, ProblemError, functional, testing
 from clconv.torch import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d, convert, memory
 
 # What torch says of its own way with an even kernel.
@@ -155,9 +154,9 @@ def bounded(result, true, magnitude, terms):
     """Within the rounding bound of a sum of so many terms, and of its rounding to the dtype."""
     unit = torch.finfo(result.dtype).eps / 2
     if result.dtype is torch.float64:
-        limit = 2 * accuracy.gamma(terms, np.float64) * magnitude  # torch's own sum is rounded too
+        limit = 2 * testing.gamma(terms, np.float64) * magnitude  # torch's own sum is rounded too
     else:
-        limit = accuracy.gamma(terms, np.float32) * magnitude
+        limit = testing.gamma(terms, np.float32) * magnitude
         if result.dtype is not torch.float32:
             limit = limit * (1 + unit) + unit * true.abs() + 2.0**-25
     assert bool(((result.double() - true).abs() <= limit).all())

@@ -11,12 +11,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tune
-import tune_calibrate
 
 import clconv
 from clconv import (
@@ -37,13 +34,15 @@ from clconv import (
     tuning,
 )
 from clconv import functional as F
+from clconv.commands import options as command_options
+from clconv.commands import tune, tune_calibrate
 from clconv.device import profile
 from clconv.planner import Choice
 from clconv.problem import ACTIVATIONS
 from clconv.records import Database, Record, RecordKey, Timing
 from clconv.runtime import replan
 from clconv.tuning import Task
-from clconv.variants import gemm
+from clconv.variants import base, gemm
 
 PROBLEM = Conv1dProblem(2, 3, 60, 4, 3, 1, 1)
 KEY = RecordKey(PROBLEM, Pass.FORWARD, None)
@@ -312,7 +311,8 @@ def test_auto_takes_what_was_tuned(runtime, rng):
         PROBLEM, Pass.FORWARD, runtime.profile, variant="direct"
     )
     limited = clconv.Runtime(runtime.device, workspace_limit=1 << 20)
-    assert limited.plans(PROBLEM, Pass.FORWARD) == planned(runtime)
+    found, expected = limited.plans(PROBLEM, Pass.FORWARD), planned(runtime)
+    assert [plan.choice for plan in found] == [plan.choice for plan in expected]
     x, weight = (rng.integers(-4, 5, s).astype(np.float32)
                  for s in (PROBLEM.input_shape, PROBLEM.weight_shape))  # fmt: skip
     result = F.conv1d(x, weight, padding=1, runtime=runtime)
@@ -330,7 +330,7 @@ def test_auto_knows_its_candidates(runtime):
     """A choice that is no candidate any more changes nothing."""
     last = planned(runtime)[-1]
     gone = Choice(last.variant, {**last.tile, "lanes": 3})
-    tuned_to(runtime, replace(last, tile=gone.tile))
+    tuned_to(runtime, replace(last, design=replace(last.design, tile=gone.tile)))
     assert runtime.records.choices(KEY) == [gone]
     assert runtime.plans(PROBLEM, Pass.FORWARD) == planned(runtime)
 
@@ -531,12 +531,18 @@ def test_the_model_s_choice_is_tried_whatever_hints_say(runtime, timed):
     assert one.untuned.choice == found[0].choice
 
 
-def _broken(plan):
-    """A plan that forgets the last batch element."""
-    launch = plan.launches[0]
-    scalars = tuple(replace(s, value=1) if s.name == "batch" else s for s in launch.scalars)
-    assert scalars != launch.scalars
-    return replace(plan, launches=(replace(launch, scalars=scalars), *plan.launches[1:]))
+def _broken(plan, where):
+    """A plan that forgets the last batch element, of one problem or of all."""
+
+    def schedule(request):
+        launch, *rest = plan.design.schedule(request).launches
+        if where not in (None, request.problem):
+            return base.Schedule((launch, *rest))
+        numbers = {**launch.numbers, "batch": 1}
+        assert numbers != launch.numbers
+        return base.Schedule((replace(launch, values=tuple(numbers.values())), *rest))
+
+    return replace(plan, design=replace(plan.design, schedule=schedule))
 
 
 @pytest.mark.parametrize("where", ["everywhere", "beyond the excerpt"])
@@ -544,10 +550,9 @@ def test_wrong_results_never_win(runtime, timed, few, monkeypatch, caplog, where
     """However fast, and whether the reference or only the comparison can see it."""
     problem = replace(PROBLEM, length=500)
 
-    def spoilt(asked, *args, **kwargs):
-        found = few(asked, *args, **kwargs)
-        if where == "everywhere" or asked == problem:
-            found[-1] = _broken(found[-1])
+    def spoilt(*args, **kwargs):
+        found = few(*args, **kwargs)
+        found[-1] = _broken(found[-1], None if where == "everywhere" else problem)
         return found
 
     monkeypatch.setattr(tuning, "plans", spoilt)
@@ -647,7 +652,7 @@ def test_excerpts_have_the_same_kernels():
 
 
 def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
-    """Of a plan whose launches are alternatives, the excerpt runs the one that the problem runs."""
+    """Of a plan with two kernels for one job, the excerpt runs the one that the problem runs."""
     monkeypatch.setattr(gemm, "few_columns_pay", lambda matrices, *_: matrices.columns < 200)
     gpu_runtime.forget_plans()
     for length in (100, 1000):
@@ -659,12 +664,12 @@ def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
             gpu_runtime,
             "enqueue",
             lambda commands, *rest, ran=ran, real=real: (
-                ran.extend(launch.kernel for _, launch, _ in commands if launch.queued),
+                ran.extend(launch.kernel.name for _, launch, _ in commands),
                 real(commands, *rest),
             ),
         )
         bench = tuning.Bench(gpu_runtime, problem, Pass.FORWARD, tuning.integers(problem), 0)
-        verifier = tuning._Verifier(gpu_runtime, problem, Pass.FORWARD, bench)
+        verifier = tuning._Verifier(gpu_runtime, problem, Pass.FORWARD, bench, [plan])
         assert verifier.fault(plan, bench.job(plan)) is None
         assert ran == 2 * ["convolution_gemv" if length == 100 else "convolution_gemm"]
         monkeypatch.setattr(gpu_runtime, "enqueue", real)
@@ -853,8 +858,17 @@ def test_tool_stopped_from_outside(runtime, tmp_path, how):
     """After its first record is there: it stays, and the device is as usable as before."""
     path = tmp_path / "small.py"
     path.write_text(ROWS)
-    tool = Path(__file__).parent.parent / "tools" / "tune.py"
-    line = [sys.executable, str(tool), str(path), "--device", runtime.info.id, "--seconds", "3"]
+    line = [
+        sys.executable,
+        "-m",
+        "clconv",
+        "tune",
+        str(path),
+        "--device",
+        runtime.info.id,
+        "--seconds",
+        "3",
+    ]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         while not runtime.records.records() and process.poll() is None:
             time.sleep(0.01)
@@ -875,9 +889,36 @@ def test_tool_refuses(command, tmp_path, capsys):
     assert "none.onnx is no file" in capsys.readouterr().err
     assert command("--select", "nothing") == 1
     assert "no layers" in capsys.readouterr().err
-    for arguments in (("--seconds", "0"), ("--passes", "sideways"), ("--shape", "x")):
+    for arguments, message in (
+        (("--seconds", "0"), "expected seconds, more than 0"),
+        (("--passes", "sideways"), "expected some of forward,backward"),
+        (("--passes", ""), "--passes names no pass"),
+        (("--shape", "x"), "expected NAME=1,80,3000"),
+        (("--json", "no/such/folder/out.json"), "expected a file in a folder that exists"),
+        (("--plot", "picture.txt"), "expected a name that ends in .png"),
+    ):
         with pytest.raises(SystemExit):
             command(*arguments)
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [("tqdm", ["layers.py"], "tune"), ("matplotlib", ["--plot", "p.png"], "tune"),
+     ("onnx", ["model.onnx"], "onnx")],
+)  # fmt: skip
+def test_tool_without_an_optional_package(monkeypatch, capsys, package, arguments, extra):
+    """One line that says what to install."""
+    real = command_options.find_spec
+    monkeypatch.setattr(
+        command_options, "find_spec", lambda name: None if name == package else real(name)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        tune.main(arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f'{package}, which is missing: pip install "clconv[{extra}]"' in said
 
 
 def test_tool_on_a_model(runtime, command, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a call costs beside the device's work: Python's time of a repeated call, and a cold start.
 
     python tools/call_overhead.py [--device D] [--calls N]
+    python tools/call_overhead.py --lengths [--device D] [--calls N]
     python tools/call_overhead.py --cold [--device D]
 
 The first prints the median microseconds that calls on a tiny layer take to return, beside a bare
@@ -9,7 +10,10 @@ event meanwhile, so that no kernel runs and nothing else uses the cores. "runnin
 they are queued; a driver that has to wake its threads for each call costs more than one that they
 never catch up with, as they do not with the bare enqueue.
 
-The second starts fresh processes with an empty folder for the caches of driver and library, and
+The second prints the median microseconds that a call takes to return, on an empty queue, at a
+length that was met before and at one that was not.
+
+The third starts fresh processes with an empty folder for the caches of driver and library, and
 again with what they left there, and prints the seconds of a layer's first call; imports, context
 and arrays are made before.
 """
@@ -25,13 +29,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyopencl as cl
-from layers import LAYERS
+import pyopencl.array as cl_array
 
 import clconv
 from clconv import Conv1D, functional
+from clconv.commands.layers import LAYERS
 from clconv.runtime import Command
 
 ROUNDS = 15
@@ -44,6 +50,15 @@ CACHES = (
 )  # fmt: skip
 
 
+# (name, channels, taps, groups) of what is called at new lengths; calls before those that count.
+LENGTH_LAYERS = (
+    ("64 channels, 5 taps", 64, 5, 1),
+    ("64 channels, 1 tap", 64, 1, 1),
+    ("64 channels depthwise, 9 taps", 64, 9, 64),
+)
+WARM_UP = 10
+
+
 class Recorder(clconv.Runtime):
     """A runtime that remembers the commands that it queued last."""
 
@@ -51,7 +66,7 @@ class Recorder(clconv.Runtime):
 
     def enqueue(self, commands, reads, writes):  # type: ignore[no-untyped-def]
         """As Runtime does."""
-        self.commands = [command for command in commands if command[1].queued]
+        self.commands = list(commands)
         super().enqueue(commands, reads, writes)
 
 
@@ -61,7 +76,7 @@ def bare(runtime: Recorder) -> Callable[[], None]:
 
     def enqueue() -> None:
         for kernel, launch, arguments in commands:
-            kernel(queue, launch.global_size, launch.local_size, *arguments)
+            kernel(queue, launch.global_size, launch.kernel.local_size, *arguments)
 
     return enqueue
 
@@ -170,6 +185,33 @@ def cold(device: str | None) -> None:
         print(f"{name:26}{''.join(cells)}", flush=True)
 
 
+def gradients(x: cl_array.Array, **options: Any) -> None:
+    """All gradients of a layer whose output is shaped as its input."""
+    functional.conv1d_backward(x, grad_output=x, **options)
+
+
+def lengths(device: str | None, calls: int) -> None:
+    """Prints what a call costs at a length that was met before, and at one that was not."""
+    runtime = clconv.Runtime(device)
+    print(runtime.info.name, runtime.info.platform, runtime.info.driver)
+    print(f"{'microseconds':44}{'known':>10}{'new':>10}")
+    for name, channels, size, groups in LENGTH_LAYERS:
+        weight = runtime.zeros((channels, channels // groups, size))
+        options = {"weight": weight, "padding": size // 2, "groups": groups, "runtime": runtime}
+        for kind, function in (("forward", functional.conv1d), ("all gradients", gradients)):
+            times: dict[bool, list[float]] = {False: [], True: []}
+            for step in range(-WARM_UP, calls):
+                for is_new in (False, True):
+                    x = runtime.zeros((1, channels, 200 + (step + 1) * is_new))
+                    runtime.finish()
+                    start = time.perf_counter()
+                    function(x, **options)
+                    if step >= 0:
+                        times[is_new].append((time.perf_counter() - start) * 1e6)
+            known, new = (statistics.median(times[is_new]) for is_new in (False, True))
+            print(f"{f'{name}, {kind}':44}{known:10.1f}{new:10.1f}")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -178,12 +220,15 @@ def main() -> None:
     parser.add_argument("--device", help="as Runtime takes it: index, id or part of a name")
     parser.add_argument("--calls", type=int, default=100, help="calls in a row (default: 100)")
     parser.add_argument("--cold", action="store_true", help="first calls in fresh processes")
+    parser.add_argument("--lengths", action="store_true", help="lengths that were not met before")
     parser.add_argument("--first-call", metavar="LAYER", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.first_call:
         first_call(a.device, a.first_call)
     elif a.cold:
         cold(a.device)
+    elif a.lengths:
+        lengths(a.device, a.calls)
     else:
         warm(a.device, a.calls)
 

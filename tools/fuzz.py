@@ -27,12 +27,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import accuracy
 import numpy as np
 from guarded import GuardedRuntime, limited
 from numpy.typing import NDArray
+from transposed import extended, transposed_problem
 
-from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional
+from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional, testing
 from clconv.device import PROFILES
 from clconv.variants import VARIANTS
 
@@ -66,15 +66,17 @@ class CountingRuntime(GuardedRuntime):
         super().__init__(device)
         self.own = self.profile
         self.built: list[str] = []
+        self._build = self.programs._build
+        self.programs._build = self._counting
 
     def plan_as(self, name: str) -> None:
         """Plans from now on as for the device of this profile."""
         self.profile = limited(name, self.own)
         self.forget_plans()
 
-    def _build(self, launch: Any, source: str) -> Any:
-        self.built.append(launch.kernel)
-        return super()._build(launch, source)
+    def _counting(self, kernel: Any, source: str) -> Any:
+        self.built.append(kernel.name)
+        return self._build(kernel, source)
 
 
 def some(rng: Rng, *choices: Any) -> Any:
@@ -254,8 +256,8 @@ class Arrays:
         """Data of the case's kind."""
         dtype, largest = self._case.problem.dtype, self._case.largest
         if largest:
-            return accuracy.integers(self._rng, shape, dtype, largest)
-        return accuracy.normals(self._rng, shape, dtype)
+            return testing.integers(self._rng, shape, dtype, largest)
+        return testing.normals(self._rng, shape, dtype)
 
     def _device(self, array: Array) -> Any:
         return array if self._case.host else self._runtime.to_device(array)
@@ -375,12 +377,12 @@ def transposed(case: Case, arrays: Arrays) -> Convolution:
     p = case.problem
     x = arrays.draw((p.batch, p.out_channels, case.transposed_length))
     weight = arrays.draw(p.weight_shape)
-    p = accuracy.transposed_problem(
+    p = transposed_problem(
         x.shape, p.weight_shape, p.stride, case.transposed_padding, case.output_padding,
         p.dilation, p.groups, p.dtype,
     )  # fmt: skip
     grad = arrays.draw(p.input_shape)
-    longer = accuracy.extended(x, p.out_length)
+    longer = extended(x, p.out_length)
     forward, backward = {"weight": weight, "grad_output": longer}, {"x": grad, "weight": weight}
     both = {"x": grad, "grad_output": longer}
     tasks = (
@@ -514,7 +516,7 @@ class Checker:
         values, what, shape = host(result), convolution.name + task.name, task.form(case)
         assert values.shape == shape, f"{what} has shape {values.shape}, expected {shape}"
         assert values.dtype == task.problem.dtype, f"{what} has dtype {values.dtype}"
-        accuracy.assert_right(
+        testing.assert_right(
             values.reshape(task.shape), task.problem, task.pass_, task.operands, what,
             largest=case.largest, positions=task.shape[2] if task.pass_ is Pass.FORWARD else None,
             **numbers,

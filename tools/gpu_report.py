@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What machine code do the GPU kernels become? The offline compilers of three vendors answer.
 
-Needs no GPU. Compiles the kernels that the planner picks for the layers of layers.py, exactly the
+Needs no GPU. Compiles the kernels that the planner picks for the public set of layers, exactly the
 text of `plan(...).source()`, launch by launch, and prints two tables, of products of matrices and
 of the other kernels for GPUs: registers, spills, local memory, work-groups a compute unit, and the
 hottest loop's share of multiply-adds, as isa_report.py reads them. The exit status is 1 where a
@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import isa_report
-from layers import LAYERS
 
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
-from clconv.listing import table
+from clconv.commands.layers import LAYERS
+from clconv.commands.text import table
 from clconv.render import render
 
 TARGETS = tuple(isa_report.DEFAULT.split(","))
@@ -115,11 +115,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def launches(made: KernelPlan) -> list[tuple[str, str]]:
-    """(kernel, OpenCL C) of each launch of a plan; together they are its source."""
-    parts = [(launch.kernel, render(launch)) for launch in made.launches]
+def kernels(made: KernelPlan) -> list[tuple[str, str]]:
+    """(name, OpenCL C) of each kernel of a plan; together they are its source."""
+    parts = [(kernel.name, render(kernel)) for kernel in made.kernels]
     if digest("\n".join(text for _, text in parts)) != digest(made.source()):
-        raise AssertionError("the launches' texts are not the plan's source")
+        raise AssertionError("the kernels' texts are not the plan's source")
     return parts
 
 
@@ -177,7 +177,7 @@ def reports(
                 made = plan(problem, pass_, target)
                 if made.variant not in ("gemm", "window"):
                     others[f"{name} {pass_.value}: {made.variant}"] += 1
-                for kernel, text in launches(made):
+                for kernel, text in kernels(made):
                     if kernel not in KERNELS + WINDOWS + FEW_COLUMNS:
                         continue
                     key = f"{target} {digest(text)}"

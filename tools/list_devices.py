@@ -3,7 +3,7 @@
 
 import sys
 
-from clconv.listing import main
+from clconv.commands.devices import main
 
 if __name__ == "__main__":
     sys.exit(main())

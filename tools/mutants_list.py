@@ -65,6 +65,7 @@ STREAMING = "tests/test_streaming.py"
 TORCH = "tests/test_torch.py -k 'not (compile or distributed or training_follows or sample_inputs)'"
 ONNX = "tests/test_onnx.py"
 FILES = "tests/test_files.py"
+CHECKS = "tests/test_testing.py"
 TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
 OCLGRIND = "tools/oclgrind_check.py"
 OCLGRIND_GPU = "tools/oclgrind_gpu.py"
@@ -1215,6 +1216,38 @@ _MODULES: dict[str, list[Row]] = {
             "p.workspace_bytes + kept <= memlimit",
             "p.workspace_bytes <= memlimit",
             "tests/test_layers.py -k memlimit",
+        ),
+    ],
+    "testing": [
+        (
+            "a NaN is within every bound",
+            "wrong = ~(np.abs(result - expected) <= bound)",
+            "wrong = np.abs(result - expected) > bound",
+            CHECKS,
+        ),
+        (
+            "an infinity is right wherever its sign is",
+            "(np.sign(result) == np.sign(expected)) & beyond)",
+            "(np.sign(result) == np.sign(expected)))",
+            CHECKS,
+        ),
+        (
+            "the bound is a hundred times as wide",
+            "return error / (1 - error)",
+            "return 100 * error / (1 - error)",
+            CHECKS,
+        ),
+        (
+            "integers are compared as they are",
+            "if not np.issubdtype(result.dtype, np.floating):",
+            "if result.dtype == object:",
+            CHECKS,
+        ),
+        (
+            "shapes of a pass's arrays are not checked",
+            "if name in found and found[name].shape != shape:",
+            "if name in found and found[name].ndim != len(shape):",
+            CHECKS,
         ),
     ],
 }

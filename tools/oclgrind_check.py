@@ -134,18 +134,17 @@ def inside(*names: str) -> int:
 def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
     """All passes of a problem by the variant's best plan, its best with other groups of taps, and
     its last; how many are wrong."""
-    import accuracy
     import numpy as np
 
-    from clconv import Conv1dProblem, Epilogue, Pass, ProblemError
+    from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, testing
     from clconv import functional as F
 
     fields, dtype, _ = PROBLEMS[name]
     problem = replace(Conv1dProblem(*fields), dtype=np.dtype(dtype))
     rng = np.random.default_rng(0)
     shapes = (problem.input_shape, problem.weight_shape, (problem.out_channels,))
-    x, weight, bias = (accuracy.integers(rng, shape, dtype) for shape in shapes)
-    grad, residual = (accuracy.integers(rng, problem.output_shape, dtype) for _ in range(2))
+    x, weight, bias = (testing.integers(rng, shape, dtype) for shape in shapes)
+    grad, residual = (testing.integers(rng, problem.output_shape, dtype) for _ in range(2))
     arrays = {"x": x, "weight": weight, "grad_output": grad}
     finished = {"x": x, "weight": weight, "bias": bias, "residual": residual}
     infinite = weight.copy()
@@ -192,10 +191,10 @@ def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
             try:
                 with np.errstate(invalid="ignore"):
                     for values, of in results:
-                        accuracy.assert_right(values, problem, pass_, of, largest=4,
+                        testing.assert_right(values, problem, pass_, of, largest=4,
                                               activation=activation)  # fmt: skip
                 if pass_ is Pass.WEIGHT_GRADIENT:
-                    accuracy.assert_right(gradients[2].get(), problem, Pass.BIAS_GRADIENT, arrays,
+                    testing.assert_right(gradients[2].get(), problem, Pass.BIAS_GRADIENT, arrays,
                                           largest=4)  # fmt: skip
             except AssertionError as error:
                 wrong += 1

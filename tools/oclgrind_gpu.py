@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-import accuracy
+from transposed import extended, transposed_problem
 
-from clconv import Conv1dProblem, KernelPlan, Pass, Runtime
+from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, testing
 from clconv import functional as F
 from clconv.device import PROFILES
 from clconv.planner import plans
 from clconv.variants import gemm, gemv
-from clconv.variants.base import Request
+from clconv.variants.base import Design, Request, Schedule
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Fill no tile, and run on from one batch element to the next; the second has groups, phases, gaps.
@@ -81,8 +81,17 @@ def few_columns(runtime: Runtime) -> Iterator[KernelPlan]:
             limited = [one.with_limits(16) for one in gpus]
             picked = {gemv.tile(replace(request, device=one)) for one in (*gpus, *limited)}
             for tile in sorted(picked, key=str):
-                launch = gemv.launch(request, tile, queued=True)
-                yield replace(first, tile=asdict(tile), launches=(launch,))
+                yield replace(first, design=_few_columns(request, tile))
+
+
+def _few_columns(request: Request, tile: gemv.Tile) -> Design:
+    """The one kernel of a product of few columns."""
+    kernel = gemv.kernel(request, tile)
+
+    def schedule(wanted: Request) -> Schedule:
+        return Schedule((gemv.launch(wanted, tile, kernel),))
+
+    return Design(asdict(tile), (kernel,), 0.0, schedule)
 
 
 def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
@@ -94,10 +103,7 @@ def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
             matrices = gemm.Matrices(Request(problem, pass_, runtime.profile))
             make = gemm._weight_gradient if matrices.weights else gemm._convolution
             first = plans(problem, pass_, runtime.profile, variant="gemm")[0]
-            c = make(matrices, tile)
-            yield replace(
-                first, tile=c.tile, launches=c.launches, workspace_bytes=c.workspace_bytes
-            )
+            yield replace(first, design=make(matrices, tile))
     yield from few_columns(runtime)
     for problem in FEW:
         for pass_ in PASSES:
@@ -107,9 +113,19 @@ def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
 
 def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The result of a plan, through functional."""
-    problem, pass_ = made.problem, made.pass_
     runtime.forget_plans()
-    runtime.plans = lambda *_, **__: [made]
+    runtime.candidates = lambda *_, **__: [made]
+    try:
+        return _through_functional(runtime, made, arrays)
+    finally:
+        del runtime.candidates
+        runtime.forget_plans()
+
+
+def _through_functional(
+    runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]
+) -> np.ndarray:
+    problem, pass_ = made.problem, made.pass_
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     if pass_ is Pass.FORWARD:
         return F.conv1d(arrays["x"], arrays["weight"], None, *geometry, variant=made.variant,
@@ -125,7 +141,7 @@ def operands(problem: Conv1dProblem, pass_: Pass) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shapes = {"x": problem.input_shape, "weight": problem.weight_shape,
               "grad_output": problem.output_shape}  # fmt: skip
-    arrays = {name: accuracy.integers(rng, shape, "float32") for name, shape in shapes.items()}
+    arrays = {name: testing.integers(rng, shape, "float32") for name, shape in shapes.items()}
     if pass_ is Pass.FORWARD:
         del arrays["grad_output"]
     return arrays
@@ -135,22 +151,22 @@ def transposed(runtime: Runtime, variant: str, place: tuple[int, ...]) -> None:
     """A transposed convolution and its gradients; AssertionError where they are wrong."""
     length, size, stride, dilation, extra = place
     rng = np.random.default_rng(0)
-    x, weight = (accuracy.integers(rng, s, "float32") for s in ((2, 8, length), (8, 3, size)))
+    x, weight = (testing.integers(rng, s, "float32") for s in ((2, 8, length), (8, 3, size)))
     options = (stride, 0, extra, 2, dilation)
     y = F.conv_transpose1d(x, weight, None, *options, variant=variant, runtime=runtime)
-    grad = accuracy.integers(rng, y.shape, "float32")
+    grad = testing.integers(rng, y.shape, "float32")
     grads = F.conv_transpose1d_backward(x, weight, grad, *options, variant=variant, runtime=runtime)
-    problem = accuracy.transposed_problem(
+    problem = transposed_problem(
         x.shape, weight.shape, stride, (0, 0), extra, dilation, 2, "float32"
     )
-    longer = accuracy.extended(x, problem.out_length)
+    longer = extended(x, problem.out_length)
     for values, pass_, arrays in (
         (y, Pass.INPUT_GRADIENT, {"weight": weight, "grad_output": longer}),
         (grads[0], Pass.FORWARD, {"x": grad, "weight": weight}),
         (grads[1], Pass.WEIGHT_GRADIENT, {"x": grad, "grad_output": longer}),
     ):
         positions = length if pass_ is Pass.FORWARD else None
-        accuracy.assert_right(values, problem, pass_, arrays, pass_.value, largest=4,
+        testing.assert_right(values, problem, pass_, arrays, pass_.value, largest=4,
                               positions=positions)  # fmt: skip
 
 
@@ -182,7 +198,7 @@ def inside() -> int:
         try:
             with np.errstate(invalid="ignore"):
                 for case in cases:
-                    accuracy.assert_right(run(runtime, made, case), made.problem, made.pass_, case,
+                    testing.assert_right(run(runtime, made, case), made.problem, made.pass_, case,
                                           largest=4)  # fmt: skip
         except AssertionError as error:
             wrong += 1

@@ -34,17 +34,16 @@ from unittest.mock import patch
 TOOLS = Path(__file__).parent
 sys.path.insert(0, str(TOOLS.parent / "tests"))
 
-import benchmark_layers  # noqa: E402
 import call_overhead  # noqa: E402
 import fuzz  # noqa: E402
 import numpy as np  # noqa: E402
-import predict  # noqa: E402
-import tune  # noqa: E402
 from on_a_gpu_report import markdown  # noqa: E402
 from problems import PROBLEMS  # noqa: E402
-from roofline import Roofline  # noqa: E402
 
 from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, functional, tuning  # noqa: E402
+from clconv.commands import predict, tune  # noqa: E402
+from clconv.commands.layers import load  # noqa: E402
+from clconv.commands.roofline import Roofline  # noqa: E402
 from clconv.device import DeviceProfile  # noqa: E402
 from clconv.errors import BuildError  # noqa: E402
 from clconv.variants import VARIANTS, gemm  # noqa: E402
@@ -121,7 +120,7 @@ class Work:
     def __init__(self, options: argparse.Namespace, until: float) -> None:
         self.options = options
         self.until = until
-        self.layers = {one.name: one for one in benchmark_layers.load(options.layers)}
+        self.layers = {one.name: one for one in load(options.layers)}
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -675,7 +674,8 @@ def run_step(name: str, options: argparse.Namespace, until: float, environment: 
 
     def command(first: int, by: int) -> list[str]:
         words = [sys.executable, __file__, str(options.out), "--step", name, "--first", str(first)]
-        words += ["--by", str(by), "--until", str(until), "--layers", str(options.layers)]
+        words += ["--by", str(by), "--until", str(until)]
+        words += ["--layers", options.layers] if options.layers else []
         words += ["--geometries", str(options.geometries), "--seed", str(options.seed)]
         return words + (["--device", options.device] if options.device else [])
 
@@ -746,7 +746,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"some of {','.join(STEPS)}; devices in any case")  # fmt: skip
     add("--geometries", type=int, default=200, help="random ones (default 200)")
     add("--seed", type=int, default=0, help="of the random geometries")
-    add("--layers", default=str(TOOLS / "layers.py"), metavar="FILE", help="(default layers.py)")
+    add("--layers", metavar="FILE",
+        help="Python file with a list LAYERS (default: the public set)")  # fmt: skip
     for name, kind in (("--step", str), ("--first", int), ("--by", int), ("--until", float)):
         add(name, type=kind, help=argparse.SUPPRESS)
     return parser
@@ -761,7 +762,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not set(options.only) <= set(STEPS):
         parser.error(f"--only is {','.join(options.only)}, expected some of {','.join(STEPS)}")
     try:
-        benchmark_layers.load(options.layers)
+        load(options.layers)
     except ValueError as error:
         parser.error(str(error))
     options.out = options.out.resolve()

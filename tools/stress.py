@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import accuracy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +31,7 @@ from clconv import (
     Runtime,
     gpuarray,
     reference,
+    testing,
 )
 from clconv import functional as F
 
@@ -74,12 +74,12 @@ class Calls:
         self.kinds[int(self.rng.integers(len(self.kinds)))](problem, place)
 
     def _integers(self, *shapes: tuple[int, ...]) -> list[Array]:
-        return [accuracy.integers(self.rng, shape, np.float32) for shape in shapes]
+        return [testing.integers(self.rng, shape, np.float32) for shape in shapes]
 
     def _check(self, problem: Conv1dProblem, pass_: Pass, result: Any, arrays: Any) -> None:
         values = result if isinstance(result, np.ndarray) else result.get()
-        accuracy.assert_right(values, problem, pass_, arrays, f"{pass_.value} of {problem}",
-                              largest=accuracy.LARGEST_INTEGER)  # fmt: skip
+        testing.assert_right(values, problem, pass_, arrays, f"{pass_.value} of {problem}",
+                              largest=testing.LARGEST_INTEGER)  # fmt: skip
 
     def _gradients(self, problem: Conv1dProblem, arrays: Any, gradients: Sequence[Any]) -> None:
         passes = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
@@ -233,16 +233,16 @@ def memory(options: argparse.Namespace) -> int:
         if (place + 1) % (count // 10) == 0:
             info = runtime.memory_info()
             figures.append((resident_bytes(), info["in_use"], info["held"]))
-            kept = len(runtime.recipes), len(runtime._plans), len(runtime._programs)
+            kept = len(runtime.recipes), len(runtime.programs)
             print(
                 f"{place + 1} calls: {figures[-1][0] / 1e6:.1f} MB resident, device "
                 f"{info['in_use'] / 1e3:.1f} kB in use, {info['held'] / 1e6:.2f} MB held; kept: "
-                f"{kept[0]} recipes, {kept[1]} plans, {kept[2]} programs",
+                f"{kept[0]} recipes, {kept[1]} programs",
                 flush=True,
             )
     runtime.trim()
     print(f"after trim: {runtime.memory_info()['held']} bytes held")
-    # Caches of recipes and plans fill first; half of the calls is enough for them.
+    # The cache of recipes fills first; half of the calls is enough for them.
     half = figures[len(figures) // 2 - 1][0]
     grown = figures[-1][0] / half - 1
     print(f"resident memory, last to half-way: {grown:+.1%}")
@@ -316,7 +316,7 @@ def longest_sum(plan: Any, positions: int) -> int:
     """Additions that a product goes through at most. By strips: those of its unit, of the units of
     its share, of the shares; by depthwise those of the lanes too. The portable variant sums a
     share's neighbouring positions side by side, then those sums, then the shares."""
-    numbers = {s.name: s.value for launch in plan.launches for s in launch.scalars}
+    numbers = {name: n for launch in plan.launches for name, n in launch.numbers.items()}
     shares = numbers["shares"]
     if plan.variant in ("strip", "depthwise"):
         lanes = plan.tile["lanes"] if plan.variant == "depthwise" else 0
@@ -339,7 +339,7 @@ def check_long_sums(runtime: Runtime, variant: str, positions: int = POSITIONS) 
     x, grad = rng.random(problem.input_shape, "f"), rng.random(problem.output_shape, "f")
     result = F.conv1d_weight(x, shape, grad, variant=variant, runtime=runtime)
     expected = reference.weight_gradient(problem, x, grad)
-    bound = accuracy.gamma(longest_sum(plan, positions), np.float32)
+    bound = testing.gamma(longest_sum(plan, positions), np.float32)
     error = float(np.max(np.abs(result - expected) / expected))
     assert error <= bound, f"{variant}: relative error {error:.3g}, bound {bound:.3g}"
     return {"error": error, "bound": bound}

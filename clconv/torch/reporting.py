@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +96,7 @@ class _Witness(Runtime):
         self.profile = runtime.profile
         self.taken: list[KernelPlan] = []
 
-    def prepare(self, candidates: Sequence[KernelPlan]) -> Prepared:
+    def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
         prepared = super().prepare(candidates)
         self.taken.append(prepared.plan)
         return prepared

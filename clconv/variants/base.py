@@ -1,17 +1,20 @@
-"""The words that variants share: requests, launches and candidates.
+"""The words that variants share: requests, kernels, designs and schedules.
 
 A variant is a module with
     NAME                                       what users call it
+    ERROR_CLASS                                EXACT, or the name of a bound of its own
     refusal(request)                           why it cannot serve, or None
-    candidates(request)                        its plans, best first by its own judgement
-It is listed in `clconv.variants.VARIANTS`.
+    designs(request)                           its kernels, in the variant's own order
+It is listed in `clconv.variants.VARIANTS`. A design follows from layer, epilogue and device; a
+schedule of it from batch, length and padding as well.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -25,15 +28,18 @@ __all__ = [
     "BIAS_RESULT",
     "CACHE_RATE",
     "CYCLES_A_SECOND",
+    "EXACT",
     "MAX_GROUPS",
     "WEIGHT_GRADIENT",
-    "Candidate",
     "Constants",
+    "Design",
+    "Kernel",
     "Launch",
     "Layout",
     "Operand",
     "Request",
     "Scalar",
+    "Schedule",
     "Variant",
     "accumulator",
     "ceil_div",
@@ -44,19 +50,25 @@ __all__ = [
     "gradient_arguments",
     "grid",
     "kernel_constants",
+    "launch_partials",
     "local_items",
     "modelled_seconds",
     "partials_limit",
     "phase_constants",
+    "scalars",
     "share_sums",
     "sum_partials",
     "taps_together",
     "vector_lanes",
     "vector_width",
-    "weight_gradient_candidate",
+    "weight_gradient_design",
 ]
 
 Constants = tuple[tuple[str, Any], ...]
+
+# The error class of variants that form the definition's own sums, in whatever order: integers come
+# out exact, and other data keeps the rounding bound of the sums.
+EXACT = "exact"
 
 # Of a core, for modelled costs, which are good for comparing candidates only.
 CYCLES_A_SECOND = 2e9
@@ -77,13 +89,18 @@ MAX_GROUPS = 65535
 
 @dataclass(frozen=True)
 class Request:
-    """All that planning depends on."""
+    """All that planning depends on.
+
+    `kernel` names the one to run where a design has several for one job; None lets the model
+    choose.
+    """
 
     problem: Conv1dProblem
     pass_: Pass
     device: DeviceProfile
     epilogue: Epilogue = field(default_factory=Epilogue)
     workspace_limit: int | None = None
+    kernel: str | None = None
 
     def asking(self) -> Request:
         """The same with the widest vectors of a CPU, for kernels that ask for them."""
@@ -115,11 +132,16 @@ class Operand:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A run-time number of a kernel. Its `value` is None where only the call knows it."""
+    """A run-time number of a kernel."""
 
     name: str
     type: str  # "int", "long" or "SUM", the sums' dtype
-    value: int | None = None
+
+
+def scalars(int_names: str = "", long_names: str = "", sum_names: str = "") -> tuple[Scalar, ...]:
+    """Scalars by type, names separated by spaces."""
+    typed = (("int", int_names), ("long", long_names), ("SUM", sum_names))
+    return tuple(Scalar(name, type_) for type_, names in typed for name in names.split())
 
 
 # The arrays of a weight gradient, whose shares go to `partial`, and how it is added to an old one:
@@ -137,32 +159,67 @@ ACCUMULATION = (Scalar("scale", "SUM"), Scalar("momentum", "SUM"))
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One kernel launch: what is compiled in, what is bound, and its shape.
+class Kernel:
+    """A kernel: its template, what is compiled in, and what it is given."""
 
-    One that is not `queued` is only built, since another batch or length needs it.
-    """
-
-    kernel: str  # the template's stem and the kernel's name
+    name: str  # the template's stem, too
     constants: Constants
     operands: tuple[Operand, ...]
     scalars: tuple[Scalar, ...]
-    global_size: tuple[int, int, int]
     local_size: tuple[int, int, int]
-    queued: bool = True
+
+    @cached_property
+    def _hash(self) -> int:
+        parts = self.name, self.constants, self.operands, self.scalars, self.local_size
+        return hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash  # which every call looks up
+
+    def launch(self, global_size: tuple[int, int, int], **numbers: int) -> Launch:
+        """A launch of it; scalars that `numbers` does not name are the call's to give."""
+        unknown = numbers.keys() - {scalar.name for scalar in self.scalars}
+        if unknown:
+            raise TypeError(f"{self.name} has no scalars {sorted(unknown)}")
+        values = tuple(numbers.get(scalar.name) for scalar in self.scalars)
+        return Launch(self, global_size, values)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A way to compute a pass: tile, launches, workspace, and the cost that the planner sorts by.
+class Launch:
+    """A kernel with its numbers: a value for each scalar, None where only the call knows it."""
 
-    `cost` is a model's seconds on the device, good for comparing candidates only.
+    kernel: Kernel
+    global_size: tuple[int, int, int]
+    values: tuple[int | None, ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, int | None]:
+        """The values by name."""
+        return dict(zip((s.name for s in self.kernel.scalars), self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What runs for one batch, length and padding: launches in order, and the bytes of the
+    workspace that they share."""
+
+    launches: tuple[Launch, ...]
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Design:
+    """A way to compute a pass of a layer: its tile, its kernels, and what it costs.
+
+    `cost` is a model's seconds for the request's problem, good for comparing designs only.
+    `schedule` cuts the work of a request, whose layer, epilogue and device are the design's.
     """
 
     tile: Mapping[str, int]
-    launches: tuple[Launch, ...]
-    workspace_bytes: int
+    kernels: tuple[Kernel, ...]
     cost: float
+    schedule: Callable[[Request], Schedule] = field(compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))
@@ -172,11 +229,12 @@ class Variant(Protocol):
     """What a module of this folder offers."""
 
     NAME: str
+    ERROR_CLASS: str
 
     def refusal(self, request: Request) -> str | None:
         """Why the variant cannot serve this request; None where it can."""
 
-    def candidates(self, request: Request) -> Iterator[Candidate]:
+    def designs(self, request: Request) -> Iterator[Design]:
         """The variant's tiles for this request; at least one where `refusal` is None."""
 
 
@@ -304,13 +362,13 @@ def partials_limit(request: Request, result_bytes: int) -> float:
 
 
 def gradient_arguments(
-    request: Request, scalars: Sequence[Scalar]
+    request: Request, numbers: Sequence[Scalar]
 ) -> tuple[tuple[Operand, ...], tuple[Scalar, ...]]:
-    """The arrays and numbers of a weight gradient's launch that sums the bias gradient, too, where
+    """The arrays and numbers of a weight gradient's kernel that sums the bias gradient, too, where
     the request wants that."""
     if not request.epilogue.bias:
-        return WEIGHT_GRADIENT, (*scalars, *ACCUMULATION)
-    return (*WEIGHT_GRADIENT, BIAS_RESULT), (*scalars, *ACCUMULATION, BIAS_MOMENTUM)
+        return WEIGHT_GRADIENT, (*numbers, *ACCUMULATION)
+    return (*WEIGHT_GRADIENT, BIAS_RESULT), (*numbers, *ACCUMULATION, BIAS_MOMENTUM)
 
 
 def share_sums(problem: Conv1dProblem, bias: bool) -> int:
@@ -318,25 +376,40 @@ def share_sums(problem: Conv1dProblem, bias: bool) -> int:
     return problem.weight_count + bias * problem.out_channels
 
 
-def weight_gradient_candidate(
-    request: Request, tile: Mapping[str, int], launch: Launch, shares: int, cost: float
-) -> Candidate:
-    """A launch that sums `shares` parts of a weight gradient, then the one that adds them; a single
-    one is the result, and needs no workspace. Without a batch there is nothing to sum."""
-    bias = BIAS_RESULT in launch.operands
+def weight_gradient_design(
+    request: Request,
+    tile: Mapping[str, int],
+    kernel: Kernel,
+    cost: float,
+    schedule: Callable[[Request, Kernel], tuple[Launch | None, int]],
+) -> Design:
+    """A kernel that sums shares of a weight gradient, then one that adds them.
+
+    `schedule` gives the first one's launch and how many shares it sums. A single share is the
+    result, and needs neither workspace nor the second kernel. Without a batch there is nothing to
+    sum: None and 0.
+    """
+    bias = BIAS_RESULT in kernel.operands
+    adding = sum_partials(request, bias)
     count = share_sums(request.problem, bias)
-    added = sum_partials(request, count, shares, queued=shares != 1, bias=bias)
-    workspace = shares * count * accumulator(request.problem.dtype).itemsize if shares > 1 else 0
-    return Candidate(tile, ((launch,) if shares else ()) + (added,), workspace, cost)
+    sum_bytes = accumulator(request.problem.dtype).itemsize
+
+    def both(wanted: Request) -> Schedule:
+        launch, shares = schedule(wanted, kernel)
+        launches = () if launch is None else (launch,)
+        if shares == 1:
+            return Schedule(launches)
+        added = launch_partials(adding, wanted.problem, count, shares)
+        return Schedule((*launches, added), shares * count * sum_bytes)
+
+    return Design(tile, (kernel, adding), cost, both)
 
 
-def sum_partials(
-    request: Request, count: int, shares: int, queued: bool = True, bias: bool = False
-) -> Launch:
-    """The launch that adds the shares of `count` sums in order, scales them and stores them; with
-    `bias` those behind the weights' are the bias gradient's."""
+def sum_partials(request: Request, bias: bool = False) -> Kernel:
+    """The kernel that adds shares of sums in order, scales them and stores them; with `bias` those
+    behind the weights' are the bias gradient's."""
     local = local_items(request.device, ELEMENT_GROUP)
-    return Launch(
+    return Kernel(
         "sum_partials",
         common_constants(request, 1),
         (
@@ -345,13 +418,19 @@ def sum_partials(
             *((BIAS_RESULT,) if bias else ()),
         ),
         (
-            Scalar("count", "long", count),
-            *((Scalar("weights", "long", request.problem.weight_count),) if bias else ()),
+            Scalar("count", "long"),
+            *((Scalar("weights", "long"),) if bias else ()),
             *((BIAS_MOMENTUM,) if bias else ()),
-            Scalar("shares", "int", shares),
+            Scalar("shares", "int"),
             *ACCUMULATION,
         ),
-        (grid(ceil_div(count, local)) * local, 1, 1),
         (local, 1, 1),
-        queued,
     )
+
+
+def launch_partials(kernel: Kernel, problem: Conv1dProblem, count: int, shares: int) -> Launch:
+    """Adds the shares of `count` sums."""
+    local = kernel.local_size[0]
+    weights = {"weights": problem.weight_count} if BIAS_RESULT in kernel.operands else {}
+    size = (grid(ceil_div(count, local)) * local, 1, 1)
+    return kernel.launch(size, count=count, shares=shares, **weights)

@@ -10,21 +10,24 @@ from clconv.problem import Pass
 from clconv.variants import depthwise_weight_gradient as weight_gradient
 from clconv.variants.base import (
     CYCLES_A_SECOND,
-    Candidate,
-    Launch,
+    EXACT,
+    Design,
+    Kernel,
     Request,
-    Scalar,
+    Schedule,
     accumulator,
     ceil_div,
     common_constants,
     convolution_operands,
     grid,
+    scalars,
     taps_together,
     vector_lanes,
     vector_width,
 )
 
 NAME = "depthwise"
+ERROR_CLASS = EXACT
 
 # Positions that are staged at once, where rows are staged.
 STRIP_POSITIONS = 512
@@ -64,34 +67,26 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for some numbers of vectors in registers."""
+def designs(request: Request) -> Iterator[Design]:
+    """A design for some numbers of vectors in registers."""
     if request.pass_ is Pass.WEIGHT_GRADIENT:
-        yield from weight_gradient.candidates(request)
+        yield from weight_gradient.designs(request)
         return
     lanes = vector_lanes(request.device, request.problem.dtype)
     apart, together = taps_together(lanes, request.problem.dilation, request.problem.kernel_size)
     for group in sorted({1, together}, reverse=True):
         for vectors in (8, 4, 2):
             if vectors + group + 2 <= request.device.vector_registers:
-                yield _candidate(request, lanes, vectors, apart, group)
+                yield _design(request, lanes, vectors, apart, group)
 
 
-def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: int) -> Candidate:
+def _design(request: Request, lanes: int, vectors: int, apart: int, group: int) -> Design:
     problem, device = request.problem, request.device
     forward = request.pass_ is Pass.FORWARD
-    positions = problem.out_length if forward else problem.length
     channels = problem.out_channels if forward else problem.in_channels
-    rows = problem.batch * channels
-    wanted = TASKS_A_CORE * device.compute_units
-    segments = max(1, min(ceil_div(wanted, max(rows, 1)), positions // LEAST_SEGMENT))
-    segment = ceil_div(ceil_div(positions, segments), lanes) * lanes
-    segments = ceil_div(positions, segment)
-    task_rows = max(1, rows // wanted) if segments == 1 else 1
-    tasks = ceil_div(rows, task_rows) * segments
     # Converting 16 bits at every tap costs more than a copy that is converted once.
     direct = problem.dtype != np.float16 or problem.kernel_size == 1
-    launch = Launch(
+    kernel = Kernel(
         "convolution_depthwise",
         common_constants(request, lanes)
         + (
@@ -109,21 +104,37 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
         ),
         convolution_operands(request),
         (
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar(
-                "lead", "int", problem.pads[0] if forward else problem.window - 1 - problem.pads[0]
-            ),
-            Scalar("rows", "long", rows),
-            Scalar("task_rows", "long", task_rows),
-            Scalar("segment", "int", segment),
-            Scalar("segments", "int", segments),
-            Scalar("tasks", "long", tasks),
-            Scalar("slope", "SUM"),
+            *scalars("length out_length lead"),
+            *scalars(long_names="rows task_rows"),
+            *scalars("segment segments"),
+            *scalars(long_names="tasks", sum_names="slope"),
         ),
-        (grid(tasks), 1, 1),
         (1, 1, 1),
     )
+
+    def schedule(wanted: Request) -> Schedule:
+        problem = wanted.problem
+        positions, left = problem.positions(wanted.pass_), problem.pads[0]
+        rows = problem.batch * channels
+        wanted_tasks = TASKS_A_CORE * device.compute_units
+        segments = max(1, min(ceil_div(wanted_tasks, max(rows, 1)), positions // LEAST_SEGMENT))
+        segment = ceil_div(ceil_div(positions, segments), lanes) * lanes
+        segments = ceil_div(positions, segment)
+        task_rows = max(1, rows // wanted_tasks) if segments == 1 else 1
+        tasks = ceil_div(rows, task_rows) * segments
+        launch = kernel.launch(
+            (grid(tasks), 1, 1),
+            length=problem.length,
+            out_length=problem.out_length,
+            lead=left if forward else problem.window - 1 - left,
+            rows=rows,
+            task_rows=task_rows,
+            segment=segment,
+            segments=segments,
+            tasks=tasks,
+        )
+        return Schedule((launch,))
+
     tile = {"vectors": vectors, "lanes": lanes, "tap_group": group}
     # Loads of x and weights, or sums, or memory.
     taps = problem.kernel_size
@@ -134,11 +145,6 @@ def _candidate(request: Request, lanes: int, vectors: int, apart: int, group: in
         lanes * problem.dtype.itemsize * 2 / BYTES_A_CYCLE,
     )
     a_vector = cycles + VECTOR_CYCLES * width * (1 + 1 / vectors)
-    seconds = (
-        max(rows, channels)
-        * positions
-        / lanes
-        * a_vector
-        / (device.compute_units * CYCLES_A_SECOND)
-    )
-    return Candidate(tile, (launch,), 0, seconds)
+    vectors_written = problem.batch * channels * problem.positions(request.pass_) / lanes
+    seconds = vectors_written * a_vector / (device.compute_units * CYCLES_A_SECOND)
+    return Design(tile, (kernel,), seconds, schedule)

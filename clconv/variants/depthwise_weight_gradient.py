@@ -8,24 +8,25 @@ import numpy as np
 
 from clconv.variants.base import (
     CYCLES_A_SECOND,
-    Candidate,
+    Design,
+    Kernel,
     Launch,
     Request,
-    Scalar,
     accumulator,
     ceil_div,
     common_constants,
     gradient_arguments,
     grid,
     partials_limit,
+    scalars,
     share_sums,
     taps_together,
     vector_lanes,
     vector_width,
-    weight_gradient_candidate,
+    weight_gradient_design,
 )
 
-__all__ = ["UNIT", "candidates", "local_bytes"]
+__all__ = ["UNIT", "designs", "local_bytes"]
 
 # Positions of a unit at most: x and y of it stay in the first-level cache.
 UNIT = 512
@@ -47,7 +48,7 @@ def local_bytes(request: Request) -> int:
     return elements * accumulator(problem.dtype).itemsize
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
+def designs(request: Request) -> Iterator[Design]:
     """Taps side by side, and groups of them that are a whole vector apart."""
     problem = request.problem
     lanes = vector_lanes(request.device, problem.dtype)
@@ -61,24 +62,14 @@ def candidates(request: Request) -> Iterator[Candidate]:
             # Besides the sums there are the vectors of y, and one of x.
             fits = taps * group + group + 2 <= registers or taps == group == 1
             if fits and taps <= problem.kernel_size and (group == 1 or apart % taps == 0):
-                yield _candidate(request, lanes, apart, taps, group)
+                yield _design(request, lanes, apart, taps, group)
 
 
-def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) -> Candidate:
+def _design(request: Request, lanes: int, apart: int, taps: int, group: int) -> Design:
     problem, device = request.problem, request.device
-    pieces = ceil_div(problem.out_length, UNIT)
-    chunk = ceil_div(ceil_div(problem.out_length, pieces), lanes) * lanes
-    chunks = ceil_div(problem.out_length, chunk)
-    units = problem.batch * chunks
-    sums = share_sums(problem, request.epilogue.bias)
-    share_bytes = sums * accumulator(problem.dtype).itemsize
-    wanted = ceil_div(TASKS_A_CORE * device.compute_units, problem.out_channels)
-    most = max(1, int(partials_limit(request, share_bytes) // share_bytes))
-    shares = min(wanted, most, units)
-    tasks = problem.out_channels * shares
     single = min(4, problem.kernel_size) if group > 1 else taps
     tile = {"taps": taps, "lanes": lanes, "tap_group": group}
-    launch = Launch(
+    kernel = Kernel(
         "weight_gradient_depthwise",
         common_constants(request, lanes)
         + (
@@ -94,23 +85,40 @@ def _candidate(request: Request, lanes: int, apart: int, taps: int, group: int) 
             ("in_place", _in_place(request, taps, group)),
         ),
         *gradient_arguments(
-            request,
-            (
-                Scalar("length", "int", problem.length),
-                Scalar("out_length", "int", problem.out_length),
-                Scalar("pad", "int", problem.pads[0]),
-                Scalar("chunk", "int", chunk),
-                Scalar("chunks", "int", chunks),
-                Scalar("units", "long", units),
-                Scalar("shares", "long", shares),
-                Scalar("tasks", "long", tasks),
-            ),
+            request, scalars("length out_length pad chunk chunks", "units shares tasks")
         ),
-        (grid(tasks), 1, 1),
         (1, 1, 1),
     )
+
+    def schedule(wanted: Request, kernel: Kernel) -> tuple[Launch | None, int]:
+        problem = wanted.problem
+        if not problem.batch:
+            return None, 0
+        pieces = ceil_div(problem.out_length, UNIT)
+        chunk = ceil_div(ceil_div(problem.out_length, pieces), lanes) * lanes
+        chunks = ceil_div(problem.out_length, chunk)
+        units = problem.batch * chunks
+        sums = share_sums(problem, wanted.epilogue.bias)
+        share_bytes = sums * accumulator(problem.dtype).itemsize
+        many = ceil_div(TASKS_A_CORE * device.compute_units, problem.out_channels)
+        most = max(1, int(partials_limit(wanted, share_bytes) // share_bytes))
+        shares = min(many, most, units)
+        tasks = problem.out_channels * shares
+        launch = kernel.launch(
+            (grid(tasks), 1, 1),
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            chunk=chunk,
+            chunks=chunks,
+            units=units,
+            shares=shares,
+            tasks=tasks,
+        )
+        return launch, shares
+
     cost = _cost(request, lanes, apart, taps, group, single)
-    return weight_gradient_candidate(request, tile, launch, shares, cost)
+    return weight_gradient_design(request, tile, kernel, cost, schedule)
 
 
 def _in_place(request: Request, taps: int, group: int) -> bool:
@@ -137,5 +145,5 @@ def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, singl
     cycles += rest // single * single * a_tap(single, 1) + rest % single * a_tap(1, 1)
     staged = 0.0 if _in_place(request, taps, group) else 2 * STAGE * width
     a_vector = cycles + staged + problem.kernel_size * KEEP * lanes / UNIT
-    vectors = max(problem.batch, 1) * problem.out_channels * problem.out_length / lanes
+    vectors = problem.batch * problem.out_channels * problem.out_length / lanes
     return vectors * a_vector / (request.device.compute_units * CYCLES_A_SECOND)

@@ -7,6 +7,7 @@ that a new batch or length finds its kernels compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,35 +15,50 @@ from clconv.problem import Pass
 from clconv.variants.base import (
     ACCUMULATION,
     CYCLES_A_SECOND,
+    EXACT,
     MAX_GROUPS,
     WEIGHT_GRADIENT,
-    Candidate,
     Constants,
+    Design,
+    Kernel,
     Launch,
     Layout,
     Operand,
     Request,
-    Scalar,
+    Schedule,
     accumulator,
-    common_constants,
     convolution_operands,
     geometry_constants,
     grid,
+    kernel_constants,
+    launch_partials,
     local_items,
     partials_limit,
     phase_constants,
+    scalars,
     sum_partials,
     vector_lanes,
     vector_width,
-    weight_gradient_candidate,
+    weight_gradient_design,
 )
 
 NAME = "direct"
+ERROR_CLASS = EXACT
 
 # Bytes that a CPU's core moves in a cycle, in the small pieces of this variant.
 BYTES_A_CYCLE = 2.0
 # Positions of one batch element that a share of a weight gradient takes at once.
 UNIT_LENGTHS = (64, 2048)
+
+
+def _common_constants(request: Request, lanes: int) -> Constants:
+    """What common.cl.mako needs. The loads and stores of this variant are many and small: where a
+    driver has instructions to convert them, integer arithmetic instead takes a compiler seconds."""
+    device = request.device
+    half_builtins = device.half_builtins or device.native_half
+    return kernel_constants(
+        replace(device, half_builtins=half_builtins), request.problem.dtype, lanes
+    )
 
 
 def refusal(request: Request) -> str | None:
@@ -52,7 +68,7 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
+def designs(request: Request) -> Iterator[Design]:
     """The tiles that fit the device's registers, for any pass."""
     if request.pass_ is Pass.FORWARD:
         yield from _forward(request)
@@ -108,7 +124,7 @@ def _position_tile(request: Request, vectors: int, lanes: int) -> dict[str, int]
     }
 
 
-def _forward(request: Request) -> Iterator[Candidate]:
+def _forward(request: Request) -> Iterator[Design]:
     problem = request.problem
     index = "int" if problem.weight_count < 2**31 else "long"
     return _convolutions(
@@ -118,12 +134,11 @@ def _forward(request: Request) -> Iterator[Candidate]:
         (("weight_index", index),),
         channels=problem.group_out,
         terms=problem.group_in,
-        positions=problem.out_length,
         phases=1,
     )
 
 
-def _input_gradient(request: Request) -> Iterator[Candidate]:
+def _input_gradient(request: Request) -> Iterator[Design]:
     problem = request.problem
     return _convolutions(
         request,
@@ -132,7 +147,6 @@ def _input_gradient(request: Request) -> Iterator[Candidate]:
         (*phase_constants(problem),),
         channels=problem.group_in,
         terms=problem.group_out,
-        positions=problem.phase_positions,
         phases=problem.stride,
     )
 
@@ -145,11 +159,10 @@ def _convolutions(
     *,
     channels: int,
     terms: int,
-    positions: int,
     phases: int,
-) -> Iterator[Candidate]:
+) -> Iterator[Design]:
     """The tiles of the forward pass or of the input gradient, which writes `channels` a group,
-    each a sum over `terms` channels and the taps, in `phases` of `positions` each."""
+    each a sum over `terms` channels and the taps, in so many phases."""
     problem = request.problem
     lanes = vector_lanes(request.device, problem.dtype)
     for channel_tile, vectors, cost in _tiles(request, channels):
@@ -159,60 +172,57 @@ def _convolutions(
             tile | _position_tile(request, vectors, lanes),
             kernel,
             (*constants, (tile_name, channel_tile)),
-            positions,
             tiles=-(-channels // channel_tile) * problem.groups * phases,
             cost=cost * problem.groups * terms * problem.kernel_size,
         )
 
 
 def _convolution(
-    request: Request,
-    tile: dict[str, int],
-    kernel: str,
-    constants: Constants,
-    positions: int,
-    tiles: int,
-    cost: float,
-) -> Candidate:
-    """The one launch of the forward pass or of the input gradient."""
-    problem = request.problem
-    blocks = -(-positions // tile["group_step"])
-    launch = Launch(
-        kernel,
-        common_constants(request, tile["lanes"])
-        + geometry_constants(problem)
+    request: Request, tile: dict[str, int], name: str, constants: Constants, tiles: int, cost: float
+) -> Design:
+    """The one kernel of the forward pass or of the input gradient."""
+    kernel = Kernel(
+        name,
+        _common_constants(request, tile["lanes"])
+        + geometry_constants(request.problem)
         + constants
         + tuple(
             (name, tile[name]) for name in ("vectors", "item_step", "vector_step", "group_step")
         )
         + (("activation", request.epilogue.activation),),
         convolution_operands(request),
-        (
-            Scalar("batch", "int", problem.batch),
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("blocks", "int", blocks),
-            Scalar("slope", "SUM"),
-        ),
-        (grid(blocks) * tile["local"], grid(tiles), grid(problem.batch)),
+        scalars("batch length out_length pad blocks", sum_names="slope"),
         (tile["local"], 1, 1),
     )
+
+    def schedule(wanted: Request) -> Schedule:
+        problem = wanted.problem
+        blocks = -(-problem.positions(wanted.pass_) // tile["group_step"])
+        launch = kernel.launch(
+            (grid(blocks) * tile["local"], grid(tiles), grid(problem.batch)),
+            batch=problem.batch,
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            blocks=blocks,
+        )
+        return Schedule((launch,))
+
     # Without the last tile's waste, which would make the choice depend on the length.
-    return Candidate(tile, (launch,), 0, _seconds(request, positions, cost / tile["lanes"]))
+    return Design(tile, (kernel,), _seconds(request, cost / tile["lanes"]), schedule)
 
 
-def _seconds(request: Request, positions: int, cycles: float, *, overlapped: bool = False) -> float:
+def _seconds(request: Request, cycles: float, *, overlapped: bool = False) -> float:
     """Modelled, of so many cycles of arithmetic a position: what comes and goes takes its time
     too, beside the arithmetic where that reads on and on, else after it."""
     problem, device = request.problem, request.device
-    units = device.compute_units
+    positions, units = problem.positions(request.pass_), device.compute_units
     if device.vector_floats == 1:
-        return max(problem.batch, 1) * positions * cycles / (units * device.lanes * 1e9)
+        return problem.batch * positions * cycles / (units * device.lanes * 1e9)
     samples = problem.in_channels * problem.stride + problem.out_channels
     moving: float = samples * problem.dtype.itemsize / BYTES_A_CYCLE
     cycles = max(cycles, moving) if overlapped else cycles + moving
-    return max(problem.batch, 1) * positions * cycles / (units * CYCLES_A_SECOND)
+    return problem.batch * positions * cycles / (units * CYCLES_A_SECOND)
 
 
 def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -> tuple[int, int]:
@@ -228,7 +238,7 @@ def _shares(request: Request, tiles: int, most_bytes: float, share_bytes: int) -
     return min(max(per_share, low), high), shares
 
 
-def _weight_gradient(request: Request) -> Iterator[Candidate]:
+def _weight_gradient(request: Request) -> Iterator[Design]:
     problem, device = request.problem, request.device
     lanes = vector_lanes(device, problem.dtype)
     taps = problem.group_in * problem.kernel_size
@@ -250,13 +260,9 @@ def _weight_gradient(request: Request) -> Iterator[Candidate]:
 
 def _weight_gradient_tile(
     request: Request, out_tile: int, tap_tile: int, tiles: int, cycles: float
-) -> Candidate:
-    problem, device = request.problem, request.device
-    lanes = vector_lanes(device, problem.dtype)
-    sums_bytes = accumulator(problem.dtype).itemsize
-    share_bytes = problem.weight_count * sums_bytes
-    most = partials_limit(request, share_bytes)
-    unit_length, shares = _shares(request, tiles, most, share_bytes)
+) -> Design:
+    device, dtype = request.device, request.problem.dtype
+    lanes = vector_lanes(device, dtype)
     # Fewer weights than a work-group has items: its other items take other shares. This choice
     # must not depend on batch or length.
     cpu = device.vector_floats > 1
@@ -264,9 +270,6 @@ def _weight_gradient_tile(
     local_shares = local_items(device, 1 if cpu else max(1, 64 // local_tiles), 1)
     while local_tiles * local_shares > device.max_work_group_size:
         local_shares //= 2
-    row_units = -(-problem.out_length // unit_length)
-    units = problem.batch * row_units
-    shares = min(shares, units, MAX_GROUPS * local_shares)
     tile = {
         "out_tile": out_tile,
         "tap_tile": tap_tile,
@@ -274,61 +277,92 @@ def _weight_gradient_tile(
         "local_tiles": local_tiles,
         "local_shares": local_shares,
     }
-    launch = Launch(
+    kernel = Kernel(
         "weight_gradient_direct",
-        common_constants(request, lanes)
-        + geometry_constants(problem)
+        _common_constants(request, lanes)
+        + geometry_constants(request.problem)
         + (("out_tile", out_tile), ("tap_tile", tap_tile)),
         WEIGHT_GRADIENT,
         (
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("units", "long", units),
-            Scalar("row_units", "int", row_units),
-            Scalar("unit_length", "int", unit_length),
-            Scalar("shares", "int", shares),
+            *scalars("length out_length pad"),
+            *scalars(long_names="units"),
+            *scalars("row_units unit_length shares"),
             *ACCUMULATION,
-        ),
-        (
-            grid(-(-tiles // local_tiles)) * local_tiles,
-            -(-shares // local_shares) * local_shares,
-            1,
         ),
         (local_tiles, local_shares, 1),
     )
-    seconds = _seconds(request, problem.out_length, tiles * cycles / lanes, overlapped=True)
-    return weight_gradient_candidate(request, tile, launch, shares, seconds)
+
+    def schedule(wanted: Request, kernel: Kernel) -> tuple[Launch | None, int]:
+        problem = wanted.problem
+        share_bytes = problem.weight_count * accumulator(dtype).itemsize
+        unit_length, shares = _shares(
+            wanted, tiles, partials_limit(wanted, share_bytes), share_bytes
+        )
+        row_units = -(-problem.out_length // unit_length)
+        units = problem.batch * row_units
+        shares = min(shares, units, MAX_GROUPS * local_shares)
+        if not shares:
+            return None, 0
+        size = (
+            grid(-(-tiles // local_tiles)) * local_tiles,
+            -(-shares // local_shares) * local_shares,
+            1,
+        )
+        launch = kernel.launch(
+            size,
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            units=units,
+            row_units=row_units,
+            unit_length=unit_length,
+            shares=shares,
+        )
+        return launch, shares
+
+    seconds = _seconds(request, tiles * cycles / lanes, overlapped=True)
+    return weight_gradient_design(request, tile, kernel, seconds, schedule)
 
 
-def _bias_gradient(request: Request) -> Candidate:
-    problem, device = request.problem, request.device
-    lanes = vector_lanes(device, problem.dtype)
+def _bias_gradient(request: Request) -> Design:
+    device = request.device
+    channels, dtype = request.problem.out_channels, request.problem.dtype
+    lanes = vector_lanes(device, dtype)
     local = local_items(device, 1 if device.vector_floats > 1 else 64)
-    share_bytes = problem.out_channels * accumulator(problem.dtype).itemsize * local
-    most = partials_limit(request, 0)
-    unit_length, parts = _shares(request, problem.out_channels * local, most, share_bytes)
-    row_units = -(-problem.out_length // unit_length)
-    units = problem.batch * row_units
-    parts = min(parts, units, MAX_GROUPS)
-    launch = Launch(
+    kernel = Kernel(
         "bias_gradient_direct",
-        common_constants(request, lanes) + (("items", local),),
+        _common_constants(request, lanes) + (("items", local),),
         (Operand("y", Layout.ROWS), Operand("partial", Layout.FLAT, written=True, element="SUM")),
         (
-            Scalar("channels", "int", problem.out_channels),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("units", "long", units),
-            Scalar("row_units", "int", row_units),
-            Scalar("unit_length", "int", unit_length),
+            *scalars("channels out_length"),
+            *scalars(long_names="units"),
+            *scalars("row_units unit_length"),
         ),
-        (parts * local, grid(problem.out_channels), 1),
         (local, 1, 1),
     )
-    return Candidate(
-        {"lanes": lanes, "local": local},
-        ((launch,) if parts else ())
-        + (sum_partials(request, problem.out_channels, parts * local),),
-        max(parts, 1) * share_bytes,
-        _seconds(request, problem.out_length, problem.out_channels / lanes, overlapped=True),
-    )
+    adding = sum_partials(request)
+
+    def schedule(wanted: Request) -> Schedule:
+        problem = wanted.problem
+        share_bytes = channels * accumulator(dtype).itemsize * local
+        most = partials_limit(wanted, 0)
+        unit_length, parts = _shares(wanted, channels * local, most, share_bytes)
+        row_units = -(-problem.out_length // unit_length)
+        units = problem.batch * row_units
+        parts = min(parts, units, MAX_GROUPS)
+        added = launch_partials(adding, problem, channels, parts * local)
+        if not parts:
+            return Schedule((added,), share_bytes)
+        launch = kernel.launch(
+            (parts * local, grid(channels), 1),
+            channels=channels,
+            out_length=problem.out_length,
+            units=units,
+            row_units=row_units,
+            unit_length=unit_length,
+        )
+        return Schedule((launch, added), parts * share_bytes)
+
+    tile = {"lanes": lanes, "local": local}
+    seconds = _seconds(request, channels / lanes, overlapped=True)
+    return Design(tile, (kernel, adding), seconds, schedule)

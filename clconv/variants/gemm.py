@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,13 +15,15 @@ from clconv.variants import gemv
 from clconv.variants.base import (
     ACCUMULATION,
     CACHE_RATE,
+    EXACT,
     MAX_GROUPS,
     WEIGHT_GRADIENT,
-    Candidate,
     Constants,
+    Design,
+    Kernel,
     Launch,
     Request,
-    Scalar,
+    Schedule,
     accumulator,
     ceil_div,
     common_constants,
@@ -31,10 +33,12 @@ from clconv.variants.base import (
     grid,
     partials_limit,
     phase_constants,
-    weight_gradient_candidate,
+    scalars,
+    weight_gradient_design,
 )
 
 NAME = "gemm"
+ERROR_CLASS = EXACT
 
 # (rows, columns) of a work-group's tile, (rows, columns) of a work-item's sums. Large tiles read
 # less, since each element that is fetched serves a whole row or column of sums; small ones waste
@@ -66,7 +70,7 @@ LEAST_SHARE = 256
 MAX_STRIDE = 2**20
 # Terms of a share at most: kernels count them in 32 bits.
 MOST_TERMS = 2**30
-# The launch for few columns must be so many times as fast, by the model, to have more of them.
+# The kernel for few columns must be so many times as fast, by the model, to have more of them.
 FEW_COLUMNS_GAIN = 2.0
 
 # The modelled costs of a work-item, in multiply-adds: of an element that it fetches (index, bounds,
@@ -267,8 +271,8 @@ def _tiles(request: Request) -> list[Tile]:
     return [t for t in found if t.sums > FEW_SUMS] or found
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for each tile that the device can run."""
+def designs(request: Request) -> Iterator[Design]:
+    """A design for each tile that the device can run."""
     matrices = Matrices(request)
     for tile in _tiles(request):
         # Tiles of which more than half would be empty are for fewer channels than these.
@@ -300,11 +304,8 @@ def cost(matrices: Matrices, tile: Tile, columns: int) -> float:
 
 def _modelled(matrices: Matrices, tile: Tile) -> float:
     """Seconds in proportion to batch and length, so that the choice depends on neither, though few
-    columns take longer, and are another launch."""
+    columns take longer, and have another kernel."""
     request = matrices.request
-    if not request.problem.batch:  # as for one, so that nothing else is built
-        request = replace(request, problem=replace(request.problem, batch=1))
-        return _modelled(replace(matrices, request=request), tile)
     device = request.device
     if matrices.weights:
         # The shares fill the device; their number is no part of the tile.
@@ -313,9 +314,9 @@ def _modelled(matrices: Matrices, tile: Tile) -> float:
         a_term = 2 * tiles * tile.rows * tile.columns / device.peak_flops
         read = tiles * (tile.rows + tile.columns) * request.problem.dtype.itemsize
         a_term = max(a_term / tile.efficiency(request), read / (CACHE_RATE * device.peak_bandwidth))
-        return max(matrices.terms, 1) * comparable(device, a_term)
+        return matrices.terms * comparable(device, a_term)
     a_column = cost(matrices, tile, TYPICAL_COLUMNS) / TYPICAL_COLUMNS
-    return max(matrices.columns, 1) * comparable(device, a_column)
+    return matrices.columns * comparable(device, a_column)
 
 
 def _numbers(tile: Tile) -> dict[str, int]:
@@ -327,14 +328,10 @@ def _constants(request: Request) -> Constants:
     return (*common_constants(request, 1), together, *geometry_constants(request.problem))
 
 
-def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
+def _convolution(matrices: Matrices, tile: Tile) -> Design:
     request = matrices.request
     problem = request.problem
-    positions = problem.out_length if matrices.forward else problem.phase_positions
-    blocks = ceil_div(matrices.columns, tile.columns)
-    tiles = ceil_div(matrices.rows, tile.rows) * matrices.products
-    terms_given = problem.group_in * problem.kernel_size if matrices.forward else problem.group_out
-    launch = Launch(
+    kernel = Kernel(
         "convolution_gemm",
         _constants(request)
         + (
@@ -346,34 +343,47 @@ def _convolution(matrices: Matrices, tile: Tile) -> Candidate:
         + tile.constants(),
         convolution_operands(request),
         (
-            Scalar("batch", "int", problem.batch),
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("positions", "int", positions),
-            Scalar("blocks", "long", blocks),
-            Scalar("terms_given", "int", terms_given),
-            Scalar("slope", "SUM"),
+            *scalars("batch length out_length pad positions"),
+            *scalars(long_names="blocks"),
+            *scalars("terms_given", sum_names="slope"),
         ),
-        (grid(tiles) * tile.items, grid(blocks), 1),
         (tile.items, 1, 1),
     )
-    return Candidate(
-        _numbers(tile), _with_few_columns(matrices, tile, launch), 0, _modelled(matrices, tile)
-    )
+    few = gemv.tile(request)
+    few_kernel = None if few is None else gemv.kernel(request, few)
+    terms = problem.group_in * problem.kernel_size if matrices.forward else problem.group_out
+
+    def schedule(wanted: Request) -> Schedule:
+        products = Matrices(wanted)
+        if few is not None and few_kernel is not None and _is_few(products, tile, few):
+            return Schedule((gemv.launch(wanted, few, few_kernel),))
+        problem = wanted.problem
+        blocks = ceil_div(products.columns, tile.columns)
+        tiles = ceil_div(products.rows, tile.rows) * products.products
+        launch = kernel.launch(
+            (grid(tiles) * tile.items, grid(blocks), 1),
+            batch=problem.batch,
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            positions=problem.positions(wanted.pass_),
+            blocks=blocks,
+            terms_given=terms,
+        )
+        return Schedule((launch,))
+
+    kernels = (kernel,) if few_kernel is None else (kernel, few_kernel)
+    return Design(_numbers(tile), kernels, _modelled(matrices, tile), schedule)
 
 
-def _with_few_columns(matrices: Matrices, tile: Tile, launch: Launch) -> tuple[Launch, ...]:
-    """The launch, and where there is one that for few columns: both are built, one is queued."""
-    few = gemv.tile(matrices.request)
-    if few is None:
-        return (launch,)
-    is_few = few_columns_pay(matrices, tile, few)
-    return replace(launch, queued=not is_few), gemv.launch(matrices.request, few, is_few)
+def _is_few(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
+    """Whether the kernel for few columns is the one to run: as asked for, else if it pays."""
+    wanted = matrices.request.kernel
+    return few_columns_pay(matrices, tile, few) if wanted is None else wanted == gemv.NAME
 
 
 def few_columns_pay(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
-    """Whether the launch for few columns is the one to queue: always if a work-group has all."""
+    """Whether the kernel for few columns is the faster one: always if a work-group has all."""
     columns = matrices.columns
     if not gemv.COLUMNS < columns <= gemv.MOST_COLUMNS:
         return columns <= gemv.COLUMNS
@@ -381,38 +391,47 @@ def few_columns_pay(matrices: Matrices, tile: Tile, few: gemv.Tile) -> bool:
     return gained <= cost(matrices, tile, columns)
 
 
-def _weight_gradient(matrices: Matrices, tile: Tile) -> Candidate:
+def _weight_gradient(matrices: Matrices, tile: Tile) -> Design:
     request = matrices.request
-    problem, device = request.problem, request.device
     tiles = ceil_div(matrices.rows, tile.rows) * ceil_div(matrices.columns, tile.columns)
     tiles *= matrices.products
-    share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
-    all_terms = problem.batch * problem.out_length
-    wanted = ceil_div(GROUPS_A_UNIT * device.compute_units, tiles)
-    most = int(partials_limit(request, share_bytes) // share_bytes)
-    shares = max(1, min(wanted, most, ceil_div(all_terms, LEAST_SHARE), MAX_GROUPS))
-    shares = max(shares, ceil_div(all_terms, MOST_TERMS))
-    share_terms = ceil_div(ceil_div(all_terms, shares), tile.depth) * tile.depth
-    shares = ceil_div(all_terms, max(share_terms, 1))
-    out_length = max(problem.out_length, 1)
-    launch = Launch(
+    kernel = Kernel(
         "weight_gradient_gemm",
         _constants(request) + tile.constants(),
         WEIGHT_GRADIENT,
         (
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("all_terms", "long", all_terms),
-            Scalar("share_terms", "long", share_terms),
-            Scalar("shares", "int", shares),
-            Scalar("step_n", "int", tile.depth // out_length),
-            Scalar("step_q", "int", tile.depth % out_length),
+            *scalars("length out_length pad"),
+            *scalars(long_names="all_terms share_terms"),
+            *scalars("shares step_n step_q"),
             *ACCUMULATION,
         ),
-        (grid(tiles) * tile.items, max(shares, 1), 1),
         (tile.items, 1, 1),
     )
-    return weight_gradient_candidate(
-        request, _numbers(tile), launch, shares, _modelled(matrices, tile)
-    )
+
+    def schedule(wanted: Request, kernel: Kernel) -> tuple[Launch | None, int]:
+        problem = wanted.problem
+        share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
+        all_terms = problem.batch * problem.out_length
+        if not all_terms:
+            return None, 0
+        many = ceil_div(GROUPS_A_UNIT * wanted.device.compute_units, tiles)
+        most = int(partials_limit(wanted, share_bytes) // share_bytes)
+        shares = max(1, min(many, most, ceil_div(all_terms, LEAST_SHARE), MAX_GROUPS))
+        shares = max(shares, ceil_div(all_terms, MOST_TERMS))
+        share_terms = ceil_div(ceil_div(all_terms, shares), tile.depth) * tile.depth
+        shares = ceil_div(all_terms, share_terms)
+        launch = kernel.launch(
+            (grid(tiles) * tile.items, shares, 1),
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            all_terms=all_terms,
+            share_terms=share_terms,
+            shares=shares,
+            step_n=tile.depth // problem.out_length,
+            step_q=tile.depth % problem.out_length,
+        )
+        return launch, shares
+
+    modelled = _modelled(matrices, tile)
+    return weight_gradient_design(request, _numbers(tile), kernel, modelled, schedule)

@@ -1,7 +1,7 @@
 """The products of gemm.py where they have few columns: then reading the weights is all the work.
 
-No variant of its own: batch and length decide which of the two launches is queued, and may not
-decide what is compiled. So every candidate of gemm.py carries both.
+No variant of its own: batch and length decide which of the two kernels runs, and may not decide
+what is compiled. So every design of gemm.py has both.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from clconv.problem import Pass
 from clconv.variants.base import (
     CACHE_RATE,
+    Kernel,
     Launch,
     Request,
-    Scalar,
     accumulator,
     ceil_div,
     common_constants,
@@ -23,7 +23,10 @@ from clconv.variants.base import (
     grid,
     local_items,
     phase_constants,
+    scalars,
 )
+
+NAME = "convolution_gemv"
 
 # Columns that a work-group computes from one reading of its weights; more are further work-groups.
 COLUMNS = 8
@@ -139,9 +142,7 @@ def tile(request: Request) -> Tile | None:
 
 def columns(request: Request) -> int:
     """Positions of the whole batch; the input gradient has as many in each of its phases."""
-    problem = request.problem
-    forward = request.pass_ is Pass.FORWARD
-    return problem.batch * (problem.out_length if forward else problem.phase_positions)
+    return request.problem.batch * request.problem.positions(request.pass_)
 
 
 def cost(request: Request, tile: Tile) -> float:
@@ -166,17 +167,15 @@ def cost(request: Request, tile: Tile) -> float:
     return float(max(arithmetic, waiting, reading))
 
 
-def launch(request: Request, tile: Tile, queued: bool) -> Launch:
-    """The one launch of the forward pass or of the input gradient."""
+def kernel(request: Request, tile: Tile) -> Kernel:
+    """The one kernel of the forward pass or of the input gradient."""
     problem = request.problem
-    forward = request.pass_ is Pass.FORWARD
-    blocks = ceil_div(columns(request), COLUMNS)
-    return Launch(
-        "convolution_gemv",
+    return Kernel(
+        NAME,
         common_constants(request, 1)
         + geometry_constants(problem)
         + (
-            ("backward", not forward),
+            ("backward", request.pass_ is not Pass.FORWARD),
             *phase_constants(problem),
             ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
             ("activation", request.epilogue.activation),
@@ -189,15 +188,20 @@ def launch(request: Request, tile: Tile, queued: bool) -> Launch:
             ("fold", tile.fold),
         ),
         convolution_operands(request),
-        (
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("positions", "int", problem.out_length if forward else problem.phase_positions),
-            Scalar("all_columns", "int", columns(request) if queued else 0),
-            Scalar("slope", "SUM"),
-        ),
-        (grid(_tasks(request, tile)) * tile.items, grid(blocks), 1),
+        scalars("length out_length pad positions all_columns", sum_names="slope"),
         (tile.items, 1, 1),
-        queued,
+    )
+
+
+def launch(request: Request, tile: Tile, kernel: Kernel) -> Launch:
+    """The kernel for a request's columns, at most MOST_COLUMNS."""
+    problem = request.problem
+    blocks = ceil_div(columns(request), COLUMNS)
+    return kernel.launch(
+        (grid(_tasks(request, tile)) * tile.items, grid(blocks), 1),
+        length=problem.length,
+        out_length=problem.out_length,
+        pad=problem.pads[0],
+        positions=problem.positions(request.pass_),
+        all_columns=columns(request),
     )

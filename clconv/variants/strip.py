@@ -9,10 +9,11 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants import strip_convolution, strip_weight_gradient
-from clconv.variants.base import Candidate, Request
+from clconv.variants.base import EXACT, Design, Request
 from clconv.variants.strip_convolution import LEAST_LOCAL_BYTES
 
 NAME = "strip"
+ERROR_CLASS = EXACT
 
 
 def refusal(request: Request) -> str | None:
@@ -33,9 +34,9 @@ def refusal(request: Request) -> str | None:
     return why
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
+def designs(request: Request) -> Iterator[Design]:
     """The tiles that fit a core's registers."""
-    yield from _pass(request).candidates(request)
+    yield from _pass(request).designs(request)
 
 
 def _pass(request: Request) -> Any:

@@ -9,27 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import (
     CYCLES_A_SECOND,
-    Candidate,
-    Launch,
+    Design,
+    Kernel,
     Request,
-    Scalar,
+    Schedule,
     accumulator,
     ceil_div,
     common_constants,
     convolution_operands,
     grid,
+    scalars,
     taps_together,
     vector_lanes,
     vector_width,
 )
 
-__all__ = ["LEAST_LOCAL_BYTES", "candidates", "local_elements", "refusal", "row_pitch"]
+__all__ = ["LEAST_LOCAL_BYTES", "designs", "local_elements", "refusal", "row_pitch"]
 
 LEAST_LOCAL_BYTES = 64 << 10
 # More than this lies outside a core's second-level cache on many CPUs.
@@ -106,7 +108,7 @@ class Tile:
         """Vectors of sums."""
         return self.channels * self.vectors
 
-    @property
+    @cached_property
     def cycles(self) -> float:
         """Of a tap: a broadcast weight is a load too."""
         loads = self.channels + self.width * (self.vectors + self.taps - 1) / self.taps
@@ -148,7 +150,7 @@ class Geometry:
     @cached_property
     def positions(self) -> int:
         """Of a phase."""
-        return self.problem.out_length if self.forward else self.problem.phase_positions
+        return self.problem.positions(self.request.pass_)
 
     @cached_property
     def lanes(self) -> int:
@@ -255,8 +257,8 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for each tile that fits the registers. Where these ask for wider vectors, others
+def designs(request: Request) -> Iterator[Design]:
+    """A design for each tile that fits the registers. Where these ask for wider vectors, others
     that don't come behind: activations which call functions have to take one of them."""
     geometry = _geometry(request)
     found = list(_tiles(geometry))
@@ -268,7 +270,7 @@ def candidates(request: Request) -> Iterator[Candidate]:
         yield from (replace(one, cost=one.cost * behind) for one in plain)
 
 
-def _tiles(geometry: Geometry) -> Iterator[Candidate]:
+def _tiles(geometry: Geometry) -> Iterator[Design]:
     request = geometry.request
     registers = request.device.vector_registers
     most = min(registers * 3 // 4, MOST_SUMS)
@@ -284,10 +286,10 @@ def _tiles(geometry: Geometry) -> Iterator[Candidate]:
                 # AVX-512 multiplies by a value in memory, which is no instruction if used once.
                 folded = vectors == 1 and geometry.width > 1
                 tile = Tile(channels, vectors, taps, geometry.width, loop, folded)
-                candidate = _candidate(geometry, tile)
-                if candidate is not None:
+                design = _design(geometry, tile)
+                if design is not None:
                     found = True
-                    yield candidate
+                    yield design
 
 
 def _tap_groups(geometry: Geometry, channels: int, vectors: int) -> set[int]:
@@ -298,8 +300,7 @@ def _tap_groups(geometry: Geometry, channels: int, vectors: int) -> set[int]:
     return {1, taps} if vectors + taps + 2 <= geometry.request.device.vector_registers else {1}
 
 
-@dataclass(frozen=True)
-class _Blocks:
+class _Blocks(NamedTuple):
     """How the work is cut at run time: which positions, batch elements and channels a task has."""
 
     chunk_vectors: int  # vectors of a row
@@ -309,7 +310,7 @@ class _Blocks:
     cycles: float
 
 
-def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
+def _design(geometry: Geometry, tile: Tile) -> Design | None:
     """None where local memory has no room for the tile."""
     request, problem = geometry.request, geometry.problem
     kernel_size = problem.kernel_size
@@ -332,10 +333,9 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
         term_block = ceil_div(term_block, ceil_div(term_block, most))
     together = _tiles_together(geometry, tile, term_block, rest if packed else None)
     held = local_elements(request, HELD_SHARE) if term_block < geometry.terms else 0
-    blocks = _blocks(geometry, tile, term_block, held)
-    if blocks is None:
+    if held and not held // (tile.sums * geometry.lanes * geometry.phases):
         return None
-    launch = Launch(
+    kernel = Kernel(
         "convolution_strip",
         common_constants(request, geometry.lanes)
         + (
@@ -364,10 +364,17 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
             ("activation", request.epilogue.activation),
         ),
         convolution_operands(request),
-        _scalars(geometry, tile, blocks),
-        (grid(blocks.tasks), 1, 1),
+        SCALARS,
         (1, 1, 1),
     )
+
+    def schedule(wanted: Request) -> Schedule:
+        # With the vectors that the kernel has, whether it asks for them or not.
+        there = Geometry(replace(wanted, device=request.device))
+        blocks = _blocks(there, tile, term_block, held)
+        numbers = _numbers(there, tile, blocks)
+        return Schedule((kernel.launch((grid(blocks.tasks), 1, 1), **numbers),))
+
     numbers = {
         "channel_tile": tile.channels,
         "vectors": tile.vectors,
@@ -377,7 +384,7 @@ def _candidate(geometry: Geometry, tile: Tile) -> Candidate | None:
         "together": together,
         "term_block": term_block,
     }
-    return Candidate(numbers, (launch,), 0, _cost(geometry, tile, term_block, packed))
+    return Design(numbers, (kernel,), _cost(geometry, tile, term_block, packed), schedule)
 
 
 def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int | None) -> int:
@@ -409,34 +416,43 @@ def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
     return int(ASK_AHEAD / (together * cycles))
 
 
-def _scalars(geometry: Geometry, tile: Tile, blocks: _Blocks) -> tuple[Scalar, ...]:
+SCALARS = (
+    *scalars("batch length out_length pad reach_low term_count"),
+    *scalars("row_vectors chunk_vectors chunks block_rows"),
+    *scalars(long_names="position_blocks"),
+    *scalars("task_tiles"),
+    *scalars(long_names="tasks"),
+    *scalars("tap_row_pitch row_pitch channel_pitch held_vectors", sum_names="slope"),
+)
+
+
+def _numbers(geometry: Geometry, tile: Tile, blocks: _Blocks) -> dict[str, int]:
     problem = geometry.problem
     chunks = ceil_div(geometry.row_vectors, blocks.chunk_vectors)
     pitch = geometry.pitch(blocks.chunk_vectors)
     vectors = ceil_div(blocks.chunk_vectors * blocks.block_rows, tile.vectors) * tile.vectors
-    return (
-        Scalar("batch", "int", problem.batch),
-        Scalar("length", "int", problem.length),
-        Scalar("out_length", "int", problem.out_length),
-        Scalar("pad", "int", problem.pads[0]),
-        Scalar("reach_low", "int", 0 if geometry.forward else problem.phase_reach[0]),
-        Scalar("term_count", "int", geometry.terms),
-        Scalar("row_vectors", "int", geometry.row_vectors),
-        Scalar("chunk_vectors", "int", blocks.chunk_vectors),
-        Scalar("chunks", "int", chunks),
-        Scalar("block_rows", "int", blocks.block_rows),
-        Scalar("position_blocks", "long", ceil_div(problem.batch, blocks.block_rows) * chunks),
-        Scalar("task_tiles", "int", blocks.task_tiles),
-        Scalar("tasks", "long", blocks.tasks),
-        Scalar("tap_row_pitch", "int", pitch),
-        Scalar("row_pitch", "int", pitch * geometry.rows),
-        Scalar("channel_pitch", "int", pitch * geometry.rows * blocks.block_rows),
-        Scalar("held_vectors", "int", vectors),
-        Scalar("slope", "SUM"),
-    )
+    return {
+        "batch": problem.batch,
+        "length": problem.length,
+        "out_length": problem.out_length,
+        "pad": problem.pads[0],
+        "reach_low": 0 if geometry.forward else problem.phase_reach[0],
+        "term_count": geometry.terms,
+        "row_vectors": geometry.row_vectors,
+        "chunk_vectors": blocks.chunk_vectors,
+        "chunks": chunks,
+        "block_rows": blocks.block_rows,
+        "position_blocks": ceil_div(problem.batch, blocks.block_rows) * chunks,
+        "task_tiles": blocks.task_tiles,
+        "tasks": blocks.tasks,
+        "tap_row_pitch": pitch,
+        "row_pitch": pitch * geometry.rows,
+        "channel_pitch": pitch * geometry.rows * blocks.block_rows,
+        "held_vectors": vectors,
+    }
 
 
-def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Blocks | None:
+def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Blocks:
     """The cheapest way to cut the work of a problem whose kernel is given."""
     batch = max(geometry.problem.batch, 1)
     most = geometry.strip // term_block  # elements of the strip a channel
@@ -454,8 +470,12 @@ def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Bloc
             rows = set(range(about, about + tile.vectors))
         fitting = min(most // geometry.row_elements(chunk), batch)
         cuts |= {(chunk, max(1, min(fitting, n))) for n in rows if fitting}
-    found = [b for cut in cuts for b in _with_channels(geometry, tile, term_block, held, *cut)]
-    return min(found, key=lambda b: (b.cycles, b.tasks, b.chunk_vectors), default=None)
+    # Where sums wait in local memory several short rows may be too much; one tile's always fit.
+    for some in (cuts, {(min(tile.vectors, geometry.row_vectors), 1)}):
+        found = [b for cut in some for b in _with_channels(geometry, tile, term_block, held, *cut)]
+        if found:
+            break
+    return min(found, key=lambda b: (b.cycles, b.tasks, b.chunk_vectors))
 
 
 def _with_channels(
@@ -516,5 +536,5 @@ def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> floa
     tiles = geometry.tiles(tile)
     staged = geometry.rows * geometry.terms * geometry.stage_vector
     a_vector = tiles * cycles / tile.vectors + staged
-    vectors = max(problem.batch, 1) * problem.groups * geometry.positions / geometry.lanes
+    vectors = problem.batch * problem.groups * geometry.positions / geometry.lanes
     return vectors * a_vector / (geometry.request.device.compute_units * CYCLES_A_SECOND)

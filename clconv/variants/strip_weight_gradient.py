@@ -6,26 +6,28 @@ Costs are in cycles of a core as strip_convolution.py has it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
     CYCLES_A_SECOND,
-    Candidate,
+    Design,
+    Kernel,
     Launch,
     Request,
-    Scalar,
     accumulator,
     ceil_div,
     common_constants,
     gradient_arguments,
     grid,
     partials_limit,
+    scalars,
     share_sums,
     vector_lanes,
     vector_width,
-    weight_gradient_candidate,
+    weight_gradient_design,
 )
 from clconv.variants.strip_convolution import (
     HELD_SHARE,
@@ -41,7 +43,7 @@ from clconv.variants.strip_convolution import (
     row_pitch,
 )
 
-__all__ = ["candidates", "refusal"]
+__all__ = ["designs", "refusal"]
 
 # (c,k) that a task sums at once, about: enough to pay for turning the output's gradient.
 MOST_TAPS = 256
@@ -158,8 +160,8 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for each tile that fits the registers."""
+def designs(request: Request) -> Iterator[Design]:
+    """A design for each tile that fits the registers."""
     registers = request.device.vector_registers
     most = registers * 3 // 4
     taps = request.problem.group_in * request.problem.kernel_size
@@ -175,11 +177,10 @@ def candidates(request: Request) -> Iterator[Candidate]:
                 or geometry.panels * geometry.panel
                 < request.problem.group_out + geometry.panel // 2 + geometry.lanes
             ):
-                yield _candidate(geometry)
+                yield _design(geometry)
 
 
-@dataclass(frozen=True)
-class _Blocks:
+class _Blocks(NamedTuple):
     """How the work is cut at run time."""
 
     chunk: int  # positions of a row
@@ -189,14 +190,8 @@ class _Blocks:
     cycles: float
 
 
-def _candidate(geometry: Geometry) -> Candidate:
+def _design(geometry: Geometry) -> Design:
     request, problem = geometry.request, geometry.problem
-    blocks = _blocks(geometry)
-    chunks = ceil_div(problem.out_length, blocks.chunk)
-    units = ceil_div(problem.batch, blocks.unit_rows) * chunks
-    panel_blocks = ceil_div(geometry.panels, blocks.task_panels)
-    tasks = geometry.term_blocks * panel_blocks * problem.groups * blocks.shares
-    pitch = geometry.pitch(blocks.chunk)
     tile = {
         "tap_tile": geometry.tap_tile,
         "vectors": geometry.vectors,
@@ -204,7 +199,7 @@ def _candidate(geometry: Geometry) -> Candidate:
         "term_block": geometry.term_block,
         "positions": geometry.positions,
     }
-    launch = Launch(
+    kernel = Kernel(
         "weight_gradient_strip",
         common_constants(request, geometry.lanes)
         + (
@@ -224,25 +219,46 @@ def _candidate(geometry: Geometry) -> Candidate:
         *gradient_arguments(
             request,
             (
-                Scalar("batch", "int", problem.batch),
-                Scalar("length", "int", problem.length),
-                Scalar("out_length", "int", problem.out_length),
-                Scalar("pad", "int", problem.pads[0]),
-                Scalar("chunk", "int", blocks.chunk),
-                Scalar("chunks", "int", chunks),
-                Scalar("unit_rows", "int", blocks.unit_rows),
-                Scalar("units", "long", units),
-                Scalar("shares", "long", blocks.shares),
-                Scalar("task_panels", "int", blocks.task_panels),
-                Scalar("tasks", "long", tasks),
-                Scalar("row_pitch", "int", pitch),
-                Scalar("channel_pitch", "int", pitch * blocks.unit_rows),
+                *scalars("batch length out_length pad chunk chunks unit_rows"),
+                *scalars(long_names="units shares"),
+                *scalars("task_panels"),
+                *scalars(long_names="tasks"),
+                *scalars("row_pitch channel_pitch"),
             ),
         ),
-        (grid(tasks), 1, 1),
         (1, 1, 1),
     )
-    return weight_gradient_candidate(request, tile, launch, blocks.shares, _cost(geometry))
+
+    def schedule(wanted: Request, kernel: Kernel) -> tuple[Launch | None, int]:
+        if not wanted.problem.batch:
+            return None, 0
+        there = replace(geometry, request=wanted)
+        blocks = _blocks(there)
+        problem = wanted.problem
+        chunks = ceil_div(problem.out_length, blocks.chunk)
+        units = ceil_div(problem.batch, blocks.unit_rows) * chunks
+        panel_blocks = ceil_div(there.panels, blocks.task_panels)
+        tasks = there.term_blocks * panel_blocks * problem.groups * blocks.shares
+        pitch = there.pitch(blocks.chunk)
+        launch = kernel.launch(
+            (grid(tasks), 1, 1),
+            batch=problem.batch,
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            chunk=blocks.chunk,
+            chunks=chunks,
+            unit_rows=blocks.unit_rows,
+            units=units,
+            shares=blocks.shares,
+            task_panels=blocks.task_panels,
+            tasks=tasks,
+            row_pitch=pitch,
+            channel_pitch=pitch * blocks.unit_rows,
+        )
+        return launch, blocks.shares
+
+    return weight_gradient_design(request, tile, kernel, _cost(geometry), schedule)
 
 
 def _blocks(geometry: Geometry) -> _Blocks:
@@ -255,7 +271,7 @@ def _blocks(geometry: Geometry) -> _Blocks:
     else:
         chunk = problem.out_length
         most = geometry.strip_elements // geometry.term_block // geometry.pitch(chunk)
-        rows = max(1, min(geometry.positions // chunk, most, max(problem.batch, 1)))
+        rows = max(1, min(geometry.positions // chunk, most, problem.batch))
     units = ceil_div(problem.batch, rows) * ceil_div(problem.out_length, chunk)
     taps = geometry.taps
     positions = rows * chunk
@@ -310,5 +326,5 @@ def _cost(geometry: Geometry) -> float:
     cycles = geometry.panels * geometry.term_blocks * panel + staged * ceil_div(
         geometry.panels, geometry.task_panels
     )
-    total = max(problem.batch, 1) * problem.out_length * problem.groups * cycles
+    total = problem.batch * problem.out_length * problem.groups * cycles
     return total / (device.compute_units * CYCLES_A_SECOND)

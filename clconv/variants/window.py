@@ -9,12 +9,14 @@ import numpy as np
 from clconv.problem import Pass
 from clconv.variants.base import (
     ACCUMULATION,
+    EXACT,
     MAX_GROUPS,
     WEIGHT_GRADIENT,
-    Candidate,
+    Design,
+    Kernel,
     Launch,
     Request,
-    Scalar,
+    Schedule,
     accumulator,
     ceil_div,
     common_constants,
@@ -25,10 +27,12 @@ from clconv.variants.base import (
     local_items,
     partials_limit,
     phase_constants,
-    weight_gradient_candidate,
+    scalars,
+    weight_gradient_design,
 )
 
 NAME = "window"
+ERROR_CLASS = EXACT
 
 # Channels a group, read or written, of which products of matrices would waste most of a tile.
 FEW_CHANNELS = 4
@@ -66,7 +70,7 @@ def refusal(request: Request) -> str | None:
             f"a group has {problem.group_in} input and {problem.group_out} output channels, "
             f"expected at most {FEW_CHANNELS} of either"
         )
-    if not any(True for _ in candidates(request)):
+    if not any(True for _ in designs(request)):
         return (
             f"a window of {problem.window} samples with stride {problem.stride} does not fit "
             f"{_room(request)} elements of local memory"
@@ -74,8 +78,8 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def candidates(request: Request) -> Iterator[Candidate]:
-    """A candidate for each tile of a work-item that fits local memory."""
+def designs(request: Request) -> Iterator[Design]:
+    """A design for each tile of a work-item that fits local memory."""
     if request.pass_ is Pass.WEIGHT_GRADIENT:
         yield from _weight_gradients(request)
         return
@@ -87,9 +91,9 @@ def candidates(request: Request) -> Iterator[Candidate]:
     for tile, each, sliding in tiles:
         if tile > 1 and tile >= 2 * rows:
             continue
-        candidate = _convolution(request, tile, each, sliding)
-        if candidate is not None:
-            yield candidate
+        design = _convolution(request, tile, each, sliding)
+        if design is not None:
+            yield design
 
 
 def _room(request: Request) -> int:
@@ -98,7 +102,7 @@ def _room(request: Request) -> int:
     return most // accumulator(request.problem.dtype).itemsize
 
 
-def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candidate | None:
+def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Design | None:
     """None where one channel's window and weights do not fit."""
     problem = request.problem
     forward = request.pass_ is Pass.FORWARD
@@ -131,12 +135,8 @@ def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candi
     part = (
         min(ceil_div(rows, tile), max(1, MOST_PART // tile)) * tile if block == channels else tile
     )
-    out_positions = (
-        problem.out_length if forward else problem.length + problem.pads[0] % (problem.stride)
-    )
-    blocks = ceil_div(out_positions, positions)
     parts = ceil_div(rows, part) * problem.groups
-    launch = Launch(
+    kernel = Kernel(
         "convolution_window",
         common_constants(request, 1)
         + geometry_constants(request.problem)
@@ -153,17 +153,26 @@ def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candi
             ("activation", request.epilogue.activation),
         ),
         convolution_operands(request),
-        (
-            Scalar("batch", "int", problem.batch),
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("blocks", "int", blocks),
-            Scalar("slope", "SUM"),
-        ),
-        (grid(blocks) * items, grid(parts), grid(problem.batch)),
+        scalars("batch length out_length pad blocks", sum_names="slope"),
         (items, 1, 1),
     )
+
+    def schedule(wanted: Request) -> Schedule:
+        problem = wanted.problem
+        blocks = ceil_div(
+            problem.out_length if forward else problem.length + problem.pads[0] % problem.stride,
+            positions,
+        )
+        launch = kernel.launch(
+            (grid(blocks) * items, grid(parts), grid(problem.batch)),
+            batch=problem.batch,
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            blocks=blocks,
+        )
+        return Schedule((launch,))
+
     numbers = {
         "tile": tile, "part": part, "block": block, "each": each, "items": items,
         "positions": positions, "sliding": int(sliding), "lanes": 1,
@@ -176,18 +185,18 @@ def _convolution(request: Request, tile: int, each: int, sliding: bool) -> Candi
     products = problem.groups * ceil_div(rows, tile) * tile * taps * a_turn / sums
     count = problem.out_length if forward else problem.phase_positions * problem.stride
     a_position = comparable(request.device, 2 * products / request.device.peak_flops)
-    return Candidate(numbers, (launch,), 0, max(problem.batch, 1) * count * a_position)
+    return Design(numbers, (kernel,), problem.batch * count * a_position, schedule)
 
 
-def _weight_gradients(request: Request) -> Iterator[Candidate]:
-    """A candidate for each number of taps in a work-item's registers that fits."""
+def _weight_gradients(request: Request) -> Iterator[Design]:
+    """A design for each number of taps in a work-item's registers that fits."""
     for each in range(min(MOST_WEIGHTS, request.problem.kernel_size), 0, -1):
-        candidate = _weight_gradient(request, each)
-        if candidate is not None:
-            yield candidate
+        design = _weight_gradient(request, each)
+        if design is not None:
+            yield design
 
 
-def _weight_gradient(request: Request, each: int) -> Candidate | None:
+def _weight_gradient(request: Request, each: int) -> Design | None:
     """None where one output channel times one input channel does not fit."""
     problem, device = request.problem, request.device
     room = _room(request)
@@ -226,12 +235,6 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
         positions *= 2
     tasks = ceil_div(problem.group_in, in_part) * ceil_div(problem.group_out, out_part)
     tasks *= problem.groups
-    share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
-    row_units = ceil_div(problem.out_length, positions)
-    units = problem.batch * row_units
-    wanted = ceil_div(GROUPS_A_UNIT * device.compute_units, tasks)
-    most_shares = int(partials_limit(request, share_bytes) // share_bytes)
-    shares = min(max(1, min(wanted, most_shares)), units, MAX_GROUPS)
     numbers = {
         "out_part": out_part,
         "in_part": in_part,
@@ -240,24 +243,42 @@ def _weight_gradient(request: Request, each: int) -> Candidate | None:
         "slices": slices,
         "positions": positions,
     }
-    launch = Launch(
+    kernel = Kernel(
         "weight_gradient_window",
         common_constants(request, 1) + geometry_constants(request.problem) + tuple(numbers.items()),
         WEIGHT_GRADIENT,
         (
-            Scalar("length", "int", problem.length),
-            Scalar("out_length", "int", problem.out_length),
-            Scalar("pad", "int", problem.pads[0]),
-            Scalar("units", "long", units),
-            Scalar("row_units", "int", max(row_units, 1)),
-            Scalar("shares", "int", shares),
+            *scalars("length out_length pad"),
+            *scalars(long_names="units"),
+            *scalars("row_units shares"),
             *ACCUMULATION,
         ),
-        (grid(tasks) * items, max(shares, 1), 1),
         (items, 1, 1),
     )
+
+    def schedule(wanted: Request, kernel: Kernel) -> tuple[Launch | None, int]:
+        problem = wanted.problem
+        share_bytes = problem.weight_count * accumulator(problem.dtype).itemsize
+        row_units = ceil_div(problem.out_length, positions)
+        units = problem.batch * row_units
+        if not units:
+            return None, 0
+        many = ceil_div(GROUPS_A_UNIT * wanted.device.compute_units, tasks)
+        most_shares = int(partials_limit(wanted, share_bytes) // share_bytes)
+        shares = min(max(1, min(many, most_shares)), units, MAX_GROUPS)
+        launch = kernel.launch(
+            (grid(tasks) * items, shares, 1),
+            length=problem.length,
+            out_length=problem.out_length,
+            pad=problem.pads[0],
+            units=units,
+            row_units=row_units,
+            shares=shares,
+        )
+        return launch, shares
+
     # A turn reads one element of y and some of x.
     products = tasks * items / slices * (LOCAL_READ * (1 + each) + LOOP)
     a_position = comparable(device, 2 * products / device.peak_flops)
-    seconds = max(problem.batch, 1) * problem.out_length * a_position
-    return weight_gradient_candidate(request, numbers | {"lanes": 1}, launch, shares, seconds)
+    seconds = problem.batch * problem.out_length * a_position
+    return weight_gradient_design(request, numbers | {"lanes": 1}, kernel, seconds, schedule)

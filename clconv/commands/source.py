@@ -1,21 +1,19 @@
-#!/usr/bin/env python3
 """Which OpenCL C does a problem get? Prints it for a device, or for a profile without having one.
 
-Without --launch all launches are printed, one after the other; one alone compiles as it is.
+Without --kernel all kernels are printed, one after the other; one alone compiles as it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from clconv import ClconvError, Conv1dProblem, Epilogue, KernelPlan, Pass
+from clconv.commands.text import table
 from clconv.device import PROFILES, DeviceProfile, profile
-from clconv.listing import table
 from clconv.opencl import choose, profile_of
 from clconv.planner import plans
 from clconv.problem import ACTIVATIONS
@@ -32,8 +30,11 @@ def _padding(text: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
+    assert __doc__
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m clconv source",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     for name, default in (
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--profile", default="gpu", help="a device to plan for without having it")
     where.add_argument("--device", help="index, id or part of the name of a device that is there")
-    add("--launch", type=int, help="only this one, from 1")
+    add("--kernel", type=int, help="only this one, from 1")
     add("--list", action="store_true", help="list the profiles")
     return parser
 
@@ -85,23 +86,27 @@ def describe(plan: KernelPlan, device: DeviceProfile) -> str:
             f"variant    {plan.variant}",
             f"tile       {tile}",
             f"workspace  {plan.workspace_bytes} bytes",
-            f"launches   {', '.join(launch.kernel for launch in plan.launches)}",
+            f"kernels    {', '.join(kernel.name for kernel in plan.kernels)}",
+            f"launches   {', '.join(launch.kernel.name for launch in plan.launches)}",
         )
     )
 
 
 def sources(plan: KernelPlan, only: int | None) -> str:
-    """The OpenCL C of the launches, each after a comment with its sizes."""
+    """The OpenCL C of the kernels, each after a comment that says how it is launched."""
     texts = []
-    for place, launch in enumerate(plan.launches, 1):
+    for place, kernel in enumerate(plan.kernels, 1):
         if only in (None, place):
-            scalars = ", ".join(
-                f"{s.name} {'?' if s.value is None else s.value}" for s in launch.scalars
-            )
+            launch = next((one for one in plan.launches if one.kernel == kernel), None)
+            sizes, scalars = "not for this batch and length", ""
+            if launch is not None:
+                sizes = f"global size {launch.global_size}, local size {kernel.local_size}"
+                numbers = launch.numbers.items()
+                told = ", ".join(f"{n} {'?' if v is None else v}" for n, v in numbers)
+                scalars = f"// scalars: {told}\n"
             texts.append(
-                f"// launch {place} of {len(plan.launches)}: {launch.kernel}\n"
-                f"// global size {launch.global_size}, local size {launch.local_size}\n"
-                f"// scalars: {scalars}\n\n{render(launch)}"
+                f"// kernel {place} of {len(plan.kernels)}: {kernel.name}\n"
+                f"// {sizes}\n{scalars}\n{render(kernel)}"
             )
     return "\n\n".join(texts)
 
@@ -127,13 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClconvError as error:
         print(error, file=sys.stderr)
         return 1
-    if a.launch is not None and not 1 <= a.launch <= len(plan.launches):
-        parser.error(f"--launch is {a.launch}, expected 1 to {len(plan.launches)}")
-    print(f"{describe(plan, device)}\n\n{sources(plan, a.launch)}")
+    if a.kernel is not None and not 1 <= a.kernel <= len(plan.kernels):
+        parser.error(f"--kernel is {a.kernel}, expected 1 to {len(plan.kernels)}")
+    print(f"{describe(plan, device)}\n\n{sources(plan, a.kernel)}")
     return 0
-
-
-if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # `| head` is no error
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main())

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How do the figures look? Ratios to each peer, and the layers under the roof.
 
-Draws what `benchmark.py --json` wrote: python benchmark_plot.py RESULTS.json PICTURE.png
+Draws what `benchmark --json` wrote: python -m clconv.commands.benchmark_plot JSON PICTURE
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import numpy as np
 matplotlib.use("Agg")  # draws without a screen
 
 import matplotlib.pyplot as plt
-from benchmark_layers import Layer
 from matplotlib.text import Text
+
+from clconv.commands.layers import Layer
 
 # A hue a peer; the forward pass is the darker shade.
 COLOURS = {
@@ -129,9 +129,9 @@ def _label(axes: Any, points: dict[str, tuple[float, float]], roof: dict[str, An
     """Writes each name where it covers least of other names, points, the roof and the frame."""
     renderer = axes.get_figure(root=True).canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
+    low, high = axes.get_xlim()
     line = [
-        (x, min(roof["peak_gflops"], x * roof["copy_gbs"]))
-        for x in np.geomspace(*axes.get_xlim(), 200)
+        (x, min(roof["peak_gflops"], x * roof["copy_gbs"])) for x in np.geomspace(low, high, 200)
     ]
     dots = [axes.transData.transform(point) for point in (*points.values(), *line)]
     taken: list[Any] = []

@@ -1,8 +1,8 @@
-#!/usr/bin/env python3
 """How fast can a device add and multiply, and copy? The roof over every convolution on it.
 
 Peak: independent chains of a * b + c in registers, the fastest of several numbers of chains and
 vector lengths. Copy: a plain kernel on arrays much larger than the last cache, read plus written.
+`benchmark` measures both; alone they are python -m clconv.commands.roofline.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ class Roofline:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints both rates of a device."""
+    assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", help="index, id or part of a name")
     options = parser.parse_args(argv)

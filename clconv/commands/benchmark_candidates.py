@@ -14,10 +14,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from benchmark_layers import Layer
-from benchmark_worker import NOISY, TRIES, Watch, Worker, WorkerError, is_noisy, quiet, same, settle
 
-from clconv.listing import table
+from clconv.commands.benchmark_worker import (
+    NOISY,
+    TRIES,
+    Watch,
+    Worker,
+    WorkerError,
+    is_noisy,
+    quiet,
+    same,
+    settle,
+)
+from clconv.commands.layers import Layer
+from clconv.commands.text import table
 
 MOST = 12
 FINALISTS = 4

@@ -1,24 +1,20 @@
-#!/usr/bin/env python3
 """How fast might a device be that nobody has at hand? A prediction, from the planner's cost model.
 
 For each layer and pass: the variant and tile that the planner picks for a profile, its work-groups,
 and the share of the roofline (the larger of arithmetic at peak and every array moved once at full
-bandwidth) that the model predicts. Nothing is measured. The layers file is a Python file with a
-list LAYERS, as layers.py is, whose rows are a name and the arguments of Conv1dProblem.
+bandwidth) that the model predicts. Nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import runpy
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
+from clconv.commands.layers import load
+from clconv.commands.text import table
 from clconv.device import PROFILES, DeviceProfile
-from clconv.listing import table
 from clconv.variants import gemm, gemv
 from clconv.variants.base import Launch, Request, modelled_seconds
 
@@ -28,20 +24,20 @@ PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
 def sums_launch(made: KernelPlan) -> Launch:
-    """The first that is queued, be it products of tiles, or of few columns, or something else."""
-    return next(launch for launch in made.launches if launch.queued)
+    """The first, be it products of tiles, or of few columns, or something else."""
+    return made.launches[0]
 
 
 def work_groups(made: KernelPlan) -> int:
-    """Of the first launch that is queued, which does the sums."""
+    """Of the first launch, which does the sums."""
     launch = sums_launch(made)
-    return math.prod(launch.global_size) // math.prod(launch.local_size)
+    return math.prod(launch.global_size) // math.prod(launch.kernel.local_size)
 
 
 def bytes_moved(problem: Conv1dProblem) -> int:
     """Input, weights and output once each, which are what any pass reads and writes."""
     shapes = (problem.input_shape, problem.weight_shape, problem.output_shape)
-    return sum(math.prod(shape) for shape in shapes) * problem.dtype.itemsize
+    return sum(math.prod(shape) for shape in shapes) * int(problem.dtype.itemsize)
 
 
 def flops(problem: Conv1dProblem) -> int:
@@ -60,7 +56,7 @@ def predicted(made: KernelPlan, device: DeviceProfile) -> float:
     """The model's seconds: work-groups rounded up over the compute units, arithmetic or memory."""
     problem, units = made.problem, device.compute_units
     request = Request(problem, made.pass_, device, made.epilogue)
-    few = gemv.tile(request) if sums_launch(made).kernel == "convolution_gemv" else None
+    few = gemv.tile(request) if sums_launch(made).kernel.name == gemv.NAME else None
     if few is not None:
         seconds = gemv.cost(request, few)
     elif made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
@@ -75,37 +71,36 @@ def predicted(made: KernelPlan, device: DeviceProfile) -> float:
     return max(seconds, bytes_moved(problem) / device.peak_bandwidth)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        prog="python -m clconv predict", description=__doc__.splitlines()[0]
+    )
     gpus = [name for name, one in PROFILES.items() if one.kind == "gpu"]
     parser.add_argument("--device", required=True, choices=gpus, metavar="PROFILE",
                         help=f"one of {', '.join(gpus)}")  # fmt: skip
-    parser.add_argument("--layers", type=Path, default=Path(__file__).parent / "layers.py",
-                        metavar="FILE", help="default: layers.py beside this tool")  # fmt: skip
-    arguments = parser.parse_args(words)
-    if not arguments.layers.is_file():
-        parser.error(f"layers is {str(arguments.layers)!r}, expected a file")
-    layers = runpy.run_path(str(arguments.layers)).get("LAYERS")
-    if not layers:
-        parser.error(f"{arguments.layers} has no list LAYERS")
+    parser.add_argument(
+        "--layers", metavar="FILE", help="Python file with a list LAYERS (default: the public set)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        layers = load(arguments.layers)
+    except ValueError as error:
+        parser.error(f"--layers: {error}")
     device = PROFILES[arguments.device]
     rows = []
-    for name, *fields in layers:
-        problem = Conv1dProblem(*fields)
+    for layer in layers:
+        problem = layer.problem
         for pass_ in PASSES:
             made = plan(problem, pass_, device)
             seconds = predicted(made, device)
             tile = " ".join(f"{key}={value}" for key, value in made.tile.items() if key != "lanes")
             rows.append([
-                name, pass_.value.removesuffix("_gradient"), made.variant, tile,
+                layer.name, pass_.value.removesuffix("_gradient"), made.variant, tile,
                 str(work_groups(made)), f"{1e3 * seconds:.3f}",
                 f"{100 * roofline(problem, device) / seconds:.0f}",
             ])  # fmt: skip
     print(f"A prediction for {device.name} from a cost model, not a measurement:")
     print(table(HEADER, rows, RIGHT))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

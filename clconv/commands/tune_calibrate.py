@@ -16,12 +16,12 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
-
-from benchmark_candidates import LEAST_RANKED, NEAR, spearman
+from typing import Any
 
 from clconv import DeviceProfile
-from clconv.listing import table
-from clconv.planner import Choice, KernelPlan, plans
+from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
+from clconv.commands.text import table
+from clconv.planner import Choice, KernelPlan, designs, plans
 from clconv.records import Record, RecordKey
 
 FACTORS = (2.0, 1.25)
@@ -74,9 +74,11 @@ def changed(values: Mapping[Constant, float], profile: DeviceProfile) -> Iterato
         for constant, value in values.items():
             for module in constant.modules:
                 setattr(module, constant.name, value)
-        own = {c.name: value for c, value in values.items() if not c.modules}
+        designs.cache_clear()
+        own: dict[str, Any] = {c.name: value for c, value in values.items() if not c.modules}
         yield replace(profile, **own)
     finally:
+        designs.cache_clear()
         for constant in values:
             for module in constant.modules:
                 setattr(module, constant.name, constant.value)
@@ -104,7 +106,7 @@ def _plans(key: RecordKey, profile: DeviceProfile) -> list[KernelPlan]:
 
 def _kernels(plan: KernelPlan) -> Hashable:
     """What tells a candidate from all others, and from itself with other kernels."""
-    compiled_in = tuple((launch.kernel, launch.constants) for launch in plan.launches)
+    compiled_in = tuple((kernel.name, kernel.constants) for kernel in plan.kernels)
     return _named(plan.choice), compiled_in
 
 

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark_layers import Layer
-from roofline import Roofline, median_seconds
+
+from clconv import settings
+from clconv.commands.layers import Layer
+from clconv.commands.roofline import Roofline, median_seconds
 
 PEERS = ("torch", "onnxruntime")
 CALLS = 3
@@ -76,7 +78,8 @@ class Clconv:
                 runtime.finish()
 
             channels = layer.out_channels
-            sums = Conv1dProblem(*grad.shape, channels, 1, groups=channels)
+            batch, _, out_length = problem.output_shape
+            sums = Conv1dProblem(batch, channels, out_length, channels, 1, groups=channels)
             used = [
                 (problem, Pass.INPUT_GRADIENT, Epilogue(), sizes),
                 (problem, Pass.WEIGHT_GRADIENT, Epilogue(bias=True), sizes),
@@ -316,6 +319,13 @@ def serve(name: str, device: str | None) -> int:
 # The other side
 
 
+# Not `python -m`, which looks in the current folder first: another clconv may lie there.
+START = """import sys
+sys.path[:] = {path!r}
+from clconv.commands.benchmark_worker import serve
+sys.exit(serve({name!r}, {device!r}))"""
+
+
 class WorkerError(RuntimeError):
     """A worker that cannot do what it was asked for."""
 
@@ -324,9 +334,9 @@ class Worker:
     """An implementation in a process of its own."""
 
     def __init__(self, name: str, device: str | None) -> None:
-        command = [sys.executable, __file__, name] + ([] if device is None else [device])
+        command = [sys.executable, "-c", START.format(path=sys.path, name=name, device=device)]
         # Sleeping threads instead of spinning ones; it costs the peers nothing.
-        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+        environment = settings.environment() | {"OMP_WAIT_POLICY": "passive"}
         self.name = name
         self.pace: Pace | None = None
         self._process = subprocess.Popen(
@@ -470,7 +480,3 @@ def settle(rounds_us: Sequence[float], others: Sequence[float | None]) -> tuple[
 def is_noisy(others: float | None) -> bool:
     """Whether others used more than they may; unknown is not noisy."""
     return others is not None and others > OTHERS_LIMIT
-
-
-if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))

@@ -1,4 +1,6 @@
-"""Which OpenCL devices are there, and do they compute what they should? The clconv-devices command.
+"""Which OpenCL devices are there, and do they compute what they should?
+
+The commands `devices`, also installed as clconv-devices, and `check`.
 
 Listing builds nothing. With --check every device builds a small kernel, which is remembered, and
 runs one small convolution and its three gradients on integers, whose sums are exact, so that the
@@ -18,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clconv import functional, opencl, reference, settings
+from clconv.commands.text import table
 from clconv.errors import ClconvError, DeviceError
 from clconv.opencl import NO_PLATFORM, DeviceInfo, Found, devices, find, meant
 from clconv.problem import Conv1dProblem
 from clconv.runtime import Runtime
 
-__all__ = ["check", "main", "table"]
+__all__ = ["check", "main"]
 
 NOT_CHECKED = "not checked"
 # Stride, dilation, uneven padding and groups at once.
@@ -33,20 +36,6 @@ HEADER = (
     "max group", "fp16", "fp64",
 )  # fmt: skip
 RIGHT = ("index", "units", "memory", "local", "max group")
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """Lines with aligned columns; those named in `right` are flush right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = []
-    for line in lines:
-        cells = [
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for name, cell, width in zip(header, line, widths, strict=True)
-        ]
-        text.append("  ".join(cells).rstrip())
-    return "\n".join(text)
 
 
 def check(device: int | str) -> str | None:
@@ -187,7 +176,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(NO_PLATFORM, file=sys.stderr)
     able = [place for place, info in enumerate(found) if info.why_not is None]
     return int(not able or (checks is not None and any(checks[place] != "ok" for place in able)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From arrays and options to commands: a call checked, planned, and queued."""

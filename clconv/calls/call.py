@@ -1,0 +1,239 @@
+"""How do the arrays of one call become commands in a queue?
+
+A call is its arrays and a recipe. The recipe says what is done; it follows from the function, its
+options and how the arrays lie, so that a runtime keeps it, and only what belongs to the arrays
+themselves is looked at in every call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyopencl.array as cl_array
+
+from clconv.calls.draft import NO_NAMES, Draft, Recipe
+from clconv.calls.layouts import Array, Layout, Shape, share_bytes
+from clconv.calls.options import as_key
+from clconv.elementwise import copy_view
+from clconv.errors import ArrayTypeError, ProblemError
+from clconv.opencl import check_process
+from clconv.runtime import Command, Runtime, check_context, default_runtime, memory_of, runtime_of
+
+__all__ = ["Accumulations", "Call"]
+
+DEVICE_ARRAY = {cl_array.Array}
+REQUIRED = frozenset(("x", "weight", "grad_output"))
+# Outs whose old values count where there is a momentum.
+ACCUMULATING = frozenset(("out_weight", "out_bias"))
+
+
+class Call:
+    """The arrays of one call by name: of one kind, on one runtime, the outs apart from the rest.
+
+    `follow` checks, builds and allocates before it queues anything; so a call that raises has
+    changed nothing.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime | None,
+        names: Mapping[str, str] = NO_NAMES,
+        exact: bool | None = None,
+        **arrays: Array | None,
+    ) -> None:
+        self.names = names
+        self.exact = exact
+        self.arrays: dict[str, Array] = {
+            name: a for name, a in arrays.items() if a is not None or name in REQUIRED
+        }
+        self.host = self._on_host()
+        if runtime is not None and not isinstance(runtime, Runtime):
+            raise ArrayTypeError(f"runtime is {runtime!r}, expected a clconv.Runtime or None")
+        if exact not in (None, True, False):
+            raise ProblemError(f"exact is {exact!r}, expected True, False or None")
+        if runtime is not None:
+            check_process()
+        if self.host:
+            self._check_outs()
+            self.runtime = runtime or default_runtime()
+        else:
+            context = self._one_context(runtime)
+            self.runtime = runtime or runtime_of(context)
+
+    def _said(self, name: str) -> str:
+        """The caller's name of an array."""
+        return self.names.get(name, name)
+
+    def _on_host(self) -> bool:
+        kinds = set(map(type, self.arrays.values()))
+        if kinds == DEVICE_ARRAY:
+            return False
+        for name, array in self.arrays.items():
+            if not isinstance(array, (cl_array.Array, np.ndarray)):
+                raise ArrayTypeError(
+                    f"{self._said(name)} is a {type(array).__module__}.{type(array).__qualname__}, "
+                    "expected a NumPy array or a pyopencl.array.Array"
+                )
+        host = [isinstance(array, np.ndarray) for array in self.arrays.values()]
+        if any(host) and not all(host):
+            which = ", ".join(
+                f"{self._said(name)} is a {'NumPy' if on_host else 'device'} array"
+                for name, on_host in zip(self.arrays, host, strict=True)
+            )
+            raise ArrayTypeError(f"{which}; expected all of one kind")
+        return host[0]
+
+    def _one_context(self, runtime: Runtime | None) -> Any:
+        """The context of all arrays, which start at whole elements, the outs by themselves."""
+        first, array = next(iter(self.arrays.items()))
+        context: Any = array.context if runtime is None else runtime.context
+        handle = context.int_ptr
+        buffers = []
+        for name, array in self.arrays.items():
+            if array.context.int_ptr != handle:
+                check_context(self._said(name), array, context, runtime or self._said(first))
+            size = array.dtype.itemsize
+            if array.offset % size:
+                raise ProblemError(
+                    f"{self._said(name)} starts at byte {array.offset} of its buffer, expected a "
+                    f"multiple of {size}"
+                )
+            if array.nbytes:
+                buffers.append(memory_of(self._said(name), array))
+        if len(set(buffers)) < len(buffers):
+            self._check_outs()
+        return context
+
+    def _check_outs(self) -> None:
+        outs = [name for name in self.arrays if name.startswith("out")]
+        for name in outs:
+            out = self.arrays[name]
+            if self.host and not out.flags.writeable:
+                raise ProblemError(f"{self._said(name)} is read-only, expected a writable array")
+            for other, array in self.arrays.items():
+                if other != name and share_bytes(out, array):
+                    raise ProblemError(
+                        f"{self._said(name)} shares memory with {self._said(other)}, expected "
+                        "memory of its own"
+                    )
+
+    def recipe(self, make: Callable[..., None], *options: Any) -> Recipe:
+        """What `make(draft, *options)` drafts for arrays that lie so, now or in an earlier call.
+
+        Raises ProblemError, BuildError.
+        """
+        # Kept recipes are found by plain tuples, which take the least time to make.
+        if self.host:
+            layouts = [self._uploaded_layout(*one) for one in self.arrays.items()]
+        else:
+            layouts = [(a.shape, a.strides, a.dtype) for a in self.arrays.values()]
+        key: Hashable = None
+        named = as_key(options)
+        if named is not None:
+            runtime = self.runtime
+            exact = runtime.exact if self.exact is None else self.exact
+            key = (make, named, *self.arrays, *layouts, runtime.workspace_limit, exact)
+            kept: Recipe | None = self.runtime.recipes.get(key)
+            if kept is not None:
+                return kept
+        names_and_layouts = zip(self.arrays, layouts, strict=True)
+        laid = {name: Layout(*one) for name, one in names_and_layouts}
+        draft = Draft(self.runtime, laid, self.names, self.exact)
+        make(draft, *options)
+        recipe = draft.recipe()
+        return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
+
+    def _uploaded_layout(self, name: str, array: Array) -> tuple[Shape, Shape, np.dtype[Any]]:
+        """How an array of NumPy's lies on the device; an out that is to be refused, as it does."""
+        if name.startswith("out") and not array.flags.c_contiguous:
+            return array.shape, array.strides, array.dtype
+        return Layout.contiguous(array.shape, array.dtype)
+
+    def follow(self, recipe: Recipe, numbers_: Mapping[str, float] = MappingProxyType({})) -> Any:
+        """The recipe's results by name. `numbers_` are the scalars that each call gives anew."""
+        runtime = self.runtime
+        arrays = self._uploaded(numbers_) if self.host else self.arrays
+        for name, shape in recipe.results.items():
+            if name not in arrays:
+                arrays[name] = runtime.empty(shape, recipe.dtype)
+        originals = [(name, arrays[name]) for name in recipe.copies]
+        for name, array in originals:
+            arrays[name] = runtime.empty(array.shape, recipe.dtype)
+        size = recipe.dtype.itemsize
+        buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
+        waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
+        commands: list[Command] = []
+        later: list[Command] = []
+        for step in recipe.steps:
+            kernels = runtime.kernels(step.prepared)
+            buffers["partial"] = runtime.workspace(step.prepared), 0
+            for kernel, (launch, template, places, open_numbers) in zip(
+                kernels, step.launches, strict=True
+            ):
+                values = list(template)
+                for i, name in places:
+                    values[i : i + 2] = buffers[name]
+                for i, name in open_numbers:
+                    values[i] = numbers_[name]
+                late = step.accumulates and waiting is not None
+                (later if late else commands).append((kernel, launch, values))
+        # So far nothing was queued; from here on nothing is checked.
+        for name, array in originals:
+            copy_view(runtime, array, arrays[name])
+        reads = [arrays[name] for name in recipe.reads]
+        writes = [arrays[name] for name in recipe.results]
+        if waiting is not None and later:
+            given = [arrays[name] for name in recipe.results if name in self.arrays]
+            waiting.append((runtime, later, reads, given))
+            writes = [arrays[name] for name in recipe.results if name not in self.arrays]
+        if commands:
+            runtime.enqueue(commands, reads, writes)
+        return {name: self._back(name, arrays[name]) for name in recipe.results}
+
+    def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
+        """The arrays on the device; outs only where their old values count."""
+        counting = ACCUMULATING if numbers_.get("momentum") else frozenset()
+        return {
+            name: self.runtime.to_device(array)
+            for name, array in self.arrays.items()
+            if not name.startswith("out") or name in counting
+        }
+
+    def _back(self, name: str, result: cl_array.Array) -> Array:
+        """A result as the caller wants it: the device array, or its values in NumPy's memory."""
+        if not self.host:
+            return result
+        return self.runtime.to_host(result, self.arrays.get(name))
+
+
+# Accumulations that wait
+
+_Waiting = list[tuple[Runtime, list[Command], list[cl_array.Array], list[cl_array.Array]]]
+# In each thread, where calls leave them.
+_thread = threading.local()
+
+
+class Accumulations:
+    """What device calls add to their outs, ready to run, but only once others are ready too."""
+
+    def __init__(self) -> None:
+        self._waiting: _Waiting = []
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """Calls of this thread in here leave what they write to outs for `run`."""
+        _thread.waiting = self._waiting
+        try:
+            yield
+        finally:
+            _thread.waiting = None
+
+    def run(self) -> None:
+        """Queues all, in the order of the calls."""
+        for runtime, commands, reads, writes in self._waiting:
+            runtime.enqueue(commands, reads, writes)

@@ -1,0 +1,74 @@
+"""What may stand behind a command's options? Types for argparse, and packages that they need."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["at_least", "file", "names", "picture", "require", "seconds"]
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def require(parser: argparse.ArgumentParser, package: str, why: str, extra: str) -> None:
+    """Ends the process, with one line that says what to install, where a package is missing."""
+    if find_spec(package) is None:
+        parser.exit(2, f'{why} needs {package}, which is missing: pip install "clconv[{extra}]"\n')
+
+
+def names(allowed: Sequence[str]) -> Callable[[str], list[str]]:
+    """Some of these, separated by commas, each once."""
+
+    def parse(text: str) -> list[str]:
+        found = [name for name in text.split(",") if name]
+        if not set(found) <= set(allowed):
+            raise argparse.ArgumentTypeError(f"{text!r}, expected some of {','.join(allowed)}")
+        return list(dict.fromkeys(found))
+
+    return parse
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An integer of at least that."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}, expected an integer of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def seconds(most: float) -> Callable[[str], float]:
+    """Seconds, more than 0 and at most that."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}, expected seconds, more than 0, at most {most:g}"
+            )
+        return value
+
+    return parse
+
+
+def file(text: str) -> str:
+    """A file that can be written, in a folder that exists."""
+    if Path(text).is_dir() or not Path(text).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a file in a folder that exists")
+    return text
+
+
+def picture(text: str) -> str:
+    """The same, with a name that says which kind of picture it is."""
+    if Path(text).suffix not in PICTURES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, expected a name that ends in {', '.join(PICTURES)}"
+        )
+    return file(text)

@@ -1,0 +1,161 @@
+"""Compiled programs of one device, and the kernels of each thread.
+
+A program is kept under its text, which is all that its build depends on but the options. One thread
+builds, others that want the same text wait for it, and no lock is held meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pyopencl as cl
+
+from clconv import binaries
+from clconv.bounded import Bounded
+from clconv.building import binary_of, built, has_kernel, program_of_binary
+from clconv.errors import BuildError, OutOfMemoryError
+from clconv.render import sum_dtype
+from clconv.variants.base import Kernel, Layout
+
+__all__ = ["Programs"]
+
+_log = logging.getLogger(__name__)
+
+BUILD_OPTIONS = ("-cl-std=CL1.2",)
+# Platforms whose drivers keep compiled programs on disk themselves.
+DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
+
+_SCALARS = {"int": np.dtype(np.int32), "long": np.dtype(np.int64)}
+
+
+class Programs:
+    """At most `size` programs of a context's device, and as many kernels of each thread."""
+
+    def __init__(self, context: Any, device: Any, size: int) -> None:
+        self._context = context
+        self._device = device
+        self._name = device.name.strip()
+        self._size = size
+        self._programs: Bounded[str, Future[Any]] = Bounded(size)
+        self._refused: Bounded[str, BuildError] = Bounded(size)
+        self._threads = threading.local()
+        platform = device.platform
+        self._trusts_required = platform.name.strip().lower() == "rusticl"
+        self.keeps_binaries = not platform.name.strip().lower().startswith(DRIVERS_WITH_CACHE)
+        self._identity = (
+            platform.name,
+            platform.version,
+            device.name,
+            device.version,
+            device.driver_version,
+            str(cl.VERSION_TEXT),
+        )
+
+    def __len__(self) -> int:
+        return len(self._programs)
+
+    def _build(self, kernel: Kernel, source: str) -> Any:
+        if not self.keeps_binaries:
+            return self._compile(kernel, source)
+        name = binaries.key(source, " ".join(BUILD_OPTIONS), *self._identity)
+        binary = binaries.load(name)
+        if binary is not None:
+            try:
+                program = program_of_binary(self._context, self._device, binary).build()
+                if has_kernel(program, kernel.name):
+                    return program
+                why: object = f"it has no kernel {kernel.name}"
+            except cl.Error as error:
+                why = error
+            _log.warning("%s refuses a kept binary, building anew: %s", self._name, why)
+        program = self._compile(kernel, source)
+        made = binary_of(program)
+        if made is not None:
+            binaries.store(name, made)
+        return program
+
+    def _compile(self, kernel: Kernel, source: str) -> Any:
+        try:
+            program = built(self._context, self._device, source, kernel.name, BUILD_OPTIONS)
+        except cl.MemoryError as error:
+            raise OutOfMemoryError(
+                f"{self._name} has no room to build {kernel.name}: {error}"
+            ) from error
+        except cl.Error as error:
+            raise BuildError(kernel.name, self._name, str(error)) from error
+        if program is None:
+            raise BuildError(kernel.name, self._name, "the program is without this kernel")
+        return program
+
+    def _program(self, kernel: Kernel, source: str) -> Any:
+        while True:
+            mine: Future[Any] = Future()
+            try:
+                entry = self._programs.set_default(source, mine)
+                if entry is mine:
+                    mine.set_result(self._build(kernel, source))
+            except BaseException as error:
+                # Wherever an interrupt comes, nobody may wait for this build any longer.
+                self._programs.drop(source, mine)
+                if not mine.done():
+                    if isinstance(error, Exception):
+                        mine.set_exception(error)
+                    else:
+                        mine.set_result(None)
+                raise
+            program = entry.result()  # maybe another thread's
+            if program is not None:
+                return program  # None where that thread was interrupted
+
+    def kernel(self, kernel: Kernel, source: str) -> Any:
+        """This thread's kernel object: arguments are part of its state. Raises BuildError, which is
+        remembered, and OutOfMemoryError."""
+        kernels: Bounded[str, Any] | None = getattr(self._threads, "kernels", None)
+        if kernels is None:
+            kernels = self._threads.kernels = Bounded(self._size)
+        made = kernels.get(source)
+        if made is not None:
+            return made
+        refused = self._refused.get(source)
+        if refused is not None:
+            raise BuildError(refused.kernel, refused.device, refused.log)
+        try:
+            program = self._program(kernel, source)
+            try:
+                made = cl.Kernel(program, kernel.name)
+            except cl.LogicError as error:
+                raise BuildError(kernel.name, self._name, str(error)) from error
+            self._check_local_size(made, kernel)
+        except BuildError as error:
+            self._refused.set_default(source, error)
+            raise
+        made.set_scalar_arg_dtypes(_argument_dtypes(kernel))
+        return kernels.set_default(source, made)
+
+    def _check_local_size(self, made: Any, kernel: Kernel) -> None:
+        """BuildError where the device cannot run a kernel's work-groups."""
+        ask = cl.kernel_work_group_info
+        items = math.prod(kernel.local_size)
+        most = made.get_work_group_info(ask.WORK_GROUP_SIZE, self._device)
+        if most >= items:
+            return
+        # Mesa's rusticl says 32 of every kernel, but runs what was required when it was compiled.
+        required = made.get_work_group_info(ask.COMPILE_WORK_GROUP_SIZE, self._device)
+        if self._trusts_required and tuple(required) == kernel.local_size:
+            return
+        log = f"work-groups of {items} work-items, the device takes {most} of this kernel"
+        raise BuildError(kernel.name, self._name, log)
+
+
+def _argument_dtypes(kernel: Kernel) -> list[Any]:
+    """For pyopencl's fast path: None for buffers, dtypes for numbers."""
+    dtypes: list[Any] = []
+    for operand in kernel.operands:
+        dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
+    sums = sum_dtype(kernel)
+    return dtypes + [_SCALARS.get(s.type, sums) for s in kernel.scalars]
