@@ -8,7 +8,7 @@ from typing import Any
 
 from clconv.errors import DeviceError
 
-__all__ = ["PROFILES", "DeviceProfile", "profile", "refined"]
+__all__ = ["PROFILES", "DeviceProfile", "has_full_width", "profile", "refined"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class DeviceProfile:
     rather than a call, and `native_half` whether the driver has half arithmetic, whose conversions
     are instructions too where they are of single values. `instruction_sets` are those that
     functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
-    where none need to. `l1_bytes` and
+    where none need to. `full_width` tells whether a CPU's core multiplies, adds and loads vectors
+    of 64 bytes as often as those of 32. `l1_bytes` and
     `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
 
     Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
@@ -50,6 +51,7 @@ class DeviceProfile:
     half_builtins: bool = True
     native_half: bool = False
     instruction_sets: str = ""
+    full_width: bool = False
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     unit_local_bytes: int = 65536
@@ -268,6 +270,23 @@ PROFILES = {
         _intel("acm-g10", 32, 16, 8, 128 << 10, fp64=False, flops=17.2e12, bandwidth=560e9),
     )
 }
+
+
+# Intel's server processors with two units for multiply-adds of 64 bytes: Skylake-SP to Cooper Lake,
+# Ice Lake-SP, Sapphire, Emerald and Granite Rapids ("Intel 64 and IA-32 Architectures Optimization
+# Reference Manual"). None of them was measured.
+FULL_WIDTH_INTEL = frozenset((0x55, 0x6A, 0x6C, 0x8F, 0xCF, 0xAD, 0xAE))
+# AMD's Zen 5 has them ("Software Optimization Guide for the AMD Zen5 Microarchitecture"; seen on
+# EPYC 9005), but in the notebooks' chips of these models.
+ZEN_5_FAMILY, HALF_WIDTH_ZEN_5 = 26, (range(0x20, 0x30), range(0x60, 0x70))
+
+
+def has_full_width(vendor: str, family: int, model: int) -> bool:
+    """Whether a processor's cores work on 64 bytes as often as on 32, by what CPUID says of it."""
+    if vendor == "AuthenticAMD":
+        half = family == ZEN_5_FAMILY and any(model in models for models in HALF_WIDTH_ZEN_5)
+        return family >= ZEN_5_FAMILY and not half
+    return vendor == "GenuineIntel" and family == 6 and model in FULL_WIDTH_INTEL
 
 
 # Which profile's architecture a GPU has, by its name in OpenCL: AMD says gfx1030 or

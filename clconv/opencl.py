@@ -18,9 +18,9 @@ from typing import Any
 import pyopencl as cl
 
 from clconv import icd, settings
-from clconv.device import DeviceProfile, refined
+from clconv.device import DeviceProfile, has_full_width, refined
 from clconv.errors import DeviceError, OutOfMemoryError
-from clconv.probe import finding, probe, reason, remembered
+from clconv.probe import cpu_info, finding, probe, reason, remembered
 
 __all__ = [
     "DeviceInfo",
@@ -380,6 +380,14 @@ def _vectors(device: Any) -> tuple[int, str]:
     return min(reported, found.vector_floats or reported), found.instruction_sets
 
 
+def _full_width() -> bool:
+    """Whether the processor has vectors of 64 bytes at full width, as far as Linux tells."""
+    fields = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.*)$", cpu_info(), re.MULTILINE))
+    if len(fields) < 3:
+        return False
+    return has_full_width(fields["vendor_id"], int(fields["cpu family"]), int(fields["model"]))
+
+
 def _data_caches() -> dict[str, Any]:
     """Bytes of a core's data caches by the profile's names, where Linux tells."""
     names = {"1": "l1_bytes", "2": "l2_bytes"}
@@ -427,5 +435,6 @@ def profile_of(device: Any) -> DeviceProfile:
         half_builtins=not cpu,
         native_half="cl_khr_fp16" in device.extensions.split(),
         instruction_sets=asked,
+        full_width=cpu and _full_width(),
     )
     return replace(reported, **_data_caches()) if cpu else refined(reported, _architecture(device))

@@ -22,7 +22,7 @@ import pyopencl as cl
 from clconv import binaries, disk, settings
 from clconv.building import built, prepare_invoker
 
-__all__ = ["Finding", "finding", "probe", "reason", "remembered"]
+__all__ = ["Finding", "cpu_info", "finding", "probe", "reason", "remembered"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Finding:
 # Memory
 
 
-def _cpu_info() -> str:
+def cpu_info() -> str:
     """What Linux says of the first core; "" elsewhere."""
     try:
         return CPU_INFO.read_text().partition("\n\n")[0]
@@ -112,7 +112,7 @@ def _cpu_info() -> str:
 def _processor() -> str:
     """The processor that a CPU driver compiles for."""
     named = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features")
-    lines = [line for line in _cpu_info().splitlines() if line.startswith(named)]
+    lines = [line for line in cpu_info().splitlines() if line.startswith(named)]
     return "\n".join(lines) or f"{system.machine()} {system.processor()}"
 
 
@@ -222,7 +222,7 @@ def _may_ask(device: Any, width: int) -> bool:
 def _wide_target(context: Any, device: Any) -> str:
     """What functions ask for to have vectors of 16 floats; "" where they would not run or not be
     right."""
-    flags = re.search(r"^flags\s*:(.*)$", _cpu_info(), re.MULTILINE)
+    flags = re.search(r"^flags\s*:(.*)$", cpu_info(), re.MULTILINE)
     if flags is None or not set(WIDE_TARGET) <= set(flags[1].split()):
         return ""
     target = ",".join(WIDE_TARGET)

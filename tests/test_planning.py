@@ -15,7 +15,7 @@ from problems import PROBLEMS
 
 import clconv
 from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
-from clconv.device import PROFILES, profile
+from clconv.device import PROFILES, has_full_width, profile
 from clconv.planner import plans
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
@@ -206,6 +206,32 @@ def test_a_choice_has_no_epilogue(device):
                 assert all(choice in bare for choice in found)
                 missing = [choice for choice in bare if choice not in found]
                 assert all(asked and choice.tile["lanes"] == 16 for choice in missing)
+
+
+def test_vectors_of_full_width():
+    """Where two loads feed two multiply-adds of whole vectors, tiles have more sums for each."""
+    half = replace(profile("cpu"), vector_floats=16, l1_bytes=48 << 10)
+    full = replace(half, full_width=True)
+    for problem in (Conv1dProblem(4, 256, 800, 256, 11), Conv1dProblem(1, 80, 3000, 384, 3)):
+        for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+            sums_a_load = []
+            for device in (half, full):
+                tile = plans(problem, pass_, device, variant="strip")[0].tile
+                channels, vectors = tile["channel_tile"], tile["vectors"]
+                sums_a_load.append(channels * vectors / (channels + vectors))
+            assert sums_a_load[0] < 1 < 1.6 <= sums_a_load[1]
+
+
+def test_which_processors_have_full_width():
+    for vendor, family, model, expected in (
+        ("AuthenticAMD", 25, 0x11, False),  # Zen 4
+        ("AuthenticAMD", 26, 0x02, True),  # Zen 5, EPYC 9005
+        ("AuthenticAMD", 26, 0x24, False),  # Zen 5 of notebooks
+        ("GenuineIntel", 6, 0x8F, True),  # Sapphire Rapids
+        ("GenuineIntel", 6, 0xA7, False),  # Rocket Lake
+        ("Somebody", 26, 0x02, False),
+    ):
+        assert has_full_width(vendor, family, model) == expected
 
 
 def test_workspace_limit():

@@ -42,6 +42,7 @@ __all__ = [
     "Schedule",
     "Variant",
     "accumulator",
+    "arithmetic_width",
     "ceil_div",
     "common_constants",
     "comparable",
@@ -256,6 +257,12 @@ def vector_width(device: DeviceProfile, dtype: np.dtype[Any]) -> float:
     if device.vector_floats == 1:
         return 1.0
     return vector_lanes(device, dtype) * accumulator(dtype).itemsize / 32
+
+
+def arithmetic_width(device: DeviceProfile, dtype: np.dtype[Any]) -> float:
+    """What multiplying, adding and loading a vector costs, as a multiple of one of 8 floats."""
+    width = vector_width(device, dtype)
+    return min(width, 1.0) if device.full_width else width
 
 
 def ceil_div(a: int, b: int) -> int:

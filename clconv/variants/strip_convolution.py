@@ -21,6 +21,7 @@ from clconv.variants.base import (
     Request,
     Schedule,
     accumulator,
+    arithmetic_width,
     ceil_div,
     common_constants,
     convolution_operands,
@@ -46,6 +47,8 @@ ROWS_TOGETHER, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1000.0
 # Vectors of sums at most: more hide no more latency, and reach across more of the strip than the
 # first-level cache holds.
 MOST_SUMS = 16
+# Vectors of positions of a tile at most where vectors have full width: more were slower there.
+FULL_WIDTH_VECTORS = 8
 # Modelled cycles between asking for a line of the output and writing it, enough where memory is
 # busy; and of the shortest sums that ask at all where a vector is a whole line.
 ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 600.0
@@ -68,9 +71,9 @@ STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.4
 # Beginning to write a row: its pages, and lines that come in before they are overwritten.
 WRITE_ROW = 150.0
-# What a load costs beside the sums; a tap where their number hangs on the phase; converting a
-# weight of 16 bits.
-LOAD, LOOP, CONVERT = 0.05, 1.0, 1.5
+# What a load costs beside the sums, and where vectors have full width; a tap where their number
+# hangs on the phase; converting a weight of 16 bits.
+LOAD, FULL_WIDTH_LOAD, LOOP, CONVERT = 0.05, 0.02, 1.0, 1.5
 TASK_SETUP = 2000.0
 # Tasks that the cores wait for the last one: they are not equally fast.
 LAST = 1.0
@@ -102,6 +105,7 @@ class Tile:
     width: float = 1.0  # of a vector
     loop: float = 0.0  # cycles of the loop over taps, a tap
     folded: bool = False  # the multiply-add takes its weight from memory
+    load: float = LOAD  # cycles of a load beside the sums
 
     @property
     def sums(self) -> int:
@@ -113,7 +117,7 @@ class Tile:
         """Of a tap: a broadcast weight is a load too."""
         loads = self.channels + self.width * (self.vectors + self.taps - 1) / self.taps
         cycles = max(self.width * self.sums / 2, loads / 2, LATENCY)
-        return cycles + LOAD * (loads - self.folded * self.channels) + self.loop
+        return cycles + self.load * (loads - self.folded * self.channels) + self.loop
 
 
 @dataclass(frozen=True)
@@ -272,11 +276,15 @@ def designs(request: Request) -> Iterator[Design]:
 
 def _tiles(geometry: Geometry) -> Iterator[Design]:
     request = geometry.request
-    registers = request.device.vector_registers
+    device = request.device
+    registers = device.vector_registers
     most = min(registers * 3 // 4, MOST_SUMS)
+    most_vectors = FULL_WIDTH_VECTORS if device.full_width else most
+    width = arithmetic_width(device, request.problem.dtype)
+    load = FULL_WIDTH_LOAD if device.full_width else LOAD
     found = False
     for channels in range(min(8, geometry.channels), 0, -1):
-        for vectors in range(most // channels, 0, -1):
+        for vectors in range(min(most // channels, most_vectors), 0, -1):
             # With fewer sums their latency shows.
             few = channels * vectors < min(8, most // 2)
             if vectors + channels * vectors + 1 > registers or (few and found):
@@ -285,7 +293,7 @@ def _tiles(geometry: Geometry) -> Iterator[Design]:
                 loop = LOOP if geometry.phases > 1 else 0.0
                 # AVX-512 multiplies by a value in memory, which is no instruction if used once.
                 folded = vectors == 1 and geometry.width > 1
-                tile = Tile(channels, vectors, taps, geometry.width, loop, folded)
+                tile = Tile(channels, vectors, taps, width, loop, folded, load)
                 design = _design(geometry, tile)
                 if design is not None:
                     found = True

@@ -18,6 +18,7 @@ from clconv.variants.base import (
     Launch,
     Request,
     accumulator,
+    arithmetic_width,
     ceil_div,
     common_constants,
     gradient_arguments,
@@ -26,7 +27,6 @@ from clconv.variants.base import (
     scalars,
     share_sums,
     vector_lanes,
-    vector_width,
     weight_gradient_design,
 )
 from clconv.variants.strip_convolution import (
@@ -79,7 +79,7 @@ class Geometry:
     @property
     def tile(self) -> Tile:
         """Sums in registers."""
-        width = vector_width(self.request.device, self.problem.dtype)
+        width = arithmetic_width(self.request.device, self.problem.dtype)
         return Tile(self.tap_tile, self.vectors, width=width)
 
     @property
