@@ -146,6 +146,7 @@ def test_columns_decide_what_is_queued(device, pass_):
             problem = Conv1dProblem(batch, channels, positions, channels, size, 1, size // 2)
             made = plans(problem, pass_, PROFILES[device], variant="gemm")
             order.append([(one.tile, one.source()) for one in made])
+            assert {one.kernel for one in made[0].launches} <= set(made[0].kernels)
             found.append(_queued(made[0]))
         assert found == 3 * [["convolution_gemv"]] + [["convolution_gemm"]]
         assert all(one == order[0] for one in order)
@@ -453,7 +454,7 @@ def test_shares_are_counted_in_32_bits():
     for limit in (None, 64):
         for made in plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), variant="gemm",
                           workspace_limit=limit):  # fmt: skip
-            scalars = {scalar.name: scalar.value for scalar in made.launches[0].scalars}
+            scalars = made.launches[0].numbers
             assert scalars["share_terms"] <= 2**30 + 16
             assert scalars["share_terms"] * scalars["shares"] >= 3 * problem.out_length
     none = plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), workspace_limit=0)
