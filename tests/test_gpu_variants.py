@@ -454,7 +454,7 @@ def test_shares_are_counted_in_32_bits():
     for limit in (None, 64):
         for made in plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), variant="gemm",
                           workspace_limit=limit):  # fmt: skip
-            scalars = made.launches[0].numbers
+            scalars = {scalar.name: scalar.value for scalar in made.launches[0].scalars}
             assert scalars["share_terms"] <= 2**30 + 16
             assert scalars["share_terms"] * scalars["shares"] >= 3 * problem.out_length
     none = plans(problem, Pass.WEIGHT_GRADIENT, profile("sm_90"), workspace_limit=0)

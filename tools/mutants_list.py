@@ -541,8 +541,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "a layer's kernels are kept without their epilogue",
-            "found = designs(problem.layer, pass_, device, epilogue, variant)",
-            "found = designs(problem.layer, pass_, device, Epilogue(), variant)",
+            "designs(problem.layer, pass_, device, epilogue, variant",
+            "designs(problem.layer, pass_, device, Epilogue(), variant",
             PLANNING,
         ),
         (
@@ -1028,8 +1028,8 @@ _ROWS: dict[str, list[Row]] = {
     "calls/call.py": [
         (
             "a recipe's key forgets the workspace limit",
-            "*self.arrays, *layouts, self.runtime.workspace_limit)",
-            "*self.arrays, *layouts)",
+            "runtime.workspace_limit",
+            "runtime",
             LAUNCHES,
         ),
         (
