@@ -146,6 +146,7 @@ def test_columns_decide_what_is_queued(device, pass_):
             problem = Conv1dProblem(batch, channels, positions, channels, size, 1, size // 2)
             made = plans(problem, pass_, PROFILES[device], variant="gemm")
             order.append([(one.tile, one.source()) for one in made])
+            assert {one.kernel for one in made[0].launches} <= set(made[0].kernels)
             found.append(_queued(made[0]))
         assert found == 3 * [["convolution_gemv"]] + [["convolution_gemm"]]
         assert all(one == order[0] for one in order)

@@ -226,6 +226,19 @@ def test_choices(plain, data):
     assert len(plain.recipes) == len({(p.variant, *p.tile.items()) for p in (plans[0], plans[-1])})
 
 
+def test_each_pass_has_its_choice(plain, data):
+    """A call of several passes takes for each the choice that was made for it."""
+    x, weight, _, grad = (plain.to_device(a) for a in data)
+    last = {pass_: plain.plans(PROBLEM, pass_)[-1] for pass_ in Pass}
+    queued = []
+    real = plain.enqueue
+    plain.enqueue = lambda commands, *rest: (queued.extend(commands), real(commands, *rest))
+    choices = {pass_: plan.choice for pass_, plan in last.items()}
+    F.conv1d_backward(x, weight, grad, **OPTIONS, need=(True, True, False), variant=choices)
+    expected = *last[Pass.INPUT_GRADIENT].launches, *last[Pass.WEIGHT_GRADIENT].launches
+    assert tuple(launch for _, launch, _ in queued) == expected
+
+
 def test_workspace_limit(plain, rng):
     """A new limit means a new plan."""
     problem = Conv1dProblem(8, 1, 4000, 1, 3)

@@ -190,6 +190,16 @@ def test_who_asks_for_wider_vectors():
         assert not asks(many, Pass.FORWARD, Epilogue(activation=activation))
 
 
+def test_schedules_have_the_vectors_of_their_kernels():
+    """Whether these ask for wider ones or not."""
+    problem = Conv1dProblem(2, 6, 50, 9, 3)
+    found = plans(problem, Pass.FORWARD, ASKING, variant="strip")
+    assert {made.tile["lanes"] for made in found} == {8, 16}
+    for made in found:
+        (launch,) = made.launches
+        assert launch.numbers["row_vectors"] == -(-problem.out_length // made.tile["lanes"])
+
+
 @pytest.mark.parametrize("device", [*PROFILES, "cpu, asking"])
 def test_a_choice_has_no_epilogue(device):
     """What can be chosen with an activation, or beside a bias gradient, can be without; where no

@@ -380,6 +380,15 @@ print(programs, len(runtime.programs), len(new), sorted(new)[:3])
             assert (programs, later, new) == ("5", "5", "0"), printed
 
 
+def test_kernels_that_only_other_sizes_need_are_built(runtime):
+    """With the others of their plan: a single share needs nobody to add shares."""
+    single = Runtime(runtime.device, workspace_limit=0)
+    plan = single.plans(Conv1dProblem(2, 3, 40, 4, 3), Pass.WEIGHT_GRADIENT)[0]
+    assert len(plan.launches) < len(plan.kernels)
+    single.prepare([plan])
+    assert len(single.programs) == len(plan.kernels)
+
+
 def test_program_cache_is_bounded(runtime):
     """The least recently used program goes; its kernels still work when they come back."""
     small = Runtime(runtime.device, program_cache_size=2)

@@ -67,13 +67,24 @@ ONNX = "tests/test_onnx.py"
 FILES = "tests/test_files.py"
 CHECKS = "tests/test_testing.py"
 TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
+COLUMNS = "tests/test_gpu_variants.py -k columns_decide"
+WIDE_VECTORS = "tests/test_planning.py -k schedules_have"
+SPECIAL = "tests/test_special_values.py"
+ATOMIC = "tests/test_atomic_containers.py"
+COPIES = "tests/test_copies.py"
+MEMORY_KINDS = "tests/test_memory_kinds.py"
+REMEMBERED = "tests/test_drivers.py -k remembered"
+ANNOUNCED = "tests/test_drivers.py -k what_is_announced"
+TORCH_MEMORY = "tests/test_torch_memory.py"
+TORCH_AUTOGRAD = "tests/test_torch_autograd.py -k 'tangents or test_vmap'"
 OCLGRIND = "tools/oclgrind_check.py"
 OCLGRIND_GPU = "tools/oclgrind_gpu.py"
 
 Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
-_TEMPLATES: dict[str, list[Row]] = {
-    "common": [
+# By the file's path below clconv/.
+_ROWS: dict[str, list[Row]] = {
+    "templates/common.cl.mako": [
         (
             "an old gradient is read with momentum 0",
             "if (momentum != 0) sum = momentum * load(at) + sum;",
@@ -111,34 +122,51 @@ _TEMPLATES: dict[str, list[Row]] = {
             ACCURACY + "'test_named_problem and stride'",
         ),
     ],
-    "activation_gradient": [
+    "templates/activation_gradient.cl.mako": [
         (
             "sigmoid's derivative has a wrong sign",
-            "return v * (1.0${f} - v);",
-            "return v * (1.0${f} + v);",
+            "return x * (v * (1.0${f} - v));",
+            "return x * (v * (1.0${f} + v));",
             ACTIVATIONS,
         ),
-        ("tanh's derivative", "return 1.0${f} - v * v;", "return 1.0${f} - v;", ACTIVATIONS),
+        (
+            "tanh's derivative",
+            "return x * (1.0${f} - v * v);",
+            "return x * (1.0${f} - v);",
+            ACTIVATIONS,
+        ),
         (
             "gelu's derivative has a wrong sign",
-            "return cdf + v * (0.398",
-            "return cdf - v * (0.398",
+            "return x * (cdf + v * (0.398",
+            "return x * (cdf - v * (0.398",
             ACTIVATIONS,
         ),
         (
             "silu's derivative without its first term",
-            "return sigmoid * (1.0${f} + v * (1.0${f} - sigmoid));",
-            "return sigmoid * (v * (1.0${f} - sigmoid));",
+            "return x * (sigmoid * (1.0${f} + v * (1.0${f} - sigmoid)));",
+            "return x * (sigmoid * (v * (1.0${f} - sigmoid)));",
             ACTIVATIONS,
         ),
         (
             "leaky_relu has no slope at zero",
-            "return v > 0 ? 1.0${f} : slope;",
-            "return v >= 0 ? 1.0${f} : slope;",
-            ACTIVATIONS,
+            "return v > 0 ? x : x * slope;",
+            "return v >= 0 ? x : x * slope;",
+            SPECIAL,
+        ),
+        (
+            "relu multiplies by 0 in place of choosing 0",
+            "return v <= 0 ? 0.0${f} : x;",
+            "return v <= 0 ? 0.0${f} * x : x;",
+            SPECIAL,
+        ),
+        (
+            "relu passes nothing on where it was NaN",
+            "return v <= 0 ?",
+            "return !(v > 0) ?",
+            SPECIAL,
         ),
     ],
-    "bias_gradient_direct": [
+    "templates/bias_gradient_direct.cl.mako": [
         (
             "work-items of a group sum the same positions",
             "q += LOCAL * LANES",
@@ -158,7 +186,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             FUNCTIONAL,
         ),
     ],
-    "convolution_depthwise": [
+    "templates/convolution_depthwise.cl.mako": [
         (
             "the last window reaches beyond the row",
             "LENGTH - REACH + lead < end ? LENGTH - REACH + lead : end",
@@ -178,7 +206,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             NOT_FINITE,
         ),
     ],
-    "convolution_strip": [
+    "templates/convolution_strip.cl.mako": [
         (
             "the first channel of a tile that begins early is not stored",
             "if (m + ${i} >= wanted)",
@@ -217,7 +245,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             TILES,
         ),
     ],
-    "strip": [
+    "templates/strip.cl.mako": [
         (
             "a strided strip reads one element behind the row",
             "(length - 1 - first) / ${step} + 1",
@@ -231,7 +259,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "ends": [
+    "templates/ends.cl.mako": [
         (
             "sums made again read one position too far",
             "at / ${stride} < out_length",
@@ -239,7 +267,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             NOT_FINITE,
         )
     ],
-    "epilogue": [
+    "templates/epilogue.cl.mako": [
         (
             "the residual is read with the result's batch stride",
             "n * residual_batch_stride",
@@ -266,7 +294,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             EPILOGUE,
         ),
     ],
-    "forward_direct": [
+    "templates/forward_direct.cl.mako": [
         (
             "the first window begins before the row",
             "(long)first * STRIDE >= pad",
@@ -286,7 +314,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             OCLGRIND,
         ),
     ],
-    "input_gradient_direct": [
+    "templates/input_gradient_direct.cl.mako": [
         (
             "zeros behind the row count as products",
             "there[j] = (at >= 0) & (at < out_length);",
@@ -306,7 +334,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "gemm": [
+    "templates/gemm.cl.mako": [
         (
             "no barrier between filling a slab and reading it",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n                if (first + DEPTH",
@@ -320,7 +348,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             GEMM,
         ),
     ],
-    "convolution_gemm": [
+    "templates/convolution_gemm.cl.mako": [
         (
             "terms behind the last one are not zero on the left",
             "v = t < terms ? v : (SUM)0;",
@@ -340,7 +368,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             GEMM,
         ),
     ],
-    "convolution_gemv": [
+    "templates/convolution_gemv.cl.mako": [
         ("padding is not zero", "ok >> j & 1 ? sums[i][j] : ", "1 ? sums[i][j] : ", FEW_COLUMNS),
         (
             "columns go on behind the last position of a batch element",
@@ -349,7 +377,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             FEW_COLUMNS,
         ),
     ],
-    "convolution_window": [
+    "templates/convolution_window.cl.mako": [
         (
             "no barrier before the strip is filled anew",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
@@ -363,7 +391,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             WINDOW,
         ),
     ],
-    "window": [
+    "templates/window.cl.mako": [
         (
             "what lies before the row is read",
             "const int ok = (uint)p < (uint)(${limit});",
@@ -371,7 +399,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             WINDOW,
         )
     ],
-    "weight_gradient_direct": [
+    "templates/weight_gradient_direct.cl.mako": [
         (
             "a window that reaches beyond the row is taken for a whole one",
             "(length - 1 - shift_max) / STRIDE + 1",
@@ -385,7 +413,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             NAMED,
         ),
     ],
-    "weight_gradient_depthwise": [
+    "templates/weight_gradient_depthwise.cl.mako": [
         (
             "the bias has the weights' momentum",
             "sum_lanes(bias_sums), shares, scale, bias_momentum",
@@ -399,7 +427,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "weight_gradient_strip": [
+    "templates/weight_gradient_strip.cl.mako": [
         ("channels behind the last one are stored", "if (o >= GROUP_OUT) break;", ";", NAMED),
         (
             "every block of channels stores a bias gradient",
@@ -421,7 +449,7 @@ _TEMPLATES: dict[str, list[Row]] = {
             LAUNCHES,
         ),
     ],
-    "weight_gradient_window": [
+    "templates/weight_gradient_window.cl.mako": [
         (
             "no barrier before sums take the strip's place",
             "        barrier(CLK_LOCAL_MEM_FENCE);\n        if (item < USED * SLICES)",
@@ -429,10 +457,10 @@ _TEMPLATES: dict[str, list[Row]] = {
             OCLGRIND_GPU,
         )
     ],
-    "weight_gradient_gemm": [
+    "templates/weight_gradient_gemm.cl.mako": [
         ("a row has one position too many", "if (q >= out_length) {", "if (q > out_length) {", GEMM)
     ],
-    "sum_partials": [
+    "templates/sum_partials.cl.mako": [
         ("the bias has the weights' momentum", "scale, bias_momentum", "scale, momentum", SHARES),
         (
             "the first channel's bias goes to the weights",
@@ -442,7 +470,7 @@ _TEMPLATES: dict[str, list[Row]] = {
         ),
         ("the result's offset is left out", "result + result_offset + i", "result + i", PLACES),
     ],
-    "copy": [
+    "templates/copy.cl.mako": [
         (
             "two strides are exchanged",
             "b * x_stride_1 + c * x_stride_2",
@@ -450,11 +478,11 @@ _TEMPLATES: dict[str, list[Row]] = {
             ARRAYS,
         )
     ],
-    "pad": [
+    "templates/pad.cl.mako": [
         ("reflection repeats the edge", "2 * (length - 1) - q", "2 * length - 1 - q", PAD),
         ("wrapping goes the wrong way", "q < 0 ? q + length", "q < 0 ? -q", PAD),
     ],
-    "pad_gradient": [
+    "templates/pad_gradient.cl.mako": [
         (
             "the last reflected sample is forgotten",
             "p >= length - 1 - right",
@@ -468,8 +496,10 @@ _TEMPLATES: dict[str, list[Row]] = {
             PAD,
         ),
     ],
-    "update": [("the step goes uphill", "rate * load(x", "-rate * load(x", LAYERS)],
-    "convert": [
+    "templates/update.cl.mako": [
+        ("the step goes uphill", "rate * load(x", "-rate * load(x", LAYERS)
+    ],
+    "templates/convert.cl.mako": [
         (
             "float64 is rounded twice on its way to float16",
             "as_float((bits - (away ? 1u : 0u)) | 1u)",
@@ -477,24 +507,56 @@ _TEMPLATES: dict[str, list[Row]] = {
             "tests/test_layers.py -k rounded_once",
         )
     ],
-}
-
-_MODULES: dict[str, list[Row]] = {
-    "planner": [
+    "problem.py": [
+        (
+            "the odd sample of 'same' goes to the left",
+            "return (window - 1) // 2, window - 1 - (window - 1) // 2",
+            "return window - 1 - (window - 1) // 2, (window - 1) // 2",
+            PROBLEM,
+        ),
+        (
+            "phases are counted without the padding's part of one",
+            "return (left + self.length - 1) // self.stride - left // self.stride + 1",
+            "return (self.length - 1) // self.stride + 1",
+            REMAINDERS,
+        ),
+        (
+            "cropped samples are within reach",
+            "return self.length + sum(self.pads) - self.cropped",
+            "return self.length + sum(self.pads)",
+            PROBLEM,
+        ),
+    ],
+    "planner.py": [
         (
             "a plan that just fits the limit is refused",
-            "p.workspace_bytes <= workspace_limit]",
-            "p.workspace_bytes < workspace_limit]",
+            "plan.workspace_bytes <= limit:",
+            "plan.workspace_bytes < limit:",
             PLANNING,
         ),
         (
             "plans are not sorted",
-            "return sorted(fitting, key=lambda p: p.cost)",
-            "return fitting",
+            "return tuple(sorted(found, key=lambda named: named[1].cost))",
+            "return tuple(found)",
             PLANNING,
         ),
+        (
+            "a layer's kernels are kept without their epilogue",
+            "designs(problem.layer, pass_, device, epilogue, variant",
+            "designs(problem.layer, pass_, device, Epilogue(), variant",
+            PLANNING,
+        ),
+        (
+            "what runs is what a typical problem needs",
+            "return self.design.schedule(self.request)",
+            "return self.design.schedule(\n"
+            "            Request(self.problem.layer.typical(), self.pass_, self.request.device)\n"
+            "        )",
+            COLUMNS,
+        ),
+        ("the chosen plan comes a second time", "*found[place + 1 :])", "*found[place:])", TUNING),
     ],
-    "variants/base": [
+    "variants/base.py": [
         (
             "grids are not bounded",
             "return max(1, min(count, MAX_GROUPS))",
@@ -520,18 +582,25 @@ _MODULES: dict[str, list[Row]] = {
             "count = share_sums(request.problem, False)",
             SHARES,
         ),
+        (
+            "the kernel that adds shares is none of the design's",
+            "return Design(tile, (kernel, adding), cost, both)",
+            "return Design(tile, (kernel,), cost, both)",
+            PLANNING,
+        ),
+        ("a single share takes a workspace", "if shares == 1:", "if shares == 0:", PLANNING),
     ],
-    "variants/strip_convolution": [
+    "variants/strip_convolution.py": [
         (
             "the paddings are exchanged",
-            'Scalar("pad", "int", problem.pads[0])',
-            'Scalar("pad", "int", problem.pads[1])',
+            '"pad": problem.pads[0],',
+            '"pad": problem.pads[1],',
             ACCURACY + "'test_named_problem and left'",
         ),
         (
             "the last rows of the batch get no task",
-            "ceil_div(problem.batch, blocks.block_rows) * chunks)",
-            "problem.batch // blocks.block_rows * chunks)",
+            '"position_blocks": ceil_div(problem.batch, blocks.block_rows) * chunks,',
+            '"position_blocks": problem.batch // blocks.block_rows * chunks,',
             NAMED,
         ),
         (
@@ -540,8 +609,14 @@ _MODULES: dict[str, list[Row]] = {
             "0 if geometry.forward else problem.phase_reach[0] + 1",
             NAMED,
         ),
+        (
+            "a schedule has other vectors than the kernel",
+            "there = Geometry(replace(wanted, device=request.device))",
+            "there = Geometry(wanted)",
+            WIDE_VECTORS,
+        ),
     ],
-    "variants/strip_weight_gradient": [
+    "variants/strip_weight_gradient.py": [
         (
             "the last rows of the batch are no unit",
             "units = ceil_div(problem.batch, blocks.unit_rows) * chunks",
@@ -549,11 +624,11 @@ _MODULES: dict[str, list[Row]] = {
             NAMED,
         )
     ],
-    "variants/depthwise": [
+    "variants/depthwise.py": [
         (
             "the input gradient is a position off",
-            "problem.window - 1 - problem.pads[0]",
-            "problem.window - problem.pads[0]",
+            "lead=left if forward else problem.window - 1 - left,",
+            "lead=left if forward else problem.window - left,",
             ACCURACY + "'test_named_problem and depth'",
         ),
         (
@@ -562,22 +637,34 @@ _MODULES: dict[str, list[Row]] = {
             "if problem.stride > 2:",
             ACCURACY + "'test_named_problem and depth'",
         ),
+        (
+            "a schedule has the batch of the typical problem",
+            "rows = problem.batch * channels",
+            "rows = request.problem.batch * channels",
+            ACCURACY + "'test_named_problem and depth'",
+        ),
     ],
-    "variants/gemm": [
+    "variants/gemm.py": [
         (
             "the last columns get no block",
-            "blocks = ceil_div(matrices.columns, tile.columns)",
-            "blocks = max(1, matrices.columns // tile.columns)",
+            "blocks = ceil_div(products.columns, tile.columns)",
+            "blocks = max(1, products.columns // tile.columns)",
             GEMM,
         ),
         (
-            "the launch for few columns is queued beside the other",
-            "return replace(launch, queued=not is_few)",
-            "return replace(launch, queued=True)",
-            "tests/test_gpu_variants.py -k columns_decide",
+            "few columns have the kernel for many",
+            "return few_columns_pay(matrices, tile, few) if wanted is None",
+            "return False if wanted is None",
+            COLUMNS,
+        ),
+        (
+            "the kernel for few columns is none of the design's",
+            "kernels = (kernel,) if few_kernel is None else (kernel, few_kernel)",
+            "kernels = (kernel,)",
+            COLUMNS,
         ),
     ],
-    "variants/window": [
+    "variants/window.py": [
         (
             "units behind the last whole one are dropped",
             "row_units = ceil_div(problem.out_length, positions)",
@@ -585,237 +672,7 @@ _MODULES: dict[str, list[Row]] = {
             WINDOW,
         )
     ],
-    "problem": [
-        (
-            "the odd sample of 'same' goes to the left",
-            "return (window - 1) // 2, window - 1 - (window - 1) // 2",
-            "return window - 1 - (window - 1) // 2, (window - 1) // 2",
-            PROBLEM,
-        ),
-        (
-            "phases are counted without the padding's part of one",
-            "return (left + self.length - 1) // self.stride - left // self.stride + 1",
-            "return (self.length - 1) // self.stride + 1",
-            REMAINDERS,
-        ),
-    ],
-    "functional": [
-        (
-            "two positions that are not neighbours are taken for neighbours",
-            "strides[-1] != size and shape[-1] > 1",
-            "strides[-1] != size and shape[-1] > 2",
-            FUNCTIONAL,
-        ),
-        (
-            "a recipe's key forgets the workspace limit",
-            "*self.arrays, *layouts, self.runtime.workspace_limit)",
-            "*self.arrays, *layouts)",
-            LAUNCHES,
-        ),
-        (
-            "a recipe's key forgets which array is which",
-            "key = (make, named, *self.arrays, *layouts,",
-            "key = (make, named, *layouts,",
-            LAUNCHES,
-        ),
-        (
-            "a recipe's key forgets the fourth option: groups",
-            "named = _exactly(options)",
-            "named = _exactly(options[:3] + options[4:])",
-            LAUNCHES,
-        ),
-        ("True, 1 and 1.0 are one key", "return kinds, options", "return options", LAUNCHES),
-        (
-            "offsets of arrays are dropped",
-            "(a.base_data, a.offset // size)",
-            "(a.base_data, 0)",
-            LAUNCHES,
-        ),
-        (
-            "outs may share bytes with inputs",
-            "if len(set(buffers)) < len(buffers):",
-            "if False:",
-            FUNCTIONAL,
-        ),
-        (
-            "old values of NumPy's outs are not uploaded",
-            'counting = ACCUMULATING if numbers_.get("momentum") else frozenset()',
-            "counting = frozenset()",
-            SHARES,
-        ),
-        (
-            "a bias without an old one has a momentum",
-            '{} if "out_bias" in draft.given else {"bias_momentum": 0.0}',
-            "{}",
-            SHARES,
-        ),
-        (
-            "an absent out has a momentum",
-            'numbers_ = {**numbers_, "momentum": 0.0}',
-            "numbers_ = {**numbers_}",
-            LAUNCHES,
-        ),
-        (
-            "a bias that was summed on the way is added again",
-            '(name == "out_bias" and bias_is_summed)',
-            "False",
-            SHARES,
-        ),
-        (
-            "the bias of a transposed convolution is summed from its input",
-            "together = all(need[1:]) and not transposed",
-            "together = all(need[1:])",
-            TRANSPOSED,
-        ),
-        (
-            "output_padding beyond every window lengthens the gradients' rows",
-            'given: dict[str, float] = {"out_length": draft.tensor("x")[2]} if transposed else {}',
-            "given: dict[str, float] = {}",
-            TRANSPOSED,
-        ),
-        (
-            "output_padding beyond every window lengthens x's rows",
-            '    given = {"out_length": draft.tensor("x")[2]}\n',
-            "    given: dict[str, float] = {}\n",
-            TRANSPOSED,
-        ),
-        (
-            "output_padding as wide as the stride passes",
-            "if extra >= max(stride, dilation):",
-            "if extra > max(stride, dilation):",
-            FUNCTIONAL,
-        ),
-        (
-            "arrays of other queues are not waited for",
-            "reads = [arrays[name] for name in recipe.reads]",
-            "reads: list[Any] = []",
-            FUNCTIONAL,
-        ),
-        (
-            "the residual's shape is not checked",
-            '    draft.expect("residual", shape)\n',
-            "",
-            FUNCTIONAL,
-        ),
-        (
-            "arrays that start inside an element pass",
-            "if array.offset % size:",
-            "if False:",
-            LAUNCHES,
-        ),
-    ],
-    "runtime": [
-        (
-            "events of other queues are not waited for",
-            "if queue is None or queue.int_ptr != own:\n                    waits.append(event)",
-            "if queue is None:\n                    waits.append(event)",
-            FUNCTIONAL,
-        ),
-        ("results carry no event", "array.events[:] = [event]  #", "pass  #", FUNCTIONAL),
-        (
-            "memory of other queues' arrays is not kept",
-            "self._foreign.append((event, tuple(a.base_data for a in foreign)))",
-            "pass",
-            LAUNCHES,
-        ),
-        (
-            "other queues cannot wait for those who read their arrays",
-            "if event not in array.events:",
-            "if False:",
-            LAUNCHES,
-        ),
-        (
-            "the pool's lock is not taken to allocate",
-            "with self._allocating:\n            # What the pool holds",
-            "if True:\n            # What the pool holds",
-            RUNTIME,
-        ),
-        (
-            "the pool's lock is not taken to trim",
-            "with self._allocating:\n            self._pool.free_held()",
-            "if True:\n            self._pool.free_held()",
-            RUNTIME,
-        ),
-        (
-            "threads share kernels",
-            "self._threads = threading.local()",
-            'self._threads = type("Shared", (), {})()',
-            LAUNCHES,
-        ),
-        (
-            "a refused kernel is compiled again",
-            "self._refused.set_default(source, error)",
-            "pass",
-            RUNTIME,
-        ),
-        (
-            "who waits for an interrupted build waits for ever",
-            "self._programs.drop(source, mine)",
-            "pass",
-            THREADS,
-        ),
-        (
-            "plans are kept without their epilogue",
-            "key = (problem, pass_, epilogue, variant, self.workspace_limit)",
-            "key = (problem, pass_, variant, self.workspace_limit)",
-            FUNCTIONAL,
-        ),
-        (
-            "recipes outlive a search",
-            "        self._plans.clear()\n        self.recipes.clear()",
-            "        self._plans.clear()",
-            TUNING,
-        ),
-        (
-            "binaries of one driver are another's",
-            '" ".join(BUILD_OPTIONS), *self._build_identity)',
-            '" ".join(BUILD_OPTIONS))',
-            BINARIES,
-        ),
-        (
-            "arrays of one outline share their events",
-            "        array.events = []\n        return array",
-            "        return array",
-            LAUNCHES,
-        ),
-        (
-            "the default runtime is the outermost",
-            "return _entered()[-1]",
-            "return _entered()[0]",
-            RUNTIME,
-        ),
-        (
-            "arrays get the runtime that was entered first",
-            "for runtime in reversed(_entered()):",
-            "for runtime in _entered():",
-            RUNTIME,
-        ),
-        (
-            "uploads keep the order of a view",
-            'device.set(np.asarray(host, order="C"))',
-            "device.set(host.ravel(order='K').reshape(host.shape))",
-            ARRAYS,
-        ),
-        (
-            "what is kept goes by age, not by use",
-            "                self._entries.move_to_end(key)\n            return value",
-            "                pass\n            return value",
-            RUNTIME,
-        ),
-        (
-            "filling forgets an array's offset",
-            "pattern, array.offset, array.nbytes",
-            "pattern, 0, array.nbytes",
-            RUNTIME,
-        ),
-        (
-            "a device that takes no such work-groups is not noticed",
-            "if most >= items:",
-            "if True:",
-            RUNTIME,
-        ),
-    ],
-    "opencl": [
+    "opencl.py": [
         (
             "fewer compute units go first",
             '-found["compute_units"],',
@@ -829,254 +686,59 @@ _MODULES: dict[str, list[Row]] = {
             RUNTIME,
         ),
     ],
-    "elementwise": [
+    "probe.py": [
         (
-            "conversion has the wider type's loads",
-            "narrow = min(source, target,",
-            "narrow = max(source, target,",
-            LAYERS,
-        ),
-        (
-            "copies into a view forget where it starts",
-            "(target.offset + start) // size",
-            "start // size",
-            LAYERS,
-        ),
-        (
-            "a step of a view is not copied back",
-            "    if y is not target:\n        copy_view(runtime, y, target)",
-            "    pass",
-            LAYERS,
-        ),
-        (
-            "a gradient that is a view is read as contiguous",
-            "    grad = contiguous(runtime, grad)\n",
+            "findings are kept without the driver's variables",
+            "        json.dumps(settings.driver_choices()),\n",
             "",
-            LAYERS,
+            REMEMBERED,
         ),
+        ("findings are kept without the processor", "        _processor(),\n", "", REMEMBERED),
+        ("a lack of memory is kept", "    if lasting:\n", "    if True:\n", REMEMBERED),
     ],
-    "gpuarray": [
+    "icd.py": [
         (
-            "pieces follow each other by the views' strides",
-            "start += array.shape[axis] * result.strides[axis]",
-            "start += array.shape[axis] * array.strides[axis]",
-            ARRAYS,
-        )
-    ],
-    "convolution": [
-        (
-            "a variable's new array is not noticed",
-            "if kept is None or kept[0] is not array:",
-            "if kept is None:",
-            LAYERS,
+            "the folder loses the system's files but for the last",
+            "found[path.name] = path.read_text()",
+            "found = {path.name: path.read_text()}",
+            ANNOUNCED,
         ),
         (
-            "leaky_relu forgets its slope",
-            'named = (activation, self._slope) if activation == "leaky_relu" else activation',
-            "named = activation",
-            ACTIVATIONS,
-        ),
-        (
-            "the activation's derivative is left out",
-            "            self._before(grad),",
-            "            grad,",
-            ACTIVATIONS,
-        ),
-        ("the gradient's batch is not checked", "if shape[0] != batch:", "if False:", LAYERS),
-        (
-            "memlimit does not count what is kept",
-            "beside = dict.fromkeys(passes, 0) | {passes[0]: kept}",
-            "beside = dict.fromkeys(passes, 0)",
-            "tests/test_layers.py -k memlimit",
-        ),
-        (
-            "a variable's shape is not checked",
-            "if tuple(data.shape) != self._shapes[name]:",
+            "a driver that the system has is announced again",
+            "if any(Path(text.strip()).name.startswith(known) for text in texts.values()):",
             "if False:",
-            LAYERS,
+            ANNOUNCED,
         ),
     ],
-    "deconv1d": [
+    "disk.py": [
         (
-            "groups do not count in the fan out",
-            "(inmaps * size, outmaps / groups * size)",
-            "(inmaps * size, outmaps * size)",
-            LAYERS,
-        )
-    ],
-    "module": [
-        (
-            "evaluation accumulates gradients",
-            "updParamGrads and self.train, updGrad",
-            "updParamGrads, updGrad",
-            LAYERS,
+            "the newest binaries go",
+            "for one in oldest[: len(names) - most]:",
+            "for one in oldest[most:]:",
+            BINARIES,
         ),
         (
-            "data of another dtype outlives calcMode",
-            "        self.calctype = dtype\n        self.reset()",
-            "        self.calctype = dtype",
-            LAYERS,
-        ),
-        (
-            "a shared variable is counted twice",
-            "table.setdefault(variable, []).append(full)",
-            "table[variable] = [full]",
-            SEQUENTIAL,
+            "what another still writes is removed",
+            "if time.time() - _written(left) > ABANDONED_SECONDS:",
+            "if True:",
+            TUNING,
         ),
     ],
-    "sequential": [
+    "binaries.py": [
         (
-            "a container's gradients do not accumulate unless told",
-            "momentum: float = 1.0,",
-            "momentum: float = 0.0,",
-            SEQUENTIAL,
+            "parts of a key run into each other",
+            'digest.update(f"{len(encoded)}:".encode() + encoded)',
+            "digest.update(encoded)",
+            BINARIES,
         ),
         (
-            "inner modules compute no input gradient where the first needs none",
-            "params, inputs or i > 0, scale",
-            "params, inputs, scale",
-            SEQUENTIAL,
-        ),
-        (
-            "a failing forward pass leaves modules changed",
-            "                restore()\n                if isinstance",
-            "                if isinstance",
-            SEQUENTIAL,
-        ),
-        (
-            "a shared variable steps twice",
-            "for variable in self.getVarTable():\n            variable.update(learnRate)",
-            "for module in self.graph:\n            module.updateParams(learnRate)",
-            SEQUENTIAL,
-        ),
-        (
-            "evalMode stays with the container",
-            "self._each(lambda module: module.evalMode())",
-            "pass",
-            SEQUENTIAL,
+            "a binary's checksum is not looked at",
+            "if content[:header] != MAGIC + hashlib.sha256(binary).digest():",
+            "if content[: len(MAGIC)] != MAGIC:",
+            BINARIES,
         ),
     ],
-    "pad1d": [
-        ("a signal as long as its reflection passes", '"reflect": most + 1', '"reflect": most', PAD)
-    ],
-    "initialisation": [
-        ("he draws as xavier", "math.sqrt(2.0 / fan)", "math.sqrt(1.0 / fan)", LAYERS),
-        ("the mean of the fans is their sum", "(fan_in + fan_out) / 2", "fan_in + fan_out", LAYERS),
-    ],
-    "variable": [
-        ("a variable's own rate does not count", "learnRate * self.learnRate", "learnRate", LAYERS),
-        (
-            "a gradient that the other has not stays",
-            "                fill(runtime, self.grad, 0)",
-            "                pass",
-            LAYERS,
-        ),
-    ],
-    "streaming": [
-        (
-            "samples that no window reaches are not skipped",
-            "self._skip = max(start - length, 0)",
-            "self._skip = 0",
-            STREAMING,
-        ),
-        (
-            "padding before the signal is forgotten after a chunk",
-            "self._left = max(self._left - passed, 0)",
-            "self._left = 0",
-            STREAMING,
-        ),
-        (
-            "a reflection keeps a sample too few",
-            '"reflect": padding + 1',
-            '"reflect": padding',
-            STREAMING,
-        ),
-        (
-            "a chunk that fails changes the stream",
-            "            return self._or_empty(self._push(chunk))\n"
-            "        except BaseException:\n            restore()\n",
-            "            return self._or_empty(self._push(chunk))\n        except BaseException:\n",
-            STREAMING,
-        ),
-        (
-            "latency ignores earlier strides",
-            "latency += stream.latency * stride",
-            "latency += stream.latency",
-            STREAMING,
-        ),
-    ],
-    "torch": [
-        (
-            "tensors of a call that overlap get buffers over the same memory",
-            "if any(begin < other_end and other < end for other, other_end in self._spans):",
-            "if False:",
-            TORCH,
-        ),
-        (
-            "tensors that touch are copied",
-            "begin < other_end and other < end",
-            "begin <= other_end and other <= end",
-            TORCH,
-        ),
-        (
-            "the weight's second derivative is of the wrong input",
-            "for_weight = backward(of_x, weight, grad,",
-            "for_weight = backward(x, weight, grad,",
-            TORCH,
-        ),
-        (
-            "the bias's part of a second derivative is left out",
-            "if of_bias is not None:",
-            "if False:",
-            TORCH,
-        ),
-        (
-            "bfloat16 comes back as float32",
-            "return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)",
-            "return _convolution(x.float(), weight.float(), bias, *layer)",
-            TORCH,
-        ),
-        (
-            "a padding mode pads twice",
-            "place = (self.stride, 0, self.dilation, self.groups)",
-            "place = (self.stride, self.padding, self.dilation, self.groups)",
-            TORCH,
-        ),
-        (
-            "tuning leaves the model in eval mode",
-            "module.training = mode",
-            "pass",
-            "tests/test_tuning.py -k torch",
-        ),
-    ],
-    "onnx": [
-        (
-            "the odd sample goes to the wrong side",
-            'if mode == "SAME_UPPER" else (large, small)',
-            'if mode == "SAME_LOWER" else (large, small)',
-            ONNX,
-        ),
-        (
-            "SAME rounds the length down",
-            "out_length = -(-length // max(stride, 1))",
-            "out_length = length // max(stride, 1)",
-            ONNX,
-        ),
-        (
-            "groups and dilation are exchanged",
-            "padding, extra, group or 1, dilation)",
-            "padding, extra, dilation, group or 1)",
-            ONNX,
-        ),
-        ("a wide output_shape is ignored", "extra += max(-surplus, 0)", "pass", ONNX),
-        (
-            "pads are taken in the wrong order",
-            "return tuple(int(v) for v in value)",
-            "return tuple(int(v) for v in reversed(value))",
-            ONNX,
-        ),
-    ],
-    "records": [
+    "records.py": [
         (
             "another driver's records count",
             "return _read(self.path, self.device).records.get((key, self.driver, VERSION))",
@@ -1118,68 +780,341 @@ _MODULES: dict[str, list[Row]] = {
             "(state.st_ino,)",
             TUNING,
         ),
-    ],
-    "binaries": [
         (
-            "parts of a key run into each other",
-            'digest.update(f"{len(encoded)}:".encode() + encoded)',
-            "digest.update(encoded)",
-            BINARIES,
-        ),
-        (
-            "a binary's checksum is not looked at",
-            "if content[:header] != MAGIC + hashlib.sha256(binary).digest():",
-            "if content[: len(MAGIC)] != MAGIC:",
-            BINARIES,
-        ),
-        (
-            "the newest binaries go",
-            "for one in oldest[: len(names) - FILES_KEPT]:",
-            "for one in oldest[FILES_KEPT:]:",
-            BINARIES,
+            "cropped samples are not recorded",
+            '"cropped": problem.cropped,',
+            '"cropped": 0,',
+            TUNING,
         ),
     ],
-    "files": [
+    "bounded.py": [
         (
-            "shapes in a file are not checked",
-            "if stored.shape != tuple(slot.array.shape):",
-            "if False:",
-            FILES,
+            "what is kept goes by age, not by use",
+            "                self._entries.move_to_end(key)\n            return value",
+            "                pass\n            return value",
+            RUNTIME,
+        )
+    ],
+    "programs.py": [
+        (
+            "threads share kernels",
+            "self._threads = threading.local()",
+            'self._threads = type("Shared", (), {})()',
+            LAUNCHES,
         ),
         (
-            "wider numbers are narrowed",
-            "if stored.dtype != target and not wider:",
-            "if False:",
-            FILES,
+            "a refused kernel is compiled again",
+            "self._refused.set_default(source, error)",
+            "pass",
+            RUNTIME,
         ),
         (
-            "narrower numbers are not widened on the device",
-            "if values.dtype != slot.array.dtype:",
-            "if False:",
-            FILES,
+            "who waits for an interrupted build waits for ever",
+            "self._programs.drop(source, mine)",
+            "pass",
+            THREADS,
         ),
         (
-            "names of a shared tensor may disagree",
-            "if other.dtype != first.dtype or other.tobytes() != first.tobytes():",
-            "if False:",
-            FILES,
-        ),
-        (
-            "another machine's order of bytes stays",
-            'dtype = dataset.dtype.newbyteorder("=")',
-            "dtype = dataset.dtype",
-            FILES,
-        ),
-        (
-            "variables that were read already are read again",
-            "if variable not in known:",
+            "a device that takes no such work-groups is not noticed",
+            "if most >= items:",
             "if True:",
-            FILES,
+            RUNTIME,
         ),
-        ("strict is not", "if strict and unexpected:", "if False:", FILES),
-        ("a failing save leaves its half behind", "partial.unlink(missing_ok=True)", "pass", FILES),
+        (
+            "binaries of one driver are another's",
+            '" ".join(BUILD_OPTIONS), *self._identity)',
+            '" ".join(BUILD_OPTIONS))',
+            BINARIES,
+        ),
     ],
-    "tuning": [
+    "runtime.py": [
+        (
+            "events of other queues are not waited for",
+            "if queue is None or queue.int_ptr != own:\n                    waits.append(event)",
+            "if queue is None:\n                    waits.append(event)",
+            FUNCTIONAL,
+        ),
+        ("results carry no event", "array.events[:] = [event]  #", "pass  #", FUNCTIONAL),
+        (
+            "memory of other queues' arrays is not kept",
+            "self._foreign.append((event, tuple(a.base_data for a in foreign)))",
+            "pass",
+            LAUNCHES,
+        ),
+        (
+            "other queues cannot wait for those who read their arrays",
+            "if event not in array.events:",
+            "if False:",
+            LAUNCHES,
+        ),
+        (
+            "the pool's lock is not taken to allocate",
+            "with self._allocating:\n            # What the pool holds",
+            "if True:\n            # What the pool holds",
+            RUNTIME,
+        ),
+        (
+            "the pool's lock is not taken to trim",
+            "with self._allocating:\n            self._pool.free_held()",
+            "if True:\n            self._pool.free_held()",
+            RUNTIME,
+        ),
+        ("recipes outlive a search", "        self.recipes.clear()", "        pass", TUNING),
+        (
+            "arrays of one outline share their events",
+            "        array.events = []\n        return array",
+            "        return array",
+            LAUNCHES,
+        ),
+        (
+            "the default runtime is the outermost",
+            "return _entered()[-1]",
+            "return _entered()[0]",
+            RUNTIME,
+        ),
+        (
+            "arrays get the runtime that was entered first",
+            "for runtime in reversed(_entered()):",
+            "for runtime in _entered():",
+            RUNTIME,
+        ),
+        (
+            "uploads keep the order of a view",
+            'device.set(np.asarray(host, order="C"))',
+            "device.set(host.ravel(order='K').reshape(host.shape))",
+            ARRAYS,
+        ),
+        (
+            "filling forgets an array's offset",
+            "pattern, array.offset, array.nbytes",
+            "pattern, 0, array.nbytes",
+            RUNTIME,
+        ),
+        (
+            "kernels that only other sizes need are not built",
+            "for kernel in plan.kernels:",
+            "for kernel in (one.kernel for one in plan.launches):",
+            "tests/test_runtime.py -k only_other_sizes",
+        ),
+    ],
+    "elementwise.py": [
+        (
+            "conversion has the wider type's loads",
+            "narrow = min(source, target,",
+            "narrow = max(source, target,",
+            LAYERS,
+        ),
+        (
+            "copies into a view forget where it starts",
+            "_start(target) + start // size",
+            "start // size",
+            LAYERS,
+        ),
+        (
+            "a step of a view is not copied back",
+            "    if y is not target:\n        copy_view(runtime, y, target)",
+            "    pass",
+            LAYERS,
+        ),
+        (
+            "a gradient that is a view is read as contiguous",
+            "    grad = contiguous(runtime, grad)\n",
+            "",
+            LAYERS,
+        ),
+    ],
+    "gpuarray.py": [
+        (
+            "pieces follow each other by the views' strides",
+            "start += array.shape[axis] * result.strides[axis]",
+            "start += array.shape[axis] * array.strides[axis]",
+            ARRAYS,
+        )
+    ],
+    "copying.py": [
+        (
+            "a deep copy shares its arrays",
+            "memo[id(one)] = copy_array(one)",
+            "memo[id(one)] = one",
+            COPIES,
+        ),
+        (
+            "an array is pickled as often as it comes",
+            "return _pickled.setdefault(id(value), _Pickled(value))",
+            "return _Pickled(value)",
+            COPIES,
+        ),
+    ],
+    "calls/layouts.py": [
+        (
+            "arrays in shared virtual memory lie where their pieces begin",
+            '"data": (start + array.offset, True),',
+            '"data": (start, True),',
+            MEMORY_KINDS,
+        )
+    ],
+    "calls/options.py": [
+        ("True, 1 and 1.0 are one key", "return kinds, options", "return options", LAUNCHES)
+    ],
+    "calls/draft.py": [
+        (
+            "two positions that are not neighbours are taken for neighbours",
+            "strides[-1] != size and shape[-1] > 1",
+            "strides[-1] != size and shape[-1] > 2",
+            FUNCTIONAL,
+        ),
+        (
+            "a choice for one pass is taken for every pass",
+            "choice = variant.get(pass_)",
+            "choice = next(iter(variant.values()), None)",
+            LAUNCHES,
+        ),
+    ],
+    "calls/recipes.py": [
+        (
+            "output_padding as wide as the stride passes",
+            "if extra >= max(stride, dilation):",
+            "if extra > max(stride, dilation):",
+            FUNCTIONAL,
+        ),
+        (
+            "the residual's shape is not checked",
+            '    draft.expect("residual", shape)\n',
+            "",
+            FUNCTIONAL,
+        ),
+        (
+            "a bias without an old one has a momentum",
+            '{} if "out_bias" in draft.given else {"bias_momentum": 0.0}',
+            "{}",
+            SHARES,
+        ),
+        (
+            "an absent out has a momentum",
+            'numbers_ = {**numbers_, "momentum": 0.0}',
+            "numbers_ = {**numbers_}",
+            LAUNCHES,
+        ),
+        (
+            "a bias that was summed on the way is added again",
+            '(name == "out_bias" and bias_is_summed)',
+            "False",
+            SHARES,
+        ),
+        (
+            "the bias of a transposed convolution is summed from its input",
+            "together = all(need[1:]) and not transposed",
+            "together = all(need[1:])",
+            TRANSPOSED,
+        ),
+        (
+            "output_padding beyond every window lengthens the gradients' rows",
+            "cropped=max(extra - right, 0) // stride * stride,",
+            "cropped=0,",
+            TRANSPOSED,
+        ),
+        (
+            "output_padding beyond every window is counted in strides",
+            "cropped=max(extra - right, 0) // stride * stride,",
+            "cropped=max(extra - right, 0) // stride,",
+            TRANSPOSED,
+        ),
+        (
+            "output_padding takes nothing from the padding",
+            "(left, max(right - extra, 0)),",
+            "(left, right),",
+            TRANSPOSED,
+        ),
+    ],
+    "calls/call.py": [
+        (
+            "a recipe's key forgets the workspace limit",
+            "runtime.workspace_limit",
+            "runtime",
+            LAUNCHES,
+        ),
+        (
+            "a recipe's key forgets which array is which",
+            "key = (make, named, *self.arrays, *layouts,",
+            "key = (make, named, *layouts,",
+            LAUNCHES,
+        ),
+        (
+            "a recipe's key forgets the fourth option: groups",
+            "named = as_key(options)",
+            "named = as_key(options[:3] + options[4:])",
+            LAUNCHES,
+        ),
+        (
+            "offsets of arrays are dropped",
+            "(a.base_data, a.offset // size)",
+            "(a.base_data, 0)",
+            LAUNCHES,
+        ),
+        (
+            "outs may share bytes with inputs",
+            "if len(set(buffers)) < len(buffers):",
+            "if False:",
+            FUNCTIONAL,
+        ),
+        (
+            "old values of NumPy's outs are not uploaded",
+            'counting = ACCUMULATING if numbers_.get("momentum") else frozenset()',
+            "counting = frozenset()",
+            SHARES,
+        ),
+        (
+            "arrays of other queues are not waited for",
+            "reads = [arrays[name] for name in recipe.reads]",
+            "reads: list[Any] = []",
+            FUNCTIONAL,
+        ),
+        (
+            "arrays that start inside an element pass",
+            "if array.offset % size:",
+            "if False:",
+            LAUNCHES,
+        ),
+        (
+            "accumulations do not wait for each other",
+            "late = step.accumulates and waiting is not None",
+            "late = False",
+            ATOMIC,
+        ),
+    ],
+    "testing.py": [
+        (
+            "a NaN is within every bound",
+            "wrong = ~(np.abs(result - expected) <= bound)",
+            "wrong = np.abs(result - expected) > bound",
+            CHECKS,
+        ),
+        (
+            "an infinity is right wherever its sign is",
+            "(np.sign(result) == np.sign(expected)) & beyond)",
+            "(np.sign(result) == np.sign(expected)))",
+            CHECKS,
+        ),
+        (
+            "the bound is a hundred times as wide",
+            "return error / (1 - error)",
+            "return 100 * error / (1 - error)",
+            CHECKS,
+        ),
+        (
+            "integers are compared as they are",
+            "if not np.issubdtype(result.dtype, np.floating):",
+            "if result.dtype == object:",
+            CHECKS,
+        ),
+        (
+            "shapes of a pass's arrays are not checked",
+            "if name in found and found[name].shape != shape:",
+            "if name in found and found[name].ndim != len(shape):",
+            CHECKS,
+        ),
+    ],
+    "tuning.py": [
         (
             "calls go on as before a search",
             "    runtime.records.add([record])\n    replan()\n",
@@ -1218,45 +1153,300 @@ _MODULES: dict[str, list[Row]] = {
             "tests/test_layers.py -k memlimit",
         ),
     ],
-    "testing": [
+    "variable.py": [
+        ("a variable's own rate does not count", "learnRate * self.learnRate", "learnRate", LAYERS),
         (
-            "a NaN is within every bound",
-            "wrong = ~(np.abs(result - expected) <= bound)",
-            "wrong = np.abs(result - expected) > bound",
-            CHECKS,
+            "a gradient that the other has not stays",
+            "                fill(runtime, self.grad, 0)",
+            "                pass",
+            LAYERS,
+        ),
+    ],
+    "storage.py": [
+        (
+            "shapes in a file are not checked",
+            "if stored.shape != tuple(slot.array.shape):",
+            "if False:",
+            FILES,
         ),
         (
-            "an infinity is right wherever its sign is",
-            "(np.sign(result) == np.sign(expected)) & beyond)",
-            "(np.sign(result) == np.sign(expected)))",
-            CHECKS,
+            "wider numbers are narrowed",
+            "({dtype, target} <= set(DTYPES) and np.can_cast(dtype, target))",
+            "{dtype, target} <= set(DTYPES)",
+            FILES,
         ),
         (
-            "the bound is a hundred times as wide",
-            "return error / (1 - error)",
-            "return 100 * error / (1 - error)",
-            CHECKS,
+            "narrower numbers are not widened on the device",
+            "if values.dtype != slot.array.dtype:",
+            "if False:",
+            FILES,
+        ),
+        ("a failing save leaves its half behind", "partial.unlink(missing_ok=True)", "pass", FILES),
+        (
+            "bfloat16 beyond float16 becomes infinity",
+            "if largest >= HALF_OVERFLOW:",
+            "if False:",
+            FILES,
+        ),
+    ],
+    "hdf5.py": [
+        (
+            "another machine's order of bytes stays",
+            'dtype = dataset.dtype.newbyteorder("=")',
+            "dtype = dataset.dtype",
+            FILES,
         ),
         (
-            "integers are compared as they are",
-            "if not np.issubdtype(result.dtype, np.floating):",
-            "if result.dtype == object:",
-            CHECKS,
+            "variables that were read already are read again",
+            "if variable not in known:",
+            "if True:",
+            FILES,
+        ),
+    ],
+    "module.py": [
+        (
+            "evaluation accumulates gradients",
+            "updParamGrads and self.train, updGrad",
+            "updParamGrads, updGrad",
+            LAYERS,
         ),
         (
-            "shapes of a pass's arrays are not checked",
-            "if name in found and found[name].shape != shape:",
-            "if name in found and found[name].ndim != len(shape):",
-            CHECKS,
+            "data of another dtype outlives calcMode",
+            "        self.calctype = dtype\n        self.reset()",
+            "        self.calctype = dtype",
+            LAYERS,
         ),
+        (
+            "a shared variable is counted twice",
+            "table.setdefault(variable, []).append(full)",
+            "table[variable] = [full]",
+            SEQUENTIAL,
+        ),
+    ],
+    "initialisation.py": [
+        ("he draws as xavier", "math.sqrt(2.0 / fan)", "math.sqrt(1.0 / fan)", LAYERS),
+        ("the mean of the fans is their sum", "(fan_in + fan_out) / 2", "fan_in + fan_out", LAYERS),
+    ],
+    "convolution.py": [
+        (
+            "a variable's new array is not noticed",
+            "if kept is None or kept[0] is not array:",
+            "if kept is None:",
+            LAYERS,
+        ),
+        (
+            "leaky_relu forgets its slope",
+            'named = (activation, self._slope) if activation == "leaky_relu" else activation',
+            "named = activation",
+            ACTIVATIONS,
+        ),
+        (
+            "the activation's derivative is left out",
+            "            self._before(grad),",
+            "            grad,",
+            ACTIVATIONS,
+        ),
+        ("the gradient's batch is not checked", "if shape[0] != batch:", "if False:", LAYERS),
+        (
+            "memlimit does not count what is kept",
+            "beside = dict.fromkeys(passes, 0) | {passes[0]: kept}",
+            "beside = dict.fromkeys(passes, 0)",
+            "tests/test_layers.py -k memlimit",
+        ),
+        (
+            "a variable's shape is not checked",
+            "if tuple(data.shape) != self._shapes[name]:",
+            "if False:",
+            LAYERS,
+        ),
+    ],
+    "deconv1d.py": [
+        (
+            "groups do not count in the fan out",
+            "(inmaps * size, outmaps / groups * size)",
+            "(inmaps * size, outmaps * size)",
+            LAYERS,
+        )
+    ],
+    "pad1d.py": [
+        ("a signal as long as its reflection passes", '"reflect": most + 1', '"reflect": most', PAD)
+    ],
+    "sequential.py": [
+        (
+            "a container's gradients do not accumulate unless told",
+            "momentum: float = 1.0,",
+            "momentum: float = 0.0,",
+            SEQUENTIAL,
+        ),
+        (
+            "inner modules compute no input gradient where the first needs none",
+            "params, inputs or i > 0, scale",
+            "params, inputs, scale",
+            SEQUENTIAL,
+        ),
+        (
+            "a failing forward pass leaves modules changed",
+            "                restore()\n                if isinstance",
+            "                if isinstance",
+            SEQUENTIAL,
+        ),
+        (
+            "a shared variable steps twice",
+            "for variable in self.getVarTable():\n            variable.update(learnRate)",
+            "for module in self.graph:\n            module.updateParams(learnRate)",
+            SEQUENTIAL,
+        ),
+        (
+            "evalMode stays with the container",
+            "self._each(lambda module: module.evalMode())",
+            "pass",
+            SEQUENTIAL,
+        ),
+    ],
+    "streaming.py": [
+        (
+            "samples that no window reaches are not skipped",
+            "self._skip = max(start - length, 0)",
+            "self._skip = 0",
+            STREAMING,
+        ),
+        (
+            "padding before the signal is forgotten after a chunk",
+            "self._left = max(self._left - passed, 0)",
+            "self._left = 0",
+            STREAMING,
+        ),
+        (
+            "a reflection keeps a sample too few",
+            '"reflect": padding + 1',
+            '"reflect": padding',
+            STREAMING,
+        ),
+        (
+            "a chunk that fails changes the stream",
+            "            return self._or_empty(self._push(chunk))\n"
+            "        except BaseException:\n            restore()\n",
+            "            return self._or_empty(self._push(chunk))\n        except BaseException:\n",
+            STREAMING,
+        ),
+        (
+            "latency ignores earlier strides",
+            "latency += stream.latency * stride",
+            "latency += stream.latency",
+            STREAMING,
+        ),
+    ],
+    "files.py": [
+        (
+            "names of a shared tensor may disagree",
+            "if other.dtype != stored.dtype or its_raw != raw:",
+            "if False:",
+            FILES,
+        ),
+        ("strict is not", "if strict and unexpected:", "if False:", FILES),
+        (
+            "bfloat16 is read a bit off",
+            "(values.astype(np.uint32) << 16)",
+            "(values.astype(np.uint32) << 15)",
+            FILES,
+        ),
+    ],
+    "onnx.py": [
+        (
+            "the odd sample goes to the wrong side",
+            'if mode == "SAME_UPPER" else (large, small)',
+            'if mode == "SAME_LOWER" else (large, small)',
+            ONNX,
+        ),
+        (
+            "SAME rounds the length down",
+            "out_length = -(-length // max(stride, 1))",
+            "out_length = length // max(stride, 1)",
+            ONNX,
+        ),
+        (
+            "groups and dilation are exchanged",
+            "padding, extra, group or 1, dilation)",
+            "padding, extra, dilation, group or 1)",
+            ONNX,
+        ),
+        ("a wide output_shape is ignored", "extra += max(-surplus, 0)", "pass", ONNX),
+        (
+            "pads are taken in the wrong order",
+            "return tuple(int(v) for v in value)",
+            "return tuple(int(v) for v in reversed(value))",
+            ONNX,
+        ),
+    ],
+    "torch/memory.py": [
+        (
+            "tensors of a call that overlap get buffers over the same memory",
+            "if any(begin < other_end and other < end for other, other_end in self._spans):",
+            "if False:",
+            TORCH,
+        ),
+        (
+            "tensors that touch are copied",
+            "begin < other_end and other < end",
+            "begin <= other_end and other <= end",
+            TORCH,
+        ),
+        (
+            "memory is given back while kernels use it",
+            "            if not waited:\n                self.runtime.finish()\n",
+            "",
+            TORCH_MEMORY,
+        ),
+        ("memory that is gone is read", "if there < needed:", "if False:", TORCH_MEMORY),
+    ],
+    "torch/operators.py": [
+        (
+            "the weight's second derivative is of the wrong input",
+            "for_weight = BACKWARD(of_x, weight, grad,",
+            "for_weight = BACKWARD(x, weight, grad,",
+            TORCH,
+        ),
+        (
+            "the bias's part of a second derivative is left out",
+            "None if of_bias is None else of_bias[:, None].expand_as(grad),",
+            "None,",
+            TORCH,
+        ),
+        (
+            "bfloat16 comes back as float32",
+            "return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)",
+            "return _convolution(x.float(), weight.float(), bias, *layer)",
+            TORCH,
+        ),
+        (
+            "the weight's tangent is left out",
+            "None if of_weight is None else CONVOLUTION(x, of_weight, None, *ctx.options),",
+            "None,",
+            TORCH_AUTOGRAD,
+        ),
+        (
+            "a batch of weights has its channels in the wrong place",
+            "return tensor.unflatten(channels, (size, -1)).movedim(channels - (channels < 0), 0)",
+            "return tensor.unflatten(channels, (-1, size)).movedim(channels, 0)",
+            TORCH_AUTOGRAD,
+        ),
+    ],
+    "torch/layers.py": [
+        (
+            "a padding mode pads twice",
+            "place = (self.stride, 0, self.dilation, self.groups)",
+            "place = (self.stride, self.padding, self.dilation, self.groups)",
+            TORCH,
+        )
+    ],
+    "torch/reporting.py": [
+        (
+            "tuning leaves the model in eval mode",
+            "module.training = mode",
+            "pass",
+            "tests/test_tuning.py -k torch",
+        )
     ],
 }
 
-FAULTS = [
-    *(
-        Fault(f"clconv/templates/{name}.cl.mako", *row)
-        for name, rows in _TEMPLATES.items()
-        for row in rows
-    ),
-    *(Fault(f"clconv/{name}.py", *row) for name, rows in _MODULES.items() for row in rows),
-]
+FAULTS = [Fault(f"clconv/{path}", *row) for path, rows in _ROWS.items() for row in rows]
