@@ -120,6 +120,12 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     yield from _guarded(request.param, "own")
 
 
+@pytest.fixture
+def first_runtime() -> Iterator[GuardedRuntime]:
+    """A guarded runtime on the first device, for tests of what no device makes a difference to."""
+    yield from _guarded(0, "own")
+
+
 @on_every_device
 def gpu_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     """The same, planned as for a GPU: work-items are the lanes, and interleave."""

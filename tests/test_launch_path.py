@@ -43,9 +43,9 @@ def drafts(monkeypatch):
     made = []
     real = Draft.__init__
 
-    def counting(self, runtime, layouts, names):
+    def counting(self, runtime, layouts, *rest):
         made.append(layouts)
-        real(self, runtime, layouts, names)
+        real(self, runtime, layouts, *rest)
 
     monkeypatch.setattr(Draft, "__init__", counting)
     return made

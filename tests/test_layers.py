@@ -158,7 +158,7 @@ def test_constructor_has_puzzlelibs_arguments_in_its_order(layer):
     keyword_only = {
         p.name: p.default for p in signature.parameters.values() if p.kind == p.KEYWORD_ONLY
     }
-    assert keyword_only == {"activation": None, "runtime": None}
+    assert keyword_only == {"activation": None, "runtime": None, "exact": None}
 
 
 def test_parameters_of_conv(runtime):

@@ -591,7 +591,7 @@ def test_operators_are_what_the_dispatcher_expects(runtime):
         )
 
 
-def test_compile(runtime):
+def test_compile(first_runtime):
     """The operators stay in one graph, forward and backward."""
     layers = nn.Sequential(
         nn.Conv1d(4, 8, 4, padding="same"), nn.ReLU(), nn.ConvTranspose1d(8, 2, 4, stride=2)
@@ -622,7 +622,7 @@ dist.destroy_process_group()
 """
 
 
-def test_distributed_data_parallel(runtime, tmp_path):
+def test_distributed_data_parallel(first_runtime, tmp_path):
     """Two processes with half of the batch each have the gradients of one with all of it."""
     model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)).double()
     convert(model)
@@ -630,7 +630,7 @@ def test_distributed_data_parallel(runtime, tmp_path):
     torch.save((model, x, target), tmp_path / "start")
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", DISTRIBUTED, str(rank), str(tmp_path), runtime.info.id],
+            [sys.executable, "-c", DISTRIBUTED, str(rank), str(tmp_path), first_runtime.info.id],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
             stderr=subprocess.PIPE,
             text=True,

@@ -17,6 +17,13 @@ from clconv.torch import Conv1d, conv1d, conv_transpose1d
 # PyTorch's own, of its linearize.
 pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")
 
+
+@pytest.fixture
+def runtime(first_runtime):
+    """Derivatives are made of the operators, which are tested on every device."""
+    return first_runtime
+
+
 # Ours, torch's, and the shapes of x, weight and bias.
 CASES = {
     "convolution": (

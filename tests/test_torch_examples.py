@@ -51,7 +51,7 @@ def test_ucr_fcn_network_is_the_paper_s(runtime):
     assert found == [(128, 8, "same"), (256, 5, "same"), (128, 3, "same")]
 
 
-def test_ucr_fcn_learns(runtime, small):
+def test_ucr_fcn_learns(first_runtime, small):
     training, test = small
     outcome = ucr_fcn.train(training, test, 20, seed=0)
     assert min(outcome.losses) < 0.6 * outcome.losses[0]
@@ -70,7 +70,7 @@ def test_ucr_fcn_evidence_adds_up_to_the_score(runtime, small):
         torch.testing.assert_close(found.mean(), score)
 
 
-def test_ucr_fcn(runtime, small, tmp_path, monkeypatch, capsys):
+def test_ucr_fcn(first_runtime, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ucr_fcn, "load", lambda name: small)
     monkeypatch.setitem(ucr_fcn.TARGETS, "GunPoint", 0.0)
     picture = tmp_path / "picture.png"
