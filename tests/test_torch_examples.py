@@ -77,7 +77,7 @@ def test_ucr_fcn(first_runtime, small, tmp_path, monkeypatch, capsys):
     arguments = ["--epochs", "2", "--seeds", "0", "3", "--output", str(picture)]
     assert ucr_fcn.main(["--dataset", "GunPoint", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"Device: {runtime.info.name}")
+    assert lines[0].startswith(f"Device: {first_runtime.info.name}")
     seeds = {int(line.split()[0]): float(line.split()[2]) for line in lines[4:6]}
     assert list(seeds) == [0, 3]
     median = np.mean([*seeds.values()])
