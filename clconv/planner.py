@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -168,18 +168,18 @@ def candidates(
     epilogue: Epilogue = Epilogue(),
     variant: str = "auto",
     workspace_limit: int | None = None,
-    choices: Sequence[Choice] = (),
+    choices: Callable[[], Sequence[Choice]] = list,
     exact: bool = False,
 ) -> Iterator[KernelPlan]:
-    """The plans, best first, each made when it is asked for; the first of `choices` that is among
-    them goes before the others.
+    """The plans, best first, each made when it is asked for; the first of what `choices` gives then
+    that is among them goes before the others.
 
     Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
     `workspace_limit` bytes.
     """
     request = Request(problem, pass_, device, epilogue, workspace_limit)
     found = designs(problem.layer, pass_, device, epilogue, variant, exact)
-    return _fitting(request, chosen_first(found, choices))
+    return _fitting(request, found, choices)
 
 
 def chosen_first(
@@ -193,9 +193,11 @@ def chosen_first(
     return found
 
 
-def _fitting(request: Request, found: Sequence[tuple[str, Design]]) -> Iterator[KernelPlan]:
+def _fitting(
+    request: Request, found: Sequence[tuple[str, Design]], choices: Callable[[], Sequence[Choice]]
+) -> Iterator[KernelPlan]:
     limit, least = request.workspace_limit, None
-    for variant, design in found:
+    for variant, design in chosen_first(found, choices()):
         plan = KernelPlan(request, variant, design)
         if limit is None or plan.workspace_bytes <= limit:
             least = 0

@@ -343,13 +343,14 @@ class Database:
     def __init__(self, device: str, driver: str) -> None:
         self.device = device
         self.driver = driver
+        name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")[:60]
+        digest = hashlib.sha256(device.encode()).hexdigest()[:8]
+        self._place = Path("tuning", f"{name}-{digest}.json")
 
     @property
     def path(self) -> Path:
         """The file, in the cache folder that the environment names now."""
-        name = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")[:60]
-        digest = hashlib.sha256(self.device.encode()).hexdigest()[:8]
-        return settings.cache_folder() / "tuning" / f"{name}-{digest}.json"
+        return settings.cache_folder() / self._place
 
     def records(self) -> list[Record]:
         """All records, the newest last."""

@@ -325,9 +325,14 @@ class Runtime:
         """The plans for this device, best first, each made when it is asked for: "auto" starts with
         `choice`, or what the user's tuning found to be the fastest for exactly this problem and
         limit. Raises ProblemError, OutOfMemoryError."""
-        choices = [] if choice is None else [choice]
-        if variant == "auto":
-            choices += self.records.choices(RecordKey(problem, pass_, self.workspace_limit))
+
+        def choices() -> list[Choice]:
+            first = [] if choice is None else [choice]
+            if variant != "auto":
+                return first
+            key = RecordKey(problem, pass_, self.workspace_limit)
+            return first + self.records.choices(key)
+
         return candidates(
             problem,
             pass_,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 __all__ = [
@@ -84,13 +85,22 @@ def keep_cpu_workers_apart() -> None:
         os.environ.setdefault("POCL_AFFINITY", "1")
 
 
+# What decides where the platform's cache folder is.
+_HOMES = ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA", "USERPROFILE")
+
+
 def cache_folder() -> Path:
     """`CLCONV_CACHE_DIR`, else the platform's cache folder for clconv.
 
     A user without HOME whom the system does not know has none: that is a place where nothing is
     and nothing can be made, and not a folder named ~ in the current one.
     """
-    chosen = os.environ.get("CLCONV_CACHE_DIR")
+    variables = ("CLCONV_CACHE_DIR", *_HOMES)
+    return _cache_folder(*(os.environ.get(name) for name in variables))
+
+
+@lru_cache(maxsize=8)
+def _cache_folder(chosen: str | None, *_: str | None) -> Path:
     if chosen:
         return Path(chosen)
     import platformdirs  # only where a file is about to be read or written
