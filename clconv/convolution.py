@@ -32,7 +32,7 @@ class Convolution(Module):
         runtime: Runtime | None,
         exact: bool | None,
     ) -> None:
-        if exact not in (None, True, False):
+        if exact is not None and not isinstance(exact, bool):
             raise ModuleError(f"exact is {exact!r}, expected True, False or None")
         try:
             self._activation, self._slope = Epilogue.parse_activation(activation)

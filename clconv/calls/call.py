@@ -54,7 +54,7 @@ class Call:
         self.host = self._on_host()
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ArrayTypeError(f"runtime is {runtime!r}, expected a clconv.Runtime or None")
-        if exact not in (None, True, False):
+        if exact is not None and not isinstance(exact, bool):
             raise ProblemError(f"exact is {exact!r}, expected True, False or None")
         if runtime is not None:
             check_process()
