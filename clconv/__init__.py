@@ -10,9 +10,7 @@ from typing import Any
 
 from clconv import errors, functional, gpuarray
 from clconv.conv1d import Conv1D
-from clconv.deconv1d import Deconv1D
-from clconv.device import DeviceProfile
-from clconv.device import profile as _profile
+from clconv.drivers.discovery import DeviceInfo, devices
 from clconv.errors import (
     BuildError,
     ClconvError,
@@ -21,14 +19,16 @@ from clconv.errors import (
     OutOfMemoryError,
     ProblemError,
 )
-from clconv.module import Module
-from clconv.opencl import DeviceInfo, devices
-from clconv.pad1d import Pad1D
-from clconv.planner import KernelPlan, plans, serving
+from clconv.layers.deconv1d import Deconv1D
+from clconv.layers.module import Module
+from clconv.layers.pad1d import Pad1D
+from clconv.layers.sequential import Sequential
+from clconv.layers.variable import Variable
+from clconv.planning.planner import KernelPlan, plans, serving
+from clconv.planning.profiles import DeviceProfile
+from clconv.planning.profiles import profile as _profile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.runtime import Runtime, default_runtime
-from clconv.sequential import Sequential
-from clconv.variable import Variable
 from clconv.version import VERSION
 
 __all__ = [

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from clconv import functional
-from clconv.convolution import Convolution, scheme_of
 from clconv.errors import ModuleError
+from clconv.layers.convolution import Convolution, scheme_of
 from clconv.problem import Conv1dProblem, Pass
 from clconv.runtime import Runtime
 

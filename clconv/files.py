@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from clconv.conv1d import Conv1D
-from clconv.convolution import Convolution
-from clconv.deconv1d import Deconv1D
 from clconv.errors import ModuleError
-from clconv.hdf5 import h5py_or_error, load_hdf5, opened, save_hdf5
-from clconv.module import Module
-from clconv.pad1d import Pad1D
-from clconv.sequential import Sequential
-from clconv.storage import (
+from clconv.layers.convolution import Convolution
+from clconv.layers.deconv1d import Deconv1D
+from clconv.layers.hdf5 import h5py_or_error, load_hdf5, opened, save_hdf5
+from clconv.layers.module import Module
+from clconv.layers.pad1d import Pad1D
+from clconv.layers.sequential import Sequential
+from clconv.layers.storage import (
     BFLOAT16,
     FILE_ERRORS,
     Slot,

@@ -9,7 +9,7 @@ import numpy as np
 import pyopencl.array as cl_array
 from numpy.typing import DTypeLike, NDArray
 
-from clconv.elementwise import copy_view
+from clconv.calls.elementwise import copy_view
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import check_context, default_runtime, memory_of, runtime_of
 

@@ -19,8 +19,8 @@ from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 
 from clconv import functional
+from clconv.drivers.discovery import choose, devices, info_of
 from clconv.errors import DeviceError, ProblemError
-from clconv.opencl import choose, devices, info_of
 from clconv.problem import DTYPES
 from clconv.runtime import Runtime, default_runtime
 

@@ -18,8 +18,10 @@ __all__ = ["render", "sum_dtype"]
 
 RENDERED_KEPT = 1024
 
+_FOLDERS = ("common", "elementwise", "depthwise", "strip", "window", "gemm", "direct")
+# A kernel's template has its name, whichever folder it is in.
 _templates = TemplateLookup(
-    directories=[str(resources.files("clconv") / "templates")],
+    directories=[str(resources.files("clconv") / "templates" / folder) for folder in _FOLDERS],
     strict_undefined=True,
     input_encoding="utf-8",
     preprocessor=lambda text: text.replace("\r\n", "\n"),

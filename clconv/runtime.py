@@ -22,13 +22,20 @@ from numpy.typing import DTypeLike, NDArray
 
 from clconv import settings
 from clconv.bounded import Bounded
-from clconv.building import prepare_invoker
+from clconv.drivers.building import prepare_invoker
+from clconv.drivers.discovery import (
+    check_process,
+    choose,
+    driver_errors,
+    info_of,
+    profile_of,
+    require,
+)
+from clconv.drivers.programs import Programs
 from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
-from clconv.opencl import check_process, choose, driver_errors, info_of, profile_of, require
-from clconv.planner import Choice, KernelPlan, candidates
+from clconv.planning.planner import Choice, KernelPlan, candidates
+from clconv.planning.records import Database, RecordKey
 from clconv.problem import Conv1dProblem, Epilogue, Pass
-from clconv.programs import Programs
-from clconv.records import Database, RecordKey
 from clconv.render import render
 from clconv.variants.base import Kernel, Launch
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from clconv import functional, gpuarray
+from clconv.calls.elementwise import pad
 from clconv.conv1d import Conv1D
-from clconv.copying import Copyable
-from clconv.elementwise import pad
 from clconv.errors import ModuleError, ProblemError
-from clconv.module import Module
-from clconv.pad1d import Pad1D
+from clconv.layers.copying import Copyable
+from clconv.layers.module import Module
+from clconv.layers.pad1d import Pad1D
+from clconv.layers.sequential import Sequential
 from clconv.runtime import runtime_of
-from clconv.sequential import Sequential
 
 __all__ = ["Stream", "StreamingConv1D", "StreamingSequential", "causal_padding"]
 

@@ -3,7 +3,7 @@
 A search goes through the candidates of one pass in the cost model's order, drops those that are far
 behind, and lets the better half take turns, then the better half of these. Who would win must
 first compute what the reference computes. The record goes to the user's database
-(`clconv.records`), where `variant="auto"` finds it.
+(`clconv.planning.records`), where `variant="auto"` finds it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from clconv import reference
 from clconv.errors import DeviceError, OutOfMemoryError, ProblemError
-from clconv.planner import Choice, KernelPlan, plans
+from clconv.planning.planner import Choice, KernelPlan, plans
+from clconv.planning.records import Record, RecordKey, Timing
 from clconv.problem import Conv1dProblem, Pass
-from clconv.records import Record, RecordKey, Timing
 from clconv.runtime import Argument, Runtime, arguments, replan
 
 __all__ = ["PASSES", "Bench", "Progress", "Task", "candidates", "once", "tasks_of", "tune"]

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from guarded import GuardedRuntime
 
 from clconv import tuning
-from clconv.opencl import find, profile_of, refusal
-from clconv.probe import finding
+from clconv.drivers.discovery import find, profile_of, refusal
+from clconv.drivers.probe import finding
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes share the cores here, where threads that stay on one hinder each other.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_sequential import TINY, Failing, Scale, assert_state, filled, integers, state_of
 
-import clconv.sequential
+import clconv.layers.sequential
 from clconv import (
     Conv1D,
     Deconv1D,
@@ -81,7 +81,7 @@ NETS = {"ours": ours, "mixed": mixed, "shared": with_shared, "partly evaluated":
 def way(request, monkeypatch):
     """How gradients are kept from changing too early."""
     if request.param == "copies":
-        monkeypatch.setattr(clconv.sequential, "MOST_WAITING", -1)
+        monkeypatch.setattr(clconv.layers.sequential, "MOST_WAITING", -1)
 
 
 def ready(make, rng):

@@ -19,9 +19,10 @@ import pyopencl as cl
 import pytest
 
 import clconv
-from clconv import DeviceError, Runtime, disk, icd, opencl, probe
-from clconv.opencl import find
-from clconv.probe import Finding
+from clconv import DeviceError, Runtime, disk
+from clconv.drivers import discovery, icd, probe
+from clconv.drivers.discovery import find
+from clconv.drivers.probe import Finding
 
 # A PoCL whose compiler refuses every program.
 BROKEN = {"POCL_EXTRA_BUILD_FLAGS": "-march=nothing"}
@@ -29,7 +30,7 @@ REFUSED = "Invalid build option: -march=nothing"
 REMEDY = 'pip install "clconv[cpu]"'
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
-WORKING = [one for one in find() if not opencl.refusal(one.device) and not one.info.why_not]
+WORKING = [one for one in find() if not discovery.refusal(one.device) and not one.info.why_not]
 
 
 def _is_pocl(one):
@@ -76,12 +77,13 @@ def test_the_next_device_is_taken(run):
     """Where the first refuses programs: one warning with both, the reason and the remedy; the next
     process knows without trying."""
     code = """
-import clconv.opencl
-real = clconv.opencl._rank  # a broken driver that is preferred
-clconv.opencl._rank = lambda one: (not one["platform"].startswith("Portable"), *real(one))
+import clconv.drivers.discovery
+real = clconv.drivers.discovery._rank  # a broken driver that is preferred
+clconv.drivers.discovery._rank = lambda one: (  # preferred, but broken
+    not one["platform"].startswith("Portable"), *real(one))
 tried = []
-probe = clconv.probe._try
-clconv.probe._try = lambda device: tried.append(device) or probe(device)
+probe = clconv.drivers.probe._try
+clconv.drivers.probe._try = lambda device: tried.append(device) or probe(device)
 """
     for expected in (1, 0):
         printed, said = run(code + CALL + "\nclconv.Runtime()\nprint(len(tried))", **BROKEN)
@@ -120,7 +122,7 @@ def test_a_broken_device_by_name(run):
     the remedy, never an error of pyopencl's."""
     code = """
 import sys, pyopencl as cl, clconv
-from clconv.opencl import find
+from clconv.drivers.discovery import find
 (one,) = [one for one in find() if one.info.id == sys.argv[1]]
 device = one.device
 context = cl.Context([device])
@@ -150,7 +152,7 @@ def test_listing_a_broken_device(run):
     """Listing builds nothing; --check does, remembers, and the default follows."""
     code = """
 import json, sys
-from clconv import probe
+from clconv.drivers import probe
 from clconv.commands import devices
 real, tried = probe._try, []
 probe._try = lambda device: tried.append(device) or real(device)
@@ -188,7 +190,7 @@ def nothing_known(monkeypatch, tmp_path):
     """As in a process that knows nothing of any device, on an empty cache folder."""
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(probe, "_findings", {})
-    opencl._warn_once.cache_clear()
+    discovery._warn_once.cache_clear()
     return tmp_path
 
 
@@ -250,7 +252,7 @@ def test_no_memory_is_not_remembered(runtime, monkeypatch, nothing_known):
         patch.setattr(probe, "built", no_memory)
         assert probe.probe(runtime.device).why_not
     assert not (nothing_known / "devices").exists()
-    assert opencl.check(runtime.device) is None
+    assert discovery.check(runtime.device) is None
 
 
 def test_a_stale_fault_does_not_last(runtime, nothing_known):
@@ -284,20 +286,20 @@ def test_vectors_are_no_wider_than_the_compiler_s(runtime, monkeypatch):
     reported = min(16, runtime.device.native_vector_width_float)
     for seen, expected in ((4, 4), (8, min(8, reported)), (16, reported), (0, reported)):
         changed = replace(own, vector_floats=seen, instruction_sets="")
-        monkeypatch.setattr(opencl, "finding", lambda _, changed=changed: changed)
-        assert opencl.profile_of(runtime.device).vector_floats == max(1, min(expected, reported))
+        monkeypatch.setattr(discovery, "finding", lambda _, changed=changed: changed)
+        assert discovery.profile_of(runtime.device).vector_floats == max(1, min(expected, reported))
 
 
 def test_no_lock_while_a_device_is_tried(run):
     """A thread that makes the default runtime and compiles keeps no other from what is there."""
     code = """
-import threading, clconv, clconv.probe, clconv.runtime
-real, trying, go = clconv.probe._try, threading.Event(), threading.Event()
+import threading, clconv, clconv.drivers.probe, clconv.runtime
+real, trying, go = clconv.drivers.probe._try, threading.Event(), threading.Event()
 def slow(device):
     trying.set()
     assert go.wait(60)
     return real(device)
-clconv.probe._try = slow
+clconv.drivers.probe._try = slow
 made = []
 threads = [threading.Thread(target=lambda: made.append(clconv.default_runtime())) for _ in range(3)]
 for thread in threads: thread.start()

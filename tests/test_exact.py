@@ -19,11 +19,11 @@ from clconv import (
     ProblemError,
     Runtime,
     gpuarray,
-    planner,
     reference,
     testing,
 )
 from clconv import functional as F
+from clconv.planning import planner
 from clconv.variants import direct
 
 PROBLEM = Conv1dProblem(2, 3, 40, 4, 3)
@@ -75,7 +75,7 @@ def test_error_bounds():
 def test_all_variants_say_their_error_class():
     for name in clconv.variants(PROBLEM, "forward", "cpu"):
         (plan, *_) = planner.plans(
-            PROBLEM, Pass.FORWARD, clconv.device.profile("cpu"), variant=name
+            PROBLEM, Pass.FORWARD, clconv.planning.profiles.profile("cpu"), variant=name
         )
         assert plan.error_class == "exact"
 

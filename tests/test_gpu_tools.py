@@ -11,9 +11,10 @@ from conftest import _as_gpu
 
 from clconv import Conv1dProblem, Pass, plan
 from clconv.commands import predict
-from clconv.device import PROFILES, DeviceProfile, refined
-from clconv.planner import plans
-from clconv.variants import gemm, gemv
+from clconv.planning.planner import plans
+from clconv.planning.profiles import PROFILES, DeviceProfile, refined
+from clconv.variants import gemm
+from clconv.variants.gemm import gemv
 
 
 def test_the_report_compiles_what_plans_return():

@@ -19,10 +19,11 @@ from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, planner, testing
 from clconv import functional as F
-from clconv.device import PROFILES, profile
-from clconv.planner import plans
-from clconv.variants import base, gemm, gemv, window
+from clconv.planning.planner import plans
+from clconv.planning.profiles import PROFILES, profile
+from clconv.variants import base, gemm, window
 from clconv.variants.base import Request
+from clconv.variants.gemm import gemv
 
 VARIANTS = {"gemm": gemm, "window": window}
 # A product has two kernels: which runs follows from the columns, or is said.

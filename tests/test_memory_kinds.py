@@ -10,7 +10,7 @@ import pytest
 
 import clconv.functional as F
 from clconv import Conv1D, Deconv1D, Pad1D, ProblemError, Sequential, Variable, gpuarray
-from clconv.elementwise import copy_view, fill, host_values
+from clconv.calls.elementwise import copy_view, fill, host_values
 from clconv.errors import ArrayTypeError
 from clconv.streaming import StreamingConv1D
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import _as_gpu, _devices
 
 from clconv import Pass, Runtime, tuning
-from clconv.planner import plans
+from clconv.planning.planner import plans
 
 SCRIPT = Path(on_a_gpu.__file__).with_name("on_a_gpu.sh")
 LAYERS = """LAYERS = [

@@ -15,8 +15,8 @@ from problems import PROBLEMS
 
 import clconv
 from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
-from clconv.device import PROFILES, has_full_width, profile
-from clconv.planner import plans
+from clconv.planning.planner import plans
+from clconv.planning.profiles import PROFILES, has_full_width, profile
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
 from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel
@@ -327,17 +327,19 @@ def test_render_error_names_the_constants():
 
 # Every module, each after those that it may import.
 ROOMS = (
-    "errors", "version", "problem", "reference", "testing", "device", "variants.base",
-    "variants.strip_convolution", "variants.strip_weight_gradient", "variants.strip",
-    "variants.depthwise_weight_gradient", "variants.depthwise", "variants.direct",
-    "variants.gemv", "variants.gemm", "variants.window", "variants", "render", "planner",
-    "settings", "disk", "binaries", "records", "icd",
-    "building", "probe", "opencl", "bounded", "programs", "runtime",
-    "elementwise",
-    "gpuarray", "copying",
-    "calls.layouts", "calls.options", "calls.draft", "calls.recipes", "calls.call", "calls",
-    "functional", "tuning", "variable", "storage", "hdf5", "module",
-    "initialisation", "convolution", "conv1d", "deconv1d", "pad1d", "sequential", "streaming",
+    "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
+    "planning", "planning.profiles", "device", "variants.base",
+    "variants.strip.convolution", "variants.strip.weight_gradient", "variants.strip",
+    "variants.depthwise.weight_gradient", "variants.depthwise", "variants.direct",
+    "variants.gemm.gemv", "variants.gemm", "variants.window", "variants", "render",
+    "planning.planner", "planner", "planning.records",
+    "drivers", "drivers.binaries", "drivers.icd",
+    "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs", "runtime",
+    "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options", "calls.draft",
+    "calls.recipes", "calls.call", "functional", "tuning",
+    "layers", "layers.copying", "layers.variable", "layers.storage", "layers.hdf5",
+    "layers.module", "layers.initialisation", "layers.convolution", "conv1d", "layers.deconv1d",
+    "layers.pad1d", "layers.sequential", "streaming",
     "files", "onnx", "torch.memory", "torch.operators", "torch.functions", "torch.layers",
     "torch.conversion", "torch.reporting", "torch.tuning", "torch", "commands", "commands.text",
     "commands.options", "commands.layers", "commands.roofline", "commands.benchmark_worker",
@@ -346,9 +348,9 @@ ROOMS = (
     "commands.tune_plot", "commands.tune", "__main__",
 )  # fmt: skip
 PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
-DEVICE_FREE = ROOMS[: ROOMS.index("building")]
+DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
-    "torch": {"torch"}, "onnx": {"onnx"}, "hdf5": {"h5py"}, "files": {"safetensors"},
+    "torch": {"torch"}, "onnx": {"onnx"}, "layers.hdf5": {"h5py"}, "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
     "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
     "commands.tune": {"tqdm", "onnx", "google"},
@@ -436,7 +438,7 @@ def test_imports_point_one_way():
 
 def test_templates_say_what_they_compute():
     """Each kernel's template starts with its contract, and has no vendor extension."""
-    for path in sorted((PACKAGE / "templates").glob("*.mako")):
+    for path in sorted((PACKAGE / "templates").rglob("*.mako")):
         lines = [one for one in path.read_text().splitlines() if not one.startswith("<%namespace")]
         assert lines[0].startswith("## "), path
         extensions = re.findall(r"#pragma OPENCL EXTENSION (\S+)", path.read_text())

@@ -27,8 +27,8 @@ from clconv import (
     testing,
 )
 from clconv import functional as F
-from clconv.device import PROFILES
-from clconv.planner import plans
+from clconv.planning.planner import plans
+from clconv.planning.profiles import PROFILES
 from clconv.variants import VARIANTS
 from clconv.variants.base import MAX_GROUPS
 

@@ -34,16 +34,16 @@ from clconv import (
     Pass,
     ProblemError,
     Runtime,
-    binaries,
     gpuarray,
-    planner,
     reference,
     testing,
 )
 from clconv import functional as F
 from clconv.commands import devices
-from clconv.opencl import choose, info_of
-from clconv.programs import Programs
+from clconv.drivers import binaries
+from clconv.drivers.discovery import choose, info_of
+from clconv.drivers.programs import Programs
+from clconv.planning import planner
 from clconv.variants import VARIANTS, base, direct, gemm
 from clconv.variants.base import Kernel
 
@@ -53,7 +53,7 @@ NAMES = [variant.NAME for variant in VARIANTS]
 SMALL_CALL = """
 import numpy as np, clconv, clconv.runtime
 from clconv import functional as F, reference
-clconv.programs.DRIVERS_WITH_CACHE = ()  # binaries of every driver are kept
+clconv.drivers.programs.DRIVERS_WITH_CACHE = ()  # binaries of every driver are kept
 x = np.random.default_rng(0).integers(-4, 5, (2, 3, 40)).astype("f")
 def small_call(*sizes):
     for size in sizes or (3,):
@@ -261,14 +261,14 @@ def test_killed_while_building(folders, moment):
     """Killed in the middle of a compile, or of writing a binary, a process harms no later one."""
     dying = {
         "compile": """
-real = clconv.programs.Programs._compile
+real = clconv.drivers.programs.Programs._compile
 def slow(self, launch, source):
     print("now", flush=True)
     return real(self, launch, source)
-clconv.programs.Programs._compile = slow
+clconv.drivers.programs.Programs._compile = slow
 """,
         "store": """
-import os, clconv.binaries, time
+import os, clconv.drivers.binaries, time
 def stuck(*_):
     print("now", flush=True)
     time.sleep(600)
@@ -376,9 +376,9 @@ def test_a_damaged_cache_of_the_driver(folders):
 def test_another_text_is_built(plain, monkeypatch, caplog, tmp_path):
     """Where a driver built a program without its kernel, once."""
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(tmp_path))  # without a binary that is kept
-    real, empty = clconv.building.has_kernel, [True]
+    real, empty = clconv.drivers.building.has_kernel, [True]
     monkeypatch.setattr(
-        clconv.building,
+        clconv.drivers.building,
         "has_kernel",
         lambda *program: not (empty and empty.pop()) and real(*program),
     )

@@ -24,14 +24,12 @@ from clconv import (
     OutOfMemoryError,
     Pass,
     Runtime,
-    binaries,
-    opencl,
-    probe,
     reference,
 )
 from clconv import functional as F
-from clconv.opencl import find, profile_of
-from clconv.programs import Programs
+from clconv.drivers import binaries, discovery, probe
+from clconv.drivers.discovery import find, profile_of
+from clconv.drivers.programs import Programs
 from clconv.variants.base import Kernel
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +89,7 @@ def test_order_of_preference():
     names = ("kind", "platform", "compute_units", "why_not")
     devices = [known | dict(zip(names, one, strict=True)) for one in in_order]
     for mixed in (devices[::-1], devices[::2] + devices[1::2]):
-        assert sorted(mixed, key=opencl._rank) == devices
+        assert sorted(mixed, key=discovery._rank) == devices
 
 
 def test_choosing(runtime):
@@ -130,8 +128,8 @@ import os, clconv
 if RESTRICTED: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 cores = os.sched_getaffinity(0)
 others = set(os.listdir("/proc/self/task"))
-for one in clconv.opencl.find():
-    if "portable" in one.info.platform.lower() and not clconv.opencl.check(one.device):
+for one in clconv.drivers.discovery.find():
+    if "portable" in one.info.platform.lower() and not clconv.drivers.discovery.check(one.device):
         clconv.Runtime(one.device).zeros((1, 1, 8)).get()
 mine = [os.sched_getaffinity(int(t)) for t in set(os.listdir("/proc/self/task")) - others]
 apart = {min(c) for c in mine if len(c) == 1 < len(cores)}
@@ -180,10 +178,10 @@ except clconv.DeviceError as error:
 def test_importing_is_light():
     """`import clconv` starts no OpenCL and imports nothing optional."""
     code = """
-import sys, clconv, clconv.opencl
+import sys, clconv, clconv.drivers.discovery
 optional = ("torch", "onnx", "h5py", "safetensors", "scipy", "matplotlib")
 print([m for m in optional if m in sys.modules])
-print(clconv.opencl._started_in)
+print(clconv.drivers.discovery._started_in)
 """
     assert _run(code)[0].split("\n") == ["[]", "None"]
 
@@ -246,7 +244,7 @@ def test_cache_sizes_of_the_system(runtime, monkeypatch, tmp_path):
         (tmp_path / f"index{index}").mkdir()
         for name, text in zip(("level", "type", "size"), fields, strict=True):
             (tmp_path / f"index{index}" / name).write_text(text + "\n")
-    monkeypatch.setattr(opencl, "CPU_CACHES", tmp_path)
+    monkeypatch.setattr(discovery, "CPU_CACHES", tmp_path)
     profile = profile_of(runtime.device)
     assert (profile.l1_bytes, profile.l2_bytes) == (48 << 10, 512 << 10)
 
@@ -598,7 +596,7 @@ import warnings
 warnings.simplefilter("error")
 import pyopencl as cl
 from clconv import Runtime
-from clconv.building import binary_of, program_of_binary, program_of_source
+from clconv.drivers.building import binary_of, program_of_binary, program_of_source
 runtime = Runtime(%r)
 text = "#warning talk\\n__kernel void f(__global float *a) { a[0] = 1; }\\n"
 program = program_of_source(runtime.context, text).build(devices=[runtime.device])

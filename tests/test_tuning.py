@@ -28,18 +28,17 @@ from clconv import (
     ProblemError,
     Sequential,
     disk,
-    planner,
-    records,
     reference,
     tuning,
 )
 from clconv import functional as F
 from clconv.commands import options as command_options
 from clconv.commands import tune, tune_calibrate
-from clconv.device import profile
-from clconv.planner import Choice
+from clconv.planning import planner, records
+from clconv.planning.planner import Choice
+from clconv.planning.profiles import profile
+from clconv.planning.records import Database, Record, RecordKey, Timing
 from clconv.problem import ACTIVATIONS
-from clconv.records import Database, Record, RecordKey, Timing
 from clconv.runtime import replan
 from clconv.tuning import Task
 from clconv.variants import base, gemm

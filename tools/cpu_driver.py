@@ -40,10 +40,10 @@ def _fault() -> str | None:
     """What is wrong with PoCL from pip; None where it works."""
     with tempfile.TemporaryDirectory() as empty:
         os.environ["OCL_ICD_VENDORS"] = empty  # it is found without a file, the system's are not
-        from clconv import opencl
+        from clconv.drivers import discovery
 
-        found = [one for one in opencl.find() if one.info.kind == "CPU"]
-        faults = [opencl.check(one.device) for one in found]
+        found = [one for one in discovery.find() if one.info.kind == "CPU"]
+        faults = [discovery.check(one.device) for one in found]
     if not found:
         return "it shows no device"
     return None if None in faults else faults[0]

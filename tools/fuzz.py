@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional, testing
-from clconv.device import PROFILES
+from clconv.planning.profiles import PROFILES
 from clconv.variants import VARIANTS
 
 Array = NDArray[Any]

@@ -13,7 +13,7 @@ import numpy as np
 import pyopencl as cl
 
 from clconv import Runtime
-from clconv.device import DeviceProfile, profile
+from clconv.planning.profiles import DeviceProfile, profile
 
 GUARD_BYTES = 4096
 GUARD = np.uint8(0xFF)

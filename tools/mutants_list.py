@@ -84,7 +84,7 @@ Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
 # By the file's path below clconv/.
 _ROWS: dict[str, list[Row]] = {
-    "templates/common.cl.mako": [
+    "templates/common/common.cl.mako": [
         (
             "an old gradient is read with momentum 0",
             "if (momentum != 0) sum = momentum * load(at) + sum;",
@@ -122,7 +122,7 @@ _ROWS: dict[str, list[Row]] = {
             ACCURACY + "'test_named_problem and stride'",
         ),
     ],
-    "templates/activation_gradient.cl.mako": [
+    "templates/elementwise/activation_gradient.cl.mako": [
         (
             "sigmoid's derivative has a wrong sign",
             "return x * (v * (1.0${f} - v));",
@@ -166,7 +166,7 @@ _ROWS: dict[str, list[Row]] = {
             SPECIAL,
         ),
     ],
-    "templates/bias_gradient_direct.cl.mako": [
+    "templates/direct/bias_gradient_direct.cl.mako": [
         (
             "work-items of a group sum the same positions",
             "q += LOCAL * LANES",
@@ -186,7 +186,7 @@ _ROWS: dict[str, list[Row]] = {
             FUNCTIONAL,
         ),
     ],
-    "templates/convolution_depthwise.cl.mako": [
+    "templates/depthwise/convolution_depthwise.cl.mako": [
         (
             "the last window reaches beyond the row",
             "LENGTH - REACH + lead < end ? LENGTH - REACH + lead : end",
@@ -206,7 +206,7 @@ _ROWS: dict[str, list[Row]] = {
             NOT_FINITE,
         ),
     ],
-    "templates/convolution_strip.cl.mako": [
+    "templates/strip/convolution_strip.cl.mako": [
         (
             "the first channel of a tile that begins early is not stored",
             "if (m + ${i} >= wanted)",
@@ -245,7 +245,7 @@ _ROWS: dict[str, list[Row]] = {
             TILES,
         ),
     ],
-    "templates/strip.cl.mako": [
+    "templates/strip/strip.cl.mako": [
         (
             "a strided strip reads one element behind the row",
             "(length - 1 - first) / ${step} + 1",
@@ -259,7 +259,7 @@ _ROWS: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "templates/ends.cl.mako": [
+    "templates/common/ends.cl.mako": [
         (
             "sums made again read one position too far",
             "at / ${stride} < out_length",
@@ -267,7 +267,7 @@ _ROWS: dict[str, list[Row]] = {
             NOT_FINITE,
         )
     ],
-    "templates/epilogue.cl.mako": [
+    "templates/common/epilogue.cl.mako": [
         (
             "the residual is read with the result's batch stride",
             "n * residual_batch_stride",
@@ -294,7 +294,7 @@ _ROWS: dict[str, list[Row]] = {
             EPILOGUE,
         ),
     ],
-    "templates/forward_direct.cl.mako": [
+    "templates/direct/forward_direct.cl.mako": [
         (
             "the first window begins before the row",
             "(long)first * STRIDE >= pad",
@@ -314,7 +314,7 @@ _ROWS: dict[str, list[Row]] = {
             OCLGRIND,
         ),
     ],
-    "templates/input_gradient_direct.cl.mako": [
+    "templates/direct/input_gradient_direct.cl.mako": [
         (
             "zeros behind the row count as products",
             "there[j] = (at >= 0) & (at < out_length);",
@@ -334,7 +334,7 @@ _ROWS: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "templates/gemm.cl.mako": [
+    "templates/gemm/gemm.cl.mako": [
         (
             "no barrier between filling a slab and reading it",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n                if (first + DEPTH",
@@ -348,7 +348,7 @@ _ROWS: dict[str, list[Row]] = {
             GEMM,
         ),
     ],
-    "templates/convolution_gemm.cl.mako": [
+    "templates/gemm/convolution_gemm.cl.mako": [
         (
             "terms behind the last one are not zero on the left",
             "v = t < terms ? v : (SUM)0;",
@@ -368,7 +368,7 @@ _ROWS: dict[str, list[Row]] = {
             GEMM,
         ),
     ],
-    "templates/convolution_gemv.cl.mako": [
+    "templates/gemm/convolution_gemv.cl.mako": [
         ("padding is not zero", "ok >> j & 1 ? sums[i][j] : ", "1 ? sums[i][j] : ", FEW_COLUMNS),
         (
             "columns go on behind the last position of a batch element",
@@ -377,7 +377,7 @@ _ROWS: dict[str, list[Row]] = {
             FEW_COLUMNS,
         ),
     ],
-    "templates/convolution_window.cl.mako": [
+    "templates/window/convolution_window.cl.mako": [
         (
             "no barrier before the strip is filled anew",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
@@ -391,7 +391,7 @@ _ROWS: dict[str, list[Row]] = {
             WINDOW,
         ),
     ],
-    "templates/window.cl.mako": [
+    "templates/window/window.cl.mako": [
         (
             "what lies before the row is read",
             "const int ok = (uint)p < (uint)(${limit});",
@@ -399,7 +399,7 @@ _ROWS: dict[str, list[Row]] = {
             WINDOW,
         )
     ],
-    "templates/weight_gradient_direct.cl.mako": [
+    "templates/direct/weight_gradient_direct.cl.mako": [
         (
             "a window that reaches beyond the row is taken for a whole one",
             "(length - 1 - shift_max) / STRIDE + 1",
@@ -413,7 +413,7 @@ _ROWS: dict[str, list[Row]] = {
             NAMED,
         ),
     ],
-    "templates/weight_gradient_depthwise.cl.mako": [
+    "templates/depthwise/weight_gradient_depthwise.cl.mako": [
         (
             "the bias has the weights' momentum",
             "sum_lanes(bias_sums), shares, scale, bias_momentum",
@@ -427,7 +427,7 @@ _ROWS: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "templates/weight_gradient_strip.cl.mako": [
+    "templates/strip/weight_gradient_strip.cl.mako": [
         ("channels behind the last one are stored", "if (o >= GROUP_OUT) break;", ";", NAMED),
         (
             "every block of channels stores a bias gradient",
@@ -449,7 +449,7 @@ _ROWS: dict[str, list[Row]] = {
             LAUNCHES,
         ),
     ],
-    "templates/weight_gradient_window.cl.mako": [
+    "templates/window/weight_gradient_window.cl.mako": [
         (
             "no barrier before sums take the strip's place",
             "        barrier(CLK_LOCAL_MEM_FENCE);\n        if (item < USED * SLICES)",
@@ -457,10 +457,10 @@ _ROWS: dict[str, list[Row]] = {
             OCLGRIND_GPU,
         )
     ],
-    "templates/weight_gradient_gemm.cl.mako": [
+    "templates/gemm/weight_gradient_gemm.cl.mako": [
         ("a row has one position too many", "if (q >= out_length) {", "if (q > out_length) {", GEMM)
     ],
-    "templates/sum_partials.cl.mako": [
+    "templates/common/sum_partials.cl.mako": [
         ("the bias has the weights' momentum", "scale, bias_momentum", "scale, momentum", SHARES),
         (
             "the first channel's bias goes to the weights",
@@ -470,7 +470,7 @@ _ROWS: dict[str, list[Row]] = {
         ),
         ("the result's offset is left out", "result + result_offset + i", "result + i", PLACES),
     ],
-    "templates/copy.cl.mako": [
+    "templates/elementwise/copy.cl.mako": [
         (
             "two strides are exchanged",
             "b * x_stride_1 + c * x_stride_2",
@@ -478,11 +478,11 @@ _ROWS: dict[str, list[Row]] = {
             ARRAYS,
         )
     ],
-    "templates/pad.cl.mako": [
+    "templates/elementwise/pad.cl.mako": [
         ("reflection repeats the edge", "2 * (length - 1) - q", "2 * length - 1 - q", PAD),
         ("wrapping goes the wrong way", "q < 0 ? q + length", "q < 0 ? -q", PAD),
     ],
-    "templates/pad_gradient.cl.mako": [
+    "templates/elementwise/pad_gradient.cl.mako": [
         (
             "the last reflected sample is forgotten",
             "p >= length - 1 - right",
@@ -496,10 +496,10 @@ _ROWS: dict[str, list[Row]] = {
             PAD,
         ),
     ],
-    "templates/update.cl.mako": [
+    "templates/elementwise/update.cl.mako": [
         ("the step goes uphill", "rate * load(x", "-rate * load(x", LAYERS)
     ],
-    "templates/convert.cl.mako": [
+    "templates/elementwise/convert.cl.mako": [
         (
             "float64 is rounded twice on its way to float16",
             "as_float((bits - (away ? 1u : 0u)) | 1u)",
@@ -527,7 +527,7 @@ _ROWS: dict[str, list[Row]] = {
             PROBLEM,
         ),
     ],
-    "planner.py": [
+    "planning/planner.py": [
         (
             "a plan that just fits the limit is refused",
             "plan.workspace_bytes <= limit:",
@@ -590,7 +590,7 @@ _ROWS: dict[str, list[Row]] = {
         ),
         ("a single share takes a workspace", "if shares == 1:", "if shares == 0:", PLANNING),
     ],
-    "variants/strip_convolution.py": [
+    "variants/strip/convolution.py": [
         (
             "the paddings are exchanged",
             '"pad": problem.pads[0],',
@@ -616,7 +616,7 @@ _ROWS: dict[str, list[Row]] = {
             WIDE_VECTORS,
         ),
     ],
-    "variants/strip_weight_gradient.py": [
+    "variants/strip/weight_gradient.py": [
         (
             "the last rows of the batch are no unit",
             "units = ceil_div(problem.batch, blocks.unit_rows) * chunks",
@@ -624,7 +624,7 @@ _ROWS: dict[str, list[Row]] = {
             NAMED,
         )
     ],
-    "variants/depthwise.py": [
+    "variants/depthwise/__init__.py": [
         (
             "the input gradient is a position off",
             "lead=left if forward else problem.window - 1 - left,",
@@ -644,7 +644,7 @@ _ROWS: dict[str, list[Row]] = {
             ACCURACY + "'test_named_problem and depth'",
         ),
     ],
-    "variants/gemm.py": [
+    "variants/gemm/__init__.py": [
         (
             "the last columns get no block",
             "blocks = ceil_div(products.columns, tile.columns)",
@@ -664,7 +664,7 @@ _ROWS: dict[str, list[Row]] = {
             COLUMNS,
         ),
     ],
-    "variants/window.py": [
+    "variants/window/__init__.py": [
         (
             "units behind the last whole one are dropped",
             "row_units = ceil_div(problem.out_length, positions)",
@@ -672,7 +672,7 @@ _ROWS: dict[str, list[Row]] = {
             WINDOW,
         )
     ],
-    "opencl.py": [
+    "drivers/discovery.py": [
         (
             "fewer compute units go first",
             '-found["compute_units"],',
@@ -686,7 +686,7 @@ _ROWS: dict[str, list[Row]] = {
             RUNTIME,
         ),
     ],
-    "probe.py": [
+    "drivers/probe.py": [
         (
             "findings are kept without the driver's variables",
             "        json.dumps(settings.driver_choices()),\n",
@@ -696,7 +696,7 @@ _ROWS: dict[str, list[Row]] = {
         ("findings are kept without the processor", "        _processor(),\n", "", REMEMBERED),
         ("a lack of memory is kept", "    if lasting:\n", "    if True:\n", REMEMBERED),
     ],
-    "icd.py": [
+    "drivers/icd.py": [
         (
             "the folder loses the system's files but for the last",
             "found[path.name] = path.read_text()",
@@ -724,7 +724,7 @@ _ROWS: dict[str, list[Row]] = {
             TUNING,
         ),
     ],
-    "binaries.py": [
+    "drivers/binaries.py": [
         (
             "parts of a key run into each other",
             'digest.update(f"{len(encoded)}:".encode() + encoded)',
@@ -738,7 +738,7 @@ _ROWS: dict[str, list[Row]] = {
             BINARIES,
         ),
     ],
-    "records.py": [
+    "planning/records.py": [
         (
             "another driver's records count",
             "return _read(self.path, self.device).records.get((key, self.driver, VERSION))",
@@ -795,7 +795,7 @@ _ROWS: dict[str, list[Row]] = {
             RUNTIME,
         )
     ],
-    "programs.py": [
+    "drivers/programs.py": [
         (
             "threads share kernels",
             "self._threads = threading.local()",
@@ -897,7 +897,7 @@ _ROWS: dict[str, list[Row]] = {
             "tests/test_runtime.py -k only_other_sizes",
         ),
     ],
-    "elementwise.py": [
+    "calls/elementwise.py": [
         (
             "conversion has the wider type's loads",
             "narrow = min(source, target,",
@@ -931,7 +931,7 @@ _ROWS: dict[str, list[Row]] = {
             ARRAYS,
         )
     ],
-    "copying.py": [
+    "layers/copying.py": [
         (
             "a deep copy shares its arrays",
             "memo[id(one)] = copy_array(one)",
@@ -1153,7 +1153,7 @@ _ROWS: dict[str, list[Row]] = {
             "tests/test_layers.py -k memlimit",
         ),
     ],
-    "variable.py": [
+    "layers/variable.py": [
         ("a variable's own rate does not count", "learnRate * self.learnRate", "learnRate", LAYERS),
         (
             "a gradient that the other has not stays",
@@ -1162,7 +1162,7 @@ _ROWS: dict[str, list[Row]] = {
             LAYERS,
         ),
     ],
-    "storage.py": [
+    "layers/storage.py": [
         (
             "shapes in a file are not checked",
             "if stored.shape != tuple(slot.array.shape):",
@@ -1189,7 +1189,7 @@ _ROWS: dict[str, list[Row]] = {
             FILES,
         ),
     ],
-    "hdf5.py": [
+    "layers/hdf5.py": [
         (
             "another machine's order of bytes stays",
             'dtype = dataset.dtype.newbyteorder("=")',
@@ -1203,7 +1203,7 @@ _ROWS: dict[str, list[Row]] = {
             FILES,
         ),
     ],
-    "module.py": [
+    "layers/module.py": [
         (
             "evaluation accumulates gradients",
             "updParamGrads and self.train, updGrad",
@@ -1223,11 +1223,11 @@ _ROWS: dict[str, list[Row]] = {
             SEQUENTIAL,
         ),
     ],
-    "initialisation.py": [
+    "layers/initialisation.py": [
         ("he draws as xavier", "math.sqrt(2.0 / fan)", "math.sqrt(1.0 / fan)", LAYERS),
         ("the mean of the fans is their sum", "(fan_in + fan_out) / 2", "fan_in + fan_out", LAYERS),
     ],
-    "convolution.py": [
+    "layers/convolution.py": [
         (
             "a variable's new array is not noticed",
             "if kept is None or kept[0] is not array:",
@@ -1260,7 +1260,7 @@ _ROWS: dict[str, list[Row]] = {
             LAYERS,
         ),
     ],
-    "deconv1d.py": [
+    "layers/deconv1d.py": [
         (
             "groups do not count in the fan out",
             "(inmaps * size, outmaps / groups * size)",
@@ -1268,10 +1268,10 @@ _ROWS: dict[str, list[Row]] = {
             LAYERS,
         )
     ],
-    "pad1d.py": [
+    "layers/pad1d.py": [
         ("a signal as long as its reflection passes", '"reflect": most + 1', '"reflect": most', PAD)
     ],
-    "sequential.py": [
+    "layers/sequential.py": [
         (
             "a container's gradients do not accumulate unless told",
             "momentum: float = 1.0,",

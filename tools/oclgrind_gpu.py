@@ -26,10 +26,11 @@ from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, testing
 from clconv import functional as F
-from clconv.device import PROFILES
-from clconv.planner import plans
-from clconv.variants import gemm, gemv
+from clconv.planning.planner import plans
+from clconv.planning.profiles import PROFILES
+from clconv.variants import gemm
 from clconv.variants.base import Design, Request, Schedule
+from clconv.variants.gemm import gemv
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Fill no tile, and run on from one batch element to the next; the second has groups, phases, gaps.

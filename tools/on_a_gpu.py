@@ -44,8 +44,8 @@ from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, functional, tuning 
 from clconv.commands import predict, tune  # noqa: E402
 from clconv.commands.layers import load  # noqa: E402
 from clconv.commands.roofline import Roofline  # noqa: E402
-from clconv.device import DeviceProfile  # noqa: E402
 from clconv.errors import BuildError  # noqa: E402
+from clconv.planning.profiles import DeviceProfile  # noqa: E402
 from clconv.variants import VARIANTS, gemm  # noqa: E402
 from clconv.variants.base import Request, modelled_seconds  # noqa: E402
 

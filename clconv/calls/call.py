@@ -17,11 +17,11 @@ import numpy as np
 import pyopencl.array as cl_array
 
 from clconv.calls.draft import NO_NAMES, Draft, Recipe
+from clconv.calls.elementwise import copy_view
 from clconv.calls.layouts import Array, Layout, Shape, share_bytes
 from clconv.calls.options import as_key
-from clconv.elementwise import copy_view
+from clconv.drivers.discovery import check_process
 from clconv.errors import ArrayTypeError, ProblemError
-from clconv.opencl import check_process
 from clconv.runtime import Command, Runtime, check_context, default_runtime, memory_of, runtime_of
 
 __all__ = ["Accumulations", "Call"]

@@ -11,8 +11,8 @@ import numpy as np
 from clconv.calls.layouts import Layout, Shape, three_dimensions
 from clconv.calls.options import check_sizes
 from clconv.errors import ProblemError
-from clconv.planner import Choice as PlanChoice
-from clconv.planner import KernelPlan
+from clconv.planning.planner import Choice as PlanChoice
+from clconv.planning.planner import KernelPlan
 from clconv.problem import DTYPES, Conv1dProblem, Epilogue, Pass
 from clconv.runtime import Argument, Prepared, Runtime, arguments
 from clconv.variants.base import Launch

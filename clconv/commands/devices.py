@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv import functional, opencl, reference, settings
+from clconv import functional, reference, settings
 from clconv.commands.text import table
+from clconv.drivers import discovery
+from clconv.drivers.discovery import NO_PLATFORM, DeviceInfo, Found, devices, find, meant
 from clconv.errors import ClconvError, DeviceError
-from clconv.opencl import NO_PLATFORM, DeviceInfo, Found, devices, find, meant
 from clconv.problem import Conv1dProblem
 from clconv.runtime import Runtime
 
@@ -138,9 +139,9 @@ def _print_choice() -> None:
 
 def _verdict(one: Found) -> str:
     """What --check says of a device: "ok", what is wrong, or that it was not tried."""
-    if opencl.refusal(one.device) is not None:
+    if discovery.refusal(one.device) is not None:
         return NOT_CHECKED
-    return opencl.check(one.device) or check(one.info.index) or "ok"
+    return discovery.check(one.device) or check(one.info.index) or "ok"
 
 
 def _parser() -> argparse.ArgumentParser:

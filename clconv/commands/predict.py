@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
 from clconv.commands.layers import load
 from clconv.commands.text import table
-from clconv.device import PROFILES, DeviceProfile
-from clconv.variants import gemm, gemv
+from clconv.planning.profiles import PROFILES, DeviceProfile
+from clconv.variants import gemm
 from clconv.variants.base import Launch, Request, modelled_seconds
+from clconv.variants.gemm import gemv
 
 HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
 RIGHT = ("work-groups", "predicted ms", "% of roofline")

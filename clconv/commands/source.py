@@ -13,9 +13,9 @@ from typing import Any
 
 from clconv import ClconvError, Conv1dProblem, Epilogue, KernelPlan, Pass
 from clconv.commands.text import table
-from clconv.device import PROFILES, DeviceProfile, profile
-from clconv.opencl import choose, profile_of
-from clconv.planner import plans
+from clconv.drivers.discovery import choose, profile_of
+from clconv.planning.planner import plans
+from clconv.planning.profiles import PROFILES, DeviceProfile, profile
 from clconv.problem import ACTIVATIONS
 from clconv.render import render
 

@@ -24,7 +24,7 @@ from clconv.commands import layers, options
 from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
 from clconv.commands.text import table
 from clconv.errors import ClconvError
-from clconv.records import Record, RecordKey
+from clconv.planning.records import Record, RecordKey
 from clconv.tuning import Progress, Task
 
 PASSES = {

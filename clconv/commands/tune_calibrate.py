@@ -21,8 +21,8 @@ from typing import Any
 from clconv import DeviceProfile
 from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
 from clconv.commands.text import table
-from clconv.planner import Choice, KernelPlan, designs, plans
-from clconv.records import Record, RecordKey
+from clconv.planning.planner import Choice, KernelPlan, designs, plans
+from clconv.planning.records import Record, RecordKey
 
 FACTORS = (2.0, 1.25)
 # A constant may move this far, and moves only if the error falls by this part.

@@ -11,7 +11,7 @@ matplotlib.use("Agg")  # draws without a screen
 
 import matplotlib.pyplot as plt
 
-from clconv.records import Record
+from clconv.planning.records import Record
 
 COLOURS = ("#33628f", "#b5472f", "#1b7f5c", "#8a5fa8", "#b08a1e", "#5b6770")
 

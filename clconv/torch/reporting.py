@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from clconv.planner import KernelPlan
-from clconv.records import RecordKey
+from clconv.planning.planner import KernelPlan
+from clconv.planning.records import RecordKey
 from clconv.runtime import Prepared, Runtime, default_runtime
 from clconv.torch.conversion import check_model, convolutions, is_ours, why_left
 from clconv.torch.functions import conv1d, conv_transpose1d

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clconv import tuning
 from clconv.errors import ProblemError
-from clconv.records import Record
+from clconv.planning.records import Record
 from clconv.runtime import default_runtime
 from clconv.torch.reporting import run
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from clconv.device import DeviceProfile
+from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.elementwise import convert, copy_view, host_values
+from clconv.calls.elementwise import convert, copy_view, host_values
 from clconv.errors import ClconvError, ModuleError
 from clconv.problem import DTYPES
 from clconv.runtime import runtime_of

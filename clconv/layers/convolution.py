@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from clconv import initialisation, tuning
-from clconv.elementwise import activation_gradient
+from clconv import tuning
+from clconv.calls.elementwise import activation_gradient
 from clconv.errors import ModuleError, OutOfMemoryError, ProblemError
-from clconv.module import Module
-from clconv.planner import Choice
+from clconv.layers import initialisation
+from clconv.layers.module import Module
+from clconv.layers.variable import Variable
+from clconv.planning.planner import Choice
 from clconv.problem import ACTIVATIONS, Conv1dProblem, Epilogue, Pass
 from clconv.runtime import Runtime
 from clconv.tuning import Task
-from clconv.variable import Variable
 
 
 class Convolution(Module):

@@ -6,9 +6,9 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
-from clconv.elementwise import pad, pad_gradient
+from clconv.calls.elementwise import pad, pad_gradient
 from clconv.errors import ModuleError
-from clconv.module import Module
+from clconv.layers.module import Module
 from clconv.runtime import Runtime
 
 __all__ = ["Pad1D"]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyopencl as cl
 
-from clconv import binaries
 from clconv.bounded import Bounded
-from clconv.building import binary_of, built, has_kernel, program_of_binary
+from clconv.drivers import binaries
+from clconv.drivers.building import binary_of, built, has_kernel, program_of_binary
 from clconv.errors import BuildError, OutOfMemoryError
 from clconv.render import sum_dtype
 from clconv.variants.base import Kernel, Layout

@@ -28,7 +28,7 @@ from typing import IO, Any, NamedTuple
 
 from clconv import disk, settings
 from clconv.errors import ProblemError
-from clconv.planner import Choice
+from clconv.planning.planner import Choice
 from clconv.problem import DTYPES, Conv1dProblem, Pass
 from clconv.version import VERSION
 

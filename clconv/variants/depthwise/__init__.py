@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants import depthwise_weight_gradient as weight_gradient
 from clconv.variants.base import (
     CYCLES_A_SECOND,
     EXACT,
@@ -25,6 +24,7 @@ from clconv.variants.base import (
     vector_lanes,
     vector_width,
 )
+from clconv.variants.depthwise import weight_gradient
 
 NAME = "depthwise"
 ERROR_CLASS = EXACT

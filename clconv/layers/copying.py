@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import pyopencl as cl
 import pyopencl.array as cl_array
 
-from clconv.elementwise import host_values
+from clconv.calls.elementwise import host_values
 from clconv.errors import ModuleError
 from clconv.gpuarray import copy as copy_array
 from clconv.gpuarray import to_gpu

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.copying import Copyable
 from clconv.errors import ArrayTypeError, ModuleError, ProblemError
+from clconv.layers.copying import Copyable
+from clconv.layers.variable import Variable
 from clconv.problem import DTYPES, whole
 from clconv.runtime import Runtime, check_context, default_runtime, memory_of
-from clconv.variable import Variable
 
 __all__ = ["Module"]
 
@@ -268,7 +268,7 @@ class Module(Copyable):
         saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
         the module. A path's file is replaced when all is written. Raises ModuleError.
         """
-        from clconv import hdf5
+        from clconv.layers import hdf5
 
         return hdf5.save_hdf5(
             self,
@@ -293,7 +293,7 @@ class Module(Copyable):
         checked before anything changes. Variables in `initvars` are left alone, those read are
         added to it. Raises ModuleError.
         """
-        from clconv import hdf5
+        from clconv.layers import hdf5
 
         hdf5.load_hdf5(self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames)
 

@@ -29,7 +29,7 @@ from clconv.variants.base import (
     vector_lanes,
     weight_gradient_design,
 )
-from clconv.variants.strip_convolution import (
+from clconv.variants.strip.convolution import (
     HELD_SHARE,
     REST_SHARE,
     STAGE_ROW,

@@ -9,9 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from clconv.device import DeviceProfile
+from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Pass
-from clconv.variants import gemv
 from clconv.variants.base import (
     ACCUMULATION,
     CACHE_RATE,
@@ -36,6 +35,7 @@ from clconv.variants.base import (
     scalars,
     weight_gradient_design,
 )
+from clconv.variants.gemm import gemv
 
 NAME = "gemm"
 ERROR_CLASS = EXACT

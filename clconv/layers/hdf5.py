@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clconv.errors import ModuleError
-from clconv.storage import (
+from clconv.layers.storage import (
     Slot,
     Stored,
     check_attribute,
@@ -22,7 +22,7 @@ from clconv.storage import (
     set_values,
     values_of,
 )
-from clconv.variable import Variable
+from clconv.layers.variable import Variable
 
 __all__ = ["h5py_or_error", "load_hdf5", "opened", "save_hdf5"]
 

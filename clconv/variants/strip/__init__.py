@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants import strip_convolution, strip_weight_gradient
 from clconv.variants.base import EXACT, Design, Request
-from clconv.variants.strip_convolution import LEAST_LOCAL_BYTES
+from clconv.variants.strip import convolution as strip_convolution
+from clconv.variants.strip import weight_gradient as strip_weight_gradient
+from clconv.variants.strip.convolution import LEAST_LOCAL_BYTES
 
 NAME = "strip"
 ERROR_CLASS = EXACT

@@ -17,10 +17,11 @@ from typing import Any
 
 import pyopencl as cl
 
-from clconv import icd, settings
-from clconv.device import DeviceProfile, has_full_width, refined
+from clconv import settings
+from clconv.drivers import icd
+from clconv.drivers.probe import cpu_info, finding, probe, reason, remembered
 from clconv.errors import DeviceError, OutOfMemoryError
-from clconv.probe import cpu_info, finding, probe, reason, remembered
+from clconv.planning.profiles import DeviceProfile, has_full_width, refined
 
 __all__ = [
     "DeviceInfo",

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pyopencl as cl
 
-from clconv import binaries, disk, settings
-from clconv.building import built, prepare_invoker
+from clconv import disk, settings
+from clconv.drivers import binaries
+from clconv.drivers.building import built, prepare_invoker
 
 __all__ = ["Finding", "cpu_info", "finding", "probe", "reason", "remembered"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from clconv import tuning
 from clconv.calls.call import Accumulations
-from clconv.elementwise import copy_view
+from clconv.calls.elementwise import copy_view
 from clconv.errors import ModuleError, ProblemError
 from clconv.gpuarray import copy
-from clconv.module import Module
+from clconv.layers.module import Module
+from clconv.layers.variable import Variable
 from clconv.runtime import runtime_of
-from clconv.variable import Variable
 
 __all__ = ["Sequential"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.copying import Copyable
-from clconv.elementwise import add_scaled, convert, copy_view, fill
+from clconv.calls.elementwise import add_scaled, convert, copy_view, fill
 from clconv.errors import ModuleError
+from clconv.layers.copying import Copyable
 from clconv.runtime import check_context, default_runtime, memory_of, runtime_of
 
 __all__ = ["Variable"]

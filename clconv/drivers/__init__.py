@@ -1,0 +1,1 @@
+"""Drivers and devices: which there are, which of them build, and what they built."""

@@ -1,0 +1,248 @@
+"""Which variant and tile to use: the designs of all variants, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from clconv import testing
+from clconv.errors import OutOfMemoryError, ProblemError
+from clconv.planning.profiles import DeviceProfile
+from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
+from clconv.render import render
+from clconv.variants import VARIANTS
+from clconv.variants.base import EXACT, Design, Kernel, Launch, Request, Schedule
+
+__all__ = ["Choice", "KernelPlan", "candidates", "chosen_first", "designs", "plans", "serving"]
+
+# How many layers' designs are remembered, each for a pass, device and epilogue: about 0.2 MB.
+LAYERS_KEPT = 256
+
+
+class Choice(NamedTuple):
+    """What tells a pass's candidates apart: the variant, and its tile."""
+
+    variant: str
+    tile: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class KernelPlan:
+    """How a pass of a problem is computed on a device: the same inputs give the same plan.
+
+    The kernels follow from the layer, `tile` is the variant's own numbers; the launches follow from
+    batch, length and padding too, and so does the workspace that they share beside the arrays of
+    the call.
+    """
+
+    request: Request
+    variant: str
+    design: Design
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """What is computed."""
+        return self.request.problem
+
+    @property
+    def pass_(self) -> Pass:
+        """Which of its passes."""
+        return self.request.pass_
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """What follows the sums."""
+        return self.request.epilogue
+
+    @property
+    def tile(self) -> Mapping[str, int]:
+        """The variant's own numbers."""
+        return self.design.tile
+
+    @property
+    def choice(self) -> Choice:
+        """What tells the plan from the other candidates."""
+        return Choice(self.variant, self.design.tile)
+
+    @property
+    def error_class(self) -> str:
+        """ "exact" where the sums are the definition's own, in whatever order; else the name of the
+        variant's bound."""
+        return next(one.ERROR_CLASS for one in VARIANTS if self.variant == one.NAME)
+
+    def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
+        """How far each value of the result may be from the true one, for tests: of its shape.
+
+        `operands` are NumPy arrays, those that the pass reads in their order: x and weight, weight
+        and grad_output, or x and grad_output. Raises ProblemError, ValueError.
+        """
+        names = testing.OPERANDS[self.pass_]
+        return testing.rounding_bound(
+            self.problem, self.pass_, dict(zip(names, operands, strict=True))
+        )
+
+    @property
+    def cost(self) -> float:
+        """Modelled seconds, in proportion to batch and positions."""
+        typical = self.problem.layer.typical()
+        amount = max(self.problem.batch, 1) * self.problem.positions(self.pass_)
+        return self.design.cost * amount / typical.positions(self.pass_)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """All that may run, whatever batch, length and padding."""
+        return self.design.kernels
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """What runs for this problem."""
+        return self.design.schedule(self.request)
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """What runs for this problem, in order."""
+        return self.schedule.launches
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What the launches share beside the arrays of the call."""
+        return self.schedule.workspace_bytes
+
+    @property
+    def sums_bias(self) -> bool:
+        """Whether a weight gradient's launches give the bias gradient too."""
+        operands = (o for kernel in self.kernels for o in kernel.operands)
+        return self.pass_ is Pass.WEIGHT_GRADIENT and any(o.name == "bias" for o in operands)
+
+    def source(self) -> str:
+        """The OpenCL C of all kernels, in their order."""
+        return "\n".join(render(kernel) for kernel in self.kernels)
+
+
+@lru_cache(maxsize=LAYERS_KEPT)
+def designs(
+    layer: Layer,
+    pass_: Pass,
+    device: DeviceProfile,
+    epilogue: Epilogue,
+    variant: str,
+    exact: bool = False,
+) -> tuple[tuple[str, Design], ...]:
+    """The names of variants with their designs for a layer, best first; at least one.
+
+    With `exact` only those whose error class is "exact". Raises ProblemError where the variant
+    asked for cannot serve, with the reason.
+    """
+    names = [v.NAME for v in VARIANTS]
+    if variant != "auto" and variant not in names:
+        raise ProblemError(f"variant is {variant!r}, expected 'auto' or one of {', '.join(names)}")
+    request = Request(layer.typical(), pass_, device, epilogue)
+    found: list[tuple[str, Design]] = []
+    refusals = []
+    for one in VARIANTS:
+        if variant not in ("auto", one.NAME):
+            continue
+        why = one.refusal(request)
+        if exact and one.ERROR_CLASS != EXACT:
+            why = f"its results keep the bound {one.ERROR_CLASS!r}, exact asks for exact ones"
+        if why is not None:
+            refusals.append(f"{one.NAME} ({why})")
+            continue
+        found += [(one.NAME, design) for design in one.designs(request)]
+    if not found:
+        raise ProblemError(
+            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
+        )
+    return tuple(sorted(found, key=lambda named: named[1].cost))
+
+
+def candidates(
+    problem: Conv1dProblem,
+    pass_: Pass,
+    device: DeviceProfile,
+    *,
+    epilogue: Epilogue = Epilogue(),
+    variant: str = "auto",
+    workspace_limit: int | None = None,
+    choices: Callable[[], Sequence[Choice]] = list,
+    exact: bool = False,
+) -> Iterator[KernelPlan]:
+    """The plans, best first, each made when it is asked for; the first of what `choices` gives then
+    that is among them goes before the others.
+
+    Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
+    `workspace_limit` bytes.
+    """
+    request = Request(problem, pass_, device, epilogue, workspace_limit)
+    found = designs(problem.layer, pass_, device, epilogue, variant, exact)
+    return _fitting(request, found, choices)
+
+
+def chosen_first(
+    found: Sequence[tuple[str, Design]], choices: Sequence[Choice]
+) -> Sequence[tuple[str, Design]]:
+    """The same designs; the first of the choices that is among them goes before the others."""
+    for choice in choices:
+        for place, (variant, design) in enumerate(found):
+            if Choice(variant, design.tile) == choice:
+                return (found[place], *found[:place], *found[place + 1 :])
+    return found
+
+
+def _fitting(
+    request: Request, found: Sequence[tuple[str, Design]], choices: Callable[[], Sequence[Choice]]
+) -> Iterator[KernelPlan]:
+    limit, least = request.workspace_limit, None
+    for variant, design in chosen_first(found, choices()):
+        plan = KernelPlan(request, variant, design)
+        if limit is None or plan.workspace_bytes <= limit:
+            least = 0
+            yield plan
+        elif least is None or plan.workspace_bytes < least:
+            least = plan.workspace_bytes
+    if least:
+        raise OutOfMemoryError(
+            f"the {request.pass_.value} needs at least {least} bytes of workspace, "
+            f"workspace_limit is {limit}"
+        )
+
+
+def plans(
+    problem: Conv1dProblem,
+    pass_: Pass,
+    device: DeviceProfile,
+    *,
+    epilogue: Epilogue | None = None,
+    variant: str = "auto",
+    workspace_limit: int | None = None,
+    exact: bool = False,
+) -> list[KernelPlan]:
+    """All plans, best first; at least one.
+
+    Raises ProblemError where the variant asked for cannot serve, with the reason, and
+    OutOfMemoryError where no plan's workspace fits `workspace_limit` bytes.
+    """
+    return list(
+        candidates(
+            problem,
+            pass_,
+            device,
+            epilogue=epilogue or Epilogue(),
+            variant=variant,
+            workspace_limit=workspace_limit,
+            exact=exact,
+        )
+    )
+
+
+def serving(problem: Conv1dProblem, pass_: Pass, device: DeviceProfile) -> list[str]:
+    """The names of the variants that can serve, best first by the cost model."""
+    try:
+        found = designs(problem.layer, pass_, device, Epilogue(), "auto")
+    except ProblemError:  # none can: an empty list is the answer
+        return []
+    return list(dict.fromkeys(variant for variant, _ in found))

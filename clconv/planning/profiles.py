@@ -1,0 +1,336 @@
+"""What planning knows about a device: plain numbers, so that it needs no OpenCL."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from clconv.errors import DeviceError
+
+__all__ = ["PROFILES", "DeviceProfile", "has_full_width", "profile", "refined"]
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """A device in plain numbers.
+
+    `kind` is "cpu" or "gpu" (accelerators count as GPUs); `vector_floats` is how many float32 a
+    CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
+    run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
+    rather than a call, and `native_half` whether the driver has half arithmetic, whose conversions
+    are instructions too where they are of single values. `instruction_sets` are those that
+    functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
+    where none need to. `full_width` tells whether a CPU's core multiplies, adds and loads vectors
+    of 64 bytes as often as those of 32. `l1_bytes` and
+    `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
+
+    Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
+    (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
+    `unit_groups` how many work-items and work-groups it holds at once. `item_registers` is how many
+    registers a work-item may use before others have to stay away, `address_registers` how many the
+    compiler spends on indices and addresses in a loop that copies eight elements a work-item,
+    `fetch_together` how many elements it may copy at once without spilling.
+    `reported_units` is what OpenCL counts as compute units of one of them. `read_floats` is how
+    many float32 a work-item should read from local memory at once; `local_pays` tells whether
+    local memory is faster than the cache. `flops` (float32, a multiply-add counts two) and
+    `bandwidth` (bytes) are peaks a second, 0 where not known.
+    """
+
+    name: str
+    kind: str
+    compute_units: int
+    lanes: int = 32
+    vector_floats: int = 1
+    max_work_group_size: int = 256
+    max_work_item_sizes: tuple[int, int, int] = (256, 256, 64)
+    local_bytes: int = 32768
+    global_bytes: int = 1 << 30
+    max_alloc_bytes: int = 1 << 28
+    fp64: bool = False
+    half_builtins: bool = True
+    native_half: bool = False
+    instruction_sets: str = ""
+    full_width: bool = False
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+    unit_local_bytes: int = 65536
+    unit_registers: int = 65536
+    unit_items: int = 1024
+    unit_groups: int = 16
+    item_registers: int = 128
+    address_registers: int = 40
+    read_floats: int = 4
+    fetch_together: int = 8
+    reported_units: int = 1
+    local_pays: bool = True
+    flops: float = 0.0
+    bandwidth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cpu", "gpu"):
+            raise DeviceError(f"kind is {self.kind!r}, expected 'cpu' or 'gpu'")
+
+    @property
+    def vector_registers(self) -> int:
+        """Vector registers of a CPU's core: AVX-512 has 32, others 16."""
+        return 32 if self.vector_floats >= 16 else 16
+
+    @property
+    def asked_for(self) -> str:
+        """`instruction_sets` where the vectors are those that have to be asked for, else ""."""
+        return self.instruction_sets if self.vector_floats == 16 else ""
+
+    def asking(self) -> DeviceProfile:
+        """The device as functions find it that ask for its widest vectors."""
+        return replace(self, vector_floats=16) if self.instruction_sets else self
+
+    @property
+    def peak_flops(self) -> float:
+        """`flops`; where it is not known a guess of the right order, for comparisons alone."""
+        return self.flops or self.compute_units * 128 * 2 * 1.2e9
+
+    @property
+    def peak_bandwidth(self) -> float:
+        """`bandwidth`; where it is not known the share of the peak that is common on GPUs."""
+        return self.bandwidth or self.peak_flops / 32
+
+    def with_limits(self, max_work_group_size: int) -> DeviceProfile:
+        """The same device with smaller work-groups."""
+        return replace(
+            self,
+            max_work_group_size=max_work_group_size,
+            max_work_item_sizes=(max_work_group_size,) * 3,
+        )
+
+
+def _gpu(
+    name: str,
+    compute_units: int,
+    lanes: int,
+    local_bytes: int,
+    *,
+    fp64: bool = True,
+    work_group: int = 1024,
+    **unit: Any,
+) -> DeviceProfile:
+    return DeviceProfile(
+        name,
+        "gpu",
+        compute_units,
+        lanes=lanes,
+        max_work_group_size=work_group,
+        max_work_item_sizes=(work_group, work_group, min(work_group, 1024)),
+        local_bytes=local_bytes,
+        global_bytes=8 << 30,
+        max_alloc_bytes=2 << 30,
+        fp64=fp64,
+        **unit,
+    )
+
+
+def _amd(
+    name: str, compute_units: int, lanes: int, registers: int, items: int, **rest: Any
+) -> DeviceProfile:
+    # Compute units, wavefronts, 64 KiB of local memory a compute unit (128 a pair in RDNA) and the
+    # size of the vector registers: "AMD GPU specifications" in AMD's ROCm documentation. Registers
+    # and waves a SIMD: LLVM's "User Guide for AMDGPU Backend" and AMD's "Instruction Set
+    # Architecture" reference guides. 256 is what AMD's OpenCL reports as the largest work-group.
+    # Estimates: 16 work-groups a unit, and that more than 128 registers keep other waves away.
+    return _gpu(
+        name,
+        compute_units,
+        lanes,
+        64 << 10,
+        work_group=256,
+        unit_registers=registers,
+        unit_items=items,
+        **rest,
+    )
+
+
+def _nvidia(
+    name: str, compute_units: int, local: int, items: int, groups: int, **rest: Any
+) -> DeviceProfile:
+    # Registers (64 K), threads, blocks and shared memory of a multiprocessor: "CUDA C++ Programming
+    # Guide", table "Technical Specifications per Compute Capability" (for 12.0 the "Blackwell
+    # Tuning Guide" says 32 blocks and 128 KiB instead). NVIDIA's OpenCL gives a work-group 48 KiB.
+    # fetch_together is from ptxas's own report of spills.
+    return _gpu(
+        name,
+        compute_units,
+        32,
+        48 << 10,
+        unit_local_bytes=local,
+        unit_items=items,
+        unit_groups=groups,
+        fetch_together=4,
+        **rest,
+    )
+
+
+def _intel(
+    name: str, compute_units: int, units: int, threads: int, local: int, **rest: Any
+) -> DeviceProfile:
+    # A compute unit is a (sub)slice or Xe core here, of `units` vector engines with `threads`
+    # threads, each of 128 registers of 32 bytes: 128 floats a work-item where 8 share a thread,
+    # whether it uses them or not. "oneAPI GPU Optimization Guide", chapter "Intel Xe GPU
+    # Architecture" (Xe-LP: 16 EUs, 7 threads, 128 KB; Xe-HPG: 16 engines, 8 threads), and for Gen9
+    # (8 EUs, 7 threads, 64 KB) "The Compute Architecture of Intel Processor Graphics Gen9".
+    # Estimates: 16 work-groups a unit, and address_registers, which the compiler's report bears
+    # out.
+    return _gpu(
+        name,
+        compute_units,
+        16,
+        64 << 10,
+        unit_local_bytes=local,
+        unit_items=units * threads * 8,
+        unit_registers=units * threads * 8 * 128,
+        address_registers=16,
+        reported_units=units,
+        **rest,
+    )
+
+
+# Devices to plan for without having them, each the figures of one common card of the architecture:
+# compute units, boost FLOP/s and memory bandwidth as the vendor states them, on the page of the
+# card that is named. Where the vendor states clock and width alone, FLOP/s are their product, two
+# for each multiply-add. None of these peaks has been measured.
+PROFILES = {
+    p.name: p
+    for p in (
+        DeviceProfile(
+            "cpu",
+            "cpu",
+            2,
+            lanes=1,
+            vector_floats=8,
+            max_work_group_size=4096,
+            max_work_item_sizes=(4096, 4096, 4096),
+            local_bytes=256 << 10,
+            global_bytes=8 << 30,
+            max_alloc_bytes=2 << 30,
+            fp64=True,
+            half_builtins=False,
+        ),
+        _gpu("gpu", 16, 32, 32768, work_group=256),
+        # "AMD Radeon VII" (amd.com): 60 CUs, 13.8 TFLOPS at the peak clock of 1.8 GHz, 1 TB/s.
+        # "Vega 7nm Instruction Set Architecture": 256 registers of 64 lanes a SIMD and 10 waves,
+        # 4 SIMDs.
+        _amd("gfx906", 60, 64, 64 << 10, 2560, flops=13.8e12, bandwidth=1024e9),
+        # "AMD Instinct MI210 Accelerator" (amd.com): 104 CUs, 1.6 TB/s, 22.6 TFLOPS of vectors;
+        # twice that with packed float32: "AMD CDNA 2 Architecture" (white paper). "CDNA2
+        # Instruction Set Architecture": 512 registers, 8 waves.
+        _amd("gfx90a", 104, 64, 128 << 10, 2048, flops=45.3e12, bandwidth=1638e9),
+        # "AMD Instinct MI300X Accelerators" (amd.com): 304 CUs, 163.4 TFLOPS, 5.3 TB/s. "CDNA3
+        # Instruction Set Architecture": 512 registers, 8 waves.
+        _amd("gfx942", 304, 64, 128 << 10, 2048, flops=163.4e12, bandwidth=5300e9),
+        # "AMD Radeon RX 6800" (amd.com): 60 CUs, 16.17 TFLOPS, 512 GB/s. "RDNA2 Instruction Set
+        # Architecture": 1024 registers of 32 lanes a SIMD and 16 waves, 2 SIMDs a CU.
+        _amd("gfx1030", 60, 32, 64 << 10, 1024, flops=16.17e12, bandwidth=512e9),
+        # "AMD Radeon RX 7900 XTX" (amd.com): 96 CUs, 61.4 TFLOPS by dual issue, 960 GB/s. "RDNA3
+        # Instruction Set Architecture": 1536 registers, 16 waves.
+        _amd("gfx1100", 96, 32, 96 << 10, 1024, flops=61.4e12, bandwidth=960e9),
+        # "AMD Radeon RX 9070 XT" (amd.com): 64 CUs, 48.7 TFLOPS by dual issue, 640 GB/s. "RDNA4
+        # Instruction Set Architecture": 1536 registers, 16 waves.
+        _amd("gfx1201", 64, 32, 96 << 10, 1024, flops=48.7e12, bandwidth=640e9),
+        # "GeForce RTX 2070" (nvidia.com): 2304 cores, 1.62 GHz, 448 GB/s. "NVIDIA Turing GPU
+        # Architecture" (white paper): 64 cores a SM, so 36 of them.
+        _nvidia("sm_75", 36, 64 << 10, 1024, 16, flops=7.46e12, bandwidth=448e9),
+        # "GeForce RTX 3060 Family" (nvidia.com): 3584 cores, 1.78 GHz, 192 bits of 15 Gbit/s.
+        # "NVIDIA Ampere GA102 GPU Architecture" (white paper): 128 cores a SM, so 28.
+        _nvidia("sm_86", 28, 100 << 10, 1536, 16, flops=12.7e12, bandwidth=360e9),
+        # "NVIDIA H100 Tensor Core GPU" (data sheet, SXM): 67 TFLOPS, 3.35 TB/s. "NVIDIA H100 Tensor
+        # Core GPU Architecture" (white paper): 132 SMs.
+        _nvidia("sm_90", 132, 228 << 10, 2048, 32, flops=67e12, bandwidth=3350e9),
+        # "GeForce RTX 5070 Family" (nvidia.com): 6144 cores, 2.51 GHz, 672 GB/s. "NVIDIA RTX
+        # Blackwell GPU Architecture" (white paper): 128 cores a SM, so 48.
+        _nvidia("sm_120", 48, 100 << 10, 1536, 24, flops=30.8e12, bandwidth=672e9),
+        # HD Graphics 530 of "Intel Core i7-6700K Processor" (ark.intel.com): 1.15 GHz, two channels
+        # of DDR4-2133, 34.1 GB/s. "The Compute Architecture of Intel Processor Graphics Gen9": 24
+        # EUs with 16 FLOP a cycle, in 3 subslices.
+        _intel("skl", 3, 8, 7, 64 << 10, work_group=256, flops=0.442e12, bandwidth=34.1e9),
+        # Iris Xe of "Intel Core i7-1185G7 Processor" (ark.intel.com): 96 EUs at 1.35 GHz,
+        # LPDDR4x-4267 on 128 bits, 68.3 GB/s. "Intel Xe GPU Architecture": 6 dual subslices, 16
+        # FLOP a cycle.
+        _intel(
+            "tgllp",
+            6,
+            16,
+            7,
+            128 << 10,
+            work_group=512,
+            fp64=False,
+            flops=2.07e12,
+            bandwidth=68.3e9,
+        ),
+        # "Intel Arc A770 Graphics" (ark.intel.com, of 16 GB): 32 Xe cores, 2.1 GHz, 560 GB/s.
+        # "Intel Xe GPU Architecture": 16 engines a core, 16 FLOP a cycle.
+        _intel("acm-g10", 32, 16, 8, 128 << 10, fp64=False, flops=17.2e12, bandwidth=560e9),
+    )
+}
+
+
+# Intel's server processors with two units for multiply-adds of 64 bytes: Skylake-SP to Cooper Lake,
+# Ice Lake-SP, Sapphire, Emerald and Granite Rapids ("Intel 64 and IA-32 Architectures Optimization
+# Reference Manual"). None of them was measured.
+FULL_WIDTH_INTEL = frozenset((0x55, 0x6A, 0x6C, 0x8F, 0xCF, 0xAD, 0xAE))
+# AMD's Zen 5 has them ("Software Optimization Guide for the AMD Zen5 Microarchitecture"; seen on
+# EPYC 9005), but in the notebooks' chips of these models.
+ZEN_5_FAMILY, HALF_WIDTH_ZEN_5 = 26, (range(0x20, 0x30), range(0x60, 0x70))
+
+
+def has_full_width(vendor: str, family: int, model: int) -> bool:
+    """Whether a processor's cores work on 64 bytes as often as on 32, by what CPUID says of it."""
+    if vendor == "AuthenticAMD":
+        half = family == ZEN_5_FAMILY and any(model in models for models in HALF_WIDTH_ZEN_5)
+        return family >= ZEN_5_FAMILY and not half
+    return vendor == "GenuineIntel" and family == 6 and model in FULL_WIDTH_INTEL
+
+
+# Which profile's architecture a GPU has, by its name in OpenCL: AMD says gfx1030 or
+# gfx90a:sramecc+:xnack-, and NVIDIA's names get sm_86 from the compute capability.
+ARCHITECTURES = (
+    (r"gfx90[0-6]\b", "gfx906"),
+    (r"gfx90[8a]\b", "gfx90a"),
+    (r"gfx94\d\b", "gfx942"),
+    (r"gfx10\d\d\b", "gfx1030"),
+    (r"gfx11\d\d\b", "gfx1100"),
+    (r"gfx12\d\d\b", "gfx1201"),
+    (r"sm_7\d\b", "sm_75"),
+    (r"sm_8\d\b", "sm_86"),
+    (r"sm_(9\d|10\d)\b", "sm_90"),
+    (r"sm_12\d\b", "sm_120"),
+    (r"Arc.* A\d{3}", "acm-g10"),
+    (r"Iris.* Xe|UHD Graphics 7\d\d", "tgllp"),
+    (r"Iris.* Graphics [56]\d\d|HD Graphics [56]\d\d", "skl"),
+)
+
+
+def refined(reported: DeviceProfile, name: str) -> DeviceProfile:
+    """What OpenCL reports of a GPU, with what is known of the architecture that `name` tells."""
+    found = [known for pattern, known in ARCHITECTURES if re.search(pattern, name)]
+    if reported.kind != "gpu" or not found:
+        return reported
+    known = PROFILES[found[0]]
+    units = max(1, reported.compute_units // known.reported_units)
+    return replace(
+        known,
+        name=reported.name,
+        compute_units=units,
+        max_work_group_size=reported.max_work_group_size,
+        max_work_item_sizes=reported.max_work_item_sizes,
+        local_bytes=reported.local_bytes,
+        global_bytes=reported.global_bytes,
+        max_alloc_bytes=reported.max_alloc_bytes,
+        fp64=reported.fp64,
+        flops=known.flops * units / known.compute_units,
+    )
+
+
+def profile(name: str) -> DeviceProfile:
+    """The profile of this name; DeviceError that lists the names otherwise."""
+    if name not in PROFILES:
+        raise DeviceError(f"no device profile {name!r}, expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
