@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -18,13 +19,40 @@ __all__ = ["render", "sum_dtype"]
 
 RENDERED_KEPT = 1024
 
+# A stage: the call of a def alone on its line. Its lines are indented as the call is, and the text of
+# a def begins in the first column, so that a kernel is indented whoever shares its stages.
+_STAGE = re.compile(r"^( *)\$\{([\w.]+)\((.*)\)\}\\?$", re.MULTILINE)
 _FOLDERS = ("common", "elementwise", "depthwise", "strip", "window", "gemm", "direct")
+
+
+def _place_stages(text: str) -> str:
+    """A template's text whose stages go through `_indented`, and lines end as they do on POSIX."""
+
+    def placed(stage: re.Match[str]) -> str:
+        spaces, name, given = stage.groups()
+        return f"${{indented({', '.join(filter(None, (f'{len(spaces)}, capture', name, given)))})}}\\"
+
+    return _STAGE.sub(placed, text.replace("\r\n", "\n"))
+
+
+def _indented(
+    columns: int, capture: Callable[[Callable[[], None]], str], stage: Any, *args: Any, **named: Any
+) -> str:
+    """The lines of a stage, written or returned, that many columns to the right; those of the
+    preprocessor stay where they are."""
+    returned = []
+    text = capture(lambda: returned.append(stage(*args, **named)))
+    lines = (text + "".join(returned)).strip("\n").splitlines()
+    shift = " " * columns
+    return "".join(f"{line if line[:1] in ('', '#') else shift + line}\n" for line in lines)
+
+
 # A kernel's template has its name, whichever folder it is in.
 _templates = TemplateLookup(
     directories=[str(resources.files("clconv") / "templates" / folder) for folder in _FOLDERS],
     strict_undefined=True,
     input_encoding="utf-8",
-    preprocessor=lambda text: text.replace("\r\n", "\n"),
+    preprocessor=_place_stages,
 )
 
 
@@ -48,6 +76,7 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
 def render(kernel: Kernel) -> str:
     """A kernel's OpenCL C: everything that its build depends on but the options."""
     names: dict[str, Any] = dict(kernel.constants)
+    names["indented"] = _indented
     names["line"] = 64 // np.dtype(names["dtype"]).itemsize  # elements of a cache's line
     try:
         parts = [_templates.get_template("common.cl.mako").render(**names)]
@@ -64,7 +93,7 @@ def render(kernel: Kernel) -> str:
         raise RenderError(
             f"{kernel.name} does not render with {names}:\n{text_error_template().render()}"
         ) from error
-    return "\n".join(parts)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 
 def sum_dtype(kernel: Kernel) -> np.dtype[Any]:

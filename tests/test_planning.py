@@ -117,7 +117,7 @@ def test_limits_of_cpus(vectors, local_bytes, dtype):
                             seen.add(compiled)
     kernels = {kernel for kernel, *_ in seen}
     assert {"convolution_depthwise", "weight_gradient_depthwise"} <= kernels
-    strips = {"convolution_strip", "weight_gradient_strip"}
+    strips = {"convolution_strip", "input_gradient_strip", "weight_gradient_strip"}
     assert strips & kernels == (strips if local_bytes >= 64 << 10 else set())
 
 
@@ -329,7 +329,8 @@ def test_render_error_names_the_constants():
 ROOMS = (
     "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
     "planning", "planning.profiles", "device", "variants.base",
-    "variants.strip.convolution", "variants.strip.weight_gradient", "variants.strip",
+    "variants.strip.form", "variants.strip.convolution", "variants.strip.weight_gradient",
+    "variants.strip",
     "variants.depthwise.weight_gradient", "variants.depthwise", "variants.direct",
     "variants.gemm.gemv", "variants.gemm", "variants.window", "variants", "render",
     "planning.planner", "planner", "planning.records",

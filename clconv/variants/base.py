@@ -59,7 +59,7 @@ __all__ = [
     "scalars",
     "share_sums",
     "sum_partials",
-    "taps_together",
+    "grouped_taps",
     "vector_lanes",
     "vector_width",
     "weight_gradient_design",
@@ -270,12 +270,12 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def taps_together(lanes: int, spacing: int, taps: int) -> tuple[int, int]:
+def grouped_taps(lanes: int, spacing: int, taps: int) -> tuple[int, int]:
     """(taps from one to the next that reads a whole vector further, how many such go together)."""
     if not spacing or lanes % spacing:
         return 1, 1
-    apart = lanes // spacing
-    return apart, max(1, min(4, taps // apart))
+    tap_stride = lanes // spacing
+    return tap_stride, max(1, min(4, taps // tap_stride))
 
 
 def local_items(device: DeviceProfile, wanted: int, dimension: int = 0) -> int:

@@ -33,9 +33,9 @@ static inline VECTOR sums_inside(const VECTOR v, const int count, __global const
 </%def>\
 ## Result p of a channel again if it was stored as NaN, by the work-item that did.
 <%def name="store_again(rows, taps)">\
-                    const SUM stored = load(y + y_offset + n * y_batch_stride + channel * y_channel_stride + p);
-                    if (stored != stored) {
-                        const int inside = 0;  // for the vector: only its first lane is
-${epilogue.finish("sums_inside((VECTOR)stored, 1, %s, x_channel_stride, %s, p + pad, out_length)" % (rows, taps), "channel", "p", "1", "0", "p + 1")}\
-                    }
+const SUM stored = load(y + y_offset + n * y_batch_stride + channel * y_channel_stride + p);
+if (stored != stored) {
+    const int inside = 0;  // for the vector: only its first lane is
+    ${epilogue.finish("sums_inside((VECTOR)stored, 1, %s, x_channel_stride, %s, p + pad, out_length)" % (rows, taps), "channel", "p", "1", "0", "p + 1")}
+}
 </%def>\

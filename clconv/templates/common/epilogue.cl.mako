@@ -21,24 +21,24 @@ static inline VECTOR activate(VECTOR v, SUM slope)
 }
 % endif
 </%def>\
-<%def name="finish(sums, channel, first, step, shift, limit)">
-                    {  // lane e belongs at (${first} + e) * ${step} + ${shift}
-                        VECTOR v = ${sums};
+<%def name="finish(sums, channel, first, step, shift, limit)">\
+{  // lane e belongs at (${first} + e) * ${step} + ${shift}
+    VECTOR v = ${sums};
 % if "bias" in bound:
-                        v += (VECTOR)load(bias + bias_offset + ${channel});
+    v += (VECTOR)load(bias + bias_offset + ${channel});
 % endif
 % if "residual" in bound:
-                        v += load_positions(residual + residual_offset + n * residual_batch_stride + ${channel} * residual_channel_stride,
-                                            ${first}, ${step}, ${shift}, ${limit}, inside);
+    v += load_positions(residual + residual_offset + n * residual_batch_stride + ${channel} * residual_channel_stride,
+                        ${first}, ${step}, ${shift}, ${limit}, inside);
 % endif
 % if "pre_activation" in bound:
-                        store_positions(pre_activation + pre_activation_offset + n * pre_activation_batch_stride + ${channel} * pre_activation_channel_stride,
-                                        v, ${first}, ${step}, ${shift}, ${limit}, inside);
+    store_positions(pre_activation + pre_activation_offset + n * pre_activation_batch_stride + ${channel} * pre_activation_channel_stride,
+                    v, ${first}, ${step}, ${shift}, ${limit}, inside);
 % endif
 % if activation:
-                        v = activate(v, slope);
+    v = activate(v, slope);
 % endif
-                        store_positions(y + y_offset + n * y_batch_stride + ${channel} * y_channel_stride,
-                                        v, ${first}, ${step}, ${shift}, ${limit}, inside);
-                    }
+    store_positions(y + y_offset + n * y_batch_stride + ${channel} * y_channel_stride,
+                    v, ${first}, ${step}, ${shift}, ${limit}, inside);
+}
 </%def>\

@@ -11,7 +11,7 @@ __attribute__((noinline)) void ${name}_body(
     ${signature},
     ${", ".join("__local %s *%s" % (type, array) for type, array, _ in arrays)}, const long group, const long groups)
 {
-${caller.body()}\
+    ${caller.body()}
 }
 #pragma clang attribute pop
 
@@ -28,7 +28,7 @@ void ${name}(${signature})
         ${", ".join(array for _, array, _ in arrays)}, get_group_id(0), get_num_groups(0));
 % else:
     const long group = get_group_id(0), groups = get_num_groups(0);
-${caller.body()}\
+    ${caller.body()}
 % endif
 }
 </%def>\

@@ -56,7 +56,8 @@ typedef ${weight_index} WEIGHT_INDEX;
 #define WEIGHT_ROW(i) ((WEIGHT_INDEX)(o + (i) < GROUP_OUT ? (i) : GROUP_OUT - 1 - o) * (GROUP_IN * KERNEL_SIZE))
 % endif
 
-${epilogue.functions()}\
+${epilogue.functions()}
+
 __kernel ${attributes}
 void forward_direct(${signature})
 {
@@ -89,7 +90,7 @@ void forward_direct(${signature})
 % endif
                 UNROLL for (int j = 0; j < VECTORS; ++j) {
                     const int q = first + j * VECTOR_STEP;
-${epilogue.finish("sums[i][j]", "channel", "q", "1", "0", "out_length")}\
+                    ${epilogue.finish("sums[i][j]", "channel", "q", "1", "0", "out_length")}
                 }
             }
         }

@@ -72,7 +72,8 @@ typedef ${whole} LANE_NUMBERS;
 #define WEIGHT_ROW(m) ((c + (m) < GROUP_IN ? (m) : GROUP_IN - 1 - c) * KERNEL_SIZE)
 % endif
 
-${epilogue.functions()}\
+${epilogue.functions()}
+
 __kernel ${attributes}
 void input_gradient_direct(${signature})
 {
@@ -112,7 +113,7 @@ void input_gradient_direct(${signature})
 % endif
                 UNROLL for (int j = 0; j < VECTORS; ++j) {
                     const int u = first + j * VECTOR_STEP;
-${epilogue.finish("sums[m][j]", "channel", "u", "STRIDE", "r - pad", "length")}\
+                    ${epilogue.finish("sums[m][j]", "channel", "u", "STRIDE", "r - pad", "length")}
                 }
             }
         }

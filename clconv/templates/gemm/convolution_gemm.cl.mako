@@ -62,8 +62,10 @@ ${gemm.constants()}\
 
 % if backward:
 ${ends.functions(group_out, group_in, stride)}
+
 % endif
-${epilogue.functions()}\
+${epilogue.functions()}
+
 __kernel ${attributes}
 void convolution_gemm(${signature})
 {
@@ -153,7 +155,7 @@ ${gemm.slabs()}\
                     odd |= sum != sum;
 % endif
                     if (inside)
-${epilogue.finish("sum", "channel", "p", "1", "0", "0")}\
+                        ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}
 </%gemm:results>\
 % if backward:
             if (odd)  // rarely: what of this work-item's results is NaN
@@ -164,7 +166,7 @@ ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}\
                     const int channel = g * ROWS + row_first + m;
                     const int p = (q % positions + pad / STRIDE) * STRIDE + r - pad;
                     if (n < batch && p >= 0 && p < length${"" if exact_rows else " && row_first + m < ROWS"}) {
-${ends.store_again("x + x_offset + n * x_batch_stride + (long)g * CHANNELS * x_channel_stride", "weights - k0 + (row_first + m) * (WEIGHT_INDEX)KERNEL_SIZE")}\
+                        ${ends.store_again("x + x_offset + n * x_batch_stride + (long)g * CHANNELS * x_channel_stride", "weights - k0 + (row_first + m) * (WEIGHT_INDEX)KERNEL_SIZE")}
                     }
                 }
 % endif

@@ -60,25 +60,26 @@
 % endif
 typedef ${weight_index} WEIGHT_INDEX;
 
-## The sums of so many columns, over the lane's channels, so many turns at a time.
-<%def name="products(count, together)">\
-            _Pragma("unroll ${together}") for (int c = first; c < CHANNELS; c += STEP) {
-                SUM seen[${count}];
-                UNROLL for (int j = 0; j < ${count}; ++j) {
-                    seen[j] = load(x_of[j]);
-                    x_of[j] += x_step;
-                }
-                UNROLL for (int i = 0; i < EACH; ++i) {
-                    const SUM w = load(weights + row_of[i]);
-                    UNROLL for (int j = 0; j < ${count}; ++j) sums[i][j] = w * seen[j] + sums[i][j];
+## The sums of so many columns, over the lane's channels; so many turns fetch at once.
+<%def name="products(count, fetch_count)">\
+_Pragma("unroll ${fetch_count}") for (int c = first; c < CHANNELS; c += STEP) {
+    SUM seen[${count}];
+    UNROLL for (int j = 0; j < ${count}; ++j) {
+        seen[j] = load(x_of[j]);
+        x_of[j] += x_step;
+    }
+    UNROLL for (int i = 0; i < EACH; ++i) {
+        const SUM w = load(weights + row_of[i]);
+        UNROLL for (int j = 0; j < ${count}; ++j) sums[i][j] = w * seen[j] + sums[i][j];
 % if not backward:
-                    nothing[i] = w * 0 + nothing[i];
+        nothing[i] = w * 0 + nothing[i];
 % endif
-                }
-                weights += (WEIGHT_INDEX)STEP * CHANNEL_STEP;
-            }
+    }
+    weights += (WEIGHT_INDEX)STEP * CHANNEL_STEP;
+}
 </%def>\
-${epilogue.functions()}\
+${epilogue.functions()}
+
 __kernel ${attributes}
 void convolution_gemv(${signature})
 {
@@ -93,7 +94,7 @@ void convolution_gemv(${signature})
 % endif
     for (int column = get_group_id(1) * COLUMNS; column < all_columns; column += get_num_groups(1) * COLUMNS)
     for (uint task = get_group_id(0); task < (uint)PARTS * GROUPS; task += get_num_groups(0)) {
-        const int held = all_columns - column < COLUMNS ? all_columns - column : COLUMNS;
+        const int count = all_columns - column < COLUMNS ? all_columns - column : COLUMNS;
         const int row_first = (int)(task % PARTS) * PART;
         const int g = (int)(task / PARTS);
         const int k = lane % KERNEL_SIZE;
@@ -114,7 +115,7 @@ void convolution_gemv(${signature})
 % else:
             const int p = q * STRIDE - pad + k * DILATION;
 % endif
-            const int is_ok = j < held && (uint)p < (uint)LIMIT;
+            const int is_ok = j < count && (uint)p < (uint)LIMIT;
             ok |= is_ok << j;
             x_of[j] = x_first + (is_ok ? n * x_batch_stride + p : 0);
             const int next = q + 1 < positions;
@@ -128,15 +129,15 @@ void convolution_gemv(${signature})
         SUM nothing[EACH];  // what padding gives: 0, or NaN of weights that are not finite
         UNROLL for (int i = 0; i < EACH; ++i) nothing[i] = 0;
 % endif
-        if (held == 1) {
-${products("1", together)}\
+        if (count == 1) {
+            ${products("1", fetch_count)}
         } else {
-${products("COLUMNS", 1)}\
+            ${products("COLUMNS", 1)}
         }
         UNROLL for (int i = 0; i < EACH; ++i) {
             UNROLL for (int j = 0; j < COLUMNS; ++j) scratch[j * ITEMS + item] = ok >> j & 1 ? sums[i][j] : ${"(SUM)0" if backward else "nothing[i]"};
             barrier(CLK_LOCAL_MEM_FENCE);
-            for (int f = item; f < held * FOLD; f += ITEMS) {
+            for (int f = item; f < count * FOLD; f += ITEMS) {
                 SUM sum = 0;
                 _Pragma("unroll 8") for (int s = 0; s < FOLDED; ++s) sum += scratch[f / FOLD * ITEMS + s * FOLD + f % FOLD];
                 folded[i * COLUMNS * FOLD + f] = sum;
@@ -153,20 +154,20 @@ ${products("COLUMNS", 1)}\
             const int channel = g * ROWS + row_first + m;
 % if backward:
             const int p = (q + pad / STRIDE) * STRIDE + r - pad;
-            const int inside = j < held && p >= 0 && p < length${"" if exact else " && row_first + m < ROWS"};
+            const int inside = j < count && p >= 0 && p < length${"" if exact else " && row_first + m < ROWS"};
             __local const SUM *left = folded + (m / CHANNEL_LANES * COLUMNS + j) * FOLD + m % CHANNEL_LANES * KERNEL_SIZE;
             SUM sum = 0;
             if (inside && r % COMMON == 0)
                 for (int k = (int)((long)(r / COMMON) * TAP_INVERSE % TAP_STEP); k < KERNEL_SIZE; k += TAP_STEP) sum += left[k];
 % else:
             const int p = q;
-            const int inside = j < held${"" if exact else " && row_first + m < ROWS"};
+            const int inside = j < count${"" if exact else " && row_first + m < ROWS"};
             __local const SUM *left = folded + (m * COLUMNS + j) * FOLD;
             SUM sum = 0;
             _Pragma("unroll 4") for (int i = 0; i < FOLD; ++i) sum += left[i];
 % endif
             if (inside)
-${epilogue.finish("sum", "channel", "p", "1", "0", "0")}\
+                ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}
         }
     }
 }

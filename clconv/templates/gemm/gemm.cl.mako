@@ -80,7 +80,7 @@ ${of[0]()}\
                     ${put_left}
                 }
                 // Not all at a time where the addresses of all take more registers than there are.
-                _Pragma("unroll ${16 if buffers == 2 else fetch_together}") for (int e = 0; e < RIGHT_EACH; ++e) {
+                _Pragma("unroll ${16 if buffers == 2 else fetch_count}") for (int e = 0; e < RIGHT_EACH; ++e) {
                     const int j = RIGHT_COLUMN(here + e * ITEMS), d = RIGHT_TERM(here + e * ITEMS);
                     const uint t = ${first} + d;
                     SUM v;

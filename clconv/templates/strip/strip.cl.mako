@@ -10,8 +10,9 @@ typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 #else
 #define PREFETCH(at, writing) prefetch(at, 1)
 #endif
-// Rows ahead of the one that is copied: pieces of rows are too short for a processor to foresee.
-#define AHEAD 4
+// Rows from the one that is copied to the one that is prefetched: pieces of rows are too short for a
+// processor to foresee.
+#define PREFETCH_ROWS 4
 
 // to[t] = row[first + t * ${step}] for t < count, 0 where that lies outside 0 <= … < length.
 // Behind it, unless it is 0, the same piece of row + next is copied soon.
@@ -41,5 +42,26 @@ static inline void stage(__local SUM *to, __global const STORED *row, const long
 % endif
     for (; t < end; ++t) to[t] = load(from + (long)t * ${step});
     for (; t < count; ++t) to[t] = 0;
+}
+</%def>\
+
+## Where taps of stride 2 have two rows of the strip, these are copied at once.
+<%def name="stage_pair()">\
+// Two rows at once, whose elements lie alternately: to[b * pitch + t] = row[first + 2 * t + b], b < 2,
+// t < count, or 0, as stage() does it for one.
+static inline void stage_pair(__local SUM *to, const int pitch, __global const STORED *row, const long first, const int count, const int length, const long next)
+{
+    int t = 0;
+    if (first >= 0) {
+        __global const STORED *from = row + first;
+        if (next)
+            for (int e = 0; e < 2 * count; e += ${line}) PREFETCH(from + next + e, 0);
+        for (; t < count && first + 2 * (t + LANES) <= length; t += LANES) {
+            const VECTOR low = load_vector(from + 2 * t), high = load_vector(from + 2 * t + LANES);
+            *(__local SUMS *)(to + t) = (VECTOR)(low.even, high.even);
+            *(__local SUMS *)(to + pitch + t) = (VECTOR)(low.odd, high.odd);
+        }
+    }
+    for (int b = 0; b < 2; ++b) stage(to + b * pitch + t, row, first + 2 * t + b, count - t, length, 0);
 }
 </%def>\

@@ -18,8 +18,16 @@
 ##   strip[c][n][t] = x[n, c, first*STRIDE - pad + t]
 ##   turned[n,q][o], one panel after the other
 ## Dimension 0 is tasks, and loops.
+##
+##              strip: positions ->          turned: PANEL channels o side by side
+##   tap (c,k)     x  x  x  x  x              q      [ y0: LANES ][ y1 ] … VECTORS
+##   the next      x  x  x  x  x              q + 1  [           ][    ]
+##
+##   A tile of sums: TAP_TILE taps times VECTORS vectors of LANES channels o
+##                 o            o + LANES
+##   tap          [ s0_0      ][ s0_1 ] …     each s += one x of the tap at q, times a vector of y at q
+##   the next     [ s1_0      ][ s1_1 ] …
 <%
-    tile_at = [(i, j) for i in range(tap_tile) for j in range(vectors)]
     with_bias = "bias" in bound
     quads = dtype == "float32" and lanes % 4 == 0
 %>\
@@ -30,21 +38,51 @@
 #define DILATION ${dilation}
 #define GROUPS ${groups}
 #define WEIGHTS ((long)GROUPS * GROUP_OUT * GROUP_IN * KERNEL_SIZE)
-#define TAP_TILE ${tap_tile}        // consecutive (c,k) a tile
-#define VECTORS ${vectors}         // vectors of channels o a tile
+#define TAP_TILE ${tap_tile}  // consecutive (c,k) a tile
+#define VECTORS ${vectors}  // vectors of channels o a tile
 #define PANEL (VECTORS * LANES)
-#define PANELS ${-(-group_out // (vectors * lanes))}          // of a group
-#define TASK_PANELS ${task_panels}     // of a task, at most
-#define TERM_BLOCK ${term_block}      // channels c of a task, at most
+#define PANELS ${-(-group_out // (vectors * lanes))}  // of a group
+#define TASK_PANELS ${task_panels}  // of a task, at most
+#define TERM_BLOCK ${term_block}  // channels c of a task, at most
 #define TERM_BLOCKS ${-(-group_in // term_block)}
-#define POSITIONS ${positions}       // (n,q) of a unit, at most
-#define TAPS ${-(-term_block * kernel_size // tap_tile) * tap_tile}            // (c,k) of a task, whole tiles
+#define POSITIONS ${positions}  // (n,q) of a unit, at most
+#define TAPS ${-(-term_block * kernel_size // tap_tile) * tap_tile}  // (c,k) of a task, whole tiles
 
 ${strip.functions(1)}
+
 % if quads:
 typedef float4 QUAD __attribute__((aligned(4)));
 % endif
 
+## Four rows of y turned at a time, four positions of each.
+<%def name="turn_quads()"><%
+    def columns(a, b, first, pairs):
+        """The lanes of a and b: of each four `first` and the next one, alternately or in pairs."""
+        parts = []
+        for q in range(0, lanes, 4):
+            near, far = q + first, q + first + 1
+            lane = "%s.s%x".__mod__
+            order = ((a, near), (a, far), (b, near), (b, far)) if pairs else ((a, near), (b, near), (a, far), (b, far))
+            parts += map(lane, order)
+        return "(VECTOR)(%s)" % ", ".join(parts)
+%>\
+// The rows that come next: two times LANES streams are too many to be foreseen.
+if (there >= 2 * LANES && i % 16 == 0) {
+% for e in range(lanes):
+    PREFETCH(from + ${lanes + e} * channel_stride + i, 0);
+% endfor
+}
+% for e in range(4):
+const VECTOR a${e} = (VECTOR)(${", ".join("*(__global const QUAD *)(from + %d * channel_stride + i)" % (e + 4 * b) for b in range(lanes // 4))});
+% endfor
+const VECTOR b0 = ${columns("a0", "a1", 0, False)}, b1 = ${columns("a0", "a1", 2, False)};
+const VECTOR b2 = ${columns("a2", "a3", 0, False)}, b3 = ${columns("a2", "a3", 2, False)};
+__local SUM *to = turned + i * PANEL + o;
+*(__local SUMS *)to = ${columns("b0", "b2", 0, True)};
+*(__local SUMS *)(to + PANEL) = ${columns("b0", "b2", 2, True)};
+*(__local SUMS *)(to + 2 * PANEL) = ${columns("b1", "b3", 0, True)};
+*(__local SUMS *)(to + 3 * PANEL) = ${columns("b1", "b3", 2, True)};
+</%def>\
 // turned[i * PANEL + o] = rows[o][i] for i < count, with zeros for the channels behind the last one.
 static inline void turn(__local SUM *turned, __global const STORED *rows, const long channel_stride, const int channels, const int count)
 {
@@ -55,36 +93,7 @@ static inline void turn(__local SUM *turned, __global const STORED *rows, const 
 % if quads:
         if (there >= LANES)
             for (; i + 4 <= count; i += 4) {
-                // The rows that come next: two times LANES streams are too many to be foreseen.
-                if (there >= 2 * LANES && i % 16 == 0) {
-% for e in range(lanes):
-                    PREFETCH(from + ${lanes + e} * channel_stride + i, 0);
-% endfor
-                }
-% for e in range(4):
-                const VECTOR a${e} = (VECTOR)(${", ".join("*(__global const QUAD *)(from + %d * channel_stride + i)" % (e + 4 * b) for b in range(lanes // 4))});
-% endfor
-<%
-    def mixed(a, b, low):
-        parts = []
-        for q in range(lanes // 4):
-            first = 4 * q + (0 if low else 2)
-            parts += ["%s.s%x, %s.s%x" % (a, first, b, first), "%s.s%x, %s.s%x" % (a, first + 1, b, first + 1)]
-        return "(VECTOR)(%s)" % ", ".join(parts)
-    def halves(a, b, low):
-        parts = []
-        for q in range(lanes // 4):
-            first = 4 * q + (0 if low else 2)
-            parts += ["%s.s%x, %s.s%x" % (a, first, a, first + 1), "%s.s%x, %s.s%x" % (b, first, b, first + 1)]
-        return "(VECTOR)(%s)" % ", ".join(parts)
-%>\
-                const VECTOR b0 = ${mixed("a0", "a1", True)}, b1 = ${mixed("a0", "a1", False)};
-                const VECTOR b2 = ${mixed("a2", "a3", True)}, b3 = ${mixed("a2", "a3", False)};
-                __local SUM *to = turned + i * PANEL + o;
-                *(__local SUMS *)to = ${halves("b0", "b2", True)};
-                *(__local SUMS *)(to + PANEL) = ${halves("b0", "b2", False)};
-                *(__local SUMS *)(to + 2 * PANEL) = ${halves("b1", "b3", True)};
-                *(__local SUMS *)(to + 3 * PANEL) = ${halves("b1", "b3", False)};
+                ${turn_quads()}
             }
 % endif
         for (int e = 0; e < LANES; ++e) {
@@ -95,122 +104,147 @@ static inline void turn(__local SUM *turned, __global const STORED *rows, const 
     }
 }
 
+## The arrays in local memory.
+<%def name="arrays()">\
+__local SUM strip[${strip_elements}] __attribute__((aligned(64)));
+__local SUM turned[POSITIONS * PANEL] __attribute__((aligned(64)));
+__local SUM sums[TASK_PANELS * TAPS * PANEL] __attribute__((aligned(64)));
+// Where a tap's x are in the strip. A compiler that knew some to be neighbours would load them
+// together and take them apart again, where a single load spreads a value over a vector.
+__local int tap_at[TAPS];
+% if with_bias:
+__local SUM bias_sums[TASK_PANELS * PANEL] __attribute__((aligned(64)));
+% endif
+</%def>\
+## Which weights and which share are the task's, and sums of nothing.
+<%def name="begin_task()">\
+const long share = task % shares, which = task / shares;
+const int c_first = (int)(which % TERM_BLOCKS) * TERM_BLOCK;
+const int c_count = GROUP_IN - c_first < TERM_BLOCK ? GROUP_IN - c_first : TERM_BLOCK;
+const int panel_blocks = (PANELS + task_panels - 1) / task_panels;
+const int panel_first = (int)(which / TERM_BLOCKS % panel_blocks) * task_panels;
+const int panel_count = PANELS - panel_first < task_panels ? PANELS - panel_first : task_panels;
+const int g = (int)(which / TERM_BLOCKS / panel_blocks);
+const int tap_count = c_count * KERNEL_SIZE;
+const int tiles = (tap_count + TAP_TILE - 1) / TAP_TILE;
+// Behind the last tap it is repeated; those sums are not stored.
+NO_UNROLL for (int t = 0; t < tiles * TAP_TILE; ++t) {
+    const int tap = t < tap_count ? t : tap_count - 1;
+    tap_at[t] = tap / KERNEL_SIZE * channel_pitch + tap % KERNEL_SIZE * DILATION;
+}
+
+for (int i = 0; i < panel_count * TAPS * PANEL; i += LANES) *(__local VECTOR *)(sums + i) = (SUM)0;
+% if with_bias:
+for (int i = 0; i < panel_count * PANEL; i += LANES) *(__local VECTOR *)(bias_sums + i) = (SUM)0;
+% endif
+</%def>\
+## A unit of positions: x to the strip, then y panel by panel.
+<%def name="sum_unit()">\
+const int n_first = (int)(unit / chunks) * unit_rows;
+const int q_first = (int)(unit % chunks) * chunk;
+const int n_count = batch - n_first < unit_rows ? batch - n_first : unit_rows;
+const int q_count = out_length - q_first < chunk ? out_length - q_first : chunk;
+for (int c = 0; c < c_count; ++c)
+    for (int row = 0; row < n_count; ++row)
+        stage(strip + c * channel_pitch + row * row_pitch,
+              x + x_offset + (long)(n_first + row) * x_batch_stride + ((long)g * GROUP_IN + c_first + c) * x_channel_stride,
+              (long)q_first * STRIDE - pad, row_pitch, length,
+              c + PREFETCH_ROWS < c_count ? PREFETCH_ROWS * x_channel_stride : 0);
+for (int panel = 0; panel < panel_count; ++panel) {
+    const int o = (panel_first + panel) * PANEL;
+    for (int row = 0; row < n_count; ++row)
+        turn(turned + row * q_count * PANEL,
+             y + y_offset + (long)(n_first + row) * y_batch_stride + ((long)g * GROUP_OUT + o) * y_channel_stride + q_first,
+             y_channel_stride, GROUP_OUT - o, q_count);
+% if with_bias:
+    ${sum_bias()}
+% endif
+    for (int tile = 0; tile < tiles; ++tile) {
+        ${sum_tile()}
+    }
+}
+</%def>\
+<%def name="sum_bias()">\
+if (c_first == 0) {
+    __local const VECTOR *at = (__local const VECTOR *)turned;
+% for j in range(vectors):
+    VECTOR b${j} = 0;
+% endfor
+    for (int p = 0; p < n_count * q_count; ++p) {
+% for j in range(vectors):
+        b${j} += at[${j}];
+% endfor
+        at += VECTORS;
+    }
+    __local VECTOR *totals = (__local VECTOR *)(bias_sums + panel * PANEL);
+% for j in range(vectors):
+    totals[${j}] += b${j};
+% endfor
+}
+</%def>\
+<%def name="sum_tile()">\
+% for i in range(tap_tile):
+__local const SUM *x${i} = strip + tap_at[tile * TAP_TILE + ${i}];
+% endfor
+__local VECTOR *totals = (__local VECTOR *)(sums + (panel * TAPS + tile * TAP_TILE) * PANEL);
+% for i in range(tap_tile):
+% for j in range(vectors):
+VECTOR s${i}_${j} = 0;
+% endfor
+% endfor
+__local const VECTOR *at = (__local const VECTOR *)turned;
+for (int row = 0; row < n_count; ++row) {
+    const int row_at = row * row_pitch;
+    _Pragma("unroll 4") for (int q = 0; q < q_count; ++q) {
+        const int p = row_at + q * STRIDE;
+% for j in range(vectors):
+        const VECTOR y${j} = at[${j}];
+% endfor
+% for i in range(tap_tile):
+        const SUM v${i} = x${i}[p];
+% for j in range(vectors):
+        s${i}_${j} = v${i} * y${j} + s${i}_${j};
+% endfor
+% endfor
+        at += VECTORS;
+    }
+}
+% for i in range(tap_tile):
+% for j in range(vectors):
+totals[${i * vectors + j}] += s${i}_${j};
+% endfor
+% endfor
+</%def>\
+<%def name="store()">\
+for (int panel = 0; panel < panel_count; ++panel)
+    NO_UNROLL for (int e = 0; e < PANEL; ++e) {
+        const int o = (panel_first + panel) * PANEL + e;
+        if (o >= GROUP_OUT) break;
+        const long first = ((long)g * GROUP_OUT + o) * GROUP_IN * KERNEL_SIZE + (long)c_first * KERNEL_SIZE;
+        __global SUM *to = partial + partial_offset + share * ${"(WEIGHTS + GROUPS * GROUP_OUT)" if with_bias else "WEIGHTS"} + first;
+        __global STORED *only = result + result_offset + first;
+        __local const SUM *from = sums + panel * TAPS * PANEL + e;
+        for (int t = 0; t < tap_count; ++t) store_share(to + t, only + t, from[t * PANEL], shares, scale, momentum);
+% if with_bias:
+        if (c_first == 0) {
+            const long channel = (long)g * GROUP_OUT + o;
+            store_share(partial + partial_offset + share * (WEIGHTS + GROUPS * GROUP_OUT) + WEIGHTS + channel,
+                        bias + bias_offset + channel, bias_sums[panel * PANEL + e], shares, scale, bias_momentum);
+        }
+% endif
+    }
+</%def>\
 __kernel ${attributes}
 void weight_gradient_strip(${signature})
 {
-    __local SUM strip[${strip_elements}] __attribute__((aligned(64)));
-    __local SUM turned[POSITIONS * PANEL] __attribute__((aligned(64)));
-    __local SUM sums[TASK_PANELS * TAPS * PANEL] __attribute__((aligned(64)));
-    // Where a tap's x are in the strip. A compiler that knew some to be neighbours would load them
-    // together and take them apart again, where a single load spreads a value over a vector.
-    __local int tap_at[TAPS];
-% if with_bias:
-    __local SUM bias_sums[TASK_PANELS * PANEL] __attribute__((aligned(64)));
-% endif
+    ${arrays()}
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
-        const long share = task % shares, which = task / shares;
-        const int c_first = (int)(which % TERM_BLOCKS) * TERM_BLOCK;
-        const int c_count = GROUP_IN - c_first < TERM_BLOCK ? GROUP_IN - c_first : TERM_BLOCK;
-        const int panel_blocks = (PANELS + task_panels - 1) / task_panels;
-        const int panel_first = (int)(which / TERM_BLOCKS % panel_blocks) * task_panels;
-        const int panel_count = PANELS - panel_first < task_panels ? PANELS - panel_first : task_panels;
-        const int g = (int)(which / TERM_BLOCKS / panel_blocks);
-        const int tap_count = c_count * KERNEL_SIZE;
-        const int tiles = (tap_count + TAP_TILE - 1) / TAP_TILE;
-        // Behind the last tap it is repeated; those sums are not stored.
-        NO_UNROLL for (int t = 0; t < tiles * TAP_TILE; ++t) {
-            const int tap = t < tap_count ? t : tap_count - 1;
-            tap_at[t] = tap / KERNEL_SIZE * channel_pitch + tap % KERNEL_SIZE * DILATION;
-        }
-
-        for (int i = 0; i < panel_count * TAPS * PANEL; i += LANES) *(__local VECTOR *)(sums + i) = (SUM)0;
-% if with_bias:
-        for (int i = 0; i < panel_count * PANEL; i += LANES) *(__local VECTOR *)(bias_sums + i) = (SUM)0;
-% endif
+        ${begin_task()}
         const long unit_end = units * (share + 1) / shares;
         for (long unit = units * share / shares; unit < unit_end; ++unit) {
-            const int n_first = (int)(unit / chunks) * unit_rows;
-            const int q_first = (int)(unit % chunks) * chunk;
-            const int n_count = batch - n_first < unit_rows ? batch - n_first : unit_rows;
-            const int q_count = out_length - q_first < chunk ? out_length - q_first : chunk;
-            for (int c = 0; c < c_count; ++c)
-                for (int row = 0; row < n_count; ++row)
-                    stage(strip + c * channel_pitch + row * row_pitch,
-                          x + x_offset + (long)(n_first + row) * x_batch_stride + ((long)g * GROUP_IN + c_first + c) * x_channel_stride,
-                          (long)q_first * STRIDE - pad, row_pitch, length,
-                          c + AHEAD < c_count ? AHEAD * x_channel_stride : 0);
-            for (int panel = 0; panel < panel_count; ++panel) {
-                const int o = (panel_first + panel) * PANEL;
-                for (int row = 0; row < n_count; ++row)
-                    turn(turned + row * q_count * PANEL,
-                         y + y_offset + (long)(n_first + row) * y_batch_stride + ((long)g * GROUP_OUT + o) * y_channel_stride + q_first,
-                         y_channel_stride, GROUP_OUT - o, q_count);
-% if with_bias:
-                if (c_first == 0) {
-                    __local const VECTOR *at = (__local const VECTOR *)turned;
-% for j in range(vectors):
-                    VECTOR b${j} = 0;
-% endfor
-                    for (int p = 0; p < n_count * q_count; ++p) {
-% for j in range(vectors):
-                        b${j} += at[${j}];
-% endfor
-                        at += VECTORS;
-                    }
-                    __local VECTOR *waiting = (__local VECTOR *)(bias_sums + panel * PANEL);
-% for j in range(vectors):
-                    waiting[${j}] += b${j};
-% endfor
-                }
-% endif
-                for (int tile = 0; tile < tiles; ++tile) {
-% for i in range(tap_tile):
-                    __local const SUM *x${i} = strip + tap_at[tile * TAP_TILE + ${i}];
-% endfor
-                    __local VECTOR *waiting = (__local VECTOR *)(sums + (panel * TAPS + tile * TAP_TILE) * PANEL);
-% for i, j in tile_at:
-                    VECTOR s${i}_${j} = 0;
-% endfor
-                    __local const VECTOR *at = (__local const VECTOR *)turned;
-                    for (int row = 0; row < n_count; ++row) {
-                        const int row_at = row * row_pitch;
-                        _Pragma("unroll 4") for (int q = 0; q < q_count; ++q) {
-                            const int p = row_at + q * STRIDE;
-% for j in range(vectors):
-                            const VECTOR y${j} = at[${j}];
-% endfor
-% for i in range(tap_tile):
-                            const SUM v${i} = x${i}[p];
-% for j in range(vectors):
-                            s${i}_${j} = v${i} * y${j} + s${i}_${j};
-% endfor
-% endfor
-                            at += VECTORS;
-                        }
-                    }
-% for i, j in tile_at:
-                    waiting[${i * vectors + j}] += s${i}_${j};
-% endfor
-                }
-            }
+            ${sum_unit()}
         }
 
-        for (int panel = 0; panel < panel_count; ++panel)
-            NO_UNROLL for (int e = 0; e < PANEL; ++e) {
-                const int o = (panel_first + panel) * PANEL + e;
-                if (o >= GROUP_OUT) break;
-                const long first = ((long)g * GROUP_OUT + o) * GROUP_IN * KERNEL_SIZE + (long)c_first * KERNEL_SIZE;
-                __global SUM *to = partial + partial_offset + share * ${"(WEIGHTS + GROUPS * GROUP_OUT)" if with_bias else "WEIGHTS"} + first;
-                __global STORED *only = result + result_offset + first;
-                __local const SUM *from = sums + panel * TAPS * PANEL + e;
-                for (int t = 0; t < tap_count; ++t) store_share(to + t, only + t, from[t * PANEL], shares, scale, momentum);
-% if with_bias:
-                if (c_first == 0) {
-                    const long channel = (long)g * GROUP_OUT + o;
-                    store_share(partial + partial_offset + share * (WEIGHTS + GROUPS * GROUP_OUT) + WEIGHTS + channel,
-                                bias + bias_offset + channel, bias_sums[panel * PANEL + e], shares, scale, bias_momentum);
-                }
-% endif
-            }
+        ${store()}
     }
 }

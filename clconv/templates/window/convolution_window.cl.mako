@@ -63,8 +63,112 @@
 
 % if backward:
 ${ends.functions(group_out, group_in, stride)}
+
 % endif
-${epilogue.functions()}\
+${epilogue.functions()}
+
+<%def name="stage_taps()">\
+// taps_of[i][c][k]; the last tile's missing channels repeat the last one.
+for (int f = item; f < TILE * channel_count * KERNEL_SIZE; f += ITEMS) {
+    const int k = f % KERNEL_SIZE, c = f / KERNEL_SIZE % channel_count, i = f / KERNEL_SIZE / channel_count;
+    const long row = ${"row_first + i" if exact else "row_first + i < ROWS ? row_first + i : ROWS - 1"};
+% if backward:
+    const long index = (((long)g * GROUP_OUT + c_first + c) * GROUP_IN + row) * KERNEL_SIZE + k;
+% else:
+    const long index = (((long)g * GROUP_OUT + row) * GROUP_IN + c_first + c) * KERNEL_SIZE + k;
+% endif
+    taps_of[(i * BLOCK + c) * KERNEL_SIZE + k] = load(weight + weight_offset + index);
+}
+</%def>\
+<%def name="sum_sliding()">\
+// Taps in the order of the elements that they see; element u + j meets tap u.
+int u = 0;
+% if backward:
+seen -= KERNEL_SIZE - 1;
+% endif
+SUM ${", ".join("v%d = seen[%d]" % (j, j) for j in range(each - 1))}, v${each - 1};
+NO_UNROLL for (; u + EACH <= KERNEL_SIZE; u += EACH) {
+% for b in range(each):
+    v${(b + each - 1) % each} = seen[u + ${b + each - 1}];
+% for m in range(tile):
+    {
+        const SUM w = w_at[${m} * BLOCK * KERNEL_SIZE + ${"KERNEL_SIZE - 1 - (u + %d)" % b if backward else "u + %d" % b}];
+% for j in range(each):
+        sums[${m}][${j}] = w * v${(b + j) % each} + sums[${m}][${j}];
+% endfor
+    }
+% endfor
+% endfor
+}
+for (; u < KERNEL_SIZE; ++u)
+    UNROLL for (int m = 0; m < TILE; ++m) {
+        const SUM w = w_at[m * BLOCK * KERNEL_SIZE + ${"KERNEL_SIZE - 1 - u" if backward else "u"}];
+        UNROLL for (int j = 0; j < EACH; ++j) sums[m][j] = w * seen[u + j] + sums[m][j];
+    }
+</%def>\
+<%def name="sum_taps()">\
+_Pragma("unroll 2") for (int i = 0; i < taps; ++i) {
+    UNROLL for (int m = 0; m < TILE; ++m) {
+        const SUM w = w_at[m * BLOCK * KERNEL_SIZE + i * TAP_STEP];
+        UNROLL for (int j = 0; j < EACH; ++j)
+            sums[m][j] = w * seen[i * TAP_MOVE + j * ITEM_MOVE] + sums[m][j];
+    }
+}
+</%def>\
+<%def name="sum_block()">\
+const int channel_count = CHANNELS - c_first < BLOCK ? CHANNELS - c_first : BLOCK;
+barrier(CLK_LOCAL_MEM_FENCE);
+% if block < channels:
+${window.stage("strip", "(x_group + c_first * x_channel_stride)", "x_channel_stride", "SEGMENT", "channel_count", "from", "LIMIT")}
+% else:
+if (row_first == part_first) {
+    ${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "channel_count", "from", "LIMIT")}
+}
+% endif
+${stage_taps()}
+barrier(CLK_LOCAL_MEM_FENCE);
+for (int c = 0; c < channel_count; ++c) {
+    __local const SUM *seen = strip + c * SEGMENT + at;
+    __local const SUM *w_at = taps_of + c * KERNEL_SIZE + k0;
+% if sliding:
+    ${sum_sliding()}
+% else:
+    ${sum_taps()}
+% endif
+}
+</%def>\
+<%def name="store()">\
+% if backward:
+int odd = 0;
+% endif
+UNROLL for (int i = 0; i < TILE; ++i) {
+    const int channel = g * ROWS + row_first + i;
+    UNROLL for (int j = 0; j < EACH; ++j) {
+% if backward:
+        const int p = t + j * ITEM_STEP - pad;
+        const int inside = item < ACTIVE && p >= 0 && p < length${"" if exact else " && row_first + i < ROWS"};
+% else:
+        const int p = q_first + FIRST + j * ITEM_STEP;
+        const int inside = item < ACTIVE && p < out_length${"" if exact else " && row_first + i < ROWS"};
+% endif
+% if backward:
+        odd |= sums[i][j] != sums[i][j];
+% endif
+        if (inside)
+            ${epilogue.finish("sums[i][j]", "channel", "p", "1", "0", "0")}
+    }
+}
+% if backward:
+if (odd)  // rarely: what of this work-item's results is NaN
+    NO_UNROLL for (int f = 0; f < TILE * EACH; ++f) {
+        const int row = row_first + f / EACH, channel = g * ROWS + row;
+        const int p = t + f % EACH * ITEM_STEP - pad;
+        if (item < ACTIVE && p >= 0 && p < length${"" if exact else " && row < ROWS"}) {
+            ${ends.store_again("x_group", "weight + weight_offset + ((long)g * GROUP_OUT * GROUP_IN + row) * KERNEL_SIZE")}
+        }
+    }
+% endif
+</%def>\
 __kernel ${attributes}
 void convolution_window(${signature})
 {
@@ -98,96 +202,9 @@ void convolution_window(${signature})
             UNROLL for (int i = 0; i < TILE; ++i)
                 UNROLL for (int j = 0; j < EACH; ++j) sums[i][j] = 0;
             for (int c_first = 0; c_first < CHANNELS; c_first += BLOCK) {
-                const int held = CHANNELS - c_first < BLOCK ? CHANNELS - c_first : BLOCK;
-                barrier(CLK_LOCAL_MEM_FENCE);
-% if block < channels:
-${window.stage("strip", "(x_group + c_first * x_channel_stride)", "x_channel_stride", "SEGMENT", "held", "from", "LIMIT")}\
-% else:
-                if (row_first == part_first) {
-${window.stage("strip", "x_group", "x_channel_stride", "SEGMENT", "held", "from", "LIMIT")}\
-                }
-% endif
-                // taps_of[i][c][k]; the last tile's missing channels repeat the last one.
-                for (int f = item; f < TILE * held * KERNEL_SIZE; f += ITEMS) {
-                    const int k = f % KERNEL_SIZE, c = f / KERNEL_SIZE % held, i = f / KERNEL_SIZE / held;
-                    const long row = ${"row_first + i" if exact else "row_first + i < ROWS ? row_first + i : ROWS - 1"};
-% if backward:
-                    const long index = (((long)g * GROUP_OUT + c_first + c) * GROUP_IN + row) * KERNEL_SIZE + k;
-% else:
-                    const long index = (((long)g * GROUP_OUT + row) * GROUP_IN + c_first + c) * KERNEL_SIZE + k;
-% endif
-                    taps_of[(i * BLOCK + c) * KERNEL_SIZE + k] = load(weight + weight_offset + index);
-                }
-                barrier(CLK_LOCAL_MEM_FENCE);
-                for (int c = 0; c < held; ++c) {
-                    __local const SUM *seen = strip + c * SEGMENT + at;
-                    __local const SUM *w_at = taps_of + c * KERNEL_SIZE + k0;
-% if sliding:
-                    // Taps in the order of the elements that they see; element u + j meets tap u.
-                    int u = 0;
-% if backward:
-                    seen -= KERNEL_SIZE - 1;
-% endif
-                    SUM ${", ".join("v%d = seen[%d]" % (j, j) for j in range(each - 1))}, v${each - 1};
-                    NO_UNROLL for (; u + EACH <= KERNEL_SIZE; u += EACH) {
-% for b in range(each):
-                        v${(b + each - 1) % each} = seen[u + ${b + each - 1}];
-% for m in range(tile):
-                        {
-                            const SUM w = w_at[${m} * BLOCK * KERNEL_SIZE + ${"KERNEL_SIZE - 1 - (u + %d)" % b if backward else "u + %d" % b}];
-% for j in range(each):
-                            sums[${m}][${j}] = w * v${(b + j) % each} + sums[${m}][${j}];
-% endfor
-                        }
-% endfor
-% endfor
-                    }
-                    for (; u < KERNEL_SIZE; ++u)
-                        UNROLL for (int m = 0; m < TILE; ++m) {
-                            const SUM w = w_at[m * BLOCK * KERNEL_SIZE + ${"KERNEL_SIZE - 1 - u" if backward else "u"}];
-                            UNROLL for (int j = 0; j < EACH; ++j) sums[m][j] = w * seen[u + j] + sums[m][j];
-                        }
-% else:
-                    _Pragma("unroll 2") for (int i = 0; i < taps; ++i) {
-                        UNROLL for (int m = 0; m < TILE; ++m) {
-                            const SUM w = w_at[m * BLOCK * KERNEL_SIZE + i * TAP_STEP];
-                            UNROLL for (int j = 0; j < EACH; ++j)
-                                sums[m][j] = w * seen[i * TAP_MOVE + j * ITEM_MOVE] + sums[m][j];
-                        }
-                    }
-% endif
-                }
+                ${sum_block()}
             }
-% if backward:
-            int odd = 0;
-% endif
-            UNROLL for (int i = 0; i < TILE; ++i) {
-                const int channel = g * ROWS + row_first + i;
-                UNROLL for (int j = 0; j < EACH; ++j) {
-% if backward:
-                    const int p = t + j * ITEM_STEP - pad;
-                    const int inside = item < ACTIVE && p >= 0 && p < length${"" if exact else " && row_first + i < ROWS"};
-% else:
-                    const int p = q_first + FIRST + j * ITEM_STEP;
-                    const int inside = item < ACTIVE && p < out_length${"" if exact else " && row_first + i < ROWS"};
-% endif
-% if backward:
-                    odd |= sums[i][j] != sums[i][j];
-% endif
-                    if (inside)
-${epilogue.finish("sums[i][j]", "channel", "p", "1", "0", "0")}\
-                }
-            }
-% if backward:
-            if (odd)  // rarely: what of this work-item's results is NaN
-                NO_UNROLL for (int f = 0; f < TILE * EACH; ++f) {
-                    const int row = row_first + f / EACH, channel = g * ROWS + row;
-                    const int p = t + f % EACH * ITEM_STEP - pad;
-                    if (item < ACTIVE && p >= 0 && p < length${"" if exact else " && row < ROWS"}) {
-${ends.store_again("x_group", "weight + weight_offset + ((long)g * GROUP_OUT * GROUP_IN + row) * KERNEL_SIZE")}\
-                    }
-                }
-% endif
+            ${store()}
         }
     }
 }

@@ -56,8 +56,8 @@ void weight_gradient_window(${signature})
         const int g = (int)(task / (OUT_PARTS * IN_PARTS));
         const int o_first = (int)(task / IN_PARTS % OUT_PARTS) * OUT_PART;
         const int c_first = (int)(task % IN_PARTS) * IN_PART;
-        const int o_held = GROUP_OUT - o_first < OUT_PART ? GROUP_OUT - o_first : OUT_PART;
-        const int c_held = GROUP_IN - c_first < IN_PART ? GROUP_IN - c_first : IN_PART;
+        const int o_count = GROUP_OUT - o_first < OUT_PART ? GROUP_OUT - o_first : OUT_PART;
+        const int c_count = GROUP_IN - c_first < IN_PART ? GROUP_IN - c_first : IN_PART;
         SUM sums[EACH];
         UNROLL for (int e = 0; e < EACH; ++e) sums[e] = 0;
         for (long unit = unit_begin; unit < unit_end; ++unit) {
@@ -68,8 +68,8 @@ void weight_gradient_window(${signature})
             __global const STORED *x_rows = x + x_offset + n * x_batch_stride + ((long)g * GROUP_IN + c_first) * x_channel_stride;
             __global const STORED *y_rows = y + y_offset + n * y_batch_stride + ((long)g * GROUP_OUT + o_first) * y_channel_stride;
             barrier(CLK_LOCAL_MEM_FENCE);
-${window.stage("strip", "x_rows", "x_channel_stride", "SEGMENT", "c_held", "from", "length")}\
-${window.stage("gradient", "y_rows", "y_channel_stride", "Y_SEGMENT", "o_held", "q_first", "out_length")}\
+            ${window.stage("strip", "x_rows", "x_channel_stride", "SEGMENT", "c_count", "from", "length")}
+            ${window.stage("gradient", "y_rows", "y_channel_stride", "Y_SEGMENT", "o_count", "q_first", "out_length")}
             barrier(CLK_LOCAL_MEM_FENCE);
             for (int q = slice; q < count; q += SLICES) {
                 const SUM v = y_at[q];
@@ -88,7 +88,7 @@ ${window.stage("gradient", "y_rows", "y_channel_stride", "Y_SEGMENT", "o_held", 
             SUM sum = 0;
             for (int s = 0; s < SLICES; ++s) sum += scratch[w * SLICES + s];
             const long at = (long)o * (GROUP_IN * KERNEL_SIZE) + c * KERNEL_SIZE + k;
-            if (k < KERNEL_SIZE && o < o_held && c < c_held)
+            if (k < KERNEL_SIZE && o < o_count && c < c_count)
                 store_share(mine + at, only + at, sum, shares, scale, momentum);
         }
     }

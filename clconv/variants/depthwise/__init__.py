@@ -20,7 +20,7 @@ from clconv.variants.base import (
     convolution_operands,
     grid,
     scalars,
-    taps_together,
+    grouped_taps,
     vector_lanes,
     vector_width,
 )
@@ -73,14 +73,14 @@ def designs(request: Request) -> Iterator[Design]:
         yield from weight_gradient.designs(request)
         return
     lanes = vector_lanes(request.device, request.problem.dtype)
-    apart, together = taps_together(lanes, request.problem.dilation, request.problem.kernel_size)
-    for group in sorted({1, together}, reverse=True):
+    tap_stride, most = grouped_taps(lanes, request.problem.dilation, request.problem.kernel_size)
+    for group in sorted({1, most}, reverse=True):
         for vectors in (8, 4, 2):
             if vectors + group + 2 <= request.device.vector_registers:
-                yield _design(request, lanes, vectors, apart, group)
+                yield _design(request, lanes, vectors, tap_stride, group)
 
 
-def _design(request: Request, lanes: int, vectors: int, apart: int, group: int) -> Design:
+def _design(request: Request, lanes: int, vectors: int, tap_stride: int, group: int) -> Design:
     problem, device = request.problem, request.device
     forward = request.pass_ is Pass.FORWARD
     channels = problem.out_channels if forward else problem.in_channels
@@ -97,7 +97,7 @@ def _design(request: Request, lanes: int, vectors: int, apart: int, group: int) 
             ("multiplier", problem.group_out),
             ("vectors", vectors),
             ("tap_group", group),
-            ("apart", apart),
+            ("tap_stride", tap_stride),
             ("strip_positions", STRIP_POSITIONS),
             ("direct", direct),
             ("activation", request.epilogue.activation),

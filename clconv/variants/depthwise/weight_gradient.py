@@ -20,7 +20,7 @@ from clconv.variants.base import (
     partials_limit,
     scalars,
     share_sums,
-    taps_together,
+    grouped_taps,
     vector_lanes,
     vector_width,
     weight_gradient_design,
@@ -52,7 +52,7 @@ def designs(request: Request) -> Iterator[Design]:
     """Taps side by side, and groups of them that are a whole vector apart."""
     problem = request.problem
     lanes = vector_lanes(request.device, problem.dtype)
-    apart, most = taps_together(lanes, problem.dilation, problem.kernel_size)
+    tap_stride, most = grouped_taps(lanes, problem.dilation, problem.kernel_size)
     registers = request.device.vector_registers
     for group in range(most, 0, -1):
         sides = {1, 2, 4, 8}
@@ -61,11 +61,11 @@ def designs(request: Request) -> Iterator[Design]:
         for taps in sorted(sides, reverse=True):
             # Besides the sums there are the vectors of y, and one of x.
             fits = taps * group + group + 2 <= registers or taps == group == 1
-            if fits and taps <= problem.kernel_size and (group == 1 or apart % taps == 0):
-                yield _design(request, lanes, apart, taps, group)
+            if fits and taps <= problem.kernel_size and (group == 1 or tap_stride % taps == 0):
+                yield _design(request, lanes, tap_stride, taps, group)
 
 
-def _design(request: Request, lanes: int, apart: int, taps: int, group: int) -> Design:
+def _design(request: Request, lanes: int, tap_stride: int, taps: int, group: int) -> Design:
     problem, device = request.problem, request.device
     single = min(4, problem.kernel_size) if group > 1 else taps
     tile = {"taps": taps, "lanes": lanes, "tap_group": group}
@@ -80,7 +80,7 @@ def _design(request: Request, lanes: int, apart: int, taps: int, group: int) -> 
             ("unit", UNIT),
             ("taps", taps),
             ("tap_group", group),
-            ("apart", apart),
+            ("tap_stride", tap_stride),
             ("single", single),
             ("in_place", _in_place(request, taps, group)),
         ),
@@ -117,7 +117,7 @@ def _design(request: Request, lanes: int, apart: int, taps: int, group: int) -> 
         )
         return launch, shares
 
-    cost = _cost(request, lanes, apart, taps, group, single)
+    cost = _cost(request, lanes, tap_stride, taps, group, single)
     return weight_gradient_design(request, tile, kernel, cost, schedule)
 
 
@@ -128,7 +128,7 @@ def _in_place(request: Request, taps: int, group: int) -> bool:
     return taps == problem.kernel_size and group == 1 and problem.dtype != np.float16
 
 
-def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, single: int) -> float:
+def _cost(request: Request, lanes: int, tap_stride: int, taps: int, group: int, single: int) -> float:
     """Modelled seconds, without what hangs on how positions fill units."""
     problem = request.problem
 
@@ -138,7 +138,7 @@ def _cost(request: Request, lanes: int, apart: int, taps: int, group: int, singl
         sums = side * groups
         return max(width * max(SUM, (side + groups) / sums / 2), SUM_LATENCY / sums)
 
-    block = apart * group
+    block = tap_stride * group
     grouped = problem.kernel_size // block * block if group > 1 else 0
     rest = problem.kernel_size - grouped
     cycles = grouped * a_tap(taps, group)

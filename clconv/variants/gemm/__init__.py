@@ -123,12 +123,12 @@ class Tile:
 
     def registers(self, device: DeviceProfile, item_bytes: int) -> int:
         """32-bit registers of a work-item, estimated."""
-        held = self.sums + self.item_rows + self.item_columns
+        elements = self.sums + self.item_rows + self.item_columns
         if self.buffers == 2:
-            held += self.fetched
+            elements += self.fetched
         # With two buffers the addresses of both what is fetched and what is summed up are held.
         addresses = device.address_registers * (1 + (self.buffers - 1) * self.fetched / 8)
-        return held * item_bytes // 4 + int(addresses)
+        return elements * item_bytes // 4 + int(addresses)
 
     def fits(self) -> bool:
         """Whether the constraints hold."""
@@ -324,8 +324,8 @@ def _numbers(tile: Tile) -> dict[str, int]:
 
 
 def _constants(request: Request) -> Constants:
-    together = ("fetch_together", request.device.fetch_together)
-    return (*common_constants(request, 1), together, *geometry_constants(request.problem))
+    fetch = ("fetch_count", request.device.fetch_together)
+    return (*common_constants(request, 1), fetch, *geometry_constants(request.problem))
 
 
 def _convolution(matrices: Matrices, tile: Tile) -> Design:

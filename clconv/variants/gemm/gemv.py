@@ -86,7 +86,7 @@ def _tasks(request: Request, tile: Tile) -> int:
     return ceil_div(_rows(request), _part(request, tile)) * request.problem.groups
 
 
-def _together(request: Request, tile: Tile) -> int:
+def _fetch_count(request: Request, tile: Tile) -> int:
     """Turns whose elements a work-item fetches at once, where there is one column."""
     return max(1, request.device.fetch_together // (tile.each + 1))
 
@@ -160,7 +160,7 @@ def cost(request: Request, tile: Tile) -> float:
     arithmetic = 2 * a_unit * units * tile.items * an_item / device.peak_flops
     resident = min(device.unit_items, device.unit_registers // REGISTERS) // tile.items
     rounds = ceil_div(a_unit, max(1, min(resident, device.unit_groups)))
-    at_once = _together(request, tile) if seen == 1 else 1
+    at_once = _fetch_count(request, tile) if seen == 1 else 1
     waiting = rounds * ceil_div(turns, at_once) * LATENCY
     weight_bytes = problem.weight_count * problem.dtype.itemsize
     reading = weight_bytes * max(1.0, blocks / CACHE_RATE) / device.peak_bandwidth
@@ -180,7 +180,7 @@ def kernel(request: Request, tile: Tile) -> Kernel:
             ("weight_index", "int" if problem.weight_count < 2**31 else "long"),
             ("activation", request.epilogue.activation),
             ("columns", COLUMNS),
-            ("together", _together(request, tile)),
+            ("fetch_count", _fetch_count(request, tile)),
             ("items", tile.items),
             ("channel_lanes", tile.channel_lanes),
             ("slices", tile.slices),

@@ -27,31 +27,33 @@ from clconv.variants.base import (
     convolution_operands,
     grid,
     scalars,
-    taps_together,
+    grouped_taps,
     vector_lanes,
     vector_width,
 )
+from clconv.variants.strip.form import form
 
 __all__ = ["LEAST_LOCAL_BYTES", "designs", "local_elements", "refusal", "row_pitch"]
 
 LEAST_LOCAL_BYTES = 64 << 10
 # More than this lies outside a core's second-level cache on many CPUs.
 MOST_LOCAL_BYTES = 256 << 10
-# How local memory is shared out: the strip, sums that wait, the rest (weights, woven phases).
-STRIP_SHARE, HELD_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
+# How local memory is shared out: the strip, spilled accumulators, the rest (weights, interleaved
+# phases).
+STRIP_SHARE, SPILL_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 # Channels that a strip holds at once: more do not pay, their weights leave the first-level cache.
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Rows written at a time: more fall on the same lines of the cache. Sums that take long, in modelled
 # cycles, hide that; the more share a piece of the strip, the better.
-ROWS_TOGETHER, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1000.0
+ROWS_OF_SHORT_SUMS, ROWS_OF_LONG_SUMS, LONG_SUMS = 12, 24, 1000.0
 # Vectors of sums at most: more hide no more latency, and reach across more of the strip than the
 # first-level cache holds.
 MOST_SUMS = 16
 # Vectors of positions of a tile at most where vectors have full width: more were slower there.
 FULL_WIDTH_VECTORS = 8
-# Modelled cycles between asking for a line of the output and writing it, enough where memory is
-# busy; and of the shortest sums that ask at all where a vector is a whole line.
-ASK_AHEAD, ASK_WHOLE_LINES = 1200.0, 600.0
+# Modelled cycles between prefetching a line of the output and writing it, enough where memory is
+# busy; and of the shortest sums that prefetch at all where a vector is a whole line.
+PREFETCH_CYCLES, PREFETCH_WHOLE_LINES = 1200.0, 600.0
 # Products of a sum, so few that asking for wider vectors makes it no faster.
 FEW_PRODUCTS = 16
 # Vectors of positions that a task takes at most.
@@ -304,7 +306,7 @@ def _tap_groups(geometry: Geometry, channels: int, vectors: int) -> set[int]:
     """How many taps may go together: one channel alone loads as much as it sums."""
     if channels > 1 or geometry.phases > 1 or geometry.rows > 1:
         return {1}
-    _, taps = taps_together(geometry.lanes, geometry.spacing, geometry.problem.kernel_size)
+    _, taps = grouped_taps(geometry.lanes, geometry.spacing, geometry.problem.kernel_size)
     return {1, taps} if vectors + taps + 2 <= geometry.request.device.vector_registers else {1}
 
 
@@ -339,47 +341,16 @@ def _design(geometry: Geometry, tile: Tile) -> Design | None:
     term_block = geometry.terms
     if term_block > most:
         term_block = ceil_div(term_block, ceil_div(term_block, most))
-    together = _tiles_together(geometry, tile, term_block, rest if packed else None)
-    held = local_elements(request, HELD_SHARE) if term_block < geometry.terms else 0
-    if held and not held // (tile.sums * geometry.lanes * geometry.phases):
+    block_tiles = _block_tiles(geometry, tile, term_block, rest if packed else None)
+    spilled = local_elements(request, SPILL_SHARE) if term_block < geometry.terms else 0
+    if spilled and not spilled // (tile.sums * geometry.lanes * geometry.phases):
         return None
-    kernel = Kernel(
-        "convolution_strip",
-        common_constants(request, geometry.lanes)
-        + (
-            ("backward", not geometry.forward),
-            ("terms", geometry.terms),
-            ("channels", geometry.channels),
-            ("groups", problem.groups),
-            ("kernel_size", kernel_size),
-            ("stride", problem.stride),
-            ("dilation", problem.dilation),
-            ("common", problem.tap_phase_gcd),
-            ("tap_inverse", problem.phase_tap_inverse),
-            ("channel_tile", tile.channels),
-            ("vectors", tile.vectors),
-            ("tap_group", tile.taps),
-            ("apart", taps_together(geometry.lanes, geometry.spacing, kernel_size)[0]),
-            ("rows", geometry.rows),
-            ("spacing", geometry.spacing),
-            ("together", together),
-            ("asked", _asked(geometry, tile, together)),
-            ("term_block", term_block),
-            ("strip_elements", geometry.strip),
-            ("held_elements", held),
-            ("packed", packed),
-            ("weight_strides", geometry.weight_strides),
-            ("activation", request.epilogue.activation),
-        ),
-        convolution_operands(request),
-        SCALARS,
-        (1, 1, 1),
-    )
+    kernel = _kernel(geometry, tile, term_block, block_tiles, spilled)
 
     def schedule(wanted: Request) -> Schedule:
         # With the vectors that the kernel has, whether it asks for them or not.
         there = Geometry(replace(wanted, device=request.device))
-        blocks = _blocks(there, tile, term_block, held)
+        blocks = _blocks(there, tile, term_block, spilled)
         numbers = _numbers(there, tile, blocks)
         return Schedule((kernel.launch((grid(blocks.tasks), 1, 1), **numbers),))
 
@@ -389,13 +360,63 @@ def _design(geometry: Geometry, tile: Tile) -> Design | None:
         "tap_group": tile.taps,
         "lanes": geometry.lanes,
         "rows": geometry.rows,
-        "together": together,
+        "block_tiles": block_tiles,
         "term_block": term_block,
     }
     return Design(numbers, (kernel,), _cost(geometry, tile, term_block, packed), schedule)
 
 
-def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int | None) -> int:
+def _kernel(
+    geometry: Geometry, tile: Tile, term_block: int, block_tiles: int, spilled: int
+) -> Kernel:
+    """The kernel of a tile; `spilled` are the elements of local memory for its accumulators."""
+    request, problem = geometry.request, geometry.problem
+    own = form(
+        request, geometry.weight_strides, geometry.rows, tile.channels, tile.vectors, block_tiles
+    )
+    arrays = [("SUM", "strip", "STRIP")]
+    if spilled:
+        arrays.append(("SUM", "spilled", str(spilled)))
+    if own.packed:
+        arrays.append(("SUM", "panel", "BLOCK_TILES * PANEL"))
+    if geometry.phases > 1:
+        arrays.append(("SUM", "interleaved", "CHANNEL_TILE * VECTORS * LANES * STRIDE"))
+    return Kernel(
+        "convolution_strip" if geometry.forward else "input_gradient_strip",
+        common_constants(request, geometry.lanes)
+        + (
+            ("terms", geometry.terms),
+            ("channels", geometry.channels),
+            ("groups", problem.groups),
+            ("kernel_size", problem.kernel_size),
+            ("stride", problem.stride),
+            ("dilation", problem.dilation),
+            ("phases", geometry.phases),
+            ("common", problem.tap_phase_gcd),
+            ("tap_inverse", problem.phase_tap_inverse),
+            ("channel_tile", tile.channels),
+            ("vectors", tile.vectors),
+            ("tap_group", tile.taps),
+            ("tap_stride", grouped_taps(geometry.lanes, geometry.spacing, problem.kernel_size)[0]),
+            ("rows", geometry.rows),
+            ("spacing", geometry.spacing),
+            ("block_tiles", block_tiles),
+            ("prefetch_distance", _prefetch_distance(geometry, tile, block_tiles)),
+            ("term_block", term_block),
+            ("strip_elements", geometry.strip),
+            ("spill_elements", spilled),
+            ("weight_strides", geometry.weight_strides),
+            ("activation", request.epilogue.activation),
+            ("arrays", tuple(arrays)),
+            *vars(own).items(),
+        ),
+        convolution_operands(request),
+        SCALARS,
+        (1, 1, 1),
+    )
+
+
+def _block_tiles(geometry: Geometry, tile: Tile, term_block: int, panels: int | None) -> int:
     """Tiles of channels at a place before the next place: they find its piece of the strip in the
     first-level cache, which keeps their weights too, and write more rows at a time. `panels` are
     the elements of local memory that their weights may take, where they are kept there."""
@@ -404,7 +425,7 @@ def _tiles_together(geometry: Geometry, tile: Tile, term_block: int, panels: int
     room = geometry.request.device.l1_bytes * 3 // 4 // geometry.item_bytes - piece
     if panels is not None:
         room = min(room, panels)
-    rows = ROWS_TOGETHER if _tile_cycles(geometry, tile) < LONG_SUMS else ROWS_OF_LONG_SUMS
+    rows = ROWS_OF_SHORT_SUMS if _tile_cycles(geometry, tile) < LONG_SUMS else ROWS_OF_LONG_SUMS
     return max(1, min(rows // tile.channels, room // weights, geometry.tiles(tile)))
 
 
@@ -413,15 +434,15 @@ def _tile_cycles(geometry: Geometry, tile: Tile) -> float:
     return TILE_SETUP + geometry.terms * geometry.problem.kernel_size * tile.cycles
 
 
-def _asked(geometry: Geometry, tile: Tile, together: int) -> int | None:
-    """How many places before a place is summed the lines of its output are asked for; None where
+def _prefetch_distance(geometry: Geometry, tile: Tile, block_tiles: int) -> int | None:
+    """How many places before a place is summed the lines of its output are prefetched; None where
     they are not: where a vector is a line without being asked for, as Intel's runtime has it, short
     sums are faster so."""
     device, problem = geometry.request.device, geometry.problem
     cycles = _tile_cycles(geometry, tile)
     if geometry.lanes * problem.dtype.itemsize >= 64 and not device.asked_for:
-        return None if cycles < ASK_WHOLE_LINES else 0
-    return int(ASK_AHEAD / (together * cycles))
+        return None if cycles < PREFETCH_WHOLE_LINES else 0
+    return int(PREFETCH_CYCLES / (block_tiles * cycles))
 
 
 SCALARS = (
@@ -430,7 +451,7 @@ SCALARS = (
     *scalars(long_names="position_blocks"),
     *scalars("task_tiles"),
     *scalars(long_names="tasks"),
-    *scalars("tap_row_pitch row_pitch channel_pitch held_vectors", sum_names="slope"),
+    *scalars("tap_row_pitch row_pitch channel_pitch spill_vectors", sum_names="slope"),
 )
 
 
@@ -456,7 +477,7 @@ def _numbers(geometry: Geometry, tile: Tile, blocks: _Blocks) -> dict[str, int]:
         "tap_row_pitch": pitch,
         "row_pitch": pitch * geometry.rows,
         "channel_pitch": pitch * geometry.rows * blocks.block_rows,
-        "held_vectors": vectors,
+        "spill_vectors": vectors,
     }
 
 

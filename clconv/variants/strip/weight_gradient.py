@@ -1,6 +1,6 @@
 """The weight gradient by strips: tiles, blocks, shares and their modelled cost.
 
-Costs are in cycles of a core as strip_convolution.py has it.
+Costs are in cycles of a core as convolution.py has it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from clconv.variants.base import (
     weight_gradient_design,
 )
 from clconv.variants.strip.convolution import (
-    HELD_SHARE,
+    SPILL_SHARE,
     REST_SHARE,
     STAGE_ROW,
     STAGE_VECTOR,
@@ -95,7 +95,7 @@ class Geometry:
     @cached_property
     def most_taps(self) -> int:
         """(c,k) of a panel whose sums fit into local memory."""
-        return local_elements(self.request, HELD_SHARE) // self.panel
+        return local_elements(self.request, SPILL_SHARE) // self.panel
 
     @cached_property
     def bias_panels(self) -> int:
@@ -309,9 +309,9 @@ def _blocks(geometry: Geometry) -> _Blocks:
                 + units / shares * (strip_cost + panels * panel_cost)
                 + panels * geometry.panel * taps * WRITE
             )
-            together = shares * sums / cores
+            adding = shares * sums / cores
             rounds = ceil_div(blocks * shares, cores)
-            found.append(_Blocks(chunk, rows, panels, shares, rounds * task + together))
+            found.append(_Blocks(chunk, rows, panels, shares, rounds * task + adding))
         if parts > 64:  # more parts than this pay only where fewer do not fit
             break
     return min(found, key=lambda b: b.cycles)

@@ -1,0 +1,87 @@
+<%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="sums" file="sums.cl.mako"/>\
+## How a tile's sums become a piece of y.
+##
+## Most tiles are whole and in one row: they are stored without a test, if nothing but a bias and a
+## plain activation is done to them. Declares start and plain, and y_tile, where the tile's piece of y begins.
+<%def name="prefetch()">\
+// Most tiles are whole and in one row: stores without a test.
+const int start = first + vector_at[0] + out_shift;
+const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit;
+__global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_batch_stride
+    + ((long)g * CHANNELS + m) * y_channel_stride + start;
+% if prefetch_distance is not None:
+// Lines that are there when they are written keep nobody waiting.
+if (plain${" && last_block" if spill_elements else ""}) {
+    __global STORED *next_tile = y_tile${" + (start + %d * VECTORS * LANES <= out_limit ? %d * VECTORS * LANES : 0)" % (prefetch_distance + 1, prefetch_distance) if prefetch_distance else ""};
+% for i in range(channel_tile):
+    for (int t = 0; t < VECTORS * LANES; t += ${line}) PREFETCH(next_tile + ${i} * y_channel_stride + t, 1);
+% endfor
+}
+% endif
+</%def>\
+<%def name="store_plain()">\
+% for i in range(channel_tile):
+${"if (m + %d >= wanted) " % i if channels % channel_tile else ""}{
+    ${store_row(i)}
+}
+% endfor
+</%def>\
+<%def name="store_row(i)">\
+% if "bias" in bound:
+const SUM b = load(bias + bias_offset + ((long)g * CHANNELS + m + ${i}));
+% endif
+% for j in range(vectors):
+<%
+    value = "s%d_%d" % (i, j)
+    if "bias" in bound:
+        value += " + (VECTOR)b"
+    if activation:
+        value = "activate(%s, slope)" % value
+%>\
+store_vector(y_tile + ${i} * y_channel_stride + ${j} * LANES, ${value});
+% endfor
+</%def>\
+## All others: vector by vector, each with a test. `mend` is done to a sum before.
+<%def name="store_checked(mend=None)">\
+${sums.in_array()}
+NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
+    NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
+        const long n = n_first + vector_row[j];
+        const long channel = (long)g * CHANNELS + m + i;
+        const int at = first + vector_at[j];
+        const int inside = at + out_shift >= 0 && at + LANES + out_shift <= out_limit;
+% if mend:
+        ${mend("sums[i * VECTORS + j]", "at")}
+% endif
+        ${epilogue.finish("sums[i * VECTORS + j]", "channel", "at", "1", "out_shift", "out_limit")}
+    }
+</%def>\
+## A phase's sums, each STRIDE positions from the next.
+<%def name="interleave()">\
+${sums.in_array()}
+NO_UNROLL for (int i = 0; i < CHANNEL_TILE * VECTORS; ++i) {
+    __local SUM *to = interleaved + i * (LANES * STRIDE) + r;
+    const VECTOR v = sums[i];
+% for e in range(lanes):
+    to[${e} * STRIDE] = ${"v.s%x" % e if lanes > 1 else "v"};
+% endfor
+}
+</%def>\
+## The sums of all phases, in the order of positions.
+<%def name="store_interleaved(mend)">\
+NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
+    NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
+        const long n = n_first + vector_row[j];
+        const long channel = (long)g * CHANNELS + m + i;
+        const int begin = (first + vector_at[j]) * STRIDE - pad;
+        NO_UNROLL for (int t = 0; t < STRIDE; ++t) {
+            const int at = begin + t * LANES;
+            if (at >= length) break;
+            const int inside = at >= 0 && at + LANES <= length;
+            VECTOR sum = *(__local const VECTOR *)(interleaved + ((i * VECTORS + j) * STRIDE + t) * LANES);
+            ${mend("sum", "at + pad")}
+            ${epilogue.finish("sum", "channel", "at", "1", "0", "length")}
+        }
+    }
+</%def>\

@@ -1,0 +1,92 @@
+"""How is the kernel of a tile written? Whatever its templates would else decide is decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clconv.problem import Pass
+from clconv.variants.base import Request, vector_lanes
+
+__all__ = ["Form", "form"]
+
+# Vectors of products of a channel that are straight code at most: more leave the cache of decoded
+# instructions.
+MOST_UNROLLED = 144
+# As few that the loop over channels costs beside them, and how many channels it takes at a time then.
+FEW_PRODUCTS, CHANNEL_UNROLL = 24, 4
+# Products of a sum so few that what comes before and after them counts: addresses of the strip's
+# vectors, and the loop from a tile to the next.
+FEW_BESIDE_ADDRESSES, FEW_BESIDE_TILES = 32, 16
+# Activations that cost less than a call, and are written at each store.
+PLAIN_ACTIVATIONS = (None, "relu", "leaky_relu")
+# A weight's index of at most this many, times a channel, is an int for all channels of a block.
+SHORT_STRIDE = 2**20
+
+
+@dataclass(frozen=True)
+class Form:
+    """A kernel's form: its fields are the templates' constants.
+
+    packed: weights of 16 bits are converted once for a block of tiles, into local memory, since
+        converting them at every use costs more.
+    tile_strides: from a weight of a tile to that of the next channel written, of the next channel
+        summed over, of the next tap.
+    short_index: the product of a channel summed over and its stride needs no long.
+    unrolled: the taps are straight code; those of a phase cannot be, their number depends on it.
+    channel_unroll: channels that a turn of the loop over them takes where taps are straight code.
+    side_by_side: vectors that lie side by side have sums of their own, with fewer addresses.
+    paired: both rows of a stride of 2 are staged at once from the same loads.
+    plain_end: sums that are whole vectors are stored at once, without a test: nothing is read or
+        written beside them but a bias.
+    block_unrolled: tiles that follow one another at a place are straight code, although that takes
+        longer to compile.
+    """
+
+    packed: bool
+    tile_strides: tuple[int, int, int]
+    short_index: bool
+    unrolled: bool
+    channel_unroll: int
+    side_by_side: bool
+    paired: bool
+    plain_end: bool
+    block_unrolled: bool
+
+
+def form(
+    request: Request,
+    weight_strides: tuple[int, int],
+    rows: int,
+    channel_tile: int,
+    vectors: int,
+    block_tiles: int,
+) -> Form:
+    """The form of a kernel whose weights have those strides (of a channel written, and summed over)
+    and whose channels have that many rows of the strip."""
+    problem, epilogue = request.problem, request.epilogue
+    forward = request.pass_ is Pass.FORWARD
+    taps = problem.kernel_size
+    terms = (problem.group_in if forward else problem.group_out) * taps
+    a_channel = taps * channel_tile * vectors
+    packed = problem.dtype == np.float16
+    strides = (1, taps * channel_tile, channel_tile) if packed else (*weight_strides, 1)
+    one_phase = forward or problem.stride == 1
+    plain_end = epilogue.activation in PLAIN_ACTIVATIONS and not (epilogue.residual or epilogue.keep)
+    return Form(
+        packed=packed,
+        tile_strides=strides,
+        short_index=strides[1] < SHORT_STRIDE,
+        unrolled=one_phase and a_channel <= MOST_UNROLLED,
+        channel_unroll=CHANNEL_UNROLL if a_channel <= FEW_PRODUCTS else 1,
+        side_by_side=rows > 1 and vectors > 1 and terms <= FEW_BESIDE_ADDRESSES,
+        paired=forward
+        and (problem.stride, problem.dilation, rows) == (2, 1, 2)
+        and vector_lanes(request.device, problem.dtype) > 1,
+        plain_end=plain_end,
+        block_unrolled=one_phase
+        and plain_end
+        and block_tiles > 1
+        and terms <= FEW_BESIDE_TILES,
+    )
