@@ -19,8 +19,8 @@ __all__ = ["render", "sum_dtype"]
 
 RENDERED_KEPT = 1024
 
-# A stage: the call of a def alone on its line. Its lines are indented as the call is, and the text of
-# a def begins in the first column, so that a kernel is indented whoever shares its stages.
+# A stage: the call of a def alone on its line. Its lines are indented as the call is, and the text
+# of a def begins in the first column, so that a kernel is indented whoever shares its stages.
 _STAGE = re.compile(r"^( *)\$\{([\w.]+)\((.*)\)\}\\?$", re.MULTILINE)
 _FOLDERS = ("common", "elementwise", "depthwise", "strip", "window", "gemm", "direct")
 
@@ -30,7 +30,8 @@ def _place_stages(text: str) -> str:
 
     def placed(stage: re.Match[str]) -> str:
         spaces, name, given = stage.groups()
-        return f"${{indented({', '.join(filter(None, (f'{len(spaces)}, capture', name, given)))})}}\\"
+        arguments = f"{name}, {given}" if given else name
+        return f"${{indented({len(spaces)}, capture, {arguments})}}\\"
 
     return _STAGE.sub(placed, text.replace("\r\n", "\n"))
 
@@ -76,10 +77,9 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
 def render(kernel: Kernel) -> str:
     """A kernel's OpenCL C: everything that its build depends on but the options."""
     names: dict[str, Any] = dict(kernel.constants)
-    names["indented"] = _indented
     names["line"] = 64 // np.dtype(names["dtype"]).itemsize  # elements of a cache's line
     try:
-        parts = [_templates.get_template("common.cl.mako").render(**names)]
+        parts = [_templates.get_template("common.cl.mako").render(**names, indented=_indented)]
         parameters = signature(kernel.operands, kernel.scalars)
         sizes = ", ".join(map(str, kernel.local_size))
         names |= {
@@ -88,7 +88,9 @@ def render(kernel: Kernel) -> str:
             "arguments": [one.split()[-1].lstrip("*") for one in parameters.split(",")],
             "bound": frozenset(operand.name for operand in kernel.operands),
         }
-        parts.append(_templates.get_template(f"{kernel.name}.cl.mako").render(**names))
+        parts.append(
+            _templates.get_template(f"{kernel.name}.cl.mako").render(**names, indented=_indented)
+        )
     except Exception as error:
         raise RenderError(
             f"{kernel.name} does not render with {names}:\n{text_error_template().render()}"

@@ -19,7 +19,8 @@ from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, has_full_width, profile
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
-from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel
+from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel, Request
+from clconv.variants.strip.form import form
 
 PACKAGE = Path(clconv.__file__).parent
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -35,6 +36,24 @@ SOME = ("several tiles and a remainder in every direction", "depthwise, strided"
         "stride and dilation share a factor")  # fmt: skip
 
 
+def assert_indented(source):
+    """A brace closes in the column of the line that opened it; no line ends with a space, and no
+    two blank ones follow each other."""
+    assert "\n\n\n" not in source
+    opened = []
+    for line in source.splitlines():
+        assert line == line.rstrip()
+        code = re.sub(r"//.*|\\\\$", "", line)
+        column = len(code) - len(code.lstrip())
+        for place, char in enumerate(code):
+            if char == "{":
+                opened.append((column, line))
+            elif char == "}":
+                before, where = opened.pop()
+                assert code[:place].strip() or column == before, (where, line)
+    assert not opened
+
+
 @pytest.mark.parametrize("device", PROFILES)
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("pass_", Pass)
@@ -45,6 +64,7 @@ def test_every_candidate_renders(device, name, pass_):
     for plan in found:
         source = plan.source()
         assert "${" not in source
+        assert_indented(source)
         assert {launch.kernel for launch in plan.launches} <= set(plan.kernels)
         for kernel in plan.kernels:
             assert f"void {kernel.name}(" in source
@@ -312,6 +332,38 @@ def test_plan_of_a_profile():
         clconv.plan(PROBLEMS[SOME[0]], "forward", "gfx9000")
     with pytest.raises(DeviceError, match="device is 3"):
         clconv.plan(PROBLEMS[SOME[0]], "forward", 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pass_", "epilogue", "expected"),
+    [
+        ((1, 8, 300, 12, 3), "forward", Epilogue(), {"unrolled", "plain_end"}),
+        ((1, 8, 300, 12, 3), "input_gradient", Epilogue(bias=True), {"unrolled", "plain_end"}),
+        ((1, 8, 300, 12, 2), "forward", Epilogue(), {"unrolled", "plain_end", "block_unrolled"}),
+        ((1, 8, 300, 12, 3, 2), "input_gradient", Epilogue(), {"plain_end"}),
+        ((1, 8, 300, 12, 99), "forward", Epilogue(activation="relu"), {"plain_end"}),
+        ((1, 8, 300, 12, 3), "forward", Epilogue(activation="gelu"), {"unrolled"}),
+        ((1, 8, 300, 12, 3), "forward", Epilogue(residual=True), {"unrolled"}),
+        ((1, 2, 300, 12, 3), "forward", Epilogue(), {"unrolled", "plain_end", "block_unrolled"}),
+        ((1, 2, 300, 12, 3), "forward", Epilogue(keep=True), {"unrolled"}),
+        ((1, 2, 300, 12, 3, 2), "forward", Epilogue(residual=True),
+         {"unrolled", "side_by_side", "paired"}),
+        ((1, 8, 300, 12, 5, 2), "forward", Epilogue(residual=True), {"unrolled", "paired"}),
+        ((1, 2, 300, 12, 4, 3), "forward", Epilogue(residual=True), {"unrolled", "side_by_side"}),
+    ],
+)  # fmt: skip
+def test_the_form_of_a_strip(fields, pass_, epilogue, expected):
+    """What the kernel's text is made of, by layer and epilogue."""
+    problem, pass_ = Conv1dProblem(*fields), Pass.of(pass_)
+    rows = problem.stride if pass_ is Pass.FORWARD else 1
+    request = Request(problem, pass_, profile("cpu"), epilogue)
+    own = form(request, (24, 3), rows, channel_tile=4, vectors=3, block_tiles=3)
+    assert {name for name, value in vars(own).items() if value is True} - {
+        "short_index"
+    } == expected
+    assert own.tile_strides == (24, 3, 1)
+    few = problem.kernel_size * 12 <= 24
+    assert own.channel_unroll == (4 if few else 1)
 
 
 def test_render_error_names_the_constants():

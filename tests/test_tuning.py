@@ -109,6 +109,17 @@ def test_a_newer_record_takes_the_place_of_an_older_one():
     assert [one.choice.tile for one in database.records()] == [{"out_tile": 1}]
 
 
+def test_a_tile_of_an_earlier_record():
+    """What has another name since is found under the new one."""
+    database = Database(DEVICE, "1.0")
+    database.add([record(choice=Choice("strip", {"vectors": 3, "block_tiles": 2}))])
+    text = database.path.read_text()
+    assert text.count('"block_tiles"') == 2
+    database.path.write_text(text.replace('"block_tiles"', '"together"'))
+    (found,) = Database(DEVICE, "1.0").records()
+    assert found.choice.tile == found.winner.choice.tile == {"vectors": 3, "block_tiles": 2}
+
+
 def test_devices_have_files_of_their_own():
     """However much alike their names are."""
     names = (DEVICE, DEVICE.replace("4", "8"), DEVICE.replace(",", ";"), DEVICE + "!")

@@ -206,11 +206,11 @@ _ROWS: dict[str, list[Row]] = {
             NOT_FINITE,
         ),
     ],
-    "templates/strip/convolution_strip.cl.mako": [
+    "templates/strip/stores.cl.mako": [
         (
             "the first channel of a tile that begins early is not stored",
-            "if (m + ${i} >= wanted)",
-            "if (m + ${i} > wanted)",
+            "if (m + %d >= wanted)",
+            "if (m + %d > wanted)",
             NAMED,
         ),
         (
@@ -225,25 +225,25 @@ _ROWS: dict[str, list[Row]] = {
             "const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit + 1;",
             REMAINDERS,
         ),
-        ("sums of earlier channels are dropped", "if (c_first) {", "if (c_first < 0) {", NAMED),
-        (
-            "two rows at once: one element behind the row",
-            "first + 2 * (t + LANES) <= length",
-            "first + 2 * (t + LANES) <= length + 1",
-            REMAINDERS,
-        ),
+    ],
+    "templates/strip/sums.cl.mako": [
+        ("sums of earlier channels are dropped", "if (c_first) {", "if (c_first < 0) {", NAMED)
+    ],
+    "templates/strip/input_gradient_strip.cl.mako": [
         (
             "a phase that has no taps has one",
             "const int tap_count = r % COMMON == 0 && first_tap < KERNEL_SIZE",
             "const int tap_count = r % COMMON == 0",
             WIDE_STRIDE,
-        ),
+        )
+    ],
+    "templates/strip/tiles.cl.mako": [
         (
             "vectors of two rows are taken for one row's",
             "const int whole = in_row + VECTORS <= row_count;",
             "const int whole = 1;",
             TILES,
-        ),
+        )
     ],
     "templates/strip/strip.cl.mako": [
         (
@@ -256,6 +256,12 @@ _ROWS: dict[str, list[Row]] = {
             "a strided strip begins before the row",
             "(${step - 1} - first) / ${step}",
             "(-first) / ${step}",
+            REMAINDERS,
+        ),
+        (
+            "two rows at once: one element behind the row",
+            "first + 2 * (t + LANES) <= length",
+            "first + 2 * (t + LANES) <= length + 1",
             REMAINDERS,
         ),
     ],
@@ -380,7 +386,7 @@ _ROWS: dict[str, list[Row]] = {
     "templates/window/convolution_window.cl.mako": [
         (
             "no barrier before the strip is filled anew",
-            "                barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
+            "barrier(CLK_LOCAL_MEM_FENCE);\n% if block < channels:",
             "% if block < channels:",
             OCLGRIND_GPU,
         ),
@@ -431,8 +437,8 @@ _ROWS: dict[str, list[Row]] = {
         ("channels behind the last one are stored", "if (o >= GROUP_OUT) break;", ";", NAMED),
         (
             "every block of channels stores a bias gradient",
-            "if (c_first == 0) {\n                    const long channel",
-            "{\n                    const long channel",
+            "if (c_first == 0) {\n            const long channel",
+            "{\n            const long channel",
             ACCURACY + "'test_named_problem and many'",
         ),
         (

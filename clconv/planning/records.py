@@ -46,6 +46,8 @@ LARGEST = 1e30
 _PROBLEM_SIZES = (
     "batch", "in_channels", "length", "out_channels", "kernel_size", "stride", "dilation", "groups",
 )  # fmt: skip
+# Members of tiles that earlier records have by another name.
+_RENAMED = {"together": "block_tiles"}
 _LAYER_SIZES = tuple(name for name in _PROBLEM_SIZES if name not in ("batch", "length"))
 
 
@@ -202,7 +204,8 @@ class _Fields:
 
     def choice(self) -> Choice:
         tile = self._of(dict, "tile", self["tile"])
-        return Choice(self.text("variant"), {k: self._of(int, k, v) for k, v in tile.items()})
+        numbers = {_RENAMED.get(k, k): self._of(int, k, v) for k, v in tile.items()}
+        return Choice(self.text("variant"), numbers)
 
 
 def _from_json(value: Any) -> Record:

@@ -19,8 +19,8 @@ from clconv.variants.base import (
     common_constants,
     convolution_operands,
     grid,
-    scalars,
     grouped_taps,
+    scalars,
     vector_lanes,
     vector_width,
 )

@@ -17,10 +17,10 @@ from clconv.variants.base import (
     common_constants,
     gradient_arguments,
     grid,
+    grouped_taps,
     partials_limit,
     scalars,
     share_sums,
-    grouped_taps,
     vector_lanes,
     vector_width,
     weight_gradient_design,
@@ -128,7 +128,9 @@ def _in_place(request: Request, taps: int, group: int) -> bool:
     return taps == problem.kernel_size and group == 1 and problem.dtype != np.float16
 
 
-def _cost(request: Request, lanes: int, tap_stride: int, taps: int, group: int, single: int) -> float:
+def _cost(
+    request: Request, lanes: int, tap_stride: int, taps: int, group: int, single: int
+) -> float:
     """Modelled seconds, without what hangs on how positions fill units."""
     problem = request.problem
 

@@ -26,8 +26,8 @@ from clconv.variants.base import (
     common_constants,
     convolution_operands,
     grid,
-    scalars,
     grouped_taps,
+    scalars,
     vector_lanes,
     vector_width,
 )

@@ -1,4 +1,4 @@
-"""How is the kernel of a tile written? Whatever its templates would else decide is decided here."""
+"""How is the kernel of a tile written? What its templates would else decide is decided here."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Form", "form"]
 # Vectors of products of a channel that are straight code at most: more leave the cache of decoded
 # instructions.
 MOST_UNROLLED = 144
-# As few that the loop over channels costs beside them, and how many channels it takes at a time then.
+# As few that the loop over channels costs beside them, and how many it takes at a time then.
 FEW_PRODUCTS, CHANNEL_UNROLL = 24, 4
 # Products of a sum so few that what comes before and after them counts: addresses of the strip's
 # vectors, and the loop from a tile to the next.
 FEW_BESIDE_ADDRESSES, FEW_BESIDE_TILES = 32, 16
 # Activations that cost less than a call, and are written at each store.
 PLAIN_ACTIVATIONS = (None, "relu", "leaky_relu")
-# A weight's index of at most this many, times a channel, is an int for all channels of a block.
+# Weights from a channel summed over to the next, so few that an int counts those of all channels.
 SHORT_STRIDE = 2**20
 
 
@@ -73,7 +73,8 @@ def form(
     packed = problem.dtype == np.float16
     strides = (1, taps * channel_tile, channel_tile) if packed else (*weight_strides, 1)
     one_phase = forward or problem.stride == 1
-    plain_end = epilogue.activation in PLAIN_ACTIVATIONS and not (epilogue.residual or epilogue.keep)
+    more_arrays = epilogue.residual or epilogue.keep
+    plain_end = epilogue.activation in PLAIN_ACTIVATIONS and not more_arrays
     return Form(
         packed=packed,
         tile_strides=strides,
@@ -85,8 +86,5 @@ def form(
         and (problem.stride, problem.dilation, rows) == (2, 1, 2)
         and vector_lanes(request.device, problem.dtype) > 1,
         plain_end=plain_end,
-        block_unrolled=one_phase
-        and plain_end
-        and block_tiles > 1
-        and terms <= FEW_BESIDE_TILES,
+        block_unrolled=one_phase and plain_end and block_tiles > 1 and terms <= FEW_BESIDE_TILES,
     )

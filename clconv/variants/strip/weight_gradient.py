@@ -30,8 +30,8 @@ from clconv.variants.base import (
     weight_gradient_design,
 )
 from clconv.variants.strip.convolution import (
-    SPILL_SHARE,
     REST_SHARE,
+    SPILL_SHARE,
     STAGE_ROW,
     STAGE_VECTOR,
     STRIP_SHARE,
