@@ -271,7 +271,7 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def grouped_taps(lanes: int, spacing: int, taps: int) -> tuple[int, int]:
-    """(taps from one to the next that reads a whole vector further, how many such go together)."""
+    """(taps from one to the next that reads a whole vector further, how many such a group has)."""
     if not spacing or lanes % spacing:
         return 1, 1
     tap_stride = lanes // spacing

@@ -303,7 +303,7 @@ def _tiles(geometry: Geometry) -> Iterator[Design]:
 
 
 def _tap_groups(geometry: Geometry, channels: int, vectors: int) -> set[int]:
-    """How many taps may go together: one channel alone loads as much as it sums."""
+    """How many taps a group may have: one channel alone loads as much as it sums."""
     if channels > 1 or geometry.phases > 1 or geometry.rows > 1:
         return {1}
     _, taps = grouped_taps(geometry.lanes, geometry.spacing, geometry.problem.kernel_size)

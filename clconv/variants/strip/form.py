@@ -11,11 +11,11 @@ from clconv.variants.base import Request, vector_lanes
 
 __all__ = ["Form", "form"]
 
-# Vectors of products of a channel that are straight code at most: more leave the cache of decoded
-# instructions.
+# Vectors of products of a channel that are straight code at most; more would be long code.
 MOST_UNROLLED = 144
-# As few that the loop over channels costs beside them, and how many it takes at a time then.
-FEW_PRODUCTS, CHANNEL_UNROLL = 24, 4
+# So few of them that the loop over channels costs beside them; and how many channels it takes at a
+# time then.
+FEW_UNROLLED, CHANNEL_UNROLL = 24, 4
 # Products of a sum so few that what comes before and after them counts: addresses of the strip's
 # vectors, and the loop from a tile to the next.
 FEW_BESIDE_ADDRESSES, FEW_BESIDE_TILES = 32, 16
@@ -80,7 +80,7 @@ def form(
         tile_strides=strides,
         short_index=strides[1] < SHORT_STRIDE,
         unrolled=one_phase and a_channel <= MOST_UNROLLED,
-        channel_unroll=CHANNEL_UNROLL if a_channel <= FEW_PRODUCTS else 1,
+        channel_unroll=CHANNEL_UNROLL if a_channel <= FEW_UNROLLED else 1,
         side_by_side=rows > 1 and vectors > 1 and terms <= FEW_BESIDE_ADDRESSES,
         paired=forward
         and (problem.stride, problem.dilation, rows) == (2, 1, 2)
