@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ __all__ = ["render", "sum_dtype"]
 
 RENDERED_KEPT = 1024
 
-_FOLDERS = ("common", "elementwise", "depthwise", "strip", "window", "gemm", "direct")
+_ROOT = Path(str(resources.files("clconv") / "templates"))
 # A kernel's template has its name, whichever folder it is in.
 _templates = TemplateLookup(
-    directories=[str(resources.files("clconv") / "templates" / folder) for folder in _FOLDERS],
+    directories=[str(folder) for folder in sorted(_ROOT.iterdir())],
     strict_undefined=True,
     input_encoding="utf-8",
     preprocessor=lambda text: text.replace("\r\n", "\n"),
@@ -41,7 +42,7 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
     """The kernel's parameters in the order in which the runtime binds them."""
     groups = [", ".join(_parameters(operand)) for operand in operands]
     groups.append(", ".join(f"const {s.type} {s.name}" for s in scalars))
-    return ",\n    ".join(["", *groups]).removeprefix(",")
+    return ",\n    ".join(["", *filter(None, groups)]).removeprefix(",")
 
 
 @lru_cache(RENDERED_KEPT)
