@@ -13,7 +13,7 @@ from clconv.calls.call import Call
 from clconv.calls.draft import Choice
 from clconv.calls.layouts import Array
 from clconv.calls.options import accumulation, needed_gradients, shape_of
-from clconv.calls.prepared import PreparedWeight, prepared, shortest_input
+from clconv.calls.prepared import KnownWeight, PreparedWeight, prepared, shortest_input
 from clconv.calls.recipes import (
     draft_conv1d,
     draft_conv1d_backward,
@@ -39,8 +39,8 @@ __all__ = [
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 
-# Weights as an array, or prepared.
-Weight = Array | PreparedWeight
+# Weights as an array, or prepared; layers say more than users do.
+Weight = Array | PreparedWeight | KnownWeight
 
 # What callers call the arrays whose names in a call are others.
 FORWARD_NAMES = {"out_keep": "pre_activation"}

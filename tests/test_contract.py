@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from dataclasses import replace
 
@@ -10,7 +11,16 @@ import pytest
 import toy
 
 import clconv
-from clconv import Epilogue, OutOfMemoryError, Pass, ProblemError, Runtime, testing, tuning
+from clconv import (
+    Epilogue,
+    OutOfMemoryError,
+    Pass,
+    ProblemError,
+    Runtime,
+    gpuarray,
+    testing,
+    tuning,
+)
 from clconv import functional as F
 from clconv.planning import planner
 from clconv.planning.profiles import PROFILES
@@ -232,3 +242,102 @@ def test_tuning_keeps_a_variant_to_its_bound(runtime, with_toy, monkeypatch):
     monkeypatch.setattr(toy, "ERROR_CLASS", nothing)
     with pytest.raises(clconv.DeviceError, match="results differ from the reference's"):
         tuning.tune(runtime, PROBLEM, Pass.FORWARD, seconds=2)
+
+
+# Who prepares by itself
+
+
+def _launches(runtime, call):
+    """The names of the kernels that a call queues."""
+    names, real = [], runtime.enqueue
+    runtime.enqueue = lambda commands, *rest: (
+        names.extend(launch.kernel.name for _, launch, _ in commands),
+        real(commands, *rest),
+    )
+    try:
+        call()
+    finally:
+        del runtime.enqueue
+    return names
+
+
+@pytest.fixture
+def only_toy(with_toy, monkeypatch):
+    """Wherever it serves, "auto" takes the toy."""
+    real = toy.designs
+    monkeypatch.setattr(
+        toy, "designs", lambda request: (replace(one, cost=1e-12) for one in real(request))
+    )
+    planner.designs.cache_clear()
+
+
+def test_layers_prepare_in_eval_mode(runtime, only_toy, rng, tmp_path):
+    """As long as they know that W is the same; in doubt anew."""
+    own = Runtime(runtime.device)
+    with own:
+        layer = clconv.Conv1D(5, 6, 3, pad=1)
+        data = gpuarray.to_gpu(rng.standard_normal(X).astype("f"))
+
+        def derives():
+            names = _launches(own, lambda: layer(data))
+            assert "convolution_toy" in names
+            return "weight_toy" in names
+
+        assert derives()
+        assert derives()  # in training W changes at every step
+        layer.evalMode()
+        assert [derives() for _ in range(3)] == [True, False, False]
+        layer.save(tmp_path / "one.hdf")
+        assert not derives()
+        expected = layer(data).get()
+        layer.load(tmp_path / "one.hdf")
+        assert [derives() for _ in range(2)] == [True, False]
+        assert np.array_equal(layer(data).get(), expected)
+        other = clconv.Conv1D(5, 6, 3, pad=1)
+        layer.vars["W"].set(other.vars["W"])
+        assert [derives() for _ in range(2)] == [True, False]
+        assert np.array_equal(layer(data).get(), other(data).get())
+        layer.vars["W"].update(0.1)
+        assert [derives() for _ in range(2)] == [True, False]
+        weights = layer.W  # whoever has them may write to them
+        assert derives()
+        weights.fill(0)
+        assert derives()
+        assert not layer(data).get().any()
+        copied = copy.deepcopy(layer)
+        assert "weight_toy" in _launches(own, lambda: copied(data))
+
+
+def test_torch_prepares_without_gradients(runtime, only_toy, rng):
+    """As long as the tensor is the same, of the same version."""
+    torch = pytest.importorskip("torch")
+    import clconv.torch
+
+    own = Runtime(runtime.device)
+    with own:
+        layer = clconv.torch.Conv1d(5, 6, 3, padding=1)
+        data = torch.from_numpy(rng.standard_normal(X).astype("f"))
+
+        def derives():
+            names = _launches(own, lambda: layer(data))
+            assert "convolution_toy" in names
+            return "weight_toy" in names
+
+        assert derives()
+        assert derives()  # weights that train change
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                assert [derives() for _ in range(3)] == [mode is torch.no_grad, False, False]
+        with torch.no_grad():
+            layer.weight.mul_(2)
+            assert [derives() for _ in range(2)] == [True, False]
+            expected = torch.nn.functional.conv1d(data, layer.weight, layer.bias, padding=1)
+            assert torch.allclose(layer(data), expected, atol=1e-4)
+            layer.weight.data = torch.ones(6, 5, 3)
+            assert [derives() for _ in range(2)] == [True, False]
+            layer.weight = torch.nn.Parameter(torch.zeros(6, 5, 3))
+            assert [derives() for _ in range(2)] == [True, False]
+            assert torch.allclose(layer(data), layer.bias[:, None].expand(6, 21))
+        with torch.inference_mode():
+            layer.weight = torch.nn.Parameter(torch.zeros(6, 5, 3))
+            assert [derives() for _ in range(2)] == [True, True]  # has no version

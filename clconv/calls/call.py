@@ -20,7 +20,7 @@ from clconv.calls.draft import NO_NAMES, Draft, Filling, Recipe
 from clconv.calls.elementwise import copy_view
 from clconv.calls.layouts import Array, Layout, Shape, share_bytes
 from clconv.calls.options import as_key
-from clconv.calls.prepared import PreparedWeight
+from clconv.calls.prepared import Derived, KnownWeight, PreparedWeight
 from clconv.drivers.discovery import check_process
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import Command, Runtime, check_context, default_runtime, memory_of, runtime_of
@@ -51,11 +51,12 @@ class Call:
         self.names = names
         self.exact = exact
         self.prepared: PreparedWeight | None = None
+        self._derived: Derived | None = None
         weight = arrays.get("weight")
         if isinstance(weight, PreparedWeight):
-            self.prepared = weight
-            arrays["weight"] = weight.array
-            runtime = runtime or weight.runtime
+            self.prepared, runtime = weight, runtime or weight.runtime
+        if isinstance(weight, (PreparedWeight, KnownWeight)):
+            arrays["weight"], self._derived = weight.array, weight.derived
         self.arrays: dict[str, Array] = {
             name: a for name, a in arrays.items() if a is not None or name in REQUIRED
         }
@@ -220,14 +221,14 @@ class Call:
             writes = [arrays[name] for name in recipe.results if name not in self.arrays]
         if commands:
             runtime.enqueue(commands, reads, writes)
-        if self.prepared is not None:
+        if self._derived is not None:
             for preparation, derived in made.items():
-                self.prepared.derived.keep(preparation, derived)
+                self._derived.keep(preparation, derived)
         return {name: self._back(name, arrays[name]) for name in recipe.results}
 
     def _kept(self, preparation: Schedule) -> Mapping[str, Any] | None:
-        """What prepared weights have of a preparation; None where there are none, or not yet."""
-        return None if self.prepared is None else self.prepared.derived.get(preparation)
+        """What is kept of a preparation of the weights, None where nothing is."""
+        return None if self._derived is None else self._derived.get(preparation)
 
     def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
         """The arrays on the device; outs only where their old values count."""

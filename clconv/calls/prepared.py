@@ -15,7 +15,7 @@ from clconv.problem import DTYPES, whole
 from clconv.runtime import Runtime, check_context, default_runtime, runtime_of
 from clconv.variants.base import Schedule
 
-__all__ = ["Derived", "Geometry", "PreparedWeight", "prepared", "shortest_input"]
+__all__ = ["Derived", "Geometry", "KnownWeight", "PreparedWeight", "prepared", "shortest_input"]
 
 # Preparations of one weight: by several plans, of passes and epilogues.
 DERIVED_KEPT = 16
@@ -37,6 +37,14 @@ class Derived:
         """Keeps what was queued."""
         self._kept.set_default(preparation, buffers)
         self.nbytes += preparation.workspace_bytes
+
+
+class KnownWeight(NamedTuple):
+    """Weights whose owner knows that they are those of `derived`: what its layers pass as
+    `weight`."""
+
+    array: Array
+    derived: Derived
 
 
 class Geometry(NamedTuple):
@@ -119,9 +127,7 @@ def prepared(
             f"({shape[0]})"
         )
     if weight.dtype not in DTYPES:
-        raise ProblemError(
-            f"weight has dtype {weight.dtype}, expected float32, float16 or float64"
-        )
+        raise ProblemError(f"weight has dtype {weight.dtype}, expected float32, float16 or float64")
     if isinstance(weight, np.ndarray):
         runtime = runtime or default_runtime()
         return PreparedWeight(runtime.to_device(weight), runtime, geometry)
