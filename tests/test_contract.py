@@ -24,6 +24,7 @@ from clconv import (
 from clconv import functional as F
 from clconv.planning import planner
 from clconv.planning.profiles import PROFILES
+from clconv.tuning import verifier
 from clconv.variants import VARIANTS
 from clconv.variants.base import ErrorClass, Request
 
@@ -341,3 +342,30 @@ def test_torch_prepares_without_gradients(runtime, only_toy, rng):
         with torch.inference_mode():
             layer.weight = torch.nn.Parameter(torch.zeros(6, 5, 3))
             assert [derives() for _ in range(2)] == [True, True]  # has no version
+
+
+# Verifying
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("pass_", tuning.PASSES)
+def test_one_channel(pass_, last):
+    """A channel alone is a problem with the same results."""
+    problem = Conv1dProblem(2, 6, 30, 9, 4, 2, (3, 1), 2, 3)
+    values = tuning.integers(problem)
+    of_pass = {name: values[name] for name in testing.OPERANDS[pass_]}
+    found = testing.evaluate(problem, pass_, of_pass)
+    one, arrays, result = verifier.one_channel(problem, pass_, found, last)
+    assert one.groups == 1
+    assert result.size < found.size
+    assert np.array_equal(result, testing.evaluate(one, pass_, arrays))
+
+
+def test_the_verifier_heeds_the_bound(first_runtime, with_toy, rng):
+    """Half the bound is right, twice the bound is not."""
+    arrays = _data(rng)
+    plan = _plan(first_runtime)
+    expected = testing.evaluate(PROBLEM, "forward", arrays)
+    bound = plan.error_bound(*arrays.values())
+    assert verifier._count_wrong(plan, expected + bound / 2, expected, arrays) == 0
+    assert verifier._count_wrong(plan, expected - 2 * bound, expected, arrays) == expected.size

@@ -325,14 +325,11 @@ def test_render_error_names_the_constants():
         render(kernel)
 
 
-# Every module, each after those that it may import.
-ROOMS = (
+# Every module, each after those that it may import; "variants.*" stands for those of algorithms.
+_ROOMS = (
     "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
     "planning", "planning.profiles", "device", "variants.base",
-    "variants.strip.examples", "variants.strip.convolution", "variants.strip.weight_gradient",
-    "variants.strip", "variants.depthwise.examples", "variants.depthwise.weight_gradient",
-    "variants.depthwise", "variants.direct.examples", "variants.direct", "variants.gemm.examples",
-    "variants.gemm.gemv", "variants.gemm", "variants.window.examples", "variants.window",
+    "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records",
     "drivers", "drivers.binaries", "drivers.icd",
@@ -350,20 +347,15 @@ ROOMS = (
     "commands.devices", "commands.predict", "commands.source", "commands.tune_calibrate",
     "commands.tune_plot", "commands.tune", "__main__",
 )  # fmt: skip
-PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
-DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
-OPTIONAL = {
-    "torch": {"torch"}, "onnx": {"onnx"}, "layers.hdf5": {"h5py"}, "files": {"safetensors"},
-    "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
-    "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
-    "commands.tune": {"tqdm", "onnx", "google"},
-}  # fmt: skip
 
 
 def _room(path: Path) -> str:
     """A module's name within the package, "" of the package's own."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+_KNOWN = {f"clconv.{_room(path)}" for path in PACKAGE.rglob("*.py")}
 
 
 def _imports(text: str, room: str, is_package: bool) -> set[str]:
@@ -381,10 +373,40 @@ def _imports(text: str, room: str, is_package: bool) -> set[str]:
             for alias in node.names:
                 # What is imported from a package may be a module of it.
                 full = f"{start}.{alias.name}"
-                names.add(full if full in PLACE else start)
+                names.add(full if full in _KNOWN else start)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             names |= {one.value for one in node.args if isinstance(one, ast.Constant)}
     return names
+
+
+def _algorithms() -> list[str]:
+    """The modules of each algorithm's folder, each after those of the folder that it imports."""
+    found: list[str] = []
+    for folder in sorted((PACKAGE / "variants").iterdir()):
+        if not (folder / "__init__.py").exists():
+            continue
+        waiting = {_room(path): path for path in sorted(folder.glob("*.py"))}
+        while waiting:
+            for room, path in waiting.items():
+                imported = _imports(path.read_text(), room, path.name == "__init__.py")
+                if imported.isdisjoint(f"clconv.{one}" for one in waiting if one != room):
+                    break
+            else:
+                raise AssertionError(f"a circle of imports among {', '.join(waiting)}")
+            found.append(room)
+            del waiting[room]
+    return found
+
+
+ROOMS = tuple(room for one in _ROOMS for room in (_algorithms() if one == "variants.*" else [one]))
+PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
+DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
+OPTIONAL = {
+    "torch": {"torch"}, "onnx": {"onnx"}, "layers.hdf5": {"h5py"}, "files": {"safetensors"},
+    "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
+    "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
+    "commands.tune": {"tqdm", "onnx", "google"},
+}  # fmt: skip
 
 
 def _prints(text: str) -> bool:
@@ -437,6 +459,12 @@ def test_imports_point_one_way():
         if room:
             late = [name for name in imported if PLACE.get(name, -1) >= ROOMS.index(room)]
             assert not late, f"{path} imports {late}, which are not before it"
+        if room.startswith("variants.") and room != "variants.base":
+            home = ".".join(room.split(".")[:2])
+            allowed = (f"clconv.{home}", "clconv.variants.base")
+            others = [name for name in imported if name.startswith("clconv.variants")]
+            strange = [name for name in others if not name.startswith(allowed)]
+            assert not strange, f"{path} imports {strange}, which are another algorithm's"
 
 
 def test_templates_say_what_they_compute():

@@ -12,5 +12,8 @@ EXAMPLES = {
     "groups, phases and gaps": Conv1dProblem(2, 12, 13, 10, 4, 3, (2, 4), 2, 2),
     "one column": Conv1dProblem(1, 20, 3, 24, 3),
     "as many columns as a work-group has": Conv1dProblem(8, 12, 4, 10, 4, 3, 0, 1, 2),
+    "large tiles": Conv1dProblem(1, 66, 5, 66, 1),
+    "16 bits": Conv1dProblem(2, 5, 9, 6, 3, 1, 1, dtype="float16"),
+    "64 bits": Conv1dProblem(2, 5, 9, 6, 3, 1, 1, dtype="float64"),
     "a column more": Conv1dProblem(3, 5, 9, 6, 3, 2, (1, 0), 2),
 }
