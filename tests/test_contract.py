@@ -12,6 +12,7 @@ import toy
 
 import clconv
 from clconv import (
+    Conv1dProblem,
     Epilogue,
     OutOfMemoryError,
     Pass,
