@@ -982,3 +982,16 @@ def test_calibration_finds_a_constant_again():
     assert "before fitting: rank correlation" in said
     assert "after fitting: rank correlation" in said
     assert constant.label in said
+
+
+def test_a_bench_has_room_for_the_largest_workspace(first_runtime):
+    """Plans share what is of one name."""
+    problem = Conv1dProblem(8, 1, 48000, 1, 101)
+    found = first_runtime.plans(problem, Pass.WEIGHT_GRADIENT)
+    sizes = {plan.workspace_bytes for plan in found}
+    assert len(sizes) > 1
+    bench = tuning.Bench(
+        first_runtime, problem, Pass.WEIGHT_GRADIENT, tuning.integers(problem), found
+    )
+    buffer, _ = bench._bound["partial"]
+    assert buffer.size >= max(sizes)
