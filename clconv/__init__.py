@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from clconv import errors, functional, gpuarray
+from clconv.calls.prepared import PreparedWeight
 from clconv.conv1d import Conv1D
 from clconv.drivers.discovery import DeviceInfo, devices
 from clconv.errors import (
@@ -19,6 +20,7 @@ from clconv.errors import (
     OutOfMemoryError,
     ProblemError,
 )
+from clconv.functional import prepare_weight
 from clconv.layers.deconv1d import Deconv1D
 from clconv.layers.module import Module
 from clconv.layers.pad1d import Pad1D
@@ -47,6 +49,7 @@ __all__ = [
     "OutOfMemoryError",
     "Pad1D",
     "Pass",
+    "PreparedWeight",
     "ProblemError",
     "Runtime",
     "Sequential",
@@ -57,6 +60,7 @@ __all__ = [
     "functional",
     "gpuarray",
     "plan",
+    "prepare_weight",
     "variants",
 ]
 

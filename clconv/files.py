@@ -126,7 +126,7 @@ def _torch_slots(module: Module) -> list[Slot]:
     slots: dict[Any, Slot] = {}
     for path, one in modules(module, ""):
         for key, variable in one.vars.items():
-            name, array = _torch_array(one, key, variable.data)
+            name, array = _torch_array(one, key, variable.array)
             slots.setdefault(variable, Slot([], array)).names.append(f"{path}.{name}"[1:])
         for key, value in one.attrs.items():
             check_attribute(f"{path}.{key}"[1:], value)
@@ -198,6 +198,8 @@ def load_safetensors(module: Module, source: Any, *, strict: bool = True) -> Non
             there = ", ".join(sorted(unexpected))
             raise ModuleError(f"the file has tensors that the module has not: {there}")
         set_values(slots)
+        for variable in module.getVarTable():
+            variable.changed()
 
 
 # The format's words for dtypes that NumPy has too; bfloat16 is read by its bits.

@@ -13,6 +13,7 @@ from clconv.calls.call import Call
 from clconv.calls.draft import Choice
 from clconv.calls.layouts import Array
 from clconv.calls.options import accumulation, needed_gradients, shape_of
+from clconv.calls.prepared import KnownWeight, PreparedWeight, prepared, shortest_input
 from clconv.calls.recipes import (
     draft_conv1d,
     draft_conv1d_backward,
@@ -33,9 +34,13 @@ __all__ = [
     "conv1d_weight",
     "conv_transpose1d",
     "conv_transpose1d_backward",
+    "prepare_weight",
 ]
 
 Gradients = tuple[Array | None, Array | None, Array | None]
+
+# Weights as an array, or prepared; layers say more than users do.
+Weight = Array | PreparedWeight | KnownWeight
 
 # What callers call the arrays whose names in a call are others.
 FORWARD_NAMES = {"out_keep": "pre_activation"}
@@ -45,7 +50,7 @@ THREE_OUTS = {"out_x": "out[0]", "out_weight": "out[1]", "out_bias": "out[2]"}
 
 def conv1d(
     x: Array,
-    weight: Array,
+    weight: Weight,
     bias: Array | None = None,
     stride: int = 1,
     padding: Padding = 0,
@@ -66,7 +71,7 @@ def conv1d(
     Lout = (L + left + right - dilation (K - 1) - 1) // stride + 1.
 
     x: (N, Cin, L), or (Cin, L) unbatched; any strides.
-    weight: (Cout, Cin / groups, K).
+    weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
     bias: (Cout,), or None.
     stride, dilation: samples, at least 1.
     padding: zeros in samples: an int, (left, right), "same" (the odd one to the right; stride 1) or
@@ -104,9 +109,46 @@ def conv1d(
     return call.follow(call.recipe(draft_conv1d, *options))["out"]
 
 
+def prepare_weight(
+    weight: Array,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    transposed: bool = False,
+    runtime: Runtime | None = None,
+) -> PreparedWeight:
+    """Weights with what variants derive from them, for many calls with the same weights.
+
+    Some variants transform weights before they use them. The functions take the result in place of
+    `weight`, beside NumPy or device arrays, with the geometry given here, and derive each transform
+    once. Where a variant derives nothing, a call takes the weights as they are.
+
+    weight: (Cout, Cin / groups, K), with `transposed` (Cin, Cout / groups, K). A NumPy array is
+        copied to the device. A device array is used where it lies: after a change of its values the
+        prepared weights are wrong, and have to be made anew.
+    stride, dilation, groups: those of the calls.
+    transposed: whether it is for conv_transpose1d, else for conv1d and its gradients.
+    runtime: None means the one of the array's context, with a NumPy array the default one. Calls
+        run on it.
+
+    Raises ProblemError for shapes and options that no convolution has, DeviceError.
+
+    >>> import numpy as np
+    >>> weight = prepare_weight(np.ones((1, 1, 3), np.float32))
+    >>> conv1d(np.ones((1, 1, 5), np.float32), weight).tolist()
+    [[[3.0, 3.0, 3.0]]]
+    """
+    made = prepared(weight, stride, dilation, groups, transposed, runtime)
+    x = shortest_input(made)
+    call = conv_transpose1d if transposed else conv1d
+    call(x, made, stride=stride, dilation=dilation, groups=groups)
+    return made
+
+
 def conv_transpose1d(
     x: Array,
-    weight: Array,
+    weight: Weight,
     bias: Array | None = None,
     stride: int = 1,
     padding: int | Sequence[int] = 0,
@@ -128,7 +170,7 @@ def conv_transpose1d(
     Lout = (L - 1) stride - left - right + dilation (K - 1) + 1 + output_padding.
 
     x: (N, Cin, L), or (Cin, L) unbatched; any strides.
-    weight: (Cin, Cout / groups, K).
+    weight: (Cin, Cout / groups, K), or what `prepare_weight` made of it.
     bias: (Cout,), or None.
     stride, dilation: samples of the result, at least 1.
     padding: samples of the result that are cropped: an int or (left, right).
@@ -159,7 +201,7 @@ def conv_transpose1d(
 
 def conv1d_input(
     input_size: Sequence[int],
-    weight: Array,
+    weight: Weight,
     grad_output: Array,
     stride: int = 1,
     padding: Padding = 0,
@@ -176,7 +218,7 @@ def conv1d_input(
     It is 0 where no window reached.
 
     input_size: (N, Cin, L), or (Cin, L) unbatched.
-    weight: (Cout, Cin / groups, K).
+    weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, out, variant, runtime, exact: as in `conv1d`.
 
@@ -259,7 +301,7 @@ def conv1d_bias(
 
 def conv1d_backward(
     x: Array,
-    weight: Array,
+    weight: Weight,
     grad_output: Array,
     stride: int = 1,
     padding: Padding = 0,
@@ -301,7 +343,7 @@ def conv1d_backward(
 
 def conv_transpose1d_backward(
     x: Array,
-    weight: Array,
+    weight: Weight,
     grad_output: Array,
     stride: int = 1,
     padding: int | Sequence[int] = 0,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ RENDERED_KEPT = 1024
 # A stage: the call of a def alone on its line. Its lines are indented as the call is, and the text
 # of a def begins in the first column, so that a kernel is indented whoever shares its stages.
 _STAGE = re.compile(r"^( *)\$\{([\w.]+)\((.*)\)\}\\?$", re.MULTILINE)
-_FOLDERS = ("common", "elementwise", "depthwise", "strip", "window", "gemm", "direct")
+_ROOT = Path(str(resources.files("clconv") / "templates"))
 
 
 def _place_stages(text: str) -> str:
@@ -50,7 +51,7 @@ def _indented(
 
 # A kernel's template has its name, whichever folder it is in.
 _templates = TemplateLookup(
-    directories=[str(resources.files("clconv") / "templates" / folder) for folder in _FOLDERS],
+    directories=[str(folder) for folder in sorted(_ROOT.iterdir())],
     strict_undefined=True,
     input_encoding="utf-8",
     preprocessor=_place_stages,
@@ -70,7 +71,7 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
     """The kernel's parameters in the order in which the runtime binds them."""
     groups = [", ".join(_parameters(operand)) for operand in operands]
     groups.append(", ".join(f"const {s.type} {s.name}" for s in scalars))
-    return ",\n    ".join(["", *groups]).removeprefix(",")
+    return ",\n    ".join(["", *filter(None, groups)]).removeprefix(",")
 
 
 @lru_cache(RENDERED_KEPT)

@@ -37,7 +37,7 @@ from clconv.planning.planner import Choice, KernelPlan, candidates
 from clconv.planning.records import Database, RecordKey
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.render import render
-from clconv.variants.base import Kernel, Launch
+from clconv.variants.base import Kernel, Launch, Workspace
 
 __all__ = [
     "Argument",
@@ -71,7 +71,8 @@ Command = tuple[Any, Launch, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that the device builds, with the OpenCL C of each launch's kernel."""
+    """A plan that the device builds, with the OpenCL C of each launch's kernel, those of its
+    preparation first."""
 
     plan: KernelPlan
     sources: tuple[tuple[Kernel, str], ...]
@@ -381,7 +382,7 @@ class Runtime:
             except BuildError as error:
                 refused = plan, error
             else:
-                launched = (launch.kernel for launch in plan.launches)
+                launched = (one.kernel for one in (*plan.preparation.launches, *plan.launches))
                 return Prepared(plan, tuple((kernel, render(kernel)) for kernel in launched))
         raise refused[1] if refused else DeviceError("prepare needs at least one plan")
 
@@ -406,10 +407,9 @@ class Runtime:
         """This thread's kernels of a prepared plan, built where they are not at hand."""
         return [self.programs.kernel(kernel, source) for kernel, source in prepared.sources]
 
-    def workspace(self, prepared: Prepared) -> Any:
-        """A buffer for the workspace that a prepared plan needs, or None."""
-        needed = prepared.plan.workspace_bytes
-        return self._allocate(needed) if needed else None
+    def allocated(self, workspaces: Iterable[Workspace]) -> dict[str, Any]:
+        """A buffer for each workspace, by its name. Raises OutOfMemoryError."""
+        return {one.name: self._allocate(one.nbytes) for one in workspaces}
 
     def run_one(
         self,

@@ -27,7 +27,7 @@ grad_output, bias, residual, old.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,7 @@ __all__ = [
     "gamma",
     "integers",
     "normals",
+    "outside",
     "rounding_bound",
     "sum_bound",
     "sums_are_exact",
@@ -284,21 +285,28 @@ def rounding_bound(
     scale: float = 1.0,
     momentum: float = 0.0,
     exact: bool = False,
+    sums: Callable[[Arrays], Any] | None = None,
 ) -> Array:
     """How far each value of a pass may be from `evaluate`'s, whose arguments it takes.
 
-    With `exact` the sums are known to be exact, and only what follows them is rounded. Raises as
-    `evaluate` does, and ValueError where the pass has too many terms for a bound.
+    With `exact` the sums are known to be exact, and only what follows them is rounded. `sums`, a
+    plan's `sums_bound`, bounds sums over channels and taps that are not formed as the definition
+    has them. Raises as `evaluate` does, and ValueError where the pass has too
+    many terms for a bound.
     """
     pass_, arrays = _operands(problem, pass_, arrays, momentum)
-    dtype, sums = problem.dtype, _sums_dtype(problem.dtype)
-    terms = problem.terms(pass_) + sum(name in arrays for name in ("bias", "residual"))
+    dtype = problem.dtype
+    terms = sum(name in arrays for name in ("bias", "residual"))
     if scale != 1 or momentum:
         terms += UPDATE_TERMS
+    if sums is None:
+        terms += problem.terms(pass_)
     magnitudes = _sum(
         problem, pass_, {n: abs(a) for n, a in arrays.items()}, abs(scale), abs(momentum)
     )
     bound = np.zeros_like(magnitudes) if exact else _sums(magnitudes, terms, dtype, scale)
+    if sums is not None:
+        bound = bound + abs(scale) * sums({n: arrays[n] for n in OPERANDS[pass_]})
     name, slope = Epilogue.parse_activation(activation)
     if name is None and dtype != np.float16:
         return bound
@@ -308,8 +316,8 @@ def rounding_bound(
         one = ACTIVATIONS[name]
         bound = (
             max(one.lipschitz, slope if name == "leaky_relu" else 0) * bound
-            + unit_roundoff(sums) * (2 * one.ulps * abs(after) + one.roundoffs)
-            + UNDERFLOWS * float(np.finfo(sums).tiny)
+            + unit_roundoff(_sums_dtype(dtype)) * (2 * one.ulps * abs(after) + one.roundoffs)
+            + UNDERFLOWS * float(np.finfo(_sums_dtype(dtype)).tiny)
             + REFERENCE_ROUNDOFFS * unit_roundoff(np.float64) * (1 + abs(before))
         )
     return _rounded(bound, after, dtype)
@@ -366,6 +374,23 @@ def assert_exact(result: Any, expected: Any, what: str = "result") -> None:
     _report(result, rounded, ~same, what, None)
 
 
+def outside(result: Array, expected: Array, bound: Array) -> Array:
+    """Where |result - expected| <= bound does not hold: True where a value is wrong.
+
+    All are host arrays of one shape. A NaN is wrong; an infinity is right where `expected` is
+    beyond the numbers of the result's dtype by the bound.
+
+    >>> outside(np.float32([1, 2, 4]), np.float64([1, 2, 3.5]), np.float64([0, 0, 0.25])).tolist()
+    [False, False, True]
+    """
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(result - expected) <= bound)
+    beyond = np.abs(expected) + bound >= float(np.finfo(result.dtype).max)
+    infinite = np.isinf(result) & (np.sign(result) == np.sign(expected)) & beyond
+    found: Array = wrong & ~infinite
+    return found
+
+
 def assert_within_bound(result: Any, expected: Any, bound: Any, what: str = "result") -> None:
     """Checks that |result - expected| <= bound everywhere, which a NaN never is.
 
@@ -381,11 +406,7 @@ def assert_within_bound(result: Any, expected: Any, bound: Any, what: str = "res
     """
     result, expected = _compared(result, expected, what)
     bound = np.broadcast_to(_host(bound), expected.shape)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(result - expected) <= bound)
-    beyond = np.abs(expected) + bound >= float(np.finfo(result.dtype).max)
-    wrong &= ~(np.isinf(result) & (np.sign(result) == np.sign(expected)) & beyond)
-    _report(result, expected, wrong, what, bound)
+    _report(result, expected, outside(result, expected, bound), what, bound)
 
 
 def assert_right(
@@ -400,21 +421,25 @@ def assert_right(
     scale: float = 1.0,
     momentum: float = 0.0,
     positions: int | None = None,
+    sums: Callable[[Arrays], Any] | None = None,
 ) -> None:
     """Checks the result of a convolution's pass, by the check that its data allow.
 
     That is the exact one where the arrays are integers in -largest … largest, few enough (and
-    scale and momentum powers of two of at least 1/4), else the rounding bound. `arrays`,
-    `activation`, `scale` and `momentum` are `evaluate`'s. `positions` is how many of the last
-    dimension the result has, None for all. Raises AssertionError as the checks do, and what
-    `rounding_bound` raises.
+    scale and momentum powers of two of at least 1/4), else the rounding bound; with `sums`, a
+    plan's `sums_bound`, always the bound. `arrays`, `activation`, `scale` and `momentum` are
+    `evaluate`'s. `positions` is how many of the last dimension the result has, None for all. Raises
+    AssertionError as the checks do, and what `rounding_bound` raises.
     """
     update: dict[str, float] = {"scale": scale, "momentum": momentum}
-    exact = largest > 0 and sums_are_exact(problem, pass_, largest=largest, **update)
+    exact = sums is None and largest > 0
+    exact = exact and sums_are_exact(problem, pass_, largest=largest, **update)
     name, slope = Epilogue.parse_activation(activation)
     expected = evaluate(problem, pass_, arrays, activation=activation, **update)[..., :positions]
     if exact and name in PIECEWISE and (name != "leaky_relu" or slope == 0.25):
         assert_exact(result, expected, what)
         return
-    bound = rounding_bound(problem, pass_, arrays, activation=activation, exact=exact, **update)
+    bound = rounding_bound(
+        problem, pass_, arrays, activation=activation, exact=exact, sums=sums, **update
+    )
     assert_within_bound(result, expected, bound[..., :positions], what)

@@ -18,11 +18,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
+import toy
 from guarded import GuardedRuntime
 
-from clconv import tuning
+from clconv import render, tuning
 from clconv.drivers.discovery import find, profile_of, refusal
 from clconv.drivers.probe import finding
+from clconv.planning import planner
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes share the cores here, where threads that stay on one hinder each other.
@@ -140,6 +142,17 @@ def plain_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     if not own.instruction_sets:
         pytest.skip(f"{own.name} has nothing to ask for")
     yield from _guarded(request.param, "plain", instruction_sets="")
+
+
+@pytest.fixture
+def with_toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The variant of tests/toy is one of those that there are."""
+    monkeypatch.setattr(planner, "VARIANTS", (*planner.VARIANTS, toy))
+    folders = [*render._templates.directories, str(Path(toy.__file__).parent / "templates")]
+    monkeypatch.setattr(render._templates, "directories", folders)
+    planner.designs.cache_clear()
+    yield
+    planner.designs.cache_clear()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,14 +26,21 @@ from clconv import (
 from clconv import functional as F
 from clconv.planning import planner
 from clconv.variants import direct
+from clconv.variants.base import ErrorClass
 
 PROBLEM = Conv1dProblem(2, 3, 40, 4, 3)
+
+
+def toy_bound(problem, pass_, tile, arrays):
+    """Twice that of the definition's own sums."""
+    return 2 * testing.rounding_bound(problem, pass_, arrays)
 
 
 class Approximate:
     """The portable variant under another name, as one that is fast and has a bound of its own."""
 
-    NAME, ERROR_CLASS = "approximate", "toy bound"
+    NAME, ERROR_CLASS = "approximate", ErrorClass("toy bound", toy_bound)
+    EXAMPLES: ClassVar = {}
     refusal = staticmethod(direct.refusal)
 
     @staticmethod

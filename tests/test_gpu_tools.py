@@ -160,9 +160,9 @@ def test_oclgrind_runs_each_plan(monkeypatch):
                 queue(commands, *rest),
             ),
         )
-        problem = oclgrind_gpu.SHORT[0]
-        given = [made for made in oclgrind_gpu.few_columns(runtime)
-                 if made.problem is problem and made.pass_ is Pass.FORWARD]  # fmt: skip
+        problem = gemm.EXAMPLES["one column"]
+        given = [made for made in oclgrind_gpu.made_plans()
+                 if made.problem == problem and made.pass_ is Pass.FORWARD]  # fmt: skip
         for made in given:
             oclgrind_gpu.run(runtime, made, oclgrind_gpu.operands(problem, made.pass_))
         runtime.forget_plans()

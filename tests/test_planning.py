@@ -19,8 +19,7 @@ from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, has_full_width, profile
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
-from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel, Request
-from clconv.variants.strip.form import form
+from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel
 
 PACKAGE = Path(clconv.__file__).parent
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -36,24 +35,6 @@ SOME = ("several tiles and a remainder in every direction", "depthwise, strided"
         "stride and dilation share a factor")  # fmt: skip
 
 
-def assert_indented(source):
-    """A brace closes in the column of the line that opened it; no line ends with a space, and no
-    two blank ones follow each other."""
-    assert "\n\n\n" not in source
-    opened = []
-    for line in source.splitlines():
-        assert line == line.rstrip()
-        code = re.sub(r"//.*|\\\\$", "", line)
-        column = len(code) - len(code.lstrip())
-        for place, char in enumerate(code):
-            if char == "{":
-                opened.append((column, line))
-            elif char == "}":
-                before, where = opened.pop()
-                assert code[:place].strip() or column == before, (where, line)
-    assert not opened
-
-
 @pytest.mark.parametrize("device", PROFILES)
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("pass_", Pass)
@@ -64,7 +45,6 @@ def test_every_candidate_renders(device, name, pass_):
     for plan in found:
         source = plan.source()
         assert "${" not in source
-        assert_indented(source)
         assert {launch.kernel for launch in plan.launches} <= set(plan.kernels)
         for kernel in plan.kernels:
             assert f"void {kernel.name}(" in source
@@ -334,38 +314,6 @@ def test_plan_of_a_profile():
         clconv.plan(PROBLEMS[SOME[0]], "forward", 3)
 
 
-@pytest.mark.parametrize(
-    ("fields", "pass_", "epilogue", "expected"),
-    [
-        ((1, 8, 300, 12, 3), "forward", Epilogue(), {"unrolled", "plain_end"}),
-        ((1, 8, 300, 12, 3), "input_gradient", Epilogue(bias=True), {"unrolled", "plain_end"}),
-        ((1, 8, 300, 12, 2), "forward", Epilogue(), {"unrolled", "plain_end", "block_unrolled"}),
-        ((1, 8, 300, 12, 3, 2), "input_gradient", Epilogue(), {"plain_end"}),
-        ((1, 8, 300, 12, 99), "forward", Epilogue(activation="relu"), {"plain_end"}),
-        ((1, 8, 300, 12, 3), "forward", Epilogue(activation="gelu"), {"unrolled"}),
-        ((1, 8, 300, 12, 3), "forward", Epilogue(residual=True), {"unrolled"}),
-        ((1, 2, 300, 12, 3), "forward", Epilogue(), {"unrolled", "plain_end", "block_unrolled"}),
-        ((1, 2, 300, 12, 3), "forward", Epilogue(keep=True), {"unrolled"}),
-        ((1, 2, 300, 12, 3, 2), "forward", Epilogue(residual=True),
-         {"unrolled", "side_by_side", "paired"}),
-        ((1, 8, 300, 12, 5, 2), "forward", Epilogue(residual=True), {"unrolled", "paired"}),
-        ((1, 2, 300, 12, 4, 3), "forward", Epilogue(residual=True), {"unrolled", "side_by_side"}),
-    ],
-)  # fmt: skip
-def test_the_form_of_a_strip(fields, pass_, epilogue, expected):
-    """What the kernel's text is made of, by layer and epilogue."""
-    problem, pass_ = Conv1dProblem(*fields), Pass.of(pass_)
-    rows = problem.stride if pass_ is Pass.FORWARD else 1
-    request = Request(problem, pass_, profile("cpu"), epilogue)
-    own = form(request, (24, 3), rows, channel_tile=4, vectors=3, block_tiles=3)
-    assert {name for name, value in vars(own).items() if value is True} - {
-        "short_index"
-    } == expected
-    assert own.tile_strides == (24, 3, 1)
-    few = problem.kernel_size * 12 <= 24
-    assert own.channel_unroll == (4 if few else 1)
-
-
 def test_render_error_names_the_constants():
     """A template that lacks a constant says so, with what it was given."""
     kernel = Kernel(
@@ -377,19 +325,18 @@ def test_render_error_names_the_constants():
         render(kernel)
 
 
-# Every module, each after those that it may import.
-ROOMS = (
+# Every module, each after those that it may import; "variants.*" stands for those of algorithms.
+_ROOMS = (
     "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
     "planning", "planning.profiles", "device", "variants.base",
-    "variants.strip.form", "variants.strip.convolution", "variants.strip.weight_gradient",
-    "variants.strip",
-    "variants.depthwise.weight_gradient", "variants.depthwise", "variants.direct",
-    "variants.gemm.gemv", "variants.gemm", "variants.window", "variants", "render",
+    "variants.*",
+    "variants", "render",
     "planning.planner", "planner", "planning.records",
     "drivers", "drivers.binaries", "drivers.icd",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs", "runtime",
-    "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options", "calls.draft",
-    "calls.recipes", "calls.call", "functional", "tuning",
+    "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options",
+    "calls.prepared", "calls.draft",
+    "calls.recipes", "calls.call", "functional", "tuning.bench", "tuning.verifier", "tuning",
     "layers", "layers.copying", "layers.variable", "layers.storage", "layers.hdf5",
     "layers.module", "layers.initialisation", "layers.convolution", "conv1d", "layers.deconv1d",
     "layers.pad1d", "layers.sequential", "streaming",
@@ -400,20 +347,15 @@ ROOMS = (
     "commands.devices", "commands.predict", "commands.source", "commands.tune_calibrate",
     "commands.tune_plot", "commands.tune", "__main__",
 )  # fmt: skip
-PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
-DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
-OPTIONAL = {
-    "torch": {"torch"}, "onnx": {"onnx"}, "layers.hdf5": {"h5py"}, "files": {"safetensors"},
-    "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
-    "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
-    "commands.tune": {"tqdm", "onnx", "google"},
-}  # fmt: skip
 
 
 def _room(path: Path) -> str:
     """A module's name within the package, "" of the package's own."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+_KNOWN = {f"clconv.{_room(path)}" for path in PACKAGE.rglob("*.py")}
 
 
 def _imports(text: str, room: str, is_package: bool) -> set[str]:
@@ -431,10 +373,40 @@ def _imports(text: str, room: str, is_package: bool) -> set[str]:
             for alias in node.names:
                 # What is imported from a package may be a module of it.
                 full = f"{start}.{alias.name}"
-                names.add(full if full in PLACE else start)
+                names.add(full if full in _KNOWN else start)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             names |= {one.value for one in node.args if isinstance(one, ast.Constant)}
     return names
+
+
+def _algorithms() -> list[str]:
+    """The modules of each algorithm's folder, each after those of the folder that it imports."""
+    found: list[str] = []
+    for folder in sorted((PACKAGE / "variants").iterdir()):
+        if not (folder / "__init__.py").exists():
+            continue
+        waiting = {_room(path): path for path in sorted(folder.glob("*.py"))}
+        while waiting:
+            for room, path in waiting.items():
+                imported = _imports(path.read_text(), room, path.name == "__init__.py")
+                if imported.isdisjoint(f"clconv.{one}" for one in waiting if one != room):
+                    break
+            else:
+                raise AssertionError(f"a circle of imports among {', '.join(waiting)}")
+            found.append(room)
+            del waiting[room]
+    return found
+
+
+ROOMS = tuple(room for one in _ROOMS for room in (_algorithms() if one == "variants.*" else [one]))
+PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
+DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
+OPTIONAL = {
+    "torch": {"torch"}, "onnx": {"onnx"}, "layers.hdf5": {"h5py"}, "files": {"safetensors"},
+    "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
+    "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
+    "commands.tune": {"tqdm", "onnx", "google"},
+}  # fmt: skip
 
 
 def _prints(text: str) -> bool:
@@ -487,6 +459,12 @@ def test_imports_point_one_way():
         if room:
             late = [name for name in imported if PLACE.get(name, -1) >= ROOMS.index(room)]
             assert not late, f"{path} imports {late}, which are not before it"
+        if room.startswith("variants.") and room != "variants.base":
+            home = ".".join(room.split(".")[:2])
+            allowed = (f"clconv.{home}", "clconv.variants.base")
+            others = [name for name in imported if name.startswith("clconv.variants")]
+            strange = [name for name in others if not name.startswith(allowed)]
+            assert not strange, f"{path} imports {strange}, which are another algorithm's"
 
 
 def test_templates_say_what_they_compute():

@@ -40,7 +40,7 @@ from clconv.planning.profiles import profile
 from clconv.planning.records import Database, Record, RecordKey, Timing
 from clconv.problem import ACTIVATIONS
 from clconv.runtime import replan
-from clconv.tuning import Task
+from clconv.tuning import Task, verifier
 from clconv.variants import base, gemm
 
 PROBLEM = Conv1dProblem(2, 3, 60, 4, 3, 1, 1)
@@ -653,9 +653,9 @@ def test_excerpts_have_the_same_kernels():
         Conv1dProblem(3, 2, 9, 4, 4, 1, (40, 50)),
         Conv1dProblem(1, 1, 90_000, 1, 1025, 1, 512),
     ):
-        excerpt = tuning._excerpt(problem)
+        excerpt = verifier.excerpt_of(problem)
         assert excerpt.batch <= 2
-        assert excerpt.out_length <= max(tuning.REFERENCE_POSITIONS, sum(problem.pads) + 1)
+        assert excerpt.out_length <= max(verifier.REFERENCE_POSITIONS, sum(problem.pads) + 1)
         for pass_ in tuning.PASSES:
             ours, theirs = (planner.plans(p, pass_, device) for p in (problem, excerpt))
             assert [p.source() for p in ours] == [p.source() for p in theirs]
@@ -678,9 +678,9 @@ def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
                 real(commands, *rest),
             ),
         )
-        bench = tuning.Bench(gpu_runtime, problem, Pass.FORWARD, tuning.integers(problem), 0)
-        verifier = tuning._Verifier(gpu_runtime, problem, Pass.FORWARD, bench, [plan])
-        assert verifier.fault(plan, bench.job(plan)) is None
+        bench = tuning.Bench(gpu_runtime, problem, Pass.FORWARD, tuning.integers(problem), [plan])
+        checks = tuning.Verifier(gpu_runtime, problem, Pass.FORWARD, bench, [plan])
+        assert checks.fault(plan, bench.job(plan)) is None
         assert ran == 2 * ["convolution_gemv" if length == 100 else "convolution_gemm"]
         monkeypatch.setattr(gpu_runtime, "enqueue", real)
     gpu_runtime.forget_plans()
@@ -993,3 +993,16 @@ def test_calibration_finds_a_constant_again():
     assert "before fitting: rank correlation" in said
     assert "after fitting: rank correlation" in said
     assert constant.label in said
+
+
+def test_a_bench_has_room_for_the_largest_workspace(first_runtime):
+    """Plans share what is of one name."""
+    problem = Conv1dProblem(8, 1, 48000, 1, 101)
+    found = first_runtime.plans(problem, Pass.WEIGHT_GRADIENT)
+    sizes = {plan.workspace_bytes for plan in found}
+    assert len(sizes) > 1
+    bench = tuning.Bench(
+        first_runtime, problem, Pass.WEIGHT_GRADIENT, tuning.integers(problem), found
+    )
+    buffer, _ = bench._bound["partial"]
+    assert buffer.size >= max(sizes)

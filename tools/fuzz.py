@@ -452,6 +452,16 @@ class Checker:
                 raise
             return False
 
+    def _sums_bound(self, task: Task) -> Any:
+        """That of the plan which computes a result, None where it is exact."""
+        if task.pass_ is Pass.BIAS_GRADIENT:
+            return None
+        by, choice = self.variant, None
+        if not isinstance(by, str):
+            by, choice = "auto", by.get(task.pass_)
+        found = self.runtime.candidates(task.problem, task.pass_, Epilogue(), by, choice)
+        return next(found).sums_bound
+
     def _forward(self, case: Case, arrays: Arrays, convolution: Convolution, given: Any) -> None:
         geometry, task = self.geometry, convolution.tasks[0]
         name, _ = Epilogue.parse_activation(geometry.activation)
@@ -519,7 +529,7 @@ class Checker:
         testing.assert_right(
             values.reshape(task.shape), task.problem, task.pass_, task.operands, what,
             largest=case.largest, positions=task.shape[2] if task.pass_ is Pass.FORWARD else None,
-            **numbers,
+            sums=self._sums_bound(task), **numbers,
         )  # fmt: skip
         self.checked += 1
 

@@ -28,7 +28,9 @@ import isa_report
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
 from clconv.commands.layers import LAYERS
 from clconv.commands.text import table
+from clconv.planning.profiles import PROFILES
 from clconv.render import render
+from clconv.variants import VARIANTS, serves
 
 TARGETS = tuple(isa_report.DEFAULT.split(","))
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -36,6 +38,8 @@ KERNELS = ("convolution_gemm", "weight_gradient_gemm")
 # What memory bounds: windows of few channels, and products of few columns.
 WINDOWS = ("convolution_window", "weight_gradient_window")
 FEW_COLUMNS = ("convolution_gemv",)
+# The variants that serve no CPU.
+GPU_ONLY = {one.NAME for one in VARIANTS if not serves(one, PROFILES["cpu"])}
 
 MOST_REGISTERS = 128
 LEAST_GROUPS = 2
@@ -91,7 +95,7 @@ def limits(report: Report) -> list[str]:
         broken.append(f"{report.registers} registers")
     if report.flat:
         broken.append(f"{report.flat} flat accesses")
-    if report.kernel in WINDOWS + FEW_COLUMNS:
+    if report.kernel not in KERNELS:
         return broken
     if report.groups < LEAST_GROUPS:
         broken.append(f"{report.groups} work-groups a unit")
@@ -175,10 +179,10 @@ def reports(
         for pass_ in PASSES:
             for target in arguments.targets:
                 made = plan(problem, pass_, target)
-                if made.variant not in ("gemm", "window"):
+                if made.variant not in GPU_ONLY:
                     others[f"{name} {pass_.value}: {made.variant}"] += 1
                 for kernel, text in kernels(made):
-                    if kernel not in KERNELS + WINDOWS + FEW_COLUMNS:
+                    if made.variant not in GPU_ONLY or kernel == "sum_partials":
                         continue
                     key = f"{target} {digest(text)}"
                     if key not in kept:

@@ -57,6 +57,7 @@ RUNTIME = (
 BINARIES = "tests/test_runtime.py -k binar"
 THREADS = "tests/test_reliability.py -k 'no_lock or interrupted_build or queues_in_threads'"
 ARRAYS = "tests/test_gpuarray.py"
+CONTRACT = "tests/test_contract.py"
 ACTIVATIONS = "tests/test_layers.py -k 'activations or belongs_to_the_last'"
 LAYERS = "tests/test_layers.py -k 'not (activations or optimize)'"
 SEQUENTIAL = "tests/test_sequential.py"
@@ -964,6 +965,12 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "calls/draft.py": [
         (
+            "prepared weights serve any stride",
+            'for name in ("stride", "dilation", "groups"):',
+            'for name in ("dilation", "groups"):',
+            CONTRACT,
+        ),
+        (
             "two positions that are not neighbours are taken for neighbours",
             "strides[-1] != size and shape[-1] > 1",
             "strides[-1] != size and shape[-1] > 2",
@@ -1034,6 +1041,12 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "calls/call.py": [
         (
+            "prepared weights of another runtime are taken",
+            "self.prepared.runtime is not self.runtime",
+            "False",
+            CONTRACT,
+        ),
+        (
             "a recipe's key forgets the workspace limit",
             "runtime.workspace_limit",
             "runtime",
@@ -1097,7 +1110,7 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "an infinity is right wherever its sign is",
-            "(np.sign(result) == np.sign(expected)) & beyond)",
+            "(np.sign(result) == np.sign(expected)) & beyond",
             "(np.sign(result) == np.sign(expected)))",
             CHECKS,
         ),
@@ -1120,7 +1133,7 @@ _ROWS: dict[str, list[Row]] = {
             CHECKS,
         ),
     ],
-    "tuning.py": [
+    "tuning/__init__.py": [
         (
             "calls go on as before a search",
             "    runtime.records.add([record])\n    replan()\n",
@@ -1128,24 +1141,6 @@ _ROWS: dict[str, list[Row]] = {
             TUNING,
         ),
         ("noise is a gain", "(1 + MARGIN) * ranking", "1 * ranking", TUNING),
-        (
-            "results that differ from the first candidate's win",
-            "wrong = np.count_nonzero(found != self._first)",
-            "wrong = 0",
-            TUNING,
-        ),
-        (
-            "results that differ from the reference's win",
-            "wrong = np.count_nonzero(self._small",
-            "wrong = 0 * np.count_nonzero(self._small",
-            TUNING,
-        ),
-        (
-            "a candidate that writes nothing has the last one's results",
-            '        self._runtime.fill(self.out, float("nan"))\n',
-            "",
-            TUNING,
-        ),
         (
             "hints come after the rest",
             "(*hinted, *firsts.values(), *places)",
@@ -1159,7 +1154,67 @@ _ROWS: dict[str, list[Row]] = {
             "tests/test_layers.py -k memlimit",
         ),
     ],
+    "tuning/bench.py": [
+        (
+            "a candidate that writes nothing has the last one's results",
+            '        self._runtime.fill(self.out, float("nan"))\n',
+            "",
+            TUNING,
+        ),
+        (
+            "plans share the smallest of their workspaces",
+            "max(sizes[one.name], one.nbytes)",
+            "min(sizes[one.name] or one.nbytes, one.nbytes)",
+            TUNING,
+        ),
+    ],
+    "tuning/verifier.py": [
+        (
+            "results that differ from the first candidate's win",
+            "wrong = int(np.count_nonzero(found != self._first))",
+            "wrong = 0",
+            TUNING,
+        ),
+        (
+            "results that differ from the reference's win",
+            "wrong = _count_wrong(small, found, self._expected, self._values)",
+            "wrong = 0",
+            TUNING,
+        ),
+        (
+            "a variant with a bound must have equal bits",
+            "    if plan.sums_bound is None:\n",
+            "    if True:\n",
+            "tests/test_contract.py -k verifier",
+        ),
+        (
+            "the last channel is compared with the first's",
+            "        weight = weight[:, one]\n",
+            "        weight = weight[:, :1]\n",
+            "tests/test_contract.py -k channel",
+        ),
+    ],
+    "calls/prepared.py": [
+        (
+            "nothing derived is kept",
+            "self._kept.set_default(preparation, buffers)",
+            "pass",
+            CONTRACT,
+        )
+    ],
     "layers/variable.py": [
+        (
+            "an update goes unseen",
+            "            )\n            self.changed()\n",
+            "            )\n",
+            CONTRACT,
+        ),
+        (
+            "whoever has the data changes nothing",
+            "        self._version = None\n        return self._array",
+            "        return self._array",
+            CONTRACT,
+        ),
         ("a variable's own rate does not count", "learnRate * self.learnRate", "learnRate", LAYERS),
         (
             "a gradient that the other has not stays",
@@ -1385,6 +1440,18 @@ _ROWS: dict[str, list[Row]] = {
         ),
     ],
     "torch/memory.py": [
+        (
+            "a tensor's version does not count",
+            "return tensor._version, tensor.data_ptr()",
+            "return 0, tensor.data_ptr()",
+            CONTRACT,
+        ),
+        (
+            "what is derived is kept while weights train",
+            "if torch.is_grad_enabled():",
+            "if False:",
+            CONTRACT,
+        ),
         (
             "tensors of a call that overlap get buffers over the same memory",
             "if any(begin < other_end and other < end for other, other_end in self._spans):",

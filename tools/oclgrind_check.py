@@ -2,8 +2,9 @@
 """Does any kernel touch memory out of bounds, race, or misuse the API? Oclgrind's answer.
 
 Runs every kernel of the library on tiny problems under Oclgrind (Debian's package `oclgrind`):
-each variant by name, with the tiles of a CPU, and what is for GPUs with theirs. Compares the
-results, and fails on anything that it reports but what pyopencl itself asks for.
+the examples of each variant that serves a CPU, with a CPU's tiles and as a GPU; what is for GPUs
+alone has tools/oclgrind_gpu.py. Compares the results, and fails on anything that it reports but
+what pyopencl itself asks for.
 
 With --uninitialized it looks for reads of what was never written instead, without the compiler's
 optimisation, each problem in a process of its own: the simulator itself may crash there.
@@ -49,73 +50,55 @@ def planted() -> int:
     return 0
 
 
-# What a CPU's kernels do differently: why (batch, in_channels, length, out_channels, kernel_size,
-# stride, padding, dilation, groups), dtype, variants.
-PROBLEMS = {
-    "groups and remainders": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float32", "direct strip"),
-    "phases and uneven padding": ((1, 2, 23, 3, 4, 3, (2, 4), 2), "float32", "direct strip"),
-    "a row for each tap": ((1, 2, 90, 3, 3, 1, 40, 40), "float32", "strip"),
-    "several term blocks": ((1, 18, 27, 3, 16), "float32", "strip"),
-    "several term blocks in phases": ((1, 3, 20, 18, 3, 2, 1), "float32", "strip"),
-    "grouped taps": ((1, 2, 40, 1, 17, 1, 4), "float32", "strip"),
-    "several rows a task": ((5, 2, 6, 5, 2), "float32", "strip"),
-    "depthwise": ((2, 3, 75, 3, 3, 1, 1, 1, 3), "float32", "depthwise"),
-    "depthwise, grouped taps": ((1, 2, 80, 2, 18, 1, 9, 1, 2), "float32", "depthwise strip"),
-    "depthwise, dilated": ((1, 2, 80, 2, 3, 1, 8, 8, 2), "float32", "depthwise"),
-    "depth multiplier": ((1, 2, 40, 4, 3, 1, (5, 0), 1, 2), "float32", "depthwise direct"),
-    "pointwise depthwise": ((1, 2, 40, 2, 1, 1, 0, 1, 2), "float16", "depthwise"),
-    "16 bits": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float16", "direct strip"),
-    "16 bits, depthwise": ((1, 2, 40, 2, 3, 1, 1, 1, 2), "float16", "depthwise"),
-    "64 bits": ((2, 6, 21, 10, 3, 1, 1, 1, 2), "float64", "direct strip"),
-    "64 bits, depthwise": ((1, 2, 40, 2, 3, 1, 1, 1, 2), "float64", "depthwise"),
-}  # fmt: skip
-# These also with vectors of 16 floats, as processors with AVX-512 have them.
-WIDE = ("groups and remainders", "phases and uneven padding", "a row for each tap",
-        "several term blocks", "grouped taps", "16 bits")  # fmt: skip
-AS_GPU = ("groups and remainders", "phases and uneven padding", "16 bits", "64 bits")
+def cpu_of(own: Any, vector_floats: int) -> Any:
+    """Oclgrind's device as a CPU, with a small cache, so that few channels fill a block."""
+    return replace(own, kind="cpu", lanes=1, vector_floats=vector_floats, half_builtins=False,
+                   l1_bytes=1024, local_bytes=LOCAL_BYTES)  # fmt: skip
+
+
+def examples(device: Any) -> dict[str, tuple[Any, str]]:
+    """Problem and variant of all examples that are served on the device, by their names."""
+    from clconv import Pass
+    from clconv.variants import VARIANTS
+    from clconv.variants.base import Request
+
+    return {
+        f"{variant.NAME}, {name}": (problem, variant.NAME)
+        for variant in VARIANTS
+        for name, problem in variant.EXAMPLES.items()
+        if None in [variant.refusal(Request(problem, pass_, device)) for pass_ in Pass]
+    }
 
 
 def inside(*names: str) -> int:
-    """Runs the kernels, of all problems or those of some names; the number of wrong results."""
+    """Runs the kernels, of all examples or those of some names; the number of wrong results."""
     sys.path.insert(0, str(Path(__file__).parent))
     import numpy as np
 
-    from clconv import Conv1dProblem, Deconv1D, Pad1D, Pass, Runtime, gpuarray
-    from clconv.variants import VARIANTS, depthwise
-    from clconv.variants.base import Request
+    from clconv import Deconv1D, Pad1D, Runtime, gpuarray
+    from clconv.variants import depthwise
 
     depthwise.LEAST_SEGMENT = 16  # so that short rows are shared
     runtime = Runtime()
     print(f"{runtime.info.name}, {runtime.info.platform}", flush=True)
     own = runtime.profile
-    seen: set[str] = set()
-    # A small cache, so that few channels fill a block.
-    runtime.profile = replace(own, kind="cpu", lanes=1, vector_floats=8, half_builtins=False,
-                              l1_bytes=1024, local_bytes=LOCAL_BYTES)  # fmt: skip
+    runtime.profile = cpu_of(own, 8)
     wrong = 0
-    for name in names or PROBLEMS:
-        for variant in PROBLEMS[name][2].split():
-            wrong += _run(runtime, name, variant, seen)
+    found = examples(runtime.profile)
+    for name in names or found:
+        wrong += _run(runtime, name, *found[name])
     if names:
         return wrong
-    runtime.profile = replace(runtime.profile, vector_floats=16)
-    for name in WIDE:
-        wrong += _run(runtime, name, "strip", seen)
-    runtime.profile = replace(runtime.profile, vector_floats=8)
-    # tools/oclgrind_gpu.py has those that serve no CPU.
-    requests = [
-        Request(Conv1dProblem(*fields), Pass.FORWARD, runtime.profile)
-        for fields, _, _ in PROBLEMS.values()
-    ]
-    serving = {one.NAME for one in VARIANTS if None in map(one.refusal, requests)}
-    missing = serving - seen
-    if missing or not {"several term blocks", "grouped taps"} <= seen:
-        print(f"not exercised: {missing or 'term blocks, or grouped taps'}", flush=True)
-        wrong += 1
+    # As processors with AVX-512 have them: other code where there are more lanes.
+    runtime.profile = cpu_of(own, 16)
+    for name, (problem, variant) in found.items():
+        wrong += _run(runtime, name, problem, variant, first_only=True)
+    on_cpu = {variant for _, variant in found.values()}
     runtime = Runtime()
     runtime.profile = replace(own, kind="gpu", lanes=32, vector_floats=1, max_work_group_size=16)
-    for name in AS_GPU:
-        wrong += _run(runtime, name, "direct", seen)
+    for name, (problem, variant) in examples(runtime.profile).items():
+        if variant in on_cpu:
+            wrong += _run(runtime, name, problem, variant)
     runtime.profile = own
     with runtime:
         layer = Deconv1D(2, 4, 3, stride=2, activation="gelu")
@@ -131,16 +114,15 @@ def inside(*names: str) -> int:
     return wrong
 
 
-def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
-    """All passes of a problem by the variant's best plan, its best with other groups of taps, and
-    its last; how many are wrong."""
+def _run(runtime: Any, name: str, problem: Any, variant: str, *, first_only: bool = False) -> int:
+    """All passes of a problem by the variant's best plan and, unless `first_only`, its best with
+    other groups of taps, and its last; how many are wrong."""
     import numpy as np
 
-    from clconv import Conv1dProblem, Epilogue, Pass, ProblemError, testing
+    from clconv import Epilogue, Pass, ProblemError, testing
     from clconv import functional as F
 
-    fields, dtype, _ = PROBLEMS[name]
-    problem = replace(Conv1dProblem(*fields), dtype=np.dtype(dtype))
+    dtype = problem.dtype
     rng = np.random.default_rng(0)
     shapes = (problem.input_shape, problem.weight_shape, (problem.out_channels,))
     x, weight, bias = (testing.integers(rng, shape, dtype) for shape in shapes)
@@ -167,7 +149,7 @@ def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
         some = {plan.tile.get("tap_group", 1): plan for plan in reversed(plans)}
         if plans[-1] not in some.values():
             some[0] = plans[-1]
-        for taps, plan in some.items():
+        for plan in plans[:1] if first_only else some.values():
             options = {"variant": {pass_: plan.choice}, "runtime": runtime}
             if pass_ is Pass.FORWARD:
                 inputs = (views[one] for one in ("x", "weight", "bias"))
@@ -191,21 +173,17 @@ def _run(runtime: Any, name: str, variant: str, seen: set[str]) -> int:
             try:
                 with np.errstate(invalid="ignore"):
                     for values, of in results:
-                        testing.assert_right(values, problem, pass_, of, largest=4,
-                                              activation=activation)  # fmt: skip
+                        testing.assert_right(
+                            values, problem, pass_, of, largest=4, activation=activation,
+                            sums=plan.sums_bound,
+                        )  # fmt: skip
                 if pass_ is Pass.WEIGHT_GRADIENT:
                     testing.assert_right(gradients[2].get(), problem, Pass.BIAS_GRADIENT, arrays,
                                           largest=4)  # fmt: skip
             except AssertionError as error:
                 wrong += 1
                 print(f"{pass_.value} of {name} by {plan.variant}: {error}", flush=True)
-            seen.add(plan.variant)
-            terms = problem.group_in if pass_ is not Pass.INPUT_GRADIENT else problem.group_out
-            if plan.tile.get("term_block", terms) < terms:
-                seen.add("several term blocks")
-            if taps > 1:
-                seen.add("grouped taps")
-    print(f"{name} by {variant}", flush=True)
+    print(name, flush=True)
     return wrong
 
 
@@ -270,10 +248,13 @@ def main() -> int:
 
 def uninitialized() -> int:
     """The same for reads of what was never written."""
+    from clconv.planning.profiles import profile
+
     if not finds_planted(UNINITIALIZED, "Uninitialized"):
         return 2
     count, wrong, crashed = 0, [], []
-    for name in PROBLEMS:
+    names = examples(cpu_of(profile("cpu"), 8))
+    for name in names:
         status, faults = under_oclgrind(UNINITIALIZED, "--inside", name)
         count += len(faults)
         if status < 0:
@@ -283,7 +264,7 @@ def uninitialized() -> int:
         for fault in faults[:5]:
             print(f"{name}: {fault}", file=sys.stderr)
     print(
-        f"Oclgrind: {count} uninitialised reads in {len(PROBLEMS)} problems, wrong results: "
+        f"Oclgrind: {count} uninitialised reads in {len(names)} problems, wrong results: "
         f"{', '.join(wrong) or 'none'}; the simulator crashed on: {', '.join(crashed) or 'none'}"
     )
     return 1 if count or wrong else 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do the GPU variants race, or touch memory out of bounds, and how often do they read? By Oclgrind.
 
-Runs a tiny problem for each tile that the planner can pick for a GPU, all passes, and transposed
+Runs an example of each variant for each tile that it can pick for a GPU, all passes, and transposed
 convolutions by each variant, under Oclgrind (Debian's package `oclgrind`) with its data-race and
 API checks, compares the results, and fails on any report but the device queries that pyopencl
 itself makes. Then counts global reads: windows read
@@ -15,8 +15,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +27,12 @@ from transposed import extended, transposed_problem
 from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, testing
 from clconv import functional as F
 from clconv.planning.planner import plans
-from clconv.planning.profiles import PROFILES
-from clconv.variants import gemm
-from clconv.variants.base import Design, Request, Schedule
+from clconv.planning.profiles import PROFILES, DeviceProfile
+from clconv.variants import VARIANTS, serves
+from clconv.variants.base import Request, geometry_constants, phase_constants
 from clconv.variants.gemm import gemv
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
-# Fill no tile, and run on from one batch element to the next; the second has groups, phases, gaps.
-DENSE = (Conv1dProblem(3, 5, 9, 6, 3, 1, 1), Conv1dProblem(2, 12, 13, 10, 4, 3, (2, 4), 2, 2))
-FEW = (
-    Conv1dProblem(2, 3, 21, 3, 3, 1, 1, 1, 3),  # depthwise
-    Conv1dProblem(2, 4, 23, 8, 4, 3, (2, 4), 2, 4),  # with a multiplier, strided
-    Conv1dProblem(1, 1, 30, 9, 5),  # few channels read
-    Conv1dProblem(1, 9, 30, 1, 5, 1, 2),  # few channels written
-    Conv1dProblem(2, 2, 40, 4, 17, 1, 3, 1, 2),  # many taps
-)
-# Few columns: one, eight and nine, from one batch element and more, groups and phases.
-SHORT = (
-    Conv1dProblem(1, 20, 3, 24, 3),
-    Conv1dProblem(8, 12, 4, 10, 4, 3, 0, 1, 2),
-    Conv1dProblem(3, 5, 9, 6, 3, 2, (1, 0), 2),
-)
 # Transposed: the length of x, kernel size, stride, dilation, output_padding. Whole strides of that
 # lie beyond every window; one has few columns.
 BEYOND = ((10, 3, 1, 3, 2), (1, 3, 1, 5, 3), (9, 2, 2, 5, 4))
@@ -57,59 +42,50 @@ READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)
 WEIGHTS = ((Conv1dProblem(1, 64, 1, 64, 1), 1), (Conv1dProblem(8, 64, 1, 64, 4, 1, (1, 2)), 8))
 
 
-def tiles() -> set[gemm.Tile]:
-    """Every tile of a product of matrices that some profile, whole or cut down, can pick."""
-    found = set()
+def devices() -> Iterator[DeviceProfile]:
+    """The GPUs that there are profiles of, whole and with the smallest work-groups."""
     for device in PROFILES.values():
-        if device.kind != "gpu":
-            continue
-        for limit in (16, device.max_work_group_size):
-            for dtype in (np.float32, np.float64):
-                problem = replace(DENSE[0], dtype=dtype)
-                request = Request(problem, Pass.FORWARD, device.with_limits(limit))
-                if gemm.refusal(request) is None:
-                    found |= set(gemm._tiles(request))
-    return found
+        if device.kind == "gpu":
+            yield device
+            yield device.with_limits(16)
 
 
-def few_columns(runtime: Runtime) -> Iterator[KernelPlan]:
-    """Products of few columns, by every tile that some profile, whole or cut down, can pick."""
-    for problem in SHORT:
-        for pass_ in PASSES[:2]:
-            request = Request(problem, pass_, runtime.profile)
-            first = plans(problem, pass_, runtime.profile, variant="gemm")[0]
-            gpus = [one for one in PROFILES.values() if one.kind == "gpu"]
-            limited = [one.with_limits(16) for one in gpus]
-            picked = {gemv.tile(replace(request, device=one)) for one in (*gpus, *limited)}
-            for tile in sorted(picked, key=str):
-                yield replace(first, design=_few_columns(request, tile))
+def made_plans() -> Iterator[KernelPlan]:
+    """A plan for each tile that some profile can pick, and each kernel of it that may run first, on
+    one of the variant's examples after the other. Variants that serve CPUs too are
+    tools/oclgrind_check.py's."""
+    variants = [one for one in VARIANTS if not serves(one, PROFILES["cpu"])]
+    seen: set[Hashable] = set()
+    for turn, device in enumerate(devices()):
+        for variant in variants:
+            examples = [*variant.EXAMPLES.values()]
+            for place in range(len(examples)):
+                problem = examples[(place + turn) % len(examples)]
+                for pass_ in PASSES:
+                    request = Request(problem, pass_, device)
+                    if variant.refusal(request) is not None:
+                        continue
+                    for design in variant.designs(request):
+                        for made in _first_kernels(KernelPlan(request, variant.NAME, design)):
+                            if (key := _tile_key(made)) not in seen:
+                                seen.add(key)
+                                yield made
 
 
-def _few_columns(request: Request, tile: gemv.Tile) -> Design:
-    """The one kernel of a product of few columns."""
-    kernel = gemv.kernel(request, tile)
-
-    def schedule(wanted: Request) -> Schedule:
-        return Schedule((gemv.launch(wanted, tile, kernel),))
-
-    return Design(asdict(tile), (kernel,), 0.0, schedule)
+def _first_kernels(made: KernelPlan) -> Iterator[KernelPlan]:
+    """The plan with each of its kernels that it may run first."""
+    for kernel in made.kernels:
+        yield replace(made, request=replace(made.request, kernel=kernel.name))
 
 
-def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
-    """The plans to run."""
-    gemm.few_columns_pay = lambda *_: False  # but where asked for
-    for place, tile in enumerate(sorted(tiles(), key=str)):
-        for pass_ in PASSES:
-            problem = DENSE[(place + PASSES.index(pass_)) % 2]
-            matrices = gemm.Matrices(Request(problem, pass_, runtime.profile))
-            make = gemm._weight_gradient if matrices.weights else gemm._convolution
-            first = plans(problem, pass_, runtime.profile, variant="gemm")[0]
-            yield replace(first, design=make(matrices, tile))
-    yield from few_columns(runtime)
-    for problem in FEW:
-        for pass_ in PASSES:
-            found = plans(problem, pass_, runtime.profile, variant="window")
-            yield from found if pass_ is Pass.WEIGHT_GRADIENT else found[:: max(1, len(found) // 2)]
+def _tile_key(made: KernelPlan) -> Hashable:
+    """What tells the kernels that run from others: all that is compiled in but for the layer."""
+    problem = made.problem
+    layer = {name for name, _ in (*geometry_constants(problem), *phase_constants(problem))}
+    return made.pass_, tuple(
+        (launch.kernel.name, tuple(one for one in launch.kernel.constants if one[0] not in layer))
+        for launch in made.launches
+    )
 
 
 def run(runtime: Runtime, made: KernelPlan, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -142,7 +118,7 @@ def operands(problem: Conv1dProblem, pass_: Pass) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shapes = {"x": problem.input_shape, "weight": problem.weight_shape,
               "grad_output": problem.output_shape}  # fmt: skip
-    arrays = {name: testing.integers(rng, shape, "float32") for name, shape in shapes.items()}
+    arrays = {name: testing.integers(rng, shape, problem.dtype) for name, shape in shapes.items()}
     if pass_ is Pass.FORWARD:
         del arrays["grad_output"]
     return arrays
@@ -181,16 +157,18 @@ def as_gpu() -> Runtime:
 def inside() -> int:
     """Runs the kernels; the number of wrong results."""
     runtime, wrong = as_gpu(), 0
-    for variant in ("direct", "gemm", "window"):
+    for variant in VARIANTS:
+        if not serves(variant, runtime.profile):
+            continue
         for place in BEYOND:
-            name = f"transposed, {variant} {place}"
+            name = f"transposed, {variant.NAME} {place}"
             try:
-                transposed(runtime, variant, place)
+                transposed(runtime, variant.NAME, place)
             except AssertionError as error:
                 wrong += 1
                 name += f": {error}"
             print(name, flush=True)
-    for made in made_plans(runtime):
+    for made in made_plans():
         arrays = operands(made.problem, made.pass_)
         name = f"{made.variant} {made.pass_.value} {dict(made.tile)}"
         cases = [arrays]
@@ -200,7 +178,7 @@ def inside() -> int:
             with np.errstate(invalid="ignore"):
                 for case in cases:
                     testing.assert_right(run(runtime, made, case), made.problem, made.pass_, case,
-                                          largest=4)  # fmt: skip
+                                          largest=4, sums=made.sums_bound)  # fmt: skip
         except AssertionError as error:
             wrong += 1
             name += f": {error}"

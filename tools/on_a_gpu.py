@@ -279,7 +279,7 @@ def layers(work: Work, name: str, pass_: str) -> Iterator[Line]:
     made = runtime.prepare(runtime.plans(*task)).plan
     built = time.perf_counter() - start
     values = tuning.integers(layer.problem)
-    job = tuning.Bench(runtime, *task, values, made.workspace_bytes).job(made)
+    job = tuning.Bench(runtime, *task, values, [made]).job(made)
     yield {
         "layer": name, "pass": pass_, **described(made),
         "predicted_us": predicted_us(made, runtime.profile),
@@ -333,8 +333,7 @@ def candidates(work: Work, name: str, pass_: str, part: int) -> Iterator[Line]:
     firsts = {plan.variant: place for place, plan in reversed(list(enumerate(plans)))}
     early = {*range(FIRST_CANDIDATES), *firsts.values()}
     wanted = [i for i in range(len(plans)) if (i in early) == (part == 0)]
-    workspace = max(plan.workspace_bytes for plan in plans)
-    bench = tuning.Bench(runtime, *task, tuning.integers(task.problem), workspace)
+    bench = tuning.Bench(runtime, *task, tuning.integers(task.problem), plans)
     expected = None
     for place in dict.fromkeys((0, *wanted)) if wanted else ():
         plan = plans[place]

@@ -8,7 +8,7 @@ themselves is looked at in every call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.calls.draft import NO_NAMES, Draft, Recipe
+from clconv.calls.draft import NO_NAMES, Draft, Filling, Recipe
 from clconv.calls.elementwise import copy_view
 from clconv.calls.layouts import Array, Layout, Shape, share_bytes
 from clconv.calls.options import as_key
+from clconv.calls.prepared import Derived, KnownWeight, PreparedWeight
 from clconv.drivers.discovery import check_process
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import Command, Runtime, check_context, default_runtime, memory_of, runtime_of
+from clconv.variants.base import Schedule
 
 __all__ = ["Accumulations", "Call"]
 
@@ -48,6 +50,13 @@ class Call:
     ) -> None:
         self.names = names
         self.exact = exact
+        self.prepared: PreparedWeight | None = None
+        self._derived: Derived | None = None
+        weight = arrays.get("weight")
+        if isinstance(weight, PreparedWeight):
+            self.prepared, runtime = weight, runtime or weight.runtime
+        if isinstance(weight, (PreparedWeight, KnownWeight)):
+            arrays["weight"], self._derived = weight.array, weight.derived
         self.arrays: dict[str, Array] = {
             name: a for name, a in arrays.items() if a is not None or name in REQUIRED
         }
@@ -64,6 +73,10 @@ class Call:
         else:
             context = self._one_context(runtime)
             self.runtime = runtime or runtime_of(context)
+        if self.prepared is not None and self.prepared.runtime is not self.runtime:
+            raise ProblemError(
+                f"weight was prepared on {self.prepared.runtime!r}, expected {self.runtime!r}"
+            )
 
     def _said(self, name: str) -> str:
         """The caller's name of an array."""
@@ -79,14 +92,16 @@ class Call:
                     f"{self._said(name)} is a {type(array).__module__}.{type(array).__qualname__}, "
                     "expected a NumPy array or a pyopencl.array.Array"
                 )
-        host = [isinstance(array, np.ndarray) for array in self.arrays.values()]
-        if any(host) and not all(host):
+        host = {name: isinstance(array, np.ndarray) for name, array in self.arrays.items()}
+        if self.prepared is not None:
+            del host["weight"]  # it goes with either kind
+        if any(host.values()) and not all(host.values()):
             which = ", ".join(
                 f"{self._said(name)} is a {'NumPy' if on_host else 'device'} array"
-                for name, on_host in zip(self.arrays, host, strict=True)
+                for name, on_host in host.items()
             )
             raise ArrayTypeError(f"{which}; expected all of one kind")
-        return host[0]
+        return all(host.values())
 
     def _one_context(self, runtime: Runtime | None) -> Any:
         """The context of all arrays, which start at whole elements, the outs by themselves."""
@@ -116,7 +131,8 @@ class Call:
             if self.host and not out.flags.writeable:
                 raise ProblemError(f"{self._said(name)} is read-only, expected a writable array")
             for other, array in self.arrays.items():
-                if other != name and share_bytes(out, array):
+                alike = isinstance(array, np.ndarray) == self.host  # prepared weights may differ
+                if other != name and alike and share_bytes(out, array):
                     raise ProblemError(
                         f"{self._said(name)} shares memory with {self._said(other)}, expected "
                         "memory of its own"
@@ -138,19 +154,24 @@ class Call:
             runtime = self.runtime
             exact = runtime.exact if self.exact is None else self.exact
             key = (make, named, *self.arrays, *layouts, runtime.workspace_limit, exact)
+            if self.prepared is not None:
+                key = (*key, self.prepared.geometry)
             kept: Recipe | None = self.runtime.recipes.get(key)
             if kept is not None:
                 return kept
         names_and_layouts = zip(self.arrays, layouts, strict=True)
         laid = {name: Layout(*one) for name, one in names_and_layouts}
-        draft = Draft(self.runtime, laid, self.names, self.exact)
+        prepared_for = None if self.prepared is None else self.prepared.geometry
+        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
 
     def _uploaded_layout(self, name: str, array: Array) -> tuple[Shape, Shape, np.dtype[Any]]:
-        """How an array of NumPy's lies on the device; an out that is to be refused, as it does."""
-        if name.startswith("out") and not array.flags.c_contiguous:
+        """How an array of NumPy's lies on the device; an out that is to be refused, and weights
+        that are there, as they do."""
+        there = not isinstance(array, np.ndarray)
+        if there or (name.startswith("out") and not array.flags.c_contiguous):
             return array.shape, array.strides, array.dtype
         return Layout.contiguous(array.shape, array.dtype)
 
@@ -169,19 +190,26 @@ class Call:
         waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
         later: list[Command] = []
+        made: dict[Schedule, Mapping[str, Any]] = {}
         for step in recipe.steps:
             kernels = runtime.kernels(step.prepared)
-            buffers["partial"] = runtime.workspace(step.prepared), 0
-            for kernel, (launch, template, places, open_numbers) in zip(
-                kernels, step.launches, strict=True
-            ):
-                values = list(template)
-                for i, name in places:
-                    values[i : i + 2] = buffers[name]
-                for i, name in open_numbers:
-                    values[i] = numbers_[name]
-                late = step.accumulates and waiting is not None
-                (later if late else commands).append((kernel, launch, values))
+            plan = step.prepared.plan
+            if step.preparation:
+                derived = made.get(plan.preparation) or self._kept(plan.preparation)
+                if derived is None:
+                    derived = made[plan.preparation] = runtime.allocated(
+                        plan.preparation.workspaces
+                    )
+                    buffers.update((name, (buffer, 0)) for name, buffer in derived.items())
+                    commands += _filled(kernels, step.preparation, buffers, numbers_)
+                buffers.update((name, (buffer, 0)) for name, buffer in derived.items())
+                kernels = kernels[len(step.preparation) :]
+            if plan.schedule.workspaces:
+                own = runtime.allocated(plan.schedule.workspaces)
+                buffers.update((name, (buffer, 0)) for name, buffer in own.items())
+            late = step.accumulates and waiting is not None
+            target = later if late else commands
+            target += _filled(kernels, step.launches, buffers, numbers_)
         # So far nothing was queued; from here on nothing is checked.
         for name, array in originals:
             copy_view(runtime, array, arrays[name])
@@ -193,13 +221,20 @@ class Call:
             writes = [arrays[name] for name in recipe.results if name not in self.arrays]
         if commands:
             runtime.enqueue(commands, reads, writes)
+        if self._derived is not None:
+            for preparation, derived in made.items():
+                self._derived.keep(preparation, derived)
         return {name: self._back(name, arrays[name]) for name in recipe.results}
+
+    def _kept(self, preparation: Schedule) -> Mapping[str, Any] | None:
+        """What is kept of a preparation of the weights, None where nothing is."""
+        return None if self._derived is None else self._derived.get(preparation)
 
     def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
         """The arrays on the device; outs only where their old values count."""
         counting = ACCUMULATING if numbers_.get("momentum") else frozenset()
         return {
-            name: self.runtime.to_device(array)
+            name: self.runtime.to_device(array) if isinstance(array, np.ndarray) else array
             for name, array in self.arrays.items()
             if not name.startswith("out") or name in counting
         }
@@ -209,6 +244,22 @@ class Call:
         if not self.host:
             return result
         return self.runtime.to_host(result, self.arrays.get(name))
+
+
+def _filled(
+    kernels: Sequence[Any],
+    fillings: Sequence[Filling],
+    buffers: Mapping[str, tuple[Any, int]],
+    numbers_: Mapping[str, float],
+) -> Iterator[Command]:
+    """The launches with what this call gives."""
+    for kernel, (launch, template, places, open_numbers) in zip(kernels, fillings, strict=False):
+        values = list(template)
+        for i, name in places:
+            values[i : i + 2] = buffers[name]
+        for i, name in open_numbers:
+            values[i] = numbers_[name]
+        yield kernel, launch, values
 
 
 # Accumulations that wait

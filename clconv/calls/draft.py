@@ -10,6 +10,7 @@ import numpy as np
 
 from clconv.calls.layouts import Layout, Shape, three_dimensions
 from clconv.calls.options import check_sizes
+from clconv.calls.prepared import Geometry
 from clconv.errors import ProblemError
 from clconv.planning.planner import Choice as PlanChoice
 from clconv.planning.planner import KernelPlan
@@ -43,9 +44,11 @@ class Filling(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One pass. `accumulates` says that it writes to an array of the caller's."""
+    """One pass: what its plan derives from the weights, then its launches. `accumulates` says that
+    it writes to an array of the caller's."""
 
     prepared: Prepared
+    preparation: tuple[Filling, ...]
     launches: tuple[Filling, ...]
     accumulates: bool
 
@@ -72,8 +75,10 @@ class Draft:
         layouts: Mapping[str, Layout],
         names: Mapping[str, str],
         exact: bool | None = None,
+        prepared_for: Geometry | None = None,
     ) -> None:
         self.runtime = runtime
+        self._prepared_for = prepared_for
         self._exact = exact
         self.layouts = dict(layouts)
         self._names = names
@@ -143,6 +148,24 @@ class Draft:
                 f"{self.said(name)} has strides {self.layouts[name].strides}, expected contiguous"
             )
 
+    def check_prepared(self, problem: Conv1dProblem, transposed: bool = False) -> None:
+        """ProblemError where the weights were prepared for something else than the problem."""
+        prepared = self._prepared_for
+        if prepared is None:
+            return
+        if prepared.transposed != transposed:
+            called = "a transposed convolution" if transposed else "a convolution"
+            raise ProblemError(
+                f"weight was prepared with transposed={prepared.transposed}, expected "
+                f"{transposed} for {called}"
+            )
+        for name in ("stride", "dilation", "groups"):
+            given, expected = getattr(problem, name), getattr(prepared, name)
+            if given != expected:
+                raise ProblemError(
+                    f"{name} is {given}, expected {expected}, for which weight was prepared"
+                )
+
     # Arrays as kernels take them
 
     def result(self, name: str, shape: Shape) -> None:
@@ -204,25 +227,41 @@ class Draft:
         """Plans and builds one pass. `operands` maps the kernels' names to the call's, `flat` are
         those of them that are read as a whole. Returns the plan that the device built."""
         prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant))
-        bound: dict[str, Argument] = {"partial": (Gap("partial"), 0)}
+        plan = prepared.plan
+        bound: dict[str, Argument] = {
+            operand.name: (None, 0)  # of launches that do without
+            for kernel in plan.kernels
+            for operand in kernel.operands
+            if operand.workspace
+        }
+        bound |= {one.name: (Gap(one.name), 0) for one in plan.workspaces}
         for operand, name in operands.items():
             strides = self._flat(name) if operand in flat else self._rows(name)
             bound[operand] = (Gap(name), 0, *strides)
         self._reads += [name for name in operands.values() if name not in self._results]
         given: dict[str, Gap | float] = {name: Gap(name) for name in ACCUMULATION}
         given |= {"bias_momentum": Gap("momentum"), **numbers_}
-        launches = []
-        for launch in prepared.plan.launches:
-            values = arguments(launch, bound, given)
-            gaps = [(i, v.name) for i, v in enumerate(values) if isinstance(v, Gap)]
-            launches.append(
-                Filling(
-                    launch,
-                    tuple(values),
-                    tuple(gap for gap in gaps if gap[1] not in ACCUMULATION),
-                    tuple(gap for gap in gaps if gap[1] in ACCUMULATION),
-                )
-            )
         accumulates = not self.given.isdisjoint(set(operands.values()) & set(self._results))
-        self._steps.append(Step(prepared, tuple(launches), accumulates))
-        return prepared.plan
+        self._steps.append(
+            Step(
+                prepared,
+                tuple(_filling(launch, bound, given) for launch in plan.preparation.launches),
+                tuple(_filling(launch, bound, given) for launch in plan.launches),
+                accumulates,
+            )
+        )
+        return plan
+
+
+def _filling(
+    launch: Launch, bound: Mapping[str, Argument], numbers_: Mapping[str, Gap | float]
+) -> Filling:
+    """A launch's arguments, with what each call gives anew left open."""
+    values = arguments(launch, bound, numbers_)
+    gaps = [(i, value.name) for i, value in enumerate(values) if isinstance(value, Gap)]
+    return Filling(
+        launch,
+        tuple(values),
+        tuple(gap for gap in gaps if gap[1] not in ACCUMULATION),
+        tuple(gap for gap in gaps if gap[1] in ACCUMULATION),
+    )

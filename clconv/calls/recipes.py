@@ -68,6 +68,7 @@ def problem_of(
             f"{weight_is} {weight_shape}, expected {problem.weight_shape} for "
             f"{in_channels} input channels in {problem.groups} groups"
         )
+    draft.check_prepared(problem)
     return problem
 
 
@@ -118,6 +119,7 @@ def transposed_problem(
         cropped=max(extra - right, 0) // stride * stride,
     )
     draft.expect("weight", problem.weight_shape)
+    draft.check_prepared(problem, transposed=True)
     return problem
 
 

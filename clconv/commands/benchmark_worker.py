@@ -114,8 +114,7 @@ class Clconv:
         firsts = {plan.variant: place for place, plan in reversed(list(enumerate(plans)))}
         chosen = [p for i, p in enumerate(plans) if i < most or i in firsts.values()]
         values = dict(zip(("x", "weight", "grad_output"), layer.tensors(), strict=True))
-        largest = max(plan.workspace_bytes for plan in chosen)
-        bench = tuning.Bench(runtime, *task, values, largest)
+        bench = tuning.Bench(runtime, *task, values, chosen)
 
         def job(plan: Any) -> Job | str:
             try:

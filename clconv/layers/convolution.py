@@ -11,6 +11,7 @@ import numpy as np
 
 from clconv import tuning
 from clconv.calls.elementwise import activation_gradient
+from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ModuleError, OutOfMemoryError, ProblemError
 from clconv.layers import initialisation
 from clconv.layers.module import Module
@@ -49,6 +50,7 @@ class Convolution(Module):
         self.useBias = scheme["useBias"]
         self._shapes = {"W": weight_shape, "b": (1, self.outmaps, 1, 1)}
         self._reshaped: dict[str, tuple[Any, Any]] = {}
+        self._known: tuple[int, KnownWeight] | None = None
         self._before_activation: Any = None
         self._chosen: dict[Pass, Choice] = {}
         if scheme["empty"]:
@@ -57,9 +59,9 @@ class Convolution(Module):
         weights = initialisation.draw(
             scheme["initscheme"], weight_shape, fans[0], fans[1], scheme["wscale"]
         )
-        self.setVar("W", Variable(self.runtime.to_device(weights)))
+        self.setVar("W", Variable.of_own(self.runtime.to_device(weights)))
         if self.useBias:
-            self.setVar("b", Variable(self.runtime.zeros(self._shapes["b"])))
+            self.setVar("b", Variable.of_own(self.runtime.zeros(self._shapes["b"])))
 
     # Construction
 
@@ -111,7 +113,7 @@ class Convolution(Module):
         if name not in names:
             raise ModuleError(f"variable is named {name!r}, expected one of {', '.join(names)}")
         if isinstance(variable, Variable):
-            data = variable.data
+            data = variable.array
             if tuple(data.shape) != self._shapes[name]:
                 raise ModuleError(
                     f"{name} has shape {tuple(data.shape)}, expected {self._shapes[name]}"
@@ -124,14 +126,14 @@ class Convolution(Module):
 
     def transient(self) -> dict[str, Any]:
         """A copy has views of its own parameters."""
-        return {**super().transient(), "_reshaped": {}, "_before_activation": None}
+        return {**super().transient(), "_reshaped": {}, "_known": None, "_before_activation": None}
 
     def _parameter(self, name: str, gradient: bool = False) -> Any:
         """A variable's array as the functions take it: W (·, ·, size), b (outmaps,)."""
         if name not in self.vars:
             return None
         variable = self.vars[name]
-        array = variable.grad if gradient else variable.data
+        array = variable.grad if gradient else variable.array
         if array is None:
             return None
         key = f"{name}.grad" if gradient else name
@@ -141,6 +143,18 @@ class Convolution(Module):
             flat = array.reshape(shape[0], shape[1], shape[3]) if name == "W" else array.ravel()
             kept = self._reshaped[key] = (array, flat)
         return kept[1]
+
+    def _weight(self) -> Any:
+        """W as the functions take it, in evalMode with what was derived from it, as long as it is
+        known not to change."""
+        weight, version = self._parameter("W"), self.vars["W"].version
+        if self.train or version is None:
+            self._known = None
+            return weight
+        known = self._known
+        if known is None or known[0] != version or known[1].array is not weight:
+            known = self._known = version, KnownWeight(weight, Derived())
+        return known[1]
 
     # Forward and backward
 
@@ -159,7 +173,7 @@ class Convolution(Module):
     def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
         return self._functions[0](
             data,
-            self._parameter("W"),
+            self._weight(),
             self._parameter("b"),
             activation=activation,
             pre_activation=keep,
@@ -216,7 +230,7 @@ class Convolution(Module):
             return None
         return self._functions[1](
             self.inData,
-            self._parameter("W"),
+            self._weight(),
             self._before(grad),
             need=need,
             out=outs,

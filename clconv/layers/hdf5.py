@@ -95,7 +95,9 @@ def save_hdf5(
         if withBlueprint:
             text = json.dumps(module.getBlueprint(), indent=4, sort_keys=True, default=_plain)
             scalars["blueprint"] = text
-    values = {variable: values_of(variable.data) for variable in variables if variable not in links}
+    values = {
+        variable: values_of(variable.array) for variable in variables if variable not in links
+    }
     arrays = {key: values_of(value) for key, value in attributes.items()}
 
     def write(file: Any) -> None:
@@ -199,11 +201,13 @@ def load_hdf5(
         slots = []
         for variable, found in _hdf5_variables(module, root, assumeUniqueNames).items():
             if variable not in known:
-                slots.append((Slot(found, variable.data), _parameter(file, found[0])))
+                slots.append((Slot(found, variable.array), _parameter(file, found[0])))
                 loaded.append(variable)
         for key, value in _hdf5_attributes(module, root, assumeUniqueNames).items():
             slots.append(
                 (Slot([key], value), _stored(_dataset(file, "attrs", key), f"attrs/{key}"))
             )
         set_values(slots)
+        for variable in loaded:
+            variable.changed()
     known.update(dict.fromkeys(loaded, True))

@@ -89,14 +89,14 @@ class Module(Copyable):
 
     def numOfParams(self) -> int:
         """How many numbers the parameters are."""
-        return sum(variable.data.size for variable in self.getVarTable())
+        return sum(variable.array.size for variable in self.getVarTable())
 
     def paramSize(self, unit: str | None = None) -> float:
         """Size of the parameters in bytes, or in "kb" or "mb"."""
         divisors = {None: 1, "kb": 1024, "mb": 1024**2}
         if unit not in divisors:
             raise ModuleError(f"unit is {unit!r}, expected None, 'kb' or 'mb'")
-        size = sum(variable.data.nbytes for variable in self.getVarTable())
+        size: int = sum(variable.array.nbytes for variable in self.getVarTable())
         return size if unit is None else size / divisors[unit]
 
     # Modes
@@ -125,10 +125,10 @@ class Module(Copyable):
             raise ModuleError(f"Unsupported dtype {T}")
         if dtype == self.calctype:
             return
-        variables = [v for v in self.getVarTable() if v.data.dtype != dtype]
+        variables = [v for v in self.getVarTable() if v.array.dtype != dtype]
         converted = [variable.converted(dtype) for variable in variables]
         for variable, arrays in zip(variables, converted, strict=True):
-            variable.data, variable.grad = arrays
+            variable.replace(*arrays)
         self.calctype = dtype
         self.reset()
 

@@ -224,7 +224,7 @@ class Sequential(Module):
 
     def calcMode(self, T: Any) -> None:
         """Computes in another dtype from now on, in all modules."""
-        arrays = [(variable, variable.data, variable.grad) for variable in self.getVarTable()]
+        arrays = [(variable, variable.array, variable.grad) for variable in self.getVarTable()]
         restore = self.remember()
         try:
             super().calcMode(T)
@@ -232,7 +232,7 @@ class Sequential(Module):
         except BaseException:
             restore()
             for variable, data, grad in arrays:
-                variable.data, variable.grad = data, grad
+                variable.replace(data, grad)
             raise
 
     # Forward and backward

@@ -22,6 +22,10 @@ _numbers = itertools.count()
 class Variable(Copyable):
     """Device arrays `data` and `grad` of one shape and dtype.
 
+    Who reads or sets `data` may change it at any time, so that from then on there is no telling
+    whether it is still the same: layers prepare their weights anew at each call. In a variable that
+    `set`, `update` and loading alone have changed, they know.
+
     `grad` is zeros unless given, or None with `withgrad=False`. `updater(variable, learnRate)`
     replaces the plain step, `postUpdater(variable)` follows any. An optimizer scales by `learnRate`
     and `momRate`, and decays by `wc`. The name is a running number unless given.
@@ -36,7 +40,8 @@ class Variable(Copyable):
         updater: Callable[[Variable, float], None] | None = None,
         postUpdater: Callable[[Variable], None] | None = None,
     ) -> None:
-        if isinstance(data, np.ndarray):
+        own = isinstance(data, np.ndarray)
+        if own:
             data = default_runtime().to_device(data)
         if not isinstance(data, cl_array.Array):
             raise ModuleError(f"data is a {type(data).__name__}, expected a device array")
@@ -57,7 +62,8 @@ class Variable(Copyable):
         elif withgrad:
             grad = runtime.zeros(data.shape, data.dtype)
         self.name = str(next(_numbers)) if name is None else name
-        self.data = data
+        self._array = data
+        self._version: int | None = 0 if own else None
         self.grad = grad
         self.updater = updater
         self.postUpdater = postUpdater
@@ -66,7 +72,39 @@ class Variable(Copyable):
         self.wc = 0.0
 
     def __repr__(self) -> str:
-        return f"<clconv.Variable {self.name} {tuple(self.data.shape)} {self.data.dtype}>"
+        return f"<clconv.Variable {self.name} {tuple(self.array.shape)} {self.array.dtype}>"
+
+    @classmethod
+    def of_own(cls, data: cl_array.Array) -> Variable:
+        """A variable of an array that nobody else has."""
+        variable = cls(data)
+        variable._version = 0
+        return variable
+
+    @property
+    def data(self) -> Any:
+        """The values."""
+        self._version = None
+        return self._array
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        self._array, self._version = array, None
+
+    @property
+    def array(self) -> Any:
+        """`data` for who neither changes it nor gives it away."""
+        return self._array
+
+    @property
+    def version(self) -> int | None:
+        """Another number after each change; None where changes may go unseen."""
+        return self._version
+
+    def changed(self) -> None:
+        """Says that the values were changed."""
+        if self._version is not None:
+            self._version += 1
 
     @property
     def hasUpdater(self) -> bool:
@@ -75,14 +113,15 @@ class Variable(Copyable):
 
     def set(self, other: Variable) -> None:
         """Copies data and gradient of a variable of the same shape and dtype."""
-        if other.data.shape != self.data.shape or other.data.dtype != self.data.dtype:
+        if other.array.shape != self.array.shape or other.array.dtype != self.array.dtype:
             raise ModuleError(
-                f"other has shape {other.data.shape} and dtype {other.data.dtype}, expected "
-                f"{self.data.shape} and {self.data.dtype}"
+                f"other has shape {other.array.shape} and dtype {other.array.dtype}, expected "
+                f"{self.array.shape} and {self.array.dtype}"
             )
-        check_context("other", other.data, self.data.context, f"variable {self.name}")
-        runtime = runtime_of(self.data.context)
-        copy_view(runtime, other.data, self.data)
+        check_context("other", other.array, self.array.context, f"variable {self.name}")
+        runtime = runtime_of(self.array.context)
+        copy_view(runtime, other.array, self.array)
+        self.changed()
         if self.grad is not None:
             if other.grad is None:
                 fill(runtime, self.grad, 0)
@@ -95,22 +134,28 @@ class Variable(Copyable):
             self.updater(self, learnRate)
         elif self.grad is not None:
             add_scaled(
-                runtime_of(self.data.context), self.data, learnRate * self.learnRate, self.grad
+                runtime_of(self.array.context), self.array, learnRate * self.learnRate, self.grad
             )
+            self.changed()
         if self.postUpdater is not None:
             self.postUpdater(self)
 
     def zeroGrad(self) -> None:
         """Queues filling the gradient with zeros."""
         if self.grad is not None:
-            fill(runtime_of(self.data.context), self.grad, 0)
+            fill(runtime_of(self.array.context), self.grad, 0)
 
     def converted(self, dtype: Any) -> tuple[Any, Any]:
         """(data, grad) in another dtype, queued; the variable itself stays as it is."""
-        runtime = runtime_of(self.data.context)
+        runtime = runtime_of(self.array.context)
         grad = None if self.grad is None else convert(runtime, self.grad, dtype)
-        return convert(runtime, self.data, dtype), grad
+        return convert(runtime, self.array, dtype), grad
 
     def calcMode(self, dtype: Any) -> None:
         """Queues converting data and gradient to another dtype."""
-        self.data, self.grad = self.converted(dtype)
+        self.replace(*self.converted(dtype))
+
+    def replace(self, data: Any, grad: Any) -> None:
+        """Takes arrays that nobody else has."""
+        self._array, self.grad = data, grad
+        self.changed()

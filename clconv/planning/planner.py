@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -15,9 +15,21 @@ from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
 from clconv.render import render
 from clconv.variants import VARIANTS
-from clconv.variants.base import EXACT, Design, Kernel, Launch, Request, Schedule
+from clconv.variants.base import (
+    EXACT,
+    Design,
+    ErrorClass,
+    Kernel,
+    Launch,
+    Request,
+    Schedule,
+    Workspace,
+)
 
 __all__ = ["Choice", "KernelPlan", "candidates", "chosen_first", "designs", "plans", "serving"]
+
+# A bound of a pass's sums, of its arrays by name.
+SumsBound = Callable[[Mapping[str, Any]], Any]
 
 # How many layers' designs are remembered, each for a pass, device and epilogue: about 0.2 MB.
 LAYERS_KEPT = 256
@@ -72,7 +84,18 @@ class KernelPlan:
     def error_class(self) -> str:
         """ "exact" where the sums are the definition's own, in whatever order; else the name of the
         variant's bound."""
+        return self._error_class.name
+
+    @property
+    def _error_class(self) -> ErrorClass:
         return next(one.ERROR_CLASS for one in VARIANTS if self.variant == one.NAME)
+
+    @property
+    def sums_bound(self) -> SumsBound | None:
+        """How far the pass's sums may be from the true ones, given its arrays by name, as
+        `clconv.testing` takes it; None where the error class is "exact"."""
+        sums = self._error_class.sums
+        return None if sums is None else partial(sums, self.problem, self.pass_, self.tile)
 
     def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
         """How far each value of the result may be from the true one, for tests: of its shape.
@@ -81,9 +104,8 @@ class KernelPlan:
         and grad_output, or x and grad_output. Raises ProblemError, ValueError.
         """
         names = testing.OPERANDS[self.pass_]
-        return testing.rounding_bound(
-            self.problem, self.pass_, dict(zip(names, operands, strict=True))
-        )
+        arrays = dict(zip(names, operands, strict=True))
+        return testing.rounding_bound(self.problem, self.pass_, arrays, sums=self.sums_bound)
 
     @property
     def cost(self) -> float:
@@ -108,9 +130,20 @@ class KernelPlan:
         return self.schedule.launches
 
     @property
+    def preparation(self) -> Schedule:
+        """What derives from the weights alone what the launches read: it runs before them unless
+        `clconv.prepare_weight` has kept that."""
+        return self.design.preparation
+
+    @property
+    def workspaces(self) -> tuple[Workspace, ...]:
+        """Memory beside the arrays of the call, that of the preparation included."""
+        return (*self.preparation.workspaces, *self.schedule.workspaces)
+
+    @property
     def workspace_bytes(self) -> int:
-        """What the launches share beside the arrays of the call."""
-        return self.schedule.workspace_bytes
+        """Of all workspaces."""
+        return self.preparation.workspace_bytes + self.schedule.workspace_bytes
 
     @property
     def sums_bias(self) -> bool:
@@ -147,8 +180,8 @@ def designs(
         if variant not in ("auto", one.NAME):
             continue
         why = one.refusal(request)
-        if exact and one.ERROR_CLASS != EXACT:
-            why = f"its results keep the bound {one.ERROR_CLASS!r}, exact asks for exact ones"
+        if exact and one.ERROR_CLASS is not EXACT:
+            why = f"its results keep the bound {one.ERROR_CLASS.name!r}, exact asks for exact ones"
         if why is not None:
             refusals.append(f"{one.NAME} ({why})")
             continue

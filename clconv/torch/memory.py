@@ -8,6 +8,7 @@ finished, on every way out of it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -17,9 +18,12 @@ import pyopencl as cl
 import pyopencl.array as cl_array
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ArrayTypeError, OutOfMemoryError
 from clconv.runtime import Runtime
+from clconv.variants.base import Schedule
 
 Shape = tuple[int, ...]
 # The dtypes that kernels compute in; bfloat16 is computed in float32.
@@ -32,6 +36,8 @@ DTYPES = (*NUMPY, torch.bfloat16)
 
 # The calls whose kernels may still use the memory of their tensors.
 _held: set[Arrays] = set()
+# What was derived from tensors that are alive, and the state that they had.
+_derived: MutableMapping[Tensor, tuple[Any, Derived]] = WeakTensorKeyDictionary()
 
 
 def shares_memory(runtime: Runtime) -> bool:
@@ -91,6 +97,14 @@ class Arrays:
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         return self._array(tensor, cl.mem_flags.READ_ONLY)
 
+    def weight(self, tensor: Tensor) -> Any:
+        """The same of weights, with what was derived from them where no gradients are recorded:
+        there they seldom change."""
+        array = self.read(tensor)
+        if torch.is_grad_enabled():
+            return array
+        return KnownWeight(array, _Kept(tensor, self.runtime))
+
     def write(self, tensor: Tensor) -> Any:
         """An array whose values are those of a new, contiguous tensor when the call is left."""
         array = self._array(tensor, cl.mem_flags.READ_WRITE)
@@ -143,6 +157,39 @@ class Arrays:
         array.queue, array.context = runtime.queue, runtime.context
         array.base_data, array.events = buffer, []
         return array
+
+
+class _Kept(Derived):
+    """What was derived from a tensor's values, as long as it is the same tensor of the same
+    version at the same place. (PyTorch counts no version of what is changed through `.data`.)"""
+
+    def __init__(self, tensor: Tensor, runtime: Runtime) -> None:
+        self._tensor = tensor
+        self._runtime = runtime
+
+    def get(self, preparation: Schedule) -> Mapping[str, Any] | None:
+        """The buffers; None where they are not kept, or of other values."""
+        found = _derived.get(self._tensor)
+        if found is None or found[0] != self._state():
+            return None
+        return found[1].get(preparation)
+
+    def keep(self, preparation: Schedule, buffers: Mapping[str, Any]) -> None:
+        """Keeps what was queued, unless nobody tells whether the tensor changes."""
+        state = self._state()
+        if state is None:
+            return
+        found = _derived.get(self._tensor)
+        if found is None or found[0] != state:
+            found = _derived[self._tensor] = state, Derived()
+        found[1].keep(preparation, buffers)
+
+    def _state(self) -> tuple[Any, ...] | None:
+        tensor = self._tensor
+        if tensor.is_inference():
+            return None  # has no version
+        layout = tensor.dtype, tuple(tensor.shape), tensor.stride()
+        return tensor._version, tensor.data_ptr(), layout, id(self._runtime)
 
 
 @lru_cache(maxsize=1024)

@@ -84,7 +84,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) ->
     with Arrays(default_runtime()) as arrays:
         call(
             arrays.read(x),
-            arrays.read(weight),
+            arrays.weight(weight),
             arrays.read(bias),
             **one.arguments,
             out=arrays.write(y),

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from clconv.planning.profiles import DeviceProfile
+from clconv.problem import Pass
 from clconv.variants import depthwise, direct, gemm, strip, window
-from clconv.variants.base import Variant
+from clconv.variants.base import Request, Variant
 
-__all__ = ["VARIANTS"]
+__all__ = ["VARIANTS", "serves"]
 
 # In the order of preference among equals.
 VARIANTS: tuple[Variant, ...] = (depthwise, strip, window, gemm, direct)
+
+
+def serves(variant: Variant, device: DeviceProfile) -> bool:
+    """Whether a device is one that the variant is for: it serves a pass of some example there."""
+    requests = (
+        Request(problem, pass_, device) for problem in variant.EXAMPLES.values() for pass_ in Pass
+    )
+    return any(variant.refusal(request) is None for request in requests)

@@ -2,11 +2,12 @@
 
 A variant is a module with
     NAME                                       what users call it
-    ERROR_CLASS                                EXACT, or the name of a bound of its own
+    ERROR_CLASS                                EXACT, or a bound of its own
+    EXAMPLES                                   tiny problems that reach all paths of its kernels
     refusal(request)                           why it cannot serve, or None
     designs(request)                           its kernels, in the variant's own order
-It is listed in `clconv.variants.VARIANTS`. A design follows from layer, epilogue and device; a
-schedule of it from batch, length and padding as well.
+It is listed in `clconv.variants.VARIANTS`, from where tests, tuning and tools take it. A design
+follows from layer, epilogue and device; a schedule of it from batch, length and padding as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,9 +31,11 @@ __all__ = [
     "CYCLES_A_SECOND",
     "EXACT",
     "MAX_GROUPS",
+    "PARTIAL",
     "WEIGHT_GRADIENT",
     "Constants",
     "Design",
+    "ErrorClass",
     "Kernel",
     "Launch",
     "Layout",
@@ -41,6 +44,7 @@ __all__ = [
     "Scalar",
     "Schedule",
     "Variant",
+    "Workspace",
     "accumulator",
     "arithmetic_width",
     "ceil_div",
@@ -67,9 +71,25 @@ __all__ = [
 
 Constants = tuple[tuple[str, Any], ...]
 
-# The error class of variants that form the definition's own sums, in whatever order: integers come
-# out exact, and other data keeps the rounding bound of the sums.
-EXACT = "exact"
+
+class ErrorClass(NamedTuple):
+    """How far a variant's sums may be from the true ones.
+
+    `sums(problem, pass_, tile, arrays)` gives that for each value of a pass, before what follows
+    its sums: `arrays` are the NumPy arrays that the pass reads, by name. None stands for the
+    definition's own sums, in whatever order: integers come out exact, and other data keeps the
+    rounding bound of such sums.
+
+    NaN reaches the results that the definition sends it to, and no others. Infinities do as well;
+    unless `keeps_infinity`, the result may be NaN instead.
+    """
+
+    name: str
+    sums: Callable[[Conv1dProblem, Pass, Mapping[str, int], Mapping[str, Any]], Any] | None = None
+    keeps_infinity: bool = True
+
+
+EXACT = ErrorClass("exact")
 
 # Of a core, for modelled costs, which are good for comparing candidates only.
 CYCLES_A_SECOND = 2e9
@@ -122,13 +142,15 @@ class Operand:
     """An array argument of a kernel, bound by name.
 
     `element` is the C type of its elements: STORED, the call's dtype in memory, SUM, that of the
-    sums, or one by name.
+    sums, or one by name. A `workspace` is no array of the call: the schedule, or the preparation of
+    weights, says how large it is; where it is in neither, the launch does not use it.
     """
 
     name: str
     layout: Layout
     written: bool = False
     element: str = "STORED"
+    workspace: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,12 +167,14 @@ def scalars(int_names: str = "", long_names: str = "", sum_names: str = "") -> t
     return tuple(Scalar(name, type_) for type_, names in typed for name in names.split())
 
 
-# The arrays of a weight gradient, whose shares go to `partial`, and how it is added to an old one:
+# Shares of sums, which a second kernel adds.
+PARTIAL = Operand("partial", Layout.FLAT, written=True, element="SUM", workspace=True)
+# The arrays of a weight gradient, and how it is added to an old one:
 # momentum * old + scale * gradient.
 WEIGHT_GRADIENT = (
     Operand("x", Layout.ROWS),
     Operand("y", Layout.ROWS),
-    Operand("partial", Layout.FLAT, written=True, element="SUM"),
+    PARTIAL,
     Operand("result", Layout.FLAT, written=True),
 )
 # The bias gradient beside it, which has an old one of its own.
@@ -201,12 +225,31 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What runs for one batch, length and padding: launches in order, and the bytes of the
-    workspace that they share."""
+class Workspace:
+    """Memory beside the arrays of a call, which kernels bind by its name: `count` elements of a
+    dtype."""
 
-    launches: tuple[Launch, ...]
-    workspace_bytes: int = 0
+    name: str
+    dtype: np.dtype[Any]
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What runs: launches in order, and the workspaces that they share."""
+
+    launches: tuple[Launch, ...] = ()
+    workspaces: tuple[Workspace, ...] = ()
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Of all workspaces."""
+        return sum(one.nbytes for one in self.workspaces)
 
 
 @dataclass(frozen=True)
@@ -214,13 +257,17 @@ class Design:
     """A way to compute a pass of a layer: its tile, its kernels, and what it costs.
 
     `cost` is a model's seconds for the request's problem, good for comparing designs only.
-    `schedule` cuts the work of a request, whose layer, epilogue and device are the design's.
+    `schedule` cuts the work of a request, whose layer, epilogue and device are the design's: its
+    workspaces live as long as the call. `preparation` is what is derived from the weights alone:
+    its launches read the operand `weight` and write its workspaces, which live as long as the
+    weights do not change, and which the schedule's launches read.
     """
 
     tile: Mapping[str, int]
     kernels: tuple[Kernel, ...]
     cost: float
     schedule: Callable[[Request], Schedule] = field(compare=False)
+    preparation: Schedule = Schedule()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))
@@ -230,7 +277,11 @@ class Variant(Protocol):
     """What a module of this folder offers."""
 
     NAME: str
-    ERROR_CLASS: str
+    ERROR_CLASS: ErrorClass
+
+    @property
+    def EXAMPLES(self) -> Mapping[str, Conv1dProblem]:
+        """Tiny problems that reach all paths of its kernels, by what each is there for."""
 
     def refusal(self, request: Request) -> str | None:
         """Why the variant cannot serve this request; None where it can."""
@@ -399,7 +450,7 @@ def weight_gradient_design(
     bias = BIAS_RESULT in kernel.operands
     adding = sum_partials(request, bias)
     count = share_sums(request.problem, bias)
-    sum_bytes = accumulator(request.problem.dtype).itemsize
+    sums = accumulator(request.problem.dtype)
 
     def both(wanted: Request) -> Schedule:
         launch, shares = schedule(wanted, kernel)
@@ -407,7 +458,7 @@ def weight_gradient_design(
         if shares == 1:
             return Schedule(launches)
         added = launch_partials(adding, wanted.problem, count, shares)
-        return Schedule((*launches, added), shares * count * sum_bytes)
+        return Schedule((*launches, added), (Workspace("partial", sums, shares * count),))
 
     return Design(tile, (kernel, adding), cost, both)
 
@@ -420,7 +471,7 @@ def sum_partials(request: Request, bias: bool = False) -> Kernel:
         "sum_partials",
         common_constants(request, 1),
         (
-            Operand("partial", Layout.FLAT, element="SUM"),
+            replace(PARTIAL, written=False),
             Operand("result", Layout.FLAT, written=True),
             *((BIAS_RESULT,) if bias else ()),
         ),

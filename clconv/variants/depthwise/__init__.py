@@ -25,6 +25,9 @@ from clconv.variants.base import (
     vector_width,
 )
 from clconv.variants.depthwise import weight_gradient
+from clconv.variants.depthwise.examples import EXAMPLES
+
+__all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 
 NAME = "depthwise"
 ERROR_CLASS = EXACT

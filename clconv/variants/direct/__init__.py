@@ -17,6 +17,7 @@ from clconv.variants.base import (
     CYCLES_A_SECOND,
     EXACT,
     MAX_GROUPS,
+    PARTIAL,
     WEIGHT_GRADIENT,
     Constants,
     Design,
@@ -26,6 +27,7 @@ from clconv.variants.base import (
     Operand,
     Request,
     Schedule,
+    Workspace,
     accumulator,
     convolution_operands,
     geometry_constants,
@@ -41,6 +43,9 @@ from clconv.variants.base import (
     vector_width,
     weight_gradient_design,
 )
+from clconv.variants.direct.examples import EXAMPLES
+
+__all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 
 NAME = "direct"
 ERROR_CLASS = EXACT
@@ -332,7 +337,7 @@ def _bias_gradient(request: Request) -> Design:
     kernel = Kernel(
         "bias_gradient_direct",
         _common_constants(request, lanes) + (("items", local),),
-        (Operand("y", Layout.ROWS), Operand("partial", Layout.FLAT, written=True, element="SUM")),
+        (Operand("y", Layout.ROWS), PARTIAL),
         (
             *scalars("channels out_length"),
             *scalars(long_names="units"),
@@ -351,8 +356,9 @@ def _bias_gradient(request: Request) -> Design:
         units = problem.batch * row_units
         parts = min(parts, units, MAX_GROUPS)
         added = launch_partials(adding, problem, channels, parts * local)
+        partial = Workspace("partial", accumulator(dtype), max(parts, 1) * channels * local)
         if not parts:
-            return Schedule((added,), share_bytes)
+            return Schedule((added,), (partial,))
         launch = kernel.launch(
             (parts * local, grid(channels), 1),
             channels=channels,
@@ -361,7 +367,7 @@ def _bias_gradient(request: Request) -> Design:
             row_units=row_units,
             unit_length=unit_length,
         )
-        return Schedule((launch, added), parts * share_bytes)
+        return Schedule((launch, added), (partial,))
 
     tile = {"lanes": lanes, "local": local}
     seconds = _seconds(request, channels / lanes, overlapped=True)

@@ -36,6 +36,9 @@ from clconv.variants.base import (
     weight_gradient_design,
 )
 from clconv.variants.gemm import gemv
+from clconv.variants.gemm.examples import EXAMPLES
+
+__all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 
 NAME = "gemm"
 ERROR_CLASS = EXACT

@@ -30,6 +30,9 @@ from clconv.variants.base import (
     scalars,
     weight_gradient_design,
 )
+from clconv.variants.window.examples import EXAMPLES
+
+__all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 
 NAME = "window"
 ERROR_CLASS = EXACT

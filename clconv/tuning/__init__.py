@@ -12,24 +12,34 @@ import logging
 import statistics
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyopencl as cl
-from numpy.typing import NDArray
 
-from clconv import reference
 from clconv.errors import DeviceError, OutOfMemoryError, ProblemError
 from clconv.planning.planner import Choice, KernelPlan, plans
 from clconv.planning.records import Record, RecordKey, Timing
 from clconv.problem import Conv1dProblem, Pass
-from clconv.runtime import Argument, Runtime, arguments, replan
+from clconv.runtime import Runtime, replan
+from clconv.tuning.bench import Bench, integers, shapes
+from clconv.tuning.verifier import Verifier
 
-__all__ = ["PASSES", "Bench", "Progress", "Task", "candidates", "once", "tasks_of", "tune"]
+__all__ = [
+    "PASSES",
+    "Bench",
+    "Progress",
+    "Task",
+    "Verifier",
+    "candidates",
+    "integers",
+    "once",
+    "shapes",
+    "tasks_of",
+    "tune",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -45,21 +55,9 @@ SAMPLE_SECONDS, MOST_RUNS = 1e-3, 100
 SCREENING_SAMPLES, TURNS = 3, 4
 # The cost model's first choice gives way to what is faster by more than this: less is noise.
 MARGIN = 0.02
-# The reference computes about so many products, at so many positions at most.
-REFERENCE_PRODUCTS, REFERENCE_POSITIONS = 2e7, 70
 
 # The passes between whose candidates there is a choice.
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
-# The kernels' operands, the written one last, and what they are of the convolution.
-OPERANDS = {
-    Pass.FORWARD: {"x": "x", "weight": "weight", "y": "grad_output"},
-    Pass.INPUT_GRADIENT: {"x": "grad_output", "weight": "weight", "y": "x"},
-    Pass.WEIGHT_GRADIENT: {"x": "x", "y": "grad_output", "result": "weight"},
-}
-FLAT = ("weight", "result")
-NUMBERS = {"slope": 0.0, "scale": 1.0, "momentum": 0.0}
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 class Task(NamedTuple):
@@ -75,145 +73,6 @@ class Progress(NamedTuple):
     tried: int
     candidates: int
     best_us: float | None
-
-
-# Running plans
-
-
-def shapes(problem: Conv1dProblem) -> dict[str, tuple[int, int, int]]:
-    """Of x, weight and grad_output."""
-    names = ("x", "weight", "grad_output")
-    every = (problem.input_shape, problem.weight_shape, problem.output_shape)
-    return dict(zip(names, every, strict=True))
-
-
-def integers(problem: Conv1dProblem) -> Arrays:
-    """x, weight and grad_output of whole numbers, so small that sums are exact in any order."""
-    largest = 4 if problem.terms(Pass.WEIGHT_GRADIENT) < 2**19 else 1
-    # A prime number of values, repeated, so that no row is like the next.
-    drawn = np.random.default_rng(1).integers(-largest, largest + 1, 65537)
-    values = drawn.astype(problem.dtype)
-    return {
-        name: np.resize(np.roll(values, 1000 * place), shape)
-        for place, (name, shape) in enumerate(shapes(problem).items())
-    }
-
-
-class Bench:
-    """The arrays of one pass on a device, on which plans of at most `workspace_bytes` run.
-
-    `values` are x, weight and grad_output; the pass reads two of them, and writes the third anew.
-    """
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        problem: Conv1dProblem,
-        pass_: Pass,
-        values: Arrays,
-        workspace_bytes: int,
-    ) -> None:
-        self._runtime = runtime
-        *reads, (_, written) = OPERANDS[pass_].items()
-        arrays = {name: runtime.to_device(values[name]) for _, name in reads}
-        self._reads = list(arrays.values())
-        self.out = arrays[written] = runtime.empty(shapes(problem)[written], problem.dtype)
-        self._bound: dict[str, Argument] = {}
-        for operand, name in OPERANDS[pass_].items():
-            steps = [step // problem.dtype.itemsize for step in arrays[name].strides[:2]]
-            self._bound[operand] = (arrays[name].base_data, 0, *(steps * (operand not in FLAT)))
-        # Only one plan runs at a time.
-        workspace = runtime.empty(workspace_bytes, np.uint8)
-        self._bound["partial"] = (workspace.base_data, 0)
-        self._writes = [self.out, workspace]
-
-    def job(self, plan: KernelPlan) -> Callable[[], None]:
-        """What queues the plan, now built. Raises BuildError."""
-        prepared = self._runtime.prepare([plan])
-        kernels = self._runtime.kernels(prepared)
-        commands = [
-            (kernel, launch, arguments(launch, self._bound, NUMBERS))
-            for kernel, launch in zip(kernels, plan.launches, strict=True)
-        ]
-        return partial(self._runtime.enqueue, commands, self._reads, self._writes)
-
-    def result(self, job: Callable[[], None]) -> NDArray[Any]:
-        """What a job writes, where it writes nothing NaN."""
-        self._runtime.fill(self.out, float("nan"))
-        job()
-        self._runtime.finish()
-        found: NDArray[Any] = self.out.get(self._runtime.queue)
-        return found
-
-
-# Verification
-
-
-def _excerpt(problem: Conv1dProblem) -> Conv1dProblem:
-    """A problem with the same kernels that the reference computes soon."""
-    small = replace(problem, batch=min(problem.batch, 2))
-    products = small.weight_count * small.batch
-    positions = min(max(int(REFERENCE_PRODUCTS / products), 4), REFERENCE_POSITIONS)
-    if small.out_length <= positions:
-        return small
-    length = small.length - (small.out_length - positions) * small.stride
-    return replace(small, length=max(length, 1))
-
-
-def _expected(problem: Conv1dProblem, pass_: Pass, values: Arrays) -> NDArray[Any]:
-    x, weight, grad_output = (values[name] for name in ("x", "weight", "grad_output"))
-    if pass_ is Pass.FORWARD:
-        found = reference.conv1d(problem, x, weight)
-    elif pass_ is Pass.INPUT_GRADIENT:
-        found = reference.input_gradient(problem, weight, grad_output)
-    else:
-        found = reference.weight_gradient(problem, x, grad_output)
-    with np.errstate(over="ignore"):  # float16 becomes infinite on the device too
-        return found.astype(problem.dtype)
-
-
-class _Verifier:
-    """Tells what is wrong with a candidate's results.
-
-    On an excerpt of the problem, whose kernels are the same, they must be the reference's; on the
-    problem itself, those of the first candidate that passed.
-    """
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        problem: Conv1dProblem,
-        pass_: Pass,
-        bench: Bench,
-        candidates: Sequence[KernelPlan],
-    ) -> None:
-        self._bench = bench
-        self._first: NDArray[Any] | None = None
-        self._excerpt = _excerpt(problem)
-        values = integers(self._excerpt)
-        self._expected = _expected(self._excerpt, pass_, values)
-        largest = max(self._in_small(plan).workspace_bytes for plan in candidates)
-        self._small = Bench(runtime, self._excerpt, pass_, values, largest)
-
-    def _in_small(self, plan: KernelPlan) -> KernelPlan:
-        """The same for the excerpt: the same kernel where several could run."""
-        kernel = plan.launches[0].kernel.name
-        return replace(plan, request=replace(plan.request, problem=self._excerpt, kernel=kernel))
-
-    def fault(self, whole: KernelPlan, job: Callable[[], None]) -> str | None:
-        """None where the results of a plan for the problem, and of the same on the excerpt, are
-        right."""
-        small = self._small.job(self._in_small(whole))
-        wrong = np.count_nonzero(self._small.result(small) != self._expected)
-        if wrong:
-            return f"{wrong} of {self._expected.size} results differ from the reference's"
-        found = self._bench.result(job)
-        if self._first is None:
-            self._first = found
-        wrong = np.count_nonzero(found != self._first)
-        if wrong:
-            return f"{wrong} of {found.size} results differ from the first candidate's"
-        return None
 
 
 # The search
@@ -276,8 +135,7 @@ class _Search:
         self._tell = tell
         self._trials: dict[int, _Trial] = {}  # by place
         self._refusals: dict[int, str] = {}
-        largest = max(plan.workspace_bytes for plan in candidates)
-        self._bench = Bench(runtime, *task, integers(task.problem), largest)
+        self._bench = Bench(runtime, *task, integers(task.problem), candidates)
 
     def run(self, key: RecordKey, hints: Sequence[Choice]) -> Record:
         """The record. Raises DeviceError where no candidate runs and computes what it should."""
@@ -380,24 +238,22 @@ class _Search:
         The cost model's choice, or what comes next to it, is verified before the others, which are
         compared with it.
         """
-        verifier = _Verifier(self._runtime, *self._task, self._bench, self._candidates)
+        checks = Verifier(self._runtime, *self._task, self._bench, self._candidates)
         verified: set[_Trial] = set()
         for trial in sorted(ranking, key=lambda trial: trial.place):
-            if self._is_right(verifier, trial):
+            if self._is_right(checks, trial):
                 verified.add(trial)
                 break
         for trial in ranking:
-            if trial in verified or (
-                trial.place in self._trials and self._is_right(verifier, trial)
-            ):
+            if trial in verified or (trial.place in self._trials and self._is_right(checks, trial)):
                 return trial
         raise DeviceError(
             f"{self._runtime.info.name} computes the {self._task.pass_.value} with none of "
             f"{len(self._candidates)} candidates: {'; '.join(self._refusals.values())}"
         )
 
-    def _is_right(self, verifier: _Verifier, trial: _Trial) -> bool:
-        fault = verifier.fault(trial.plan, trial.job)
+    def _is_right(self, checks: Verifier, trial: _Trial) -> bool:
+        fault = checks.fault(trial.plan, trial.job)
         if fault is not None:
             del self._trials[trial.place]
             self._refusals[trial.place] = fault
