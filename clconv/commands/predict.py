@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
 from clconv.commands.layers import load
 from clconv.commands.text import table
+from clconv.planning.cost import PARTS, Cost
+from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, DeviceProfile
-from clconv.variants import gemm
-from clconv.variants.base import Launch, Request, modelled_seconds
-from clconv.variants.gemm import gemv
+from clconv.variants.base import Launch
 
 HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
 RIGHT = ("work-groups", "predicted ms", "% of roofline")
@@ -53,23 +53,21 @@ def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
     )  # fmt: skip
 
 
-def predicted(made: KernelPlan, device: DeviceProfile) -> float:
-    """The model's seconds: work-groups rounded up over the compute units, arithmetic or memory."""
-    problem, units = made.problem, device.compute_units
-    request = Request(problem, made.pass_, device, made.epilogue)
-    few = gemv.tile(request) if sums_launch(made).kernel.name == gemv.NAME else None
-    if few is not None:
-        seconds = gemv.cost(request, few)
-    elif made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
-        matrices = gemm.Matrices(request)
-        names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth", "buffers")
-        tile = gemm.Tile(*(made.tile[name] for name in names))
-        seconds = gemm.cost(matrices, tile, matrices.columns)
+def predicted_parts(made: KernelPlan, device: DeviceProfile) -> Cost:
+    """The model's seconds for the work as it is cut: work-groups rounded up over the compute units,
+    or as the variant knows it, and never faster than memory."""
+    if made.design.predicted is not None:
+        work = made.design.predicted(made.request).launched(made.cost_parts.launch)
     else:
         groups = max(1, work_groups(made))
-        rounded = -(-groups // units) * units / groups
-        seconds = modelled_seconds(device, made.cost) * rounded
-    return max(seconds, bytes_moved(problem) / device.peak_bandwidth)
+        rounded = -(-groups // device.compute_units) * device.compute_units / groups
+        work = made.cost_parts * rounded
+    return work.bounded(bytes_moved(made.problem) / device.peak_bandwidth)
+
+
+def predicted(made: KernelPlan, device: DeviceProfile) -> float:
+    """The same in all."""
+    return predicted_parts(made, device).seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
