@@ -26,11 +26,13 @@ from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, testing
 from clconv import functional as F
+from clconv.planning.cost import Cost
 from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES
 from clconv.variants import gemm
 from clconv.variants.base import Design, Request, Schedule
-from clconv.variants.gemm import gemv
+from clconv.variants.gemm import convolution, gemv, weight_gradient
+from clconv.variants.gemm.tiles import Matrices, Tile, fitting
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 # Fill no tile, and run on from one batch element to the next; the second has groups, phases, gaps.
@@ -57,7 +59,7 @@ READ = Conv1dProblem(1, 2, 2000, 2, 65, 1, 32, 1, 2)
 WEIGHTS = ((Conv1dProblem(1, 64, 1, 64, 1), 1), (Conv1dProblem(8, 64, 1, 64, 4, 1, (1, 2)), 8))
 
 
-def tiles() -> set[gemm.Tile]:
+def tiles() -> set[Tile]:
     """Every tile of a product of matrices that some profile, whole or cut down, can pick."""
     found = set()
     for device in PROFILES.values():
@@ -68,7 +70,7 @@ def tiles() -> set[gemm.Tile]:
                 problem = replace(DENSE[0], dtype=dtype)
                 request = Request(problem, Pass.FORWARD, device.with_limits(limit))
                 if gemm.refusal(request) is None:
-                    found |= set(gemm._tiles(request))
+                    found |= set(fitting(request))
     return found
 
 
@@ -92,17 +94,17 @@ def _few_columns(request: Request, tile: gemv.Tile) -> Design:
     def schedule(wanted: Request) -> Schedule:
         return Schedule((gemv.launch(wanted, tile, kernel),))
 
-    return Design(asdict(tile), (kernel,), 0.0, schedule)
+    return Design(asdict(tile), (kernel,), Cost(), schedule)
 
 
 def made_plans(runtime: Runtime) -> Iterator[KernelPlan]:
     """The plans to run."""
-    gemm.few_columns_pay = lambda *_: False  # but where asked for
+    convolution.few_columns_pay = lambda *_: False  # but where asked for
     for place, tile in enumerate(sorted(tiles(), key=str)):
         for pass_ in PASSES:
             problem = DENSE[(place + PASSES.index(pass_)) % 2]
-            matrices = gemm.Matrices(Request(problem, pass_, runtime.profile))
-            make = gemm._weight_gradient if matrices.weights else gemm._convolution
+            matrices = Matrices(Request(problem, pass_, runtime.profile))
+            make = (weight_gradient if matrices.weights else convolution).design
             first = plans(problem, pass_, runtime.profile, variant="gemm")[0]
             yield replace(first, design=make(matrices, tile))
     yield from few_columns(runtime)

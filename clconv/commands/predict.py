@@ -2,7 +2,8 @@
 
 For each layer and pass: the variant and tile that the planner picks for a profile, its work-groups,
 and the share of the roofline (the larger of arithmetic at peak and every array moved once at full
-bandwidth) that the model predicts. Nothing is measured.
+bandwidth) that the model predicts; with --explain what takes the time, for the next candidates too.
+Nothing is measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from clconv.variants.base import Launch
 
 HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
 RIGHT = ("work-groups", "predicted ms", "% of roofline")
+# What --explain prints of a plan, in milliseconds, and of how many candidates behind the first.
+EXPLAINED = ("layer", "pass", "variant", "tile", "ms in all", *PARTS)
+NEXT = 3
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
@@ -70,36 +74,72 @@ def predicted(made: KernelPlan, device: DeviceProfile) -> float:
     return predicted_parts(made, device).seconds
 
 
+def described(made: KernelPlan) -> list[str]:
+    """Variant and tile."""
+    tile = (f"{name}={value}" for name, value in made.tile.items() if name != "lanes")
+    return [made.variant, " ".join(tile)]
+
+
+def row(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
+    """What is predicted of the plan that is chosen."""
+    seconds = predicted(made, device)
+    share = roofline(made.problem, device) / seconds
+    return [
+        name, short(made.pass_), *described(made), str(work_groups(made)), f"{1e3 * seconds:.3f}",
+        f"{100 * share:.0f}",
+    ]  # fmt: skip
+
+
+def explained(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
+    """The same by its parts, those that pass beside something longer in brackets."""
+    cost = predicted_parts(made, device)
+    hidden = dict(cost.hidden)
+    cells = []
+    for part, seconds in cost.parts.items():
+        beside = f"({1e3 * hidden[part]:.4f})" if hidden.get(part) else ""
+        cells.append(" ".join(filter(None, (f"{1e3 * seconds:.4f}" if seconds else "", beside))))
+    return [
+        name, short(made.pass_), *described(made), f"{1e3 * cost.seconds:.4f}",
+        *(cell or "-" for cell in cells),
+    ]  # fmt: skip
+
+
+def short(pass_: Pass) -> str:
+    """A pass in one word."""
+    return pass_.value.removesuffix("_gradient")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table."""
     assert __doc__
     parser = argparse.ArgumentParser(
         prog="python -m clconv predict", description=__doc__.splitlines()[0]
     )
-    gpus = [name for name, one in PROFILES.items() if one.kind == "gpu"]
-    parser.add_argument("--device", required=True, choices=gpus, metavar="PROFILE",
-                        help=f"one of {', '.join(gpus)}")  # fmt: skip
+    parser.add_argument("--device", required=True, choices=PROFILES, metavar="PROFILE",
+                        help=f"one of {', '.join(PROFILES)}")  # fmt: skip
     parser.add_argument(
         "--layers", metavar="FILE", help="Python file with a list LAYERS (default: the public set)"
     )
+    parser.add_argument(
+        "--explain", action="store_true",
+        help=f"what takes the time, of the plan and of the next {NEXT} candidates",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
         layers = load(arguments.layers)
     except ValueError as error:
         parser.error(f"--layers: {error}")
     device = PROFILES[arguments.device]
+    print(f"A prediction for {device.name} from a cost model, not a measurement:")
     rows = []
     for layer in layers:
-        problem = layer.problem
         for pass_ in PASSES:
-            made = plan(problem, pass_, device)
-            seconds = predicted(made, device)
-            tile = " ".join(f"{key}={value}" for key, value in made.tile.items() if key != "lanes")
-            rows.append([
-                layer.name, pass_.value.removesuffix("_gradient"), made.variant, tile,
-                str(work_groups(made)), f"{1e3 * seconds:.3f}",
-                f"{100 * roofline(problem, device) / seconds:.0f}",
-            ])  # fmt: skip
-    print(f"A prediction for {device.name} from a cost model, not a measurement:")
-    print(table(HEADER, rows, RIGHT))
+            if arguments.explain:
+                found = plans(layer.problem, pass_, device)[: 1 + NEXT]
+                rows += [explained(layer.name, made, device) for made in found]
+            else:
+                rows.append(row(layer.name, plan(layer.problem, pass_, device), device))
+    print(
+        table(EXPLAINED, rows, EXPLAINED[4:]) if arguments.explain else table(HEADER, rows, RIGHT)
+    )
     return 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -129,6 +129,7 @@ class Scalar:
     type: str  # "int", "long" or "SUM", the sums' dtype
 
 
+@lru_cache(maxsize=64)
 def scalars(int_names: str = "", long_names: str = "", sum_names: str = "") -> tuple[Scalar, ...]:
     """Scalars by type, names separated by spaces."""
     typed = (("int", int_names), ("long", long_names), ("SUM", sum_names))
@@ -273,12 +274,14 @@ def common_constants(request: Request, lanes: int) -> Constants:
     return kernel_constants(request.device, request.problem.dtype, lanes)
 
 
-def kernel_constants(device: DeviceProfile, dtype: np.dtype[Any], lanes: int) -> Constants:
-    """What common.cl.mako needs."""
+def kernel_constants(
+    device: DeviceProfile, dtype: np.dtype[Any], lanes: int, half_builtins: bool | None = None
+) -> Constants:
+    """What common.cl.mako needs; `half_builtins` of the device unless given."""
     return (
         ("dtype", dtype.name),
         ("lanes", lanes),
-        ("half_builtins", device.half_builtins),
+        ("half_builtins", device.half_builtins if half_builtins is None else half_builtins),
         ("instruction_sets", device.asked_for if lanes > 1 else ""),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from clconv.planning import cost
@@ -21,9 +19,7 @@ def portable_constants(request: Request, lanes: int) -> Constants:
     driver has instructions to convert them, integer arithmetic instead takes a compiler seconds."""
     device = request.device
     half_builtins = device.half_builtins or device.native_half
-    return kernel_constants(
-        replace(device, half_builtins=half_builtins), request.problem.dtype, lanes
-    )
+    return kernel_constants(device, request.problem.dtype, lanes, half_builtins)
 
 
 def registers(request: Request) -> int:
