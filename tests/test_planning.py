@@ -69,6 +69,19 @@ def test_small_work_groups(device, limit):
             assert all(np.prod(kernel.local_size) <= limit for kernel in plan.kernels)
 
 
+def test_within_the_limits_of_another():
+    """What is planned for a device fits one that has less, and is the device's own otherwise."""
+    wanted = profile("gfx1030")
+    own = replace(profile("cpu").with_limits(16), local_bytes=16 << 10, max_alloc_bytes=7,
+                  global_bytes=8, fp64=False)  # fmt: skip
+    found = wanted.within(own)
+    assert (found.max_work_group_size, found.max_work_item_sizes) == (16, (16, 16, 16))
+    assert (found.local_bytes, found.max_alloc_bytes, found.global_bytes) == (16 << 10, 7, 8)
+    assert not found.fp64
+    assert (found.name, found.flops, found.lanes) == ("gfx1030", wanted.flops, 32)
+    assert wanted.within(wanted) == wanted
+
+
 # Vectors as the compiler has them, and the widest that can be asked for.
 CPU_VECTORS = ((4, ""), (8, ""), (8, "avx512f,avx512vl"), (16, ""))
 WORKSPACE = 1 << 20

@@ -46,8 +46,9 @@ from clconv.commands.layers import load  # noqa: E402
 from clconv.commands.roofline import Roofline  # noqa: E402
 from clconv.errors import BuildError  # noqa: E402
 from clconv.planning.profiles import DeviceProfile  # noqa: E402
-from clconv.variants import VARIANTS, gemm  # noqa: E402
+from clconv.variants import VARIANTS  # noqa: E402
 from clconv.variants.base import Request  # noqa: E402
+from clconv.variants.gemm import convolution  # noqa: E402
 
 Line = dict[str, Any]
 Item = tuple[Any, ...]
@@ -259,7 +260,7 @@ def queued_launch(runtime: Any, few: bool | None) -> Iterator[None]:
         yield
         return
     runtime.forget_plans()
-    with patch.object(gemm, "few_columns_pay", lambda *_: few):
+    with patch.object(convolution, "few_columns_pay", lambda *_: few):
         yield
     runtime.forget_plans()
 
