@@ -7,9 +7,9 @@ multiply-adds of a work-item; `DeviceProfile` turns both into seconds.
 Where a price comes from: "guide" is what the vendors' optimisation guides say ("Software
 Optimization Guide for the AMD Zen4 Microarchitecture", "Intel 64 and IA-32 Architectures
 Optimization Reference Manual"); "fitted" was chosen so that the model's order agrees with times of
-candidates that were measured on two cores of Zen 4, those of full width on two of Zen 5
-(`docs/benchmarks.md`); "counted" follows from the machine code (`docs/gpu-evidence.md`);
-"estimate" is none of these: no GPU was measured.
+candidates measured on two cores of Zen 4, that of full width on two of Zen 5, and stayed where
+`clconv tune --calibrate` found none of a better order (`docs/benchmarks.md`); "counted" follows
+from the machine code (`docs/gpu-evidence.md`); "estimate" is none of these. No GPU was measured.
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ def _cpu(name: str, compute_units: int, vector_floats: int, **core: Any) -> Devi
 # "neon", which is a notebook's. A GPU has the figures of one common card of the architecture:
 # compute units, boost FLOP/s and memory bandwidth as the vendor states them, on the page of the
 # card that is named. Where the vendor states clock and width alone, FLOP/s are their product, two
-# for each multiply-add. None of these peaks has been measured.
+# for each multiply-add. No GPU's peak has been measured.
 PROFILES = {
     p.name: p
     for p in (
