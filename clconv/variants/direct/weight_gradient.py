@@ -47,11 +47,9 @@ def designs(request: Request) -> Iterator[Design]:
             )
 
 
-def _weight_gradient_tile(
-    request: Request, out_tile: int, tap_tile: int, tiles: int, loads: float
-) -> Design:
-    device, dtype = request.device, request.problem.dtype
-    lanes = vector_lanes(device, dtype)
+def _local_size(request: Request, tiles: int) -> tuple[int, int]:
+    """(tiles, shares) of a work-group."""
+    device = request.device
     # Fewer weights than a work-group has items: its other items take other shares. This choice
     # must not depend on batch or length.
     cpu = device.vector_floats > 1
@@ -59,6 +57,15 @@ def _weight_gradient_tile(
     local_shares = local_items(device, 1 if cpu else max(1, 64 // local_tiles), 1)
     while local_tiles * local_shares > device.max_work_group_size:
         local_shares //= 2
+    return local_tiles, local_shares
+
+
+def _weight_gradient_tile(
+    request: Request, out_tile: int, tap_tile: int, tiles: int, loads: float
+) -> Design:
+    device, dtype = request.device, request.problem.dtype
+    lanes = vector_lanes(device, dtype)
+    local_tiles, local_shares = _local_size(request, tiles)
     tile = {
         "out_tile": out_tile,
         "tap_tile": tap_tile,

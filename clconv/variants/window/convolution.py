@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clconv.planning.cost import windows
+from clconv.planning.cost import Cost, windows
 from clconv.problem import Pass
 from clconv.variants.base import (
     Design,
@@ -48,13 +48,11 @@ def designs(request: Request) -> Iterator[Design]:
             yield design
 
 
-def _design(request: Request, tile: int, each: int, sliding: bool) -> Design | None:
-    """None where one channel's window and weights do not fit."""
+def _window(request: Request, tile: int, each: int, channels: int) -> tuple[int, int, int] | None:
+    """(work-items, positions, channels at once) of a work-group; None where one channel's window
+    and weights do not fit."""
     problem = request.problem
     forward = request.pass_ is Pass.FORWARD
-    rows, channels = problem.group_out, problem.group_in
-    if not forward:
-        rows, channels = channels, rows
     reach = problem.window - 1
     found = None
     for wanted in (64, 128, 256):
@@ -75,6 +73,17 @@ def _design(request: Request, tile: int, each: int, sliding: bool) -> Design | N
         # No element is read more than twice.
         if not block or reach <= seen:
             break
+    return found
+
+
+def _design(request: Request, tile: int, each: int, sliding: bool) -> Design | None:
+    """None where one channel's window and weights do not fit."""
+    problem = request.problem
+    forward = request.pass_ is Pass.FORWARD
+    rows, channels = problem.group_out, problem.group_in
+    if not forward:
+        rows, channels = channels, rows
+    found = _window(request, tile, each, channels)
     if found is None:
         return None
     items, positions, block = found
@@ -123,11 +132,20 @@ def _design(request: Request, tile: int, each: int, sliding: bool) -> Design | N
         "tile": tile, "part": part, "block": block, "each": each, "items": items,
         "positions": positions, "sliding": int(sliding), "lanes": 1,
     }  # fmt: skip
-    # Of whole tiles.
-    taps = channels * (problem.kernel_size if forward else problem.kernel_size / problem.stride)
-    count = problem.out_length if forward else problem.phase_positions * problem.stride
+    return Design(numbers, (kernel,), _cost(request, tile, each, sliding), schedule)
+
+
+def _cost(request: Request, tile: int, each: int, sliding: bool) -> Cost:
+    """Of whole tiles."""
+    problem = request.problem
+    taps: float
+    if request.pass_ is Pass.FORWARD:
+        rows, taps = problem.group_out, problem.group_in * problem.kernel_size
+        count = problem.out_length
+    else:
+        rows, taps = problem.group_in, problem.group_out * problem.kernel_size / problem.stride
+        count = problem.phase_positions * problem.stride
     turns = problem.batch * count * problem.groups * ceil_div(rows, tile) * taps / each
     # A sliding work-item takes a tap for each of its positions in a turn of the loop.
     reads, loop = (tile + 1, 1 / each) if sliding else (tile + each, 1.0)
-    cost = windows(request.device, turns, sums=tile * each, reads=reads, loop=loop)
-    return Design(numbers, (kernel,), cost, schedule)
+    return windows(request.device, turns, sums=tile * each, reads=reads, loop=loop)

@@ -43,8 +43,9 @@ def designs(request: Request) -> Iterator[Design]:
             yield design
 
 
-def _design(request: Request, each: int) -> Design | None:
-    """None where one output channel times one input channel does not fit."""
+def _tile(request: Request, each: int) -> dict[str, int] | None:
+    """What a work-group takes, `each` weights a work-item; None where one output channel times one
+    input channel does not fit."""
     problem, device = request.problem, request.device
     elements = room(request)
     items = local_items(device, MOST_ITEMS)
@@ -80,9 +81,7 @@ def _design(request: Request, each: int) -> Design | None:
         if more + in_part * (reach + each * problem.dilation) + out_part > elements:
             break
         positions *= 2
-    tasks = ceil_div(problem.group_in, in_part) * ceil_div(problem.group_out, out_part)
-    tasks *= problem.groups
-    numbers = {
+    return {
         "out_part": out_part,
         "in_part": in_part,
         "items": items,
@@ -90,9 +89,19 @@ def _design(request: Request, each: int) -> Design | None:
         "slices": slices,
         "positions": positions,
     }
+
+
+def _design(request: Request, each: int) -> Design | None:
+    """None where not even the smallest fits."""
+    problem, tile = request.problem, _tile(request, each)
+    if tile is None:
+        return None
+    items, positions = tile["items"], tile["positions"]
+    tasks = ceil_div(problem.group_in, tile["in_part"])
+    tasks *= ceil_div(problem.group_out, tile["out_part"]) * problem.groups
     kernel = Kernel(
         "weight_gradient_window",
-        common_constants(request, 1) + geometry_constants(request.problem) + tuple(numbers.items()),
+        common_constants(request, 1) + geometry_constants(request.problem) + tuple(tile.items()),
         WEIGHT_GRADIENT,
         (
             *scalars("length out_length pad"),
@@ -125,6 +134,6 @@ def _design(request: Request, each: int) -> Design | None:
         return launch, shares
 
     # A turn reads one element of y and some of x.
-    turns = problem.batch * problem.out_length * tasks * items / slices
-    cost = windows(device, turns, sums=each, reads=1 + each)
-    return weight_gradient_design(request, numbers | {"lanes": 1}, kernel, cost, schedule)
+    turns = problem.batch * problem.out_length * tasks * items / tile["slices"]
+    cost = windows(request.device, turns, sums=each, reads=1 + each)
+    return weight_gradient_design(request, tile | {"lanes": 1}, kernel, cost, schedule)
