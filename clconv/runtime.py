@@ -34,6 +34,8 @@ from clconv.drivers.discovery import (
 from clconv.drivers.programs import Programs
 from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.planning.planner import Choice, KernelPlan, candidates
+from clconv.planning.profiles import DeviceProfile
+from clconv.planning.profiles import profile as named_profile
 from clconv.planning.records import Database, RecordKey
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.render import render
@@ -86,8 +88,10 @@ class Runtime:
     `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
     bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
     kept. With `exact`, which is False unless `CLCONV_EXACT` is 1, calls keep to variants that form
-    the definition's own sums. Raises DeviceError where there is no such device, or it cannot build
-    a small kernel. `with runtime:` makes it the default of that block and thread.
+    the definition's own sums. `profile` is a DeviceProfile, or the name of one, to plan for instead
+    of the device's own, within the limits that the device has: for tests of a GPU's plans on a CPU.
+    Raises DeviceError where there is no such device or profile, or the device cannot build a small
+    kernel. `with runtime:` makes it the default of that block and thread.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Runtime:
         workspace_limit: int | None = None,
         program_cache_size: int = 256,
         exact: bool | None = None,
+        profile: DeviceProfile | str | None = None,
     ) -> None:
         for name, value, least in (
             ("workspace_limit", workspace_limit, 0),
@@ -106,6 +111,12 @@ class Runtime:
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
         if not isinstance(exact, bool | None):
             raise DeviceError(f"exact is {exact!r}, expected True, False or None")
+        if isinstance(profile, str):
+            profile = named_profile(profile)
+        if not isinstance(profile, DeviceProfile | None):
+            raise DeviceError(
+                f"profile is {profile!r}, expected a DeviceProfile or the name of one"
+            )
         check_process()
         prepare_invoker()
         queue = None
@@ -126,7 +137,8 @@ class Runtime:
             self.queue = queue or cl.CommandQueue(self.context, chosen)
             self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
             self.info = info_of(chosen)
-            self.profile = profile_of(chosen)
+            own = profile_of(chosen)
+            self.profile = own if profile is None else profile.within(own)
         self.device = chosen
         self.records = _database(chosen)
         self._handle = self.queue.int_ptr

@@ -24,6 +24,7 @@ from clconv import (
 )
 from clconv import functional as F
 from clconv.planning import planner
+from clconv.planning.cost import Cost
 from clconv.planning.profiles import PROFILES
 from clconv.tuning import verifier
 from clconv.variants import VARIANTS
@@ -268,7 +269,9 @@ def only_toy(with_toy, monkeypatch):
     """Wherever it serves, "auto" takes the toy."""
     real = toy.designs
     monkeypatch.setattr(
-        toy, "designs", lambda request: (replace(one, cost=1e-12) for one in real(request))
+        toy,
+        "designs",
+        lambda request: (replace(one, cost=Cost(arithmetic=1e-12)) for one in real(request)),
     )
     planner.designs.cache_clear()
 

@@ -44,8 +44,9 @@ from clconv.drivers import binaries
 from clconv.drivers.discovery import choose, info_of
 from clconv.drivers.programs import Programs
 from clconv.planning import planner
-from clconv.variants import VARIANTS, base, direct, gemm
+from clconv.variants import VARIANTS, base, direct
 from clconv.variants.base import Kernel
+from clconv.variants.gemm import convolution
 
 ROOT = Path(__file__).parent.parent
 NAMES = [variant.NAME for variant in VARIANTS]
@@ -680,7 +681,7 @@ def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
 @pytest.mark.parametrize("name", [SPECIAL[0], SPECIAL[3]])
 def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name, few_columns, monkeypatch):
     """Products by either of their kernels."""
-    monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: few_columns)
+    monkeypatch.setattr(convolution, "few_columns_pay", lambda *_: few_columns)
     gpu_runtime.forget_plans()
     seen = _check_special(gpu_runtime, rng, PROBLEMS[name])
     assert {"direct", "gemm"} <= seen

@@ -6,7 +6,6 @@ what is not right.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,15 +47,4 @@ class GuardedRuntime(Runtime):
 
 def limited(name: str, own: DeviceProfile) -> DeviceProfile:
     """The profile of this name, in what a device with the profile `own` can run."""
-    wanted = profile(name)
-    sizes = zip(wanted.max_work_item_sizes, own.max_work_item_sizes, strict=True)
-    first, second, third = map(min, sizes)
-    return replace(
-        wanted,
-        max_work_group_size=min(wanted.max_work_group_size, own.max_work_group_size),
-        max_work_item_sizes=(first, second, third),
-        local_bytes=min(wanted.local_bytes, own.local_bytes),
-        global_bytes=min(wanted.global_bytes, own.global_bytes),
-        max_alloc_bytes=min(wanted.max_alloc_bytes, own.max_alloc_bytes),
-        fp64=wanted.fp64 and own.fp64,
-    )
+    return profile(name).within(own)
