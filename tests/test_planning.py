@@ -327,8 +327,8 @@ def test_render_error_names_the_constants():
 
 # Every module, each after those that it may import.
 ROOMS = (
-    "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
-    "planning", "planning.profiles", "device", "variants.base",
+    "errors", "version", "settings", "disk", "bounded", "geometry", "problem", "reference",
+    "testing", "planning", "planning.profiles", "device", "variants.base",
     "variants.strip.convolution", "variants.strip.weight_gradient", "variants.strip",
     "variants.depthwise.weight_gradient", "variants.depthwise", "variants.direct",
     "variants.gemm.gemv", "variants.gemm", "variants.window", "variants", "render",

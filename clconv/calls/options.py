@@ -11,7 +11,8 @@ import numpy as np
 
 from clconv.calls.layouts import Array, Shape
 from clconv.errors import ProblemError
-from clconv.problem import Pass, whole
+from clconv.geometry import whole
+from clconv.problem import Pass
 
 __all__ = ["accumulation", "as_key", "check_sizes", "needed_gradients", "shape_of"]
 
