@@ -59,13 +59,14 @@ class Conv1D(Convolution):
 
     def _check_length(self, length: int) -> None:
         geometry = self.geometry
+        if length >= geometry.shortest_length(self.size):
+            return
         padded, window = geometry.padded(length, self.size), geometry.window(self.size)
         if padded < window:
             raise ModuleError(
                 f"Data maps size is too small (got {padded}, expected at least {window})"
             )
-        if length < 1:
-            raise ModuleError(f"Data maps have size {length}, expected at least 1")
+        raise ModuleError(f"Data maps have size {length}, expected at least 1")
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shortest (N, inmaps, L) that gives (N, outmaps, Lout), else ModuleError."""

@@ -190,7 +190,7 @@ def conv1d_input(
     """
     shape = shape_of("input_size", input_size, (2, 3))
     call = Call(runtime, ONE_OUT, exact, weight=weight, grad_output=grad_output, out_x=out)
-    options = shape, Geometry(stride, padding, dilation, groups), variant
+    options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_input, *options))["out_x"]
 
 
@@ -229,7 +229,7 @@ def conv1d_weight(
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
     call = Call(runtime, ONE_OUT, exact, x=x, grad_output=grad_output, out_weight=out)
-    options = shape, Geometry(stride, padding, dilation, groups), variant
+    options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_weight, *options), numbers_)["out_weight"]
 
 

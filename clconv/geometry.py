@@ -67,6 +67,8 @@ def _halves(total: int, odd_first: bool = False) -> tuple[int, int]:
 
 def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
     """(left, right) in samples of a padding as users write it."""
+    if type(padding) is int and 0 <= padding <= MAX_POSITIONS:
+        return padding, padding
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0

@@ -117,14 +117,14 @@ def draft_result(
         draft.add(problem, pass_, epilogue, variant, operands, numbers_, ("weight", "bias"))
 
 
-def draft_conv1d_input(draft: Draft, shape: Shape, geometry: Geometry, variant: Choice) -> None:
+def draft_conv1d_input(draft: Draft, geometry: Geometry, shape: Shape, variant: Choice) -> None:
     check_sizes("input_size is", shape)
     problem = problem_of(draft, geometry, three_dimensions(shape), draft.shape("weight"))
     draft.expect("grad_output", problem.output_shape[3 - len(shape) :])
     draft_gradients(draft, problem, shape, (True, False, False), variant)
 
 
-def draft_conv1d_weight(draft: Draft, shape: Shape, geometry: Geometry, variant: Choice) -> None:
+def draft_conv1d_weight(draft: Draft, geometry: Geometry, shape: Shape, variant: Choice) -> None:
     problem = problem_of(draft, geometry, draft.tensor("x"), shape, "weight_size is")
     draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
     draft_gradients(draft, problem, draft.shape("x"), (False, True, False), variant)

@@ -20,6 +20,7 @@ SOURCES: dict[str, Callable[[int], int]] = {
     "edge": lambda padding: 1,
     "wrap": lambda padding: padding,
 }
+MODES = tuple(SOURCES)
 
 
 class Pad1D(Module):
@@ -47,8 +48,8 @@ class Pad1D(Module):
             raise ModuleError(
                 f"pad is {pad!r}, expected an integer of at least 0, or (left, right)"
             )
-        if mode not in SOURCES:
-            raise ModuleError(f"mode is {mode!r}, expected one of {', '.join(SOURCES)}")
+        if mode not in MODES:
+            raise ModuleError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
         if fillValue is not None:
             if mode != "constant":
                 raise ModuleError(f"fillValue is {fillValue!r}, which mode {mode!r} has no use for")
