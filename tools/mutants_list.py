@@ -889,6 +889,40 @@ _ROWS: dict[str, list[Row]] = {
             BINARIES,
         ),
     ],
+    "drivers/memory.py": [
+        (
+            "the pool's lock is not taken to allocate",
+            "with self._allocating:\n            # What the pool holds",
+            "if True:\n            # What the pool holds",
+            RUNTIME,
+        ),
+        (
+            "the pool's lock is not taken to trim",
+            "with self._allocating:\n            self.pool.free_held()",
+            "if True:\n            self.pool.free_held()",
+            RUNTIME,
+        ),
+        (
+            "arrays of one outline share their events",
+            "        array.events = []\n        return array",
+            "        return array",
+            LAUNCHES,
+        ),
+    ],
+    "drivers/registry.py": [
+        (
+            "the default runtime is the outermost",
+            "return self.entered[-1]",
+            "return self.entered[0]",
+            RUNTIME,
+        ),
+        (
+            "arrays get the runtime that was entered first",
+            "for runtime in reversed(self.entered):",
+            "for runtime in self.entered:",
+            RUNTIME,
+        ),
+    ],
     "runtime.py": [
         (
             "events of other queues are not waited for",
@@ -909,37 +943,7 @@ _ROWS: dict[str, list[Row]] = {
             "if False:",
             LAUNCHES,
         ),
-        (
-            "the pool's lock is not taken to allocate",
-            "with self._allocating:\n            # What the pool holds",
-            "if True:\n            # What the pool holds",
-            RUNTIME,
-        ),
-        (
-            "the pool's lock is not taken to trim",
-            "with self._allocating:\n            self._pool.free_held()",
-            "if True:\n            self._pool.free_held()",
-            RUNTIME,
-        ),
         ("recipes outlive a search", "        self.recipes.clear()", "        pass", TUNING),
-        (
-            "arrays of one outline share their events",
-            "        array.events = []\n        return array",
-            "        return array",
-            LAUNCHES,
-        ),
-        (
-            "the default runtime is the outermost",
-            "return _entered()[-1]",
-            "return _entered()[0]",
-            RUNTIME,
-        ),
-        (
-            "arrays get the runtime that was entered first",
-            "for runtime in reversed(_entered()):",
-            "for runtime in _entered():",
-            RUNTIME,
-        ),
         (
             "uploads keep the order of a view",
             'device.set(np.asarray(host, order="C"))',
