@@ -142,11 +142,13 @@ class Geometry(NamedTuple):
 
     def shortest_length(self, kernel_size: int, out_length: int = 1) -> int:
         """The least input length that gives at least so many output positions."""
-        window, pads = self.window(kernel_size), sum(self.pads(kernel_size))
+        stride = self.stride
+        window = window_of(kernel_size, self.dilation)
+        left, right = padding_pair(self.padding, window, stride)
         if self.transposed:
-            first = window - pads + self.output_padding  # positions that one sample gives
-            return max(-((first - out_length) // self.stride) + 1, 1)
-        return max(reached_by(out_length, window, self.stride) - pads, 1)
+            first = window - left - right + self.output_padding  # positions that one sample gives
+            return max(-((first - out_length) // stride) + 1, 1)
+        return max(reached_by(out_length, window, stride) - left - right, 1)
 
     @property
     def most_output_padding(self) -> int:

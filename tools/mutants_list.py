@@ -522,8 +522,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "the shortest input of a transposed convolution is rounded down",
-            "max(-((first - out_length) // self.stride) + 1, 1)",
-            "max((out_length - first) // self.stride + 1, 1)",
+            "max(-((first - out_length) // stride) + 1, 1)",
+            "max((out_length - first) // stride + 1, 1)",
             PROBLEM,
         ),
         (
@@ -912,14 +912,14 @@ _ROWS: dict[str, list[Row]] = {
     "drivers/registry.py": [
         (
             "the default runtime is the outermost",
-            "return self.entered[-1]",
-            "return self.entered[0]",
+            "return entered[-1]",
+            "return entered[0]",
             RUNTIME,
         ),
         (
             "arrays get the runtime that was entered first",
-            "for runtime in reversed(self.entered):",
-            "for runtime in self.entered:",
+            "for runtime in reversed(self._blocks.stack):",
+            "for runtime in self._blocks.stack:",
             RUNTIME,
         ),
     ],

@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from clconv.bounded import Bounded
 from clconv.drivers.discovery import check_process
@@ -27,6 +27,13 @@ class _OfContext(Protocol):
 Kept = TypeVar("Kept", bound=_OfContext)
 
 
+class _Blocks(threading.local):
+    """The runtimes that this thread entered, the innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+
+
 class Registry(Generic[Kept]):
     """The runtimes that there are, none of which it keeps alive but those that `make` made for it:
     of the default device, and of a context."""
@@ -35,7 +42,7 @@ class Registry(Generic[Kept]):
         self._make = make
         self._known: list[weakref.ref[Kept]] = []
         self._adopted: Bounded[int, Kept] = Bounded(ADOPTED_KEPT)
-        self._thread = threading.local()
+        self._blocks = _Blocks()
         self._default: Kept | None = None
         self.default_lock = threading.Lock()
         self._adding = threading.Lock()
@@ -63,17 +70,15 @@ class Registry(Generic[Kept]):
 
     @property
     def entered(self) -> list[Kept]:
-        """The blocks of this thread, the innermost last."""
-        stack: list[Kept] | None = getattr(self._thread, "stack", None)
-        if stack is None:
-            stack = self._thread.stack = []
-        return stack
+        """Those that this thread entered, the innermost last."""
+        return self._blocks.stack
 
     def default(self) -> Kept:
         """The innermost block's, else one on the default device."""
         check_process()
-        if self.entered:
-            return self.entered[-1]
+        entered = self.entered
+        if entered:
+            return entered[-1]
         if self._default is None:
             made = self._make()  # which may compile, so that nobody waits for a lock meanwhile
             with self.default_lock:
@@ -84,9 +89,9 @@ class Registry(Generic[Kept]):
         """A context's: one that is entered, else one that lives, else a new one."""
         check_process()
         handle = context.int_ptr
-        for runtime in reversed(self.entered):
+        for runtime in reversed(self._blocks.stack):
             if runtime.context.int_ptr == handle:
-                return runtime
+                return cast(Kept, runtime)
         for reference in self._known:
             living = reference()
             if living is not None and living.context.int_ptr == handle:
