@@ -165,24 +165,22 @@ class Gradient(NamedTuple):
     numbers: dict[str, float]
 
 
-def draft_gradients(
+def _gradients(
     draft: Draft,
     problem: Conv1dProblem,
     input_shape: Shape,
-    need: tuple[bool, ...],
+    together: bool,
     variant: Choice,
-    transposed: bool = False,
-) -> None:
-    """The gradients that are needed, of inputs that are checked.
+    transposed: bool,
+) -> tuple[Gradient, Gradient, Gradient]:
+    """Those of input, weight and bias; `together` sums the bias's with the weight's.
 
     A transposed convolution is the input gradient of `problem`; so its own input gradient is the
     forward pass, and its weight gradient has input and output exchanged.
     """
     bias_problem = channels_problem(draft, "grad_output")
     long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
-    # Both are sums over the output's gradient: some variants read it once for weights and bias.
-    together = all(need[1:]) and not transposed
-    gradients = (
+    return (
         Gradient(
             "out_x",
             input_shape,
@@ -215,6 +213,20 @@ def draft_gradients(
             {},
         ),
     )
+
+
+def draft_gradients(
+    draft: Draft,
+    problem: Conv1dProblem,
+    input_shape: Shape,
+    need: tuple[bool, ...],
+    variant: Choice,
+    transposed: bool = False,
+) -> None:
+    """The gradients that are needed, of inputs that are checked."""
+    # Both are sums over the output's gradient: some variants read it once for weights and bias.
+    together = all(need[1:]) and not transposed
+    gradients = _gradients(draft, problem, input_shape, together, variant, transposed)
     wanted = [gradient for gradient, needed in zip(gradients, need, strict=True) if needed]
     for one in wanted:
         draft.expect_out(one.name, one.shape)
