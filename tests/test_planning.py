@@ -354,13 +354,15 @@ def test_render_error_names_the_constants():
 
 # Every module, each after those that it may import; "variants.*" stands for those of algorithms.
 _ROOMS = (
-    "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
+    "errors", "version", "settings", "disk", "bounded", "geometry", "problem", "reference",
+    "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records",
     "drivers", "drivers.binaries", "drivers.icd",
-    "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs", "runtime",
+    "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
+    "drivers.memory", "drivers.registry", "runtime",
     "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options",
     "calls.prepared", "calls.draft",
     "calls.recipes", "calls.call", "functional", "tuning.bench", "tuning.verifier", "tuning",

@@ -563,12 +563,12 @@ def test_memory_is_flat(plain):
 
 def test_caches_are_bounded(plain, monkeypatch):
     """Recipes and outlines that the limit pushes out are made again, and right."""
-    for name in ("recipes", "_outlines"):
-        monkeypatch.setattr(plain, name, clconv.bounded.Bounded(4))
+    for owner, name in ((plain, "recipes"), (plain.memory, "outlines")):
+        monkeypatch.setattr(owner, name, clconv.bounded.Bounded(4))
     weight = np.ones((1, 1, 2), "f")
     for length in (*range(2, 14), *range(2, 14)):
         assert (F.conv1d(np.ones((1, 1, length), "f"), weight) == 2).all()
-        assert max(map(len, (plain.recipes, plain._outlines))) <= 4
+        assert max(map(len, (plain.recipes, plain.memory.outlines))) <= 4
 
 
 # Sizes

@@ -353,7 +353,7 @@ def test_one_thread_at_a_time_in_the_pool(runtime):
         """Threads in the pool at once while one allocates and another acts."""
         plain = Runtime(runtime.device)
         plain.empty(10)
-        plain._pool = pool = SlowPool(plain._pool)
+        plain.memory.pool = pool = SlowPool(plain.memory.pool)
         acts = (lambda: plain.empty(10), lambda: act(plain))
         threads = [threading.Thread(target=one, daemon=True) for one in acts]
         for thread in threads:

@@ -47,7 +47,7 @@ def bytes_moved(problem: Conv1dProblem) -> int:
 
 def flops(problem: Conv1dProblem) -> int:
     """Of the products and sums of a pass; a multiply-add counts two."""
-    return 2 * math.prod(problem.output_shape) * problem.group_in * problem.kernel_size
+    return 2 * math.prod(problem.output_shape) * problem.terms(Pass.FORWARD)
 
 
 def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
