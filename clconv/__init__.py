@@ -27,7 +27,7 @@ from clconv.layers.pad1d import Pad1D
 from clconv.layers.sequential import Sequential
 from clconv.layers.variable import Variable
 from clconv.planning.planner import KernelPlan, plans, serving
-from clconv.planning.profiles import DeviceProfile
+from clconv.planning.profiles import PROFILES, DeviceProfile
 from clconv.planning.profiles import profile as _profile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.runtime import Runtime, default_runtime
@@ -61,6 +61,7 @@ __all__ = [
     "gpuarray",
     "plan",
     "prepare_weight",
+    "profiles",
     "variants",
 ]
 
@@ -79,6 +80,11 @@ def _known(device: Any) -> Runtime | DeviceProfile:
     raise DeviceError(
         f"device is {device!r}, expected a Runtime, a DeviceProfile or the name of one"
     )
+
+
+def profiles() -> dict[str, DeviceProfile]:
+    """The profiles of devices that can be planned for without having them, by name."""
+    return dict(PROFILES)
 
 
 def plan(

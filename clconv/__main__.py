@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "tune": (tune.main, "find the fastest kernels for layers or a model, and remember them"),
     "benchmark": (benchmark.main, "time layers beside PyTorch and ONNX Runtime, and the roofline"),
     "source": (source.main, "print the OpenCL C of a layer, for a device or a profile of one"),
-    "predict": (predict.main, "say how fast a GPU might be that is not at hand"),
+    "predict": (predict.main, "say how fast a device might be that is not at hand, and why"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from clconv import functional
 from clconv.errors import ModuleError
 from clconv.layers.convolution import Convolution, scheme_of
-from clconv.problem import Conv1dProblem, Pass
+from clconv.problem import Pass
 from clconv.runtime import Runtime
 
 __all__ = ["Conv1D"]
@@ -24,6 +24,7 @@ class Conv1D(Convolution):
     """
 
     _functions = (functional.conv1d, functional.conv1d_backward)
+    _passes = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
     _gradients_are_functional = True
 
     def __init__(
@@ -56,50 +57,25 @@ class Conv1D(Convolution):
             exact,
         )
 
-    @property
-    def _window(self) -> int:
-        return int(self.dilation * (self.size - 1) + 1)
-
     def _check_length(self, length: int) -> None:
-        padded = length + 2 * self.pad
-        if padded < self._window:
+        geometry = self.geometry
+        if length >= geometry.shortest_length(self.size):
+            return
+        padded, window = geometry.padded(length, self.size), geometry.window(self.size)
+        if padded < window:
             raise ModuleError(
-                f"Data maps size is too small (got {padded}, expected at least {self._window})"
+                f"Data maps size is too small (got {padded}, expected at least {window})"
             )
-        if length < 1:
-            raise ModuleError(f"Data maps have size {length}, expected at least 1")
-
-    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """(N, outmaps, Lout) for data (N, inmaps, L)."""
-        shape = self._sizes("Data", shape)
-        self.checkDataShape(shape)
-        return shape[0], self.outmaps, self._out_length(shape[2])
-
-    def _out_length(self, length: int) -> int:
-        return int((length + 2 * self.pad - self._window) // self.stride + 1)
+        raise ModuleError(f"Data maps have size {length}, expected at least 1")
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shortest (N, inmaps, L) that gives (N, outmaps, Lout), else ModuleError."""
         batch, _, out_length = self._sizes("Grad", shape)
-        length = max((out_length - 1) * self.stride + self._window - 2 * self.pad, 1)
-        if out_length < 1 or self._out_length(length) != out_length:
-            least = max(self._out_length(1), 1)
+        geometry = self.geometry
+        length = geometry.shortest_length(self.size, out_length)
+        if out_length < 1 or geometry.out_length(length, self.size) != out_length:
+            least = max(geometry.out_length(1, self.size), 1)
             raise ModuleError(
                 f"Grad maps size is too small (got {out_length}, expected at least {least})"
             )
         return batch, self.inmaps, length
-
-    def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
-        problem = Conv1dProblem(
-            shape[0],
-            self.inmaps,
-            shape[2],
-            self.outmaps,
-            self.size,
-            self.stride,
-            self.pad,
-            self.dilation,
-            self.groups,
-            self.calctype,
-        )
-        return problem, (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)

@@ -23,7 +23,7 @@ from clconv.calls.recipes import (
     draft_conv_transpose1d,
     draft_conv_transpose1d_backward,
 )
-from clconv.problem import Padding
+from clconv.geometry import Geometry, Padding
 from clconv.runtime import Runtime
 
 __all__ = [
@@ -105,7 +105,7 @@ def conv1d(
         out=out,
         out_keep=pre_activation,
     )
-    options = stride, padding, dilation, groups, activation, variant
+    options = Geometry(stride, padding, dilation, groups), activation, variant
     return call.follow(call.recipe(draft_conv1d, *options))["out"]
 
 
@@ -195,7 +195,8 @@ def conv_transpose1d(
         out=out,
         out_keep=pre_activation,
     )
-    options = stride, padding, output_padding, groups, dilation, activation, variant
+    geometry = Geometry(stride, padding, dilation, groups, True, output_padding)
+    options = geometry, activation, variant
     return call.follow(call.recipe(draft_conv_transpose1d, *options))["out"]
 
 
@@ -231,7 +232,7 @@ def conv1d_input(
     """
     shape = shape_of("input_size", input_size, (2, 3))
     call = Call(runtime, ONE_OUT, exact, weight=weight, grad_output=grad_output, out_x=out)
-    options = shape, stride, padding, dilation, groups, variant
+    options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_input, *options))["out_x"]
 
 
@@ -270,7 +271,7 @@ def conv1d_weight(
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
     call = Call(runtime, ONE_OUT, exact, x=x, grad_output=grad_output, out_weight=out)
-    options = shape, stride, padding, dilation, groups, variant
+    options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_weight, *options), numbers_)["out_weight"]
 
 
@@ -336,7 +337,7 @@ def conv1d_backward(
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
     call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
-    options = stride, padding, dilation, groups, needed, variant
+    options = Geometry(stride, padding, dilation, groups), needed, variant
     results = call.follow(call.recipe(draft_conv1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
 
@@ -377,6 +378,7 @@ def conv_transpose1d_backward(
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
     call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
-    options = stride, padding, output_padding, groups, dilation, needed, variant
+    geometry = Geometry(stride, padding, dilation, groups, True, output_padding)
+    options = geometry, needed, variant
     results = call.follow(call.recipe(draft_conv_transpose1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")

@@ -21,12 +21,14 @@ from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 from clconv import functional
 from clconv.drivers.discovery import choose, devices, info_of
 from clconv.errors import DeviceError, ProblemError
+from clconv.geometry import Geometry
 from clconv.problem import DTYPES
 from clconv.runtime import Runtime, default_runtime
 
 __all__ = ["Backend", "Prepared"]
 
-AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+SAME = ("SAME_UPPER", "SAME_LOWER")
+AUTO_PADS = ("NOTSET", "VALID", *SAME)
 
 
 # Attributes
@@ -62,10 +64,18 @@ def _mode(auto_pad: str | None) -> str:
     return mode
 
 
-def _halves(total: int, mode: str) -> tuple[int, int]:
-    """(left, right); an odd sample goes to the right for SAME_UPPER, else to the left."""
-    small, large = total // 2, total - total // 2
-    return (small, large) if mode == "SAME_UPPER" else (large, small)
+def _geometry(
+    strides: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    group: int | None,
+    pads: Sequence[int] | None,
+    mode: str,
+) -> Geometry:
+    """A convolution's attributes, without padding where the mode says something else."""
+    (stride,) = _integers("strides", strides, (1,))
+    (dilation,) = _integers("dilations", dilations, (1,))
+    padding = _integers("pads", pads, (0, 0)) if mode == "NOTSET" else 0
+    return Geometry(stride, padding, dilation, group or 1)
 
 
 # Nodes: named as the operators, which is how the evaluator finds them.
@@ -93,19 +103,11 @@ class Conv(ReferenceConv):
                 X, W, B, auto_pad, dilations, group, kernel_shape, pads, strides
             )
             return result
-        (stride,) = _integers("strides", strides, (1,))
-        (dilation,) = _integers("dilations", dilations, (1,))
-        window = dilation * (_taps(W, kernel_shape) - 1) + 1
-        mode = _mode(auto_pad)
-        if mode == "NOTSET":
-            padding = _integers("pads", pads, (0, 0))
-        elif mode == "VALID":
-            padding = (0, 0)
-        else:
-            length = X.shape[2]
-            out_length = -(-length // max(stride, 1))
-            padding = _halves(max(0, (out_length - 1) * stride + window - length), mode)
-        return (functional.conv1d(X, W, B, stride, padding, dilation, group or 1),)
+        taps, mode = _taps(W, kernel_shape), _mode(auto_pad)
+        geometry = _geometry(strides, dilations, group, pads, mode)
+        if mode in SAME:
+            geometry = geometry.with_same_length(X.shape[2], taps, mode == "SAME_LOWER")
+        return (functional.conv1d(X, W, B, **geometry.options),)
 
 
 class ConvTranspose(ReferenceConvTranspose):
@@ -142,27 +144,19 @@ class ConvTranspose(ReferenceConvTranspose):
                 strides,
             )
             return result
-        (stride,) = _integers("strides", strides, (1,))
-        (dilation,) = _integers("dilations", dilations, (1,))
+        taps, mode, length = _taps(W, kernel_shape), _mode(auto_pad), X.shape[2]
         (extra,) = _integers("output_padding", output_padding, (0,))
-        window = dilation * (_taps(W, kernel_shape) - 1) + 1
-        mode = _mode(auto_pad)
-        same = mode.startswith("SAME")
-        if output_shape is not None or same:
-            length = X.shape[2]
-            (wanted,) = _integers("output_shape", output_shape, (length * stride,))
-            surplus = (length - 1) * stride + window + extra - wanted
-            padding: tuple[int, ...] = _halves(max(surplus, 0), mode)
-            # Positions beyond every window, which have the bias alone, come last.
-            extra += max(-surplus, 0)
-            if surplus < 0 and extra >= max(stride, dilation):
-                most = wanted + surplus + max(stride, dilation) - 1
+        sized = output_shape is not None or mode in SAME
+        # With an output_shape pads do not count.
+        geometry = _geometry(strides, dilations, group, None if sized else pads, mode)
+        geometry = geometry._replace(transposed=True, output_padding=extra)
+        if sized:
+            (wanted,) = _integers("output_shape", output_shape, (geometry.same_length(length),))
+            geometry = geometry.with_out_length(length, taps, wanted, mode != "SAME_UPPER")
+            most = geometry.longest_out_length(length, taps)
+            if extra < geometry.output_padding and wanted > most:
                 raise ProblemError(f"output_shape is {[wanted]}, expected at most {[most]}")
-        elif mode == "VALID":
-            padding = (0, 0)
-        else:
-            padding = _integers("pads", pads, (0, 0))
-        return (functional.conv_transpose1d(X, W, B, stride, padding, extra, group or 1, dilation),)
+        return (functional.conv_transpose1d(X, W, B, **geometry.options),)
 
 
 # Nodes that the reference computes wrongly.

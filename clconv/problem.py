@@ -5,30 +5,26 @@ from __future__ import annotations
 import enum
 import math
 import numbers
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from clconv.errors import ProblemError
+from clconv.geometry import (
+    MAX_POSITIONS,
+    Geometry,
+    Padding,
+    padding_pair,
+    reached_by,
+    whole,
+    window_of,
+    windows_in,
+)
 
-__all__ = [
-    "ACTIVATIONS",
-    "Conv1dProblem",
-    "Epilogue",
-    "Layer",
-    "Padding",
-    "Pass",
-    "padding_pair",
-    "whole",
-]
+__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "Layer", "Pass"]
 
-Padding = int | Sequence[int] | str
-
-# Positions are 32-bit integers in the kernels; the margin is for the last, partly empty tile.
-MAX_POSITIONS = 2**31 - 2**20
 MAX_BATCH = 2**31 - 1
 MAX_CHANNELS = 2**31 - 2**10
 # Output positions of a problem that stands for all of a layer.
@@ -104,40 +100,6 @@ class Epilogue:
         return name, float(slope)
 
 
-def whole(name: str, value: Any, least: int, most: int = MAX_POSITIONS) -> int:
-    """`value` as an int of at least `least`; ProblemError that names the argument otherwise."""
-    if isinstance(value, (tuple, list)) and len(value) == 1:
-        value = value[0]  # PyTorch's one-tuples
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise ProblemError(f"{name} is {value!r}, expected an integer")
-    number = int(value)
-    if number < least:
-        raise ProblemError(f"{name} is {number}, expected at least {least}")
-    if number > most:
-        raise ProblemError(f"{name} is {number}, expected at most {most}")
-    return number
-
-
-def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
-    """(left, right) in samples of a padding as users write it; the odd sample goes right."""
-    if isinstance(padding, str):
-        if padding == "valid":
-            return 0, 0
-        if padding != "same":
-            raise ProblemError(
-                f'padding is {padding!r}, expected an integer, a pair, "same" or "valid"'
-            )
-        if stride != 1:
-            raise ProblemError(f'padding is "same" and stride is {stride}, expected stride 1')
-        return (window - 1) // 2, window - 1 - (window - 1) // 2
-    if isinstance(padding, Sequence) and len(padding) == 2:
-        return whole("padding[0]", padding[0], 0), whole("padding[1]", padding[1], 0)
-    if isinstance(padding, Sequence) and len(padding) != 1:
-        raise ProblemError(f"padding is {padding!r}, expected an integer or (left, right)")
-    both = whole("padding", padding, 0)
-    return both, both
-
-
 class Layer(NamedTuple):
     """What all problems of a layer share."""
 
@@ -151,12 +113,12 @@ class Layer(NamedTuple):
 
     def typical(self) -> Conv1dProblem:
         """A problem of the layer that is neither short nor long, without padding."""
-        window = self.dilation * (self.kernel_size - 1) + 1
-        positions = min(TYPICAL_POSITIONS, (MAX_POSITIONS - window) // self.stride + 1)
+        window = window_of(self.kernel_size, self.dilation)
+        positions = min(TYPICAL_POSITIONS, windows_in(MAX_POSITIONS, window, self.stride))
         return Conv1dProblem(
             1,
             self.in_channels,
-            window + (positions - 1) * self.stride,
+            reached_by(positions, window, self.stride),
             self.out_channels,
             self.kernel_size,
             self.stride,
@@ -224,6 +186,80 @@ class Conv1dProblem:
                 f"the window of kernel_size {self.kernel_size} and dilation {self.dilation}"
             )
 
+    @classmethod
+    def transposed(
+        cls,
+        batch: int,
+        in_channels: int,
+        length: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: Padding = 0,
+        output_padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        dtype: Any = np.float32,
+    ) -> Conv1dProblem:
+        """The convolution whose input gradient is this transposed convolution: of (batch,
+        in_channels, length) with (in_channels, out_channels / groups, kernel_size). Its own
+        channels and lengths are these exchanged.
+
+        `padding` samples of the result are cropped, an int or (left, right), and `output_padding`,
+        less than stride or dilation, appended. Raises ProblemError.
+        """
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            whole(name, channels, 1, MAX_CHANNELS)
+        for name, size in (("length", length), ("kernel_size", kernel_size)):
+            whole(name, size, 1)
+        one = Geometry(stride, padding, dilation, groups, True, output_padding).checked()
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % one.groups:
+                raise ProblemError(
+                    f"groups is {one.groups}, expected a divisor of {name} ({channels})"
+                )
+        (left, right), extra = one.pads(kernel_size), one.output_padding
+        whole_length = reached_by(length, one.window(kernel_size), one.stride) + extra
+        if whole_length - left - right < 1:
+            raise ProblemError(
+                f"padding is {(left, right)}, which leaves {whole_length - left - right} output "
+                "positions, expected at least 1"
+            )
+        if whole_length > MAX_POSITIONS:
+            raise ProblemError(
+                f"stride is {one.stride} and dilation {one.dilation}, which makes {whole_length} "
+                f"output positions before padding is cropped, expected at most {MAX_POSITIONS}"
+            )
+        # What output_padding adds on the right was padding there, or lies beyond every window: a
+        # whole stride of it would be an output position more than the input has.
+        return cls(
+            batch,
+            out_channels,
+            one.out_length(length, kernel_size),
+            in_channels,
+            kernel_size,
+            one.stride,
+            (left, max(right - extra, 0)),
+            one.dilation,
+            one.groups,
+            dtype,
+            cropped=max(extra - right, 0) // one.stride * one.stride,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        geometry: Geometry,
+        input_shape: tuple[int, int, int],
+        out_channels: int,
+        kernel_size: int,
+        dtype: Any = np.float32,
+    ) -> Conv1dProblem:
+        """The problem of a convolution, or of a transposed one, whose sizes are its own."""
+        make = cls.transposed if geometry.transposed else cls
+        sizes = (*input_shape, out_channels, kernel_size)
+        return make(*sizes, **geometry.options, dtype=dtype)
+
     @property
     def pads(self) -> tuple[int, int]:
         """(left, right) padding in samples."""
@@ -232,7 +268,7 @@ class Conv1dProblem:
     @property
     def window(self) -> int:
         """Input samples from a window's first tap to its last."""
-        return self.dilation * (self.kernel_size - 1) + 1
+        return window_of(self.kernel_size, self.dilation)
 
     @property
     def padded_length(self) -> int:
@@ -242,7 +278,7 @@ class Conv1dProblem:
     @cached_property
     def out_length(self) -> int:
         """Output positions."""
-        return (self.padded_length - self.window) // self.stride + 1
+        return windows_in(self.padded_length, self.window, self.stride)
 
     @property
     def group_in(self) -> int:
@@ -309,7 +345,7 @@ class Conv1dProblem:
         """(least, greatest) r' - u of what a phase reads: for t = p + left padding = u stride + r,
         the input gradient reads its output's gradient at u + r' for the taps of phase r."""
         # The taps of a phase are those whose k dilation leaves its remainder r: u + r' is whole.
-        return -((self.kernel_size - 1) * self.dilation // self.stride), 0
+        return -((self.window - 1) // self.stride), 0
 
     def positions(self, pass_: Pass) -> int:
         """Positions of a batch element that a pass sums: of the output, or of a phase of the input
@@ -328,6 +364,12 @@ class Conv1dProblem:
             self.groups,
             self.dtype,
         )
+
+    def shortened(self, positions: int) -> Conv1dProblem:
+        """The same with so many output positions, of a shorter input; with more where the padding
+        alone gives more."""
+        length = self.length - (self.out_length - positions) * self.stride
+        return replace(self, length=max(length, 1))
 
     def terms(self, pass_: Pass) -> int:
         """Products in the longest sum of a pass, for the rounding bound."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import math
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import index
 from typing import Any
 
 import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
-import pyopencl.tools
 from numpy.typing import DTypeLike, NDArray
 
 from clconv import settings
@@ -31,9 +25,13 @@ from clconv.drivers.discovery import (
     profile_of,
     require,
 )
+from clconv.drivers.memory import Memory, check_context, memory_of
 from clconv.drivers.programs import Programs
-from clconv.errors import ArrayTypeError, BuildError, DeviceError, OutOfMemoryError, ProblemError
+from clconv.drivers.registry import Registry
+from clconv.errors import BuildError, DeviceError
 from clconv.planning.planner import Choice, KernelPlan, candidates
+from clconv.planning.profiles import DeviceProfile
+from clconv.planning.profiles import profile as named_profile
 from clconv.planning.records import Database, RecordKey
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.render import render
@@ -58,10 +56,6 @@ _log = logging.getLogger(__name__)
 REFUSALS_KEPT = 1024
 # What calls of `clconv.functional` do, by everything that it depends on.
 RECIPES_KEPT = 1024
-# Arrays without memory, by shape and dtype.
-OUTLINES_KEPT = 1024
-# Runtimes made for arrays of contexts that no living Runtime has.
-ADOPTED_KEPT = 8
 
 # What a kernel gets for an operand: its buffer, then 64-bit offset and strides in elements.
 Argument = tuple[Any, ...]
@@ -86,8 +80,10 @@ class Runtime:
     `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
     bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
     kept. With `exact`, which is False unless `CLCONV_EXACT` is 1, calls keep to variants that form
-    the definition's own sums. Raises DeviceError where there is no such device, or it cannot build
-    a small kernel. `with runtime:` makes it the default of that block and thread.
+    the definition's own sums. `profile` is a DeviceProfile, or the name of one, to plan for instead
+    of the device's own, within the limits that the device has: for tests of a GPU's plans on a CPU.
+    Raises DeviceError where there is no such device or profile, or the device cannot build a small
+    kernel. `with runtime:` makes it the default of that block and thread.
     """
 
     def __init__(
@@ -97,6 +93,7 @@ class Runtime:
         workspace_limit: int | None = None,
         program_cache_size: int = 256,
         exact: bool | None = None,
+        profile: DeviceProfile | str | None = None,
     ) -> None:
         for name, value, least in (
             ("workspace_limit", workspace_limit, 0),
@@ -106,6 +103,12 @@ class Runtime:
                 raise DeviceError(f"{name} is {value!r}, expected an integer of at least {least}")
         if not isinstance(exact, bool | None):
             raise DeviceError(f"exact is {exact!r}, expected True, False or None")
+        if isinstance(profile, str):
+            profile = named_profile(profile)
+        if not isinstance(profile, DeviceProfile | None):
+            raise DeviceError(
+                f"profile is {profile!r}, expected a DeviceProfile or the name of one"
+            )
         check_process()
         prepare_invoker()
         queue = None
@@ -124,23 +127,22 @@ class Runtime:
         with driver_errors(chosen.name.strip(), "be made ready"):
             self.context = context or cl.Context([chosen])
             self.queue = queue or cl.CommandQueue(self.context, chosen)
-            self._pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue))
             self.info = info_of(chosen)
-            self.profile = profile_of(chosen)
+            own = profile_of(chosen)
+            self.profile = own if profile is None else profile.within(own)
+            self.memory = Memory(self.queue, self.info.name, own)
         self.device = chosen
         self.records = _database(chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
         self.exact = settings.exact_choice() if exact is None else exact
-        self._allocating = threading.Lock()
         self.programs = Programs(self.context, chosen, program_cache_size)
         self.recipes: Bounded[Hashable, Any] = Bounded(RECIPES_KEPT)
-        self._outlines: Bounded[Hashable, cl_array.Array] = Bounded(OUTLINES_KEPT)
         self._warned: Bounded[Hashable, bool] = Bounded(REFUSALS_KEPT)
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._keeping = threading.Lock()
         self.launches = 0  # kernels queued so far
-        _register(self)
+        _registry.add(self)
 
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"
@@ -153,89 +155,17 @@ class Runtime:
 
     def __enter__(self) -> Runtime:
         check_process()
-        _entered().append(self)
+        _registry.entered.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _entered().pop()
+        _registry.entered.pop()
 
     # Memory
 
-    def _allocate(self, nbytes: int) -> Any:
-        """A device buffer from the pool; OutOfMemoryError with the figures where there is none."""
-        check_process()
-        nbytes = max(nbytes, 1)
-        device = self.profile
-        error: cl.Error | None = None
-        with self._allocating:
-            # What the pool holds goes back before an allocation fails. Some drivers promise memory
-            # that they do not have, and fail, or their machine does, when it is used: no runtime
-            # takes more than its device has.
-            if self._pool.managed_bytes + nbytes > device.global_bytes:
-                self._pool.free_held()
-            if (
-                nbytes <= device.max_alloc_bytes
-                and self._pool.active_bytes + nbytes <= device.global_bytes
-            ):
-                # The pool rounds sizes up, so that the last try is without it.
-                for attempt in (self._pool, self._pool, self._unpooled):
-                    try:
-                        return attempt(nbytes)
-                    except cl.MemoryError as refused:
-                        error = refused
-                        self._pool.free_held()
-        raise self._out_of_memory(nbytes) from error
-
-    def _out_of_memory(self, nbytes: int) -> OutOfMemoryError:
-        return OutOfMemoryError(
-            f"{nbytes} bytes asked for; {self.info.name} allocates at most "
-            f"{self.profile.max_alloc_bytes} bytes at once and {self.profile.global_bytes} in all, "
-            f"{self._pool.active_bytes} of them in use by this runtime"
-        )
-
-    def _unpooled(self, nbytes: int) -> Any:
-        return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
-
-    def _no_room(self, doing: str, error: cl.Error) -> OutOfMemoryError:
-        """For drivers that find memory only when it is used."""
-        return OutOfMemoryError(
-            f"{self.info.name} has no room to {doing}: {error}; it has "
-            f"{self.profile.global_bytes} bytes, {self._pool.active_bytes} in use here"
-        )
-
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
         """An uninitialised device array. Raises ProblemError, OutOfMemoryError."""
-        sizes = shape if isinstance(shape, Sequence) else (shape,)
-        try:
-            key = tuple(map(index, sizes)), np.dtype(dtype)
-        except TypeError as error:
-            raise ProblemError(
-                f"shape is {shape!r} and dtype {dtype!r}, expected integers and a dtype"
-            ) from error
-        outline = self._outlines.get(key)
-        if outline is None:
-            outline = self._outlines.set_default(key, self._outline(*key))
-        # The constructor takes longer than a launch; every array but the first is a copy.
-        array = cl_array.Array.__new__(cl_array.Array)
-        vars(array).update(vars(outline))
-        array.base_data = self._allocate(outline.nbytes)
-        array.events = []
-        return array
-
-    def _outline(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> cl_array.Array:
-        """An array but for its memory, whose bytes are no wrapped number."""
-        if any(size < 0 for size in shape):
-            raise ProblemError(f"shape is {shape}, expected sizes of at least 0")
-        if dtype.hasobject:
-            raise ProblemError(f"dtype is {dtype}, expected numbers")
-        nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes > self.profile.max_alloc_bytes:
-            raise self._out_of_memory(nbytes)
-        no_memory: Any = False  # None would ask for some
-        array = cl_array.Array(self.queue, shape, dtype, data=no_memory, allocator=self._pool)
-        array.base_data = None
-        _ = array.flags  # found out once for all copies
-        return array
+        return self.memory.empty(shape, dtype)
 
     def zeros(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
         """A device array of zeros. Raises OutOfMemoryError."""
@@ -304,20 +234,12 @@ class Runtime:
 
     def trim(self) -> None:
         """Gives memory that the pool holds but nobody uses back to the device."""
-        check_process()
-        with self._allocating:
-            self._pool.free_held()
+        self.memory.trim()
 
     def memory_info(self) -> dict[str, int]:
         """Bytes: `in_use` by arrays, `held` by the pool for reuse, `device` in all, `largest`
         single allocation."""
-        managed, active = self._pool.managed_bytes, self._pool.active_bytes
-        return {
-            "in_use": active,
-            "held": managed - active,
-            "device": self.profile.global_bytes,
-            "largest": self.profile.max_alloc_bytes,
-        }
+        return self.memory.info()
 
     # Planning
 
@@ -409,7 +331,7 @@ class Runtime:
 
     def allocated(self, workspaces: Iterable[Workspace]) -> dict[str, Any]:
         """A buffer for each workspace, by its name. Raises OutOfMemoryError."""
-        return {one.name: self._allocate(one.nbytes) for one in workspaces}
+        return {one.name: self.memory.allocate(one.nbytes) for one in workspaces}
 
     def run_one(
         self,
@@ -443,7 +365,7 @@ class Runtime:
                 waits = None
                 self.launches += 1
         except cl.MemoryError as error:
-            raise self._no_room(f"run {launch.kernel.name}", error) from error
+            raise self.memory.no_room(f"run {launch.kernel.name}", error) from error
         except cl.Error as error:
             raise DeviceError(
                 f"{self.info.name} does not run {launch.kernel.name} with global size "
@@ -524,101 +446,22 @@ def _complete(event: Any) -> bool:
     return bool(event.command_execution_status <= cl.command_execution_status.COMPLETE)
 
 
-def _name(context: Any) -> str:
-    return f"context {context.int_ptr:#x} ({', '.join(d.name.strip() for d in context.devices)})"
-
-
-def memory_of(name: str, array: cl_array.Array) -> int:
-    """Equal numbers for arrays that may share bytes: their buffer's, and 0 for all in shared
-    virtual memory, where addresses tell. ArrayTypeError for arrays without such memory."""
-    base: Any = array.base_data
-    if isinstance(base, cl.SVMPointer) or array.nbytes == 0:  # an empty array needs no memory
-        return 0
-    if isinstance(base, cl.MemoryObjectHolder) and not isinstance(base, cl.Image):
-        return int(base.int_ptr)
-    raise ArrayTypeError(
-        f"{name} has memory of type {type(base).__qualname__}, expected a pyopencl.Buffer or "
-        "shared virtual memory"
-    )
-
-
-def check_context(name: str, array: cl_array.Array, context: Any, owner: object) -> None:
-    """DeviceError that names both contexts unless the array is of this one, `owner`'s."""
-    other: Any = array.context
-    if other.int_ptr != context.int_ptr:
-        raise DeviceError(
-            f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}"
-        )
-
-
 # Which runtime
 
-_runtimes: list[weakref.ref[Runtime]] = []
-_adopted: Bounded[int, Runtime] = Bounded(ADOPTED_KEPT)
-_thread = threading.local()
-_default: Runtime | None = None
-_default_lock = threading.Lock()
-_registering = threading.Lock()
-
-
-def _register(runtime: Runtime) -> None:
-    """Makes a runtime known to `runtime_of`, and forgets those that are gone."""
-    global _runtimes
-    with _registering:
-        # A new list: other threads may be walking over the old one.
-        _runtimes = [r for r in _runtimes if r() is not None] + [weakref.ref(runtime)]
+_registry = Registry(Runtime)
 
 
 def replan() -> None:
     """Lets every runtime plan anew: more is known of a device than when its plans were made."""
-    for reference in _runtimes:
-        living = reference()
-        if living is not None:
-            living.forget_plans()
-
-
-def _outlive_fork() -> None:
-    """Lets every runtime outlive a forked child: drivers that take down a context there wait for
-    threads which only the parent has."""
-    for reference in _runtimes:
-        runtime = reference()
-        if runtime is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_outlive_fork)
-
-
-def _entered() -> list[Runtime]:
-    stack: list[Runtime] | None = getattr(_thread, "stack", None)
-    if stack is None:
-        stack = _thread.stack = []
-    return stack
+    for runtime in _registry:
+        runtime.forget_plans()
 
 
 def default_runtime() -> Runtime:
     """The innermost `with runtime:` of this thread, else one runtime on the default device."""
-    global _default
-    check_process()
-    if _entered():
-        return _entered()[-1]
-    if _default is None:
-        made = Runtime()  # which may compile, so that nobody waits for a lock meanwhile
-        with _default_lock:
-            _default = _default or made
-    return _default
+    return _registry.default()
 
 
 def runtime_of(context: Any) -> Runtime:
     """The runtime of a context: one that is entered, else one that lives, else a new one."""
-    check_process()
-    handle = context.int_ptr
-    for runtime in reversed(_entered()):
-        if runtime.context.int_ptr == handle:
-            return runtime
-    for reference in _runtimes:
-        living = reference()
-        if living is not None and living.context.int_ptr == handle:
-            return living
-    return _adopted.get(handle) or _adopted.set_default(handle, Runtime(context))
+    return _registry.of(context)

@@ -13,9 +13,10 @@ from clconv import functional, gpuarray
 from clconv.calls.elementwise import pad
 from clconv.conv1d import Conv1D
 from clconv.errors import ModuleError, ProblemError
+from clconv.geometry import in_series
 from clconv.layers.copying import Copyable
 from clconv.layers.module import Module
-from clconv.layers.pad1d import Pad1D
+from clconv.layers.pad1d import SOURCES, Pad1D
 from clconv.layers.sequential import Sequential
 from clconv.runtime import runtime_of
 
@@ -171,7 +172,7 @@ class StreamingConv1D(Stream):
     def latency(self) -> int:
         """Samples that must follow sample q * stride until output q comes: the window's but its
         first, less the padding."""
-        return int(self.conv._window - 1 - self.conv.pad)
+        return self.conv.geometry.latency(self.conv.size)
 
     def _maps(self, maps: int) -> int:
         return int(self.conv.outmaps)
@@ -191,18 +192,11 @@ class StreamingConv1D(Stream):
             data,
             weight,
             None if conv.b is None else conv.b.ravel(),
-            conv.stride,
-            (left, right),
-            conv.dilation,
-            conv.groups,
             activation=conv.activation,
             variant=self.variant,
             runtime=conv.runtime,
+            **conv.geometry._replace(padding=(left, right)).options,
         )
-
-    def _count(self, padded: int) -> int:
-        """Windows that have all their samples among so many."""
-        return int(max(0, (padded - self.conv._window) // self.conv.stride + 1))
 
     def _take(self, chunk: Array) -> Array | None:
         skipped = min(self._skip, chunk.shape[2])
@@ -214,13 +208,10 @@ class StreamingConv1D(Stream):
 
     def _windows(self, data: Array) -> Array | None:
         """The outputs whose windows end in `data`, and the samples after them kept."""
-        length = data.shape[2]
-        count = self._count(self._left + length)
-        result = self._convolved(data, self._left, 0) if count else None
-        passed = count * self.conv.stride
-        start = max(passed - self._left, 0)
-        self._left = max(self._left - passed, 0)
-        self._skip = max(start - length, 0)
+        conv = self.conv
+        outputs, start, left, skip = conv.geometry.progress(self._left, data.shape[2], conv.size)
+        result = self._convolved(data, self._left, 0) if outputs else None
+        self._left, self._skip = left, skip
         self._kept = _from(data, start)
         return result
 
@@ -235,8 +226,10 @@ class StreamingConv1D(Stream):
             batch, maps, dtype, _ = self._signal
             # Windows within the padding: a zero is the first of it.
             data, right = self.conv.runtime.zeros((batch, maps, 1), dtype), right - 1
-        count = self._count(self._left + data.shape[2] + right)
-        return self._convolved(data, self._left, right) if count else None
+        conv = self.conv
+        padded = self._left + data.shape[2] + right
+        outputs = conv.geometry.windows(padded, conv.size)
+        return self._convolved(data, self._left, right) if outputs else None
 
 
 class _StreamingPad1D(Stream):
@@ -263,9 +256,7 @@ class _StreamingPad1D(Stream):
 
     def _needed(self, padding: int) -> int:
         """Samples that padding of one side is made of."""
-        if not padding:
-            return 0
-        return {"constant": 0, "edge": 1, "reflect": padding + 1, "wrap": 0}[self.pad1d.mode]
+        return SOURCES[self.pad1d.mode](padding) if padding else 0
 
     def _padded(self, data: Array, left: int, right: int) -> Array:
         one = self.pad1d
@@ -346,19 +337,15 @@ class StreamingSequential(Stream):
     @property
     def stride(self) -> int:
         """Samples in for one sample out."""
-        stride = 1
-        for stream in self.streams:
-            stride *= stream.stride
-        return stride
+        return self._in_series()[0]
 
     @property
     def latency(self) -> int:
         """Samples that must follow sample q * stride until output q comes."""
-        latency, stride = 0, 1
-        for stream in self.streams:
-            latency += stream.latency * stride
-            stride *= stream.stride
-        return latency
+        return self._in_series()[1]
+
+    def _in_series(self) -> tuple[int, int]:
+        return in_series((stream.stride, stream.latency) for stream in self.streams)
 
     def _remember(self) -> Callable[[], None]:
         restores = [super()._remember(), *(stream._remember() for stream in self.streams)]
@@ -420,4 +407,5 @@ def causal_padding(
         raise ModuleError(f"conv is a {type(conv).__name__}, expected a Conv1D")
     if conv.pad:
         raise ModuleError(f"conv has pad {conv.pad}, expected 0 for causal padding before it")
-    return Pad1D((conv._window - 1, 0), mode, fillValue, name, runtime=conv.runtime)
+    before = conv.geometry.causal_padding(conv.size)
+    return Pad1D(before, mode, fillValue, name, runtime=conv.runtime)

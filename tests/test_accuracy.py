@@ -325,13 +325,13 @@ def test_float16_makes_no_wider_copy(runtime, rng, monkeypatch):
     problem = replace(REMAINDERS, dtype=np.dtype("float16"))
     arrays = {name: runtime.to_device(a) for name, a in _arrays(rng, problem, True).items()}
     allocated = []
-    real = type(runtime)._allocate
+    real = type(runtime.memory).allocate
 
     def recording(self, nbytes):
         allocated.append(nbytes)
         return real(self, nbytes)
 
-    monkeypatch.setattr(type(runtime), "_allocate", recording)
+    monkeypatch.setattr(type(runtime.memory), "allocate", recording)
     x, weight, grad = (arrays[name] for name in ("x", "weight", "grad_output"))
     geometry = (problem.stride, problem.pads, problem.dilation, problem.groups)
     y = F.conv1d(x, weight, arrays["bias"], *geometry, residual=grad, activation="relu")

@@ -304,8 +304,8 @@ made = []
 threads = [threading.Thread(target=lambda: made.append(clconv.default_runtime())) for _ in range(3)]
 for thread in threads: thread.start()
 assert trying.wait(60)
-assert clconv.runtime._default_lock.acquire(timeout=10)
-clconv.runtime._default_lock.release()
+assert clconv.runtime._registry.default_lock.acquire(timeout=10)
+clconv.runtime._registry.default_lock.release()
 clconv.devices()
 go.set()
 for thread in threads: thread.join(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import gpu_report
@@ -11,10 +12,12 @@ from conftest import _as_gpu
 
 from clconv import Conv1dProblem, Pass, plan
 from clconv.commands import predict
+from clconv.planning.cost import PARTS
 from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, DeviceProfile, refined
-from clconv.variants import gemm
-from clconv.variants.gemm import gemv
+from clconv.variants.base import Request
+from clconv.variants.gemm import EXAMPLES, convolution, gemv
+from clconv.variants.gemm.tiles import Matrices, Tile
 
 
 def test_the_report_compiles_what_plans_return():
@@ -103,19 +106,45 @@ def test_prediction(tmp_path, capsys):
     assert {row[2] for row in rows[3:]} == {"window"}
     assert all(0 < int(row[-1]) <= 100 for row in rows)
     with pytest.raises(SystemExit):
-        predict.main(["--device", "cpu"])
+        predict.main(["--device", "gfx9000"])
+
+
+@pytest.mark.parametrize("device", ["gfx1030", "cpu", "zen5"])
+def test_prediction_explained(tmp_path, capsys, device):
+    """The parts of the chosen plan and of the next ones add up to their time, those in brackets
+    left out."""
+    layers = tmp_path / "layer.py"
+    layers.write_text('LAYERS = [("dense", 1, 256, 4000, 256, 3)]\n')
+    assert predict.main(["--device", device, "--layers", str(layers), "--explain"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()[1:]
+    starts = [match.start() for match in re.finditer(r"\S+( \S+)*", header)]
+    assert header.split("  ")[0] == "layer"
+    assert [name for name in predict.EXPLAINED if name not in header] == []
+    assert len(starts) == len(predict.EXPLAINED)
+    assert len(rows) == 3 * (1 + predict.NEXT)
+    for line, pass_ in zip(rows[:: 1 + predict.NEXT], predict.PASSES, strict=True):
+        made = plan(Conv1dProblem(1, 256, 4000, 256, 3), pass_, device)
+        cells = re.split(r" {2,}", line)
+        assert cells[:3] == ["dense", pass_.value.removesuffix("_gradient"), made.variant]
+        counted = [re.sub(r"\(.*\)", "", cell).strip(" -") or "0" for cell in cells[5:]]
+        assert len(counted) == len(PARTS)
+        assert float(cells[4]) == pytest.approx(
+            1e3 * predict.predicted(made, PROFILES[device]), abs=1e-4
+        )
+        assert sum(map(float, counted)) == pytest.approx(float(cells[4]), abs=1e-3)
 
 
 def test_prediction_counts_whole_tiles():
     """One column more than a tile, or a work-group more than the units take, costs another."""
     device = PROFILES["gfx1030"]
-    tile = gemm.Tile(128, 128, 8, 8, 8, 1)
+    tile = Tile(128, 128, 8, 8, 8, 1)
     problem = Conv1dProblem(1, 128, 128, 128, 1)
-    matrices = gemm.Matrices(gemm.Request(problem, Pass.FORWARD, device))
+    matrices = Matrices(Request(problem, Pass.FORWARD, device))
     full = 128 * device.compute_units
-    one = gemm.cost(matrices, tile, full)
-    assert gemm.cost(matrices, tile, full - 127) == one
-    assert gemm.cost(matrices, tile, full + 1) == pytest.approx(2 * one)
+    one = convolution.cost(matrices, tile, full)
+    assert convolution.cost(matrices, tile, full - 127) == one
+    more = convolution.cost(matrices, tile, full + 1)
+    assert more.seconds == pytest.approx(2 * one.seconds)
 
 
 def test_prediction_of_few_columns(tmp_path, capsys):
@@ -130,14 +159,14 @@ def test_prediction_of_few_columns(tmp_path, capsys):
                 kernels.append(predict.sums_launch(made).kernel.name)
                 seconds.append(predict.predicted(made, device))
             assert kernels == ["convolution_gemv", "convolution_gemm"]
-            request = gemm.Request(few, pass_, device)
-            cost = gemv.cost(request, gemv.tile(request))
+            request = Request(few, pass_, device)
+            cost = gemv.cost(request, gemv.tile(request)).seconds
             read = predict.bytes_moved(few) / device.bandwidth
-            assert seconds[0] == max(cost, read)
+            assert seconds[0] == pytest.approx(max(cost, read) + device.launch_seconds)
             made = plans(few, pass_, device, variant="gemm")[0]
             names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth", "buffers")
-            tile = gemm.Tile(*(made.tile[one] for one in names))
-            assert seconds[0] < gemm.cost(gemm.Matrices(request), tile, 1)
+            tile = Tile(*(made.tile[one] for one in names))
+            assert seconds[0] < convolution.cost(Matrices(request), tile, 1).seconds
     layers = tmp_path / "short.py"
     layers.write_text('LAYERS = [("short", 1, 512, 3, 512, 3)]\n')
     assert predict.main(["--device", "sm_90", "--layers", str(layers)]) == 0
@@ -160,7 +189,7 @@ def test_oclgrind_runs_each_plan(monkeypatch):
                 queue(commands, *rest),
             ),
         )
-        problem = gemm.EXAMPLES["one column"]
+        problem = EXAMPLES["one column"]
         given = [made for made in oclgrind_gpu.made_plans()
                  if made.problem == problem and made.pass_ is Pass.FORWARD]  # fmt: skip
         for made in given:
@@ -205,7 +234,7 @@ def test_the_profile_decides():
         other = replace(device, **change)
         made = plan(problem, Pass.FORWARD, other)
         assert made.variant == "gemm"
-        return dict(made.tile), made.cost
+        return dict(made.tile), made.design.cost.seconds
 
     tile, cost = best()
     assert (tile["item_rows"], tile["item_columns"], tile["buffers"]) == (8, 8, 1)

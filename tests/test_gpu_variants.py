@@ -23,7 +23,7 @@ from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, profile
 from clconv.variants import base, gemm, window
 from clconv.variants.base import Request
-from clconv.variants.gemm import gemv
+from clconv.variants.gemm import convolution, gemv, tiles, weight_gradient
 
 VARIANTS = {"gemm": gemm, "window": window}
 # A product has two kernels: which runs follows from the columns, or is said.
@@ -79,7 +79,7 @@ def variant(request, monkeypatch):
     """A variant's name; of a product one of its kernels runs, whatever the columns."""
     name, _, launch = request.param.partition(", ")
     if launch:
-        monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: launch == "few columns")
+        monkeypatch.setattr(convolution, "few_columns_pay", lambda *_: launch == "few columns")
     return name
 
 
@@ -185,16 +185,16 @@ SHAPES = ((128, 128, 8, 8), (64, 128, 8, 8), (128, 32, 8, 8), (32, 32, 8, 8))
 @pytest.mark.parametrize("place", range(len(SHAPES)), ids=["x".join(map(str, s)) for s in SHAPES])
 def test_shape(rng, place, monkeypatch):
     """A tile of a product of matrices, the passes in turn, with one buffer and with two."""
-    monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: False)
+    monkeypatch.setattr(convolution, "few_columns_pay", lambda *_: False)
     shape, pass_ = SHAPES[place], PASSES[place % 3]
-    assert shape in gemm.SHAPES
+    assert shape in tiles.SHAPES
     for runtime in _as_gpu(0):
         epilogue = Epilogue(bias=pass_ is Pass.FORWARD)  # as _check has one
         request = Request(WIDE, pass_, runtime.profile, epilogue)
-        tile = next(t for depth in gemm.DEPTHS
-                    if (t := gemm.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
-        matrices = gemm.Matrices(request)
-        make = gemm._weight_gradient if matrices.weights else gemm._convolution
+        tile = next(t for depth in tiles.DEPTHS
+                    if (t := tiles.Tile(*shape, depth, 1 + place % 2)).fits())  # fmt: skip
+        matrices = tiles.Matrices(request)
+        make = (weight_gradient if matrices.weights else convolution).design
         first = plans(WIDE, pass_, runtime.profile, epilogue=epilogue, variant="gemm")[0]
         made = replace(first, design=make(matrices, tile))
         runtime.forget_plans()
@@ -442,7 +442,7 @@ def test_work_group_limits(pass_, limit):
             if made.variant == "gemm":
                 names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth",
                          "buffers")  # fmt: skip
-                tile = gemm.Tile(*(made.tile[name] for name in names))
+                tile = tiles.Tile(*(made.tile[name] for name in names))
                 assert tile.fits()
                 assert tile.items == kernel.local_size[0]
                 assert tile.local_bytes(4) <= device.local_bytes

@@ -910,7 +910,7 @@ def test_scale_and_momentum_that_are_no_numbers(runtime, rng, layer, argument):
 
 def run_out_of_memory(monkeypatch, runtime, layer, call, check=lambda: None):
     """Makes every allocation of a call fail in turn; the layer must not change."""
-    allocate = runtime._allocate
+    allocate = runtime.memory.allocate
     for granted in range(50):
         left = [granted]
         before = state_of(layer)
@@ -922,7 +922,7 @@ def run_out_of_memory(monkeypatch, runtime, layer, call, check=lambda: None):
             return allocate(nbytes)
 
         with monkeypatch.context() as patch:
-            patch.setattr(runtime, "_allocate", limited)
+            patch.setattr(runtime.memory, "allocate", limited)
             try:
                 call()
             except OutOfMemoryError:

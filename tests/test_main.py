@@ -106,11 +106,11 @@ def test_help_is_the_command_s_own(name, capsys):
         else f"usage: python -m clconv {name} "
     )  # fmt: skip
     own = {"devices": "--json", "check": "--json", "benchmark": "--against", "tune": "--again",
-           "source": "--kernel-size", "predict": "--layers"}  # fmt: skip
+           "source": "--kernel-size", "predict": "--explain"}  # fmt: skip
     assert own[name] in said
 
 
-@pytest.mark.parametrize("name", ["benchmark", "tune", "list_devices"])
+@pytest.mark.parametrize("name", ["benchmark", "tune", "predict", "list_devices"])
 def test_scripts_are_the_commands(name):
     """With the same options, wherever they are called from."""
     line = [sys.executable, str(TOOLS / f"{name}.py"), "--help"]

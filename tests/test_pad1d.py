@@ -320,7 +320,7 @@ def test_out_of_memory_changes_nothing(runtime, monkeypatch):
         raise OutOfMemoryError(f"{nbytes} bytes asked for")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "_allocate", refuse)
+        patch.setattr(runtime.memory, "allocate", refuse)
         for call, array in ((layer, gpuarray.zeros), (layer.backward, None)):
             with pytest.raises(OutOfMemoryError):
                 call(data if array else grad)

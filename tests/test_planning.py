@@ -16,7 +16,7 @@ from problems import PROBLEMS
 import clconv
 from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
 from clconv.planning.planner import plans
-from clconv.planning.profiles import PROFILES, has_full_width, profile
+from clconv.planning.profiles import FULL_WIDTH, PROFILES, has_full_width, processor, profile
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
 from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel
@@ -67,6 +67,19 @@ def test_small_work_groups(device, limit):
     for pass_ in Pass:
         for plan in plans(PROBLEMS[SOME[0]], pass_, small):
             assert all(np.prod(kernel.local_size) <= limit for kernel in plan.kernels)
+
+
+def test_within_the_limits_of_another():
+    """What is planned for a device fits one that has less, and is the device's own otherwise."""
+    wanted = profile("gfx1030")
+    own = replace(profile("cpu").with_limits(16), local_bytes=16 << 10, max_alloc_bytes=7,
+                  global_bytes=8, fp64=False)  # fmt: skip
+    found = wanted.within(own)
+    assert (found.max_work_group_size, found.max_work_item_sizes) == (16, (16, 16, 16))
+    assert (found.local_bytes, found.max_alloc_bytes, found.global_bytes) == (16 << 10, 7, 8)
+    assert not found.fp64
+    assert (found.name, found.flops, found.lanes) == ("gfx1030", wanted.flops, 32)
+    assert wanted.within(wanted) == wanted
 
 
 # Vectors as the compiler has them, and the widest that can be asked for.
@@ -200,12 +213,12 @@ def test_schedules_have_the_vectors_of_their_kernels():
         assert launch.numbers["row_vectors"] == -(-problem.out_length // made.tile["lanes"])
 
 
-@pytest.mark.parametrize("device", [*PROFILES, "cpu, asking"])
+@pytest.mark.parametrize("device", PROFILES)
 def test_a_choice_has_no_epilogue(device):
     """What can be chosen with an activation, or beside a bias gradient, can be without; where no
     wider vectors are asked for it is the same. So a choice that was timed without serves with."""
-    asked = device == "cpu, asking"
-    device = ASKING if asked else PROFILES[device]
+    device = PROFILES[device]
+    asked = bool(device.instruction_sets)
     for name in SOME[:2]:
         for pass_ in PASSES:
             bare = [p.choice for p in plans(PROBLEMS[name], pass_, device)]
@@ -221,7 +234,8 @@ def test_a_choice_has_no_epilogue(device):
 def test_vectors_of_full_width():
     """Where two loads feed two multiply-adds of whole vectors, tiles have more sums for each."""
     half = replace(profile("cpu"), vector_floats=16, l1_bytes=48 << 10)
-    full = replace(half, full_width=True)
+    full = replace(half, **FULL_WIDTH)
+    assert (half.full_width, full.full_width) == (False, True)
     for problem in (Conv1dProblem(4, 256, 800, 256, 11), Conv1dProblem(1, 80, 3000, 384, 3)):
         for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
             sums_a_load = []
@@ -234,14 +248,27 @@ def test_vectors_of_full_width():
 
 def test_which_processors_have_full_width():
     for vendor, family, model, expected in (
-        ("AuthenticAMD", 25, 0x11, False),  # Zen 4
-        ("AuthenticAMD", 26, 0x02, True),  # Zen 5, EPYC 9005
-        ("AuthenticAMD", 26, 0x24, False),  # Zen 5 of notebooks
-        ("GenuineIntel", 6, 0x8F, True),  # Sapphire Rapids
-        ("GenuineIntel", 6, 0xA7, False),  # Rocket Lake
-        ("Somebody", 26, 0x02, False),
+        ("AuthenticAMD", 25, 0x01, "cpu"),  # Zen 3
+        ("AuthenticAMD", 25, 0x11, "zen4"),
+        ("AuthenticAMD", 26, 0x02, "zen5"),  # EPYC 9005
+        ("AuthenticAMD", 26, 0x24, "zen4"),  # Zen 5 of notebooks
+        ("GenuineIntel", 6, 0x8F, "zen5"),  # Sapphire Rapids
+        ("GenuineIntel", 6, 0xA7, "cpu"),  # Rocket Lake
+        ("Somebody", 26, 0x02, "cpu"),
+        ("", 0, 0, "cpu"),
     ):
-        assert has_full_width(vendor, family, model) == expected
+        assert has_full_width(vendor, family, model) == (expected == "zen5")
+        assert processor(vendor, family, model, "x86_64") == expected
+        assert PROFILES[expected].full_width == (expected == "zen5")
+    assert processor("", 0, 0, "aarch64") == processor("", 0, 0, "arm64") == "neon"
+
+
+def test_vector_registers():
+    """Of x86-64 as many as its vectors have, of other processors as the profile says."""
+    assert [profile(name).vector_registers for name in ("cpu", "zen4", "zen5", "neon")] == [
+        16, 16, 32, 32,
+    ]  # fmt: skip
+    assert profile("zen4").asking().vector_registers == 32
 
 
 def test_workspace_limit():
@@ -327,13 +354,15 @@ def test_render_error_names_the_constants():
 
 # Every module, each after those that it may import; "variants.*" stands for those of algorithms.
 _ROOMS = (
-    "errors", "version", "settings", "disk", "bounded", "problem", "reference", "testing",
-    "planning", "planning.profiles", "device", "variants.base",
+    "errors", "version", "settings", "disk", "bounded", "geometry", "problem", "reference",
+    "testing",
+    "planning", "planning.profiles", "device", "planning.cost", "variants.base",
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records",
     "drivers", "drivers.binaries", "drivers.icd",
-    "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs", "runtime",
+    "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
+    "drivers.memory", "drivers.registry", "runtime",
     "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options",
     "calls.prepared", "calls.draft",
     "calls.recipes", "calls.call", "functional", "tuning.bench", "tuning.verifier", "tuning",

@@ -44,8 +44,9 @@ from clconv.drivers import binaries
 from clconv.drivers.discovery import choose, info_of
 from clconv.drivers.programs import Programs
 from clconv.planning import planner
-from clconv.variants import VARIANTS, base, direct, gemm
+from clconv.variants import VARIANTS, base, direct
 from clconv.variants.base import Kernel
+from clconv.variants.gemm import convolution
 
 ROOT = Path(__file__).parent.parent
 NAMES = [variant.NAME for variant in VARIANTS]
@@ -562,12 +563,12 @@ def test_memory_is_flat(plain):
 
 def test_caches_are_bounded(plain, monkeypatch):
     """Recipes and outlines that the limit pushes out are made again, and right."""
-    for name in ("recipes", "_outlines"):
-        monkeypatch.setattr(plain, name, clconv.bounded.Bounded(4))
+    for owner, name in ((plain, "recipes"), (plain.memory, "outlines")):
+        monkeypatch.setattr(owner, name, clconv.bounded.Bounded(4))
     weight = np.ones((1, 1, 2), "f")
     for length in (*range(2, 14), *range(2, 14)):
         assert (F.conv1d(np.ones((1, 1, length), "f"), weight) == 2).all()
-        assert max(map(len, (plain.recipes, plain._outlines))) <= 4
+        assert max(map(len, (plain.recipes, plain.memory.outlines))) <= 4
 
 
 # Sizes
@@ -680,7 +681,7 @@ def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
 @pytest.mark.parametrize("name", [SPECIAL[0], SPECIAL[3]])
 def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name, few_columns, monkeypatch):
     """Products by either of their kernels."""
-    monkeypatch.setattr(gemm, "few_columns_pay", lambda *_: few_columns)
+    monkeypatch.setattr(convolution, "few_columns_pay", lambda *_: few_columns)
     gpu_runtime.forget_plans()
     seen = _check_special(gpu_runtime, rng, PROBLEMS[name])
     assert {"direct", "gemm"} <= seen

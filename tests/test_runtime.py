@@ -30,6 +30,7 @@ from clconv import functional as F
 from clconv.drivers import binaries, discovery, probe
 from clconv.drivers.discovery import find, profile_of
 from clconv.drivers.programs import Programs
+from clconv.planning.profiles import PROFILES, DeviceProfile
 from clconv.variants.base import Kernel
 
 ROOT = Path(__file__).parent.parent
@@ -238,15 +239,38 @@ def test_wide_vectors_are_asked_for_where_they_run(runtime, monkeypatch, tmp_pat
 
 
 def test_cache_sizes_of_the_system(runtime, monkeypatch, tmp_path):
-    """A CPU's caches are read from the system; what cannot be read keeps its default."""
+    """A CPU's caches are read from the system; what cannot be read is as usual for its cores."""
     for index, fields in enumerate((("1", "Data", "48K"), ("1", "Instruction", "64K"),
                                     ("2", "Unified", "plenty"))):  # fmt: skip
         (tmp_path / f"index{index}").mkdir()
         for name, text in zip(("level", "type", "size"), fields, strict=True):
             (tmp_path / f"index{index}" / name).write_text(text + "\n")
     monkeypatch.setattr(discovery, "CPU_CACHES", tmp_path)
-    profile = profile_of(runtime.device)
-    assert (profile.l1_bytes, profile.l2_bytes) == (48 << 10, 512 << 10)
+    profile, usual = profile_of(runtime.device), PROFILES[discovery._processor()]
+    assert (profile.l1_bytes, profile.l2_bytes) == (48 << 10, usual.l2_bytes)
+
+
+def test_a_profile_to_plan_for(runtime, rng):
+    """By name or as it is, within the limits of the device, which runs what is planned."""
+    own = runtime.profile
+    problem = Conv1dProblem(2, 64, 70, 64, 3)
+    other = Runtime(runtime.device, profile="gfx1030")
+    assert isinstance(other.profile, DeviceProfile)
+    assert (other.profile.name, other.profile.vector_floats) == ("gfx1030", 1)
+    assert other.profile.max_alloc_bytes <= own.max_alloc_bytes
+    assert other.profile == Runtime(runtime.device, profile=PROFILES["gfx1030"]).profile
+    assert clconv.plan(problem, "forward", other).variant == "gemm"
+    x, weight = (rng.integers(-4, 5, shape).astype("f")
+                 for shape in (problem.input_shape, problem.weight_shape))  # fmt: skip
+    with other:
+        y = F.conv1d(other.to_device(x), other.to_device(weight)).get()
+    assert np.array_equal(y, reference.conv1d(problem, x, weight))
+    other.profile = own
+    assert clconv.plan(problem, "forward", other) == clconv.plan(problem, "forward", runtime)
+    with pytest.raises(DeviceError, match="no device profile 'gfx9000', expected one of cpu"):
+        Runtime(runtime.device, profile="gfx9000")
+    with pytest.raises(DeviceError, match="profile is 3, expected a DeviceProfile or the name"):
+        Runtime(runtime.device, profile=3)
 
 
 # Memory
@@ -329,7 +353,7 @@ def test_one_thread_at_a_time_in_the_pool(runtime):
         """Threads in the pool at once while one allocates and another acts."""
         plain = Runtime(runtime.device)
         plain.empty(10)
-        plain._pool = pool = SlowPool(plain._pool)
+        plain.memory.pool = pool = SlowPool(plain.memory.pool)
         acts = (lambda: plain.empty(10), lambda: act(plain))
         threads = [threading.Thread(target=one, daemon=True) for one in acts]
         for thread in threads:

@@ -20,9 +20,11 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations
 
 from clconv import Conv1D, DeviceError, ProblemError, functional, testing
+from clconv.geometry import Geometry
 from clconv.torch import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d, convert, memory
 
 # What torch says of its own way with an even kernel.
@@ -38,6 +40,21 @@ FUNCTIONS = {
 def integers(*shape, dtype=torch.float32, grad=True):
     """Whole numbers in -4 … 4, whose sums are exact."""
     return torch.randint(-4, 5, shape).to(dtype).requires_grad_(grad)
+
+
+@pytest.mark.parametrize(
+    "geometry", [Geometry(2, (1, 0), 3), Geometry(1, "same"), Geometry(2, 1, 3, 1, True, 1)]
+)
+def test_lengths_of_symbols(geometry):
+    """Shapes are PyTorch's symbols where it traces: the same formulas give theirs."""
+
+    def result(x, weight):
+        return x.new_empty(geometry.out_length(x.shape[2], weight.shape[2]))
+
+    traced = make_fx(result, tracing_mode="symbolic")(torch.ones(1, 1, 30), torch.ones(1, 1, 4))
+    for length, size in ((30, 4), (41, 7)):
+        found = traced(torch.ones(1, 1, length), torch.ones(1, 1, size))
+        assert found.shape == (geometry.out_length(length, size),)
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,8 @@ from clconv.planning.records import Database, Record, RecordKey, Timing
 from clconv.problem import ACTIVATIONS
 from clconv.runtime import replan
 from clconv.tuning import Task, verifier
-from clconv.variants import base, gemm
+from clconv.variants import base
+from clconv.variants.gemm import convolution
 
 PROBLEM = Conv1dProblem(2, 3, 60, 4, 3, 1, 1)
 KEY = RecordKey(PROBLEM, Pass.FORWARD, None)
@@ -663,7 +664,7 @@ def test_excerpts_have_the_same_kernels():
 
 def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
     """Of a plan with two kernels for one job, the excerpt runs the one that the problem runs."""
-    monkeypatch.setattr(gemm, "few_columns_pay", lambda matrices, *_: matrices.columns < 200)
+    monkeypatch.setattr(convolution, "few_columns_pay", lambda matrices, *_: matrices.columns < 200)
     gpu_runtime.forget_plans()
     for length in (100, 1000):
         problem = Conv1dProblem(1, 6, length, 8, 3)

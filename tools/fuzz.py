@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional, testing
+from clconv.geometry import Geometry as Windows
+from clconv.geometry import reached_by, window_of
 from clconv.planning.profiles import PROFILES
 from clconv.variants import VARIANTS
 
@@ -108,7 +110,7 @@ class Geometry:
     @property
     def window(self) -> int:
         """Input samples from a window's first tap to its last."""
-        return self.dilation * (self.kernel_size - 1) + 1
+        return window_of(self.kernel_size, self.dilation)
 
     def room(self, batch: int) -> int:
         """How many output positions a case of that batch may have."""
@@ -195,22 +197,20 @@ def draw_case(rng: Rng, geometry: Geometry, place: int) -> Case:
     batch = some(rng, 1, 1, 2, 3, 5, 0 if place % 5 == 4 else 1)
     room = geometry.room(batch)
     padding = _draw_padding(rng, geometry)
-    left, right = (padding,) * 2 if isinstance(padding, int) else (0, 0)
-    if isinstance(padding, tuple):
-        left, right = padding
-    elif padding == "same":
-        left = right = (geometry.window - 1) // 2  # the least there is
-    stride = geometry.stride
-    least = max(1, geometry.window - left - right)
+    stride, kernel_size = geometry.stride, geometry.kernel_size
+    windows = Windows(stride, padding, geometry.dilation)
+    if padding == "same":
+        windows = windows._replace(padding=windows.pads(kernel_size)[0])  # the least there is
+    least = windows.shortest_length(kernel_size)
     extra = some(rng, 0, between(rng, 0, 2 * stride), between(rng, 0, 60), room * stride)
     length = least + between(rng, 0, min(extra, (room - 1) * stride))
     problem = Conv1dProblem(
-        batch, geometry.in_channels, length, geometry.out_channels, geometry.kernel_size,
+        batch, geometry.in_channels, length, geometry.out_channels, kernel_size,
         stride, padding, geometry.dilation, geometry.groups, np.dtype(geometry.dtype),
     )  # fmt: skip
     positions = some(rng, 1, between(rng, 1, min(room, 40)), between(rng, 1, room))
-    reached = (positions - 1) * stride + geometry.window
-    output_padding = some(rng, 0, between(rng, 0, max(stride, geometry.dilation) - 1))
+    reached = reached_by(positions, geometry.window, stride)
+    output_padding = some(rng, 0, between(rng, 0, windows.most_output_padding))
     most = reached + output_padding - 1
     cropped = some(rng, 0, between(rng, 0, min(most, geometry.window)), between(rng, 0, most))
     left = between(rng, 0, cropped)

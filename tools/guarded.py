@@ -6,57 +6,57 @@ what is not right.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyopencl as cl
 
 from clconv import Runtime
+from clconv.drivers.memory import Memory
 from clconv.planning.profiles import DeviceProfile, profile
 
 GUARD_BYTES = 4096
 GUARD = np.uint8(0xFF)
 
 
+class GuardedMemory(Memory):
+    """Memory whose buffers have guard zones, and come from no pool: they are no larger than asked
+    for."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime.queue, runtime.info.name, runtime.profile)
+        self.guarded: list[tuple[cl.Buffer, int]] = []
+
+    def allocate(self, nbytes: int) -> cl.Buffer:
+        nbytes = max(nbytes, 1)
+        size = nbytes + 2 * GUARD_BYTES
+        whole = cl.Buffer(self.queue.context, cl.mem_flags.READ_WRITE, size)
+        cl.enqueue_fill_buffer(self.queue, whole, GUARD, 0, size)
+        part = whole.get_sub_region(GUARD_BYTES, nbytes)
+        self.guarded.append((whole, nbytes))
+        return part
+
+
 class GuardedRuntime(Runtime):
-    """A runtime that sees what is written beside its buffers, none of which it takes from a pool:
-    they are no larger than asked for."""
+    """A runtime that sees what is written beside its buffers."""
+
+    memory: GuardedMemory
 
     def __init__(self, device: Any = None) -> None:
         super().__init__(device)
-        self._guarded: list[tuple[cl.Buffer, int]] = []
-
-    def _allocate(self, nbytes: int) -> cl.Buffer:
-        nbytes = max(nbytes, 1)
-        whole = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes + 2 * GUARD_BYTES)
-        cl.enqueue_fill_buffer(self.queue, whole, GUARD, 0, nbytes + 2 * GUARD_BYTES)
-        part = whole.get_sub_region(GUARD_BYTES, nbytes)
-        self._guarded.append((whole, nbytes))
-        return part
+        self.memory = GuardedMemory(self)
 
     def check_guards(self) -> None:
         """AssertionError where anything was written outside a buffer since the last check."""
         self.finish()
-        for whole, nbytes in self._guarded:
+        for whole, nbytes in self.memory.guarded:
             content = np.empty(nbytes + 2 * GUARD_BYTES, np.uint8)
             cl.enqueue_copy(self.queue, content, whole)
             assert (content[:GUARD_BYTES] == GUARD).all(), "written before a buffer"
             assert (content[GUARD_BYTES + nbytes :] == GUARD).all(), "written behind a buffer"
-        self._guarded.clear()
+        self.memory.guarded.clear()
 
 
 def limited(name: str, own: DeviceProfile) -> DeviceProfile:
     """The profile of this name, in what a device with the profile `own` can run."""
-    wanted = profile(name)
-    sizes = zip(wanted.max_work_item_sizes, own.max_work_item_sizes, strict=True)
-    first, second, third = map(min, sizes)
-    return replace(
-        wanted,
-        max_work_group_size=min(wanted.max_work_group_size, own.max_work_group_size),
-        max_work_item_sizes=(first, second, third),
-        local_bytes=min(wanted.local_bytes, own.local_bytes),
-        global_bytes=min(wanted.global_bytes, own.global_bytes),
-        max_alloc_bytes=min(wanted.max_alloc_bytes, own.max_alloc_bytes),
-        fp64=wanted.fp64 and own.fp64,
-    )
+    return profile(name).within(own)

@@ -46,8 +46,9 @@ from clconv.commands.layers import load  # noqa: E402
 from clconv.commands.roofline import Roofline  # noqa: E402
 from clconv.errors import BuildError  # noqa: E402
 from clconv.planning.profiles import DeviceProfile  # noqa: E402
-from clconv.variants import VARIANTS, gemm  # noqa: E402
-from clconv.variants.base import Request, modelled_seconds  # noqa: E402
+from clconv.variants import VARIANTS  # noqa: E402
+from clconv.variants.base import Request  # noqa: E402
+from clconv.variants.gemm import convolution  # noqa: E402
 
 Line = dict[str, Any]
 Item = tuple[Any, ...]
@@ -97,15 +98,15 @@ def timed(queue: Callable[[], object], finish: Callable[[], object], seconds: fl
     return {"median_us": 1e6 * statistics.median(samples), "min_us": 1e6 * min(samples)}
 
 
-def modelled_us(made: KernelPlan, device: DeviceProfile) -> float:
-    """What the planner sorts a plan by, in microseconds."""
-    return 1e6 * (modelled_seconds(device, made.cost) if device.kind == "gpu" else made.cost)
+def modelled_us(made: KernelPlan) -> float:
+    """What the planner sorts a plan by, in microseconds, with its launches."""
+    return 1e6 * made.cost
 
 
 def predicted_us(made: KernelPlan, device: DeviceProfile) -> float:
     """The same for the work as it is cut on a GPU, and never faster than memory."""
     if device.kind != "gpu":
-        return modelled_us(made, device)
+        return modelled_us(made)
     return 1e6 * predict.predicted(made, device)
 
 
@@ -259,7 +260,7 @@ def queued_launch(runtime: Any, few: bool | None) -> Iterator[None]:
         yield
         return
     runtime.forget_plans()
-    with patch.object(gemm, "few_columns_pay", lambda *_: few):
+    with patch.object(convolution, "few_columns_pay", lambda *_: few):
         yield
     runtime.forget_plans()
 
@@ -338,7 +339,7 @@ def candidates(work: Work, name: str, pass_: str, part: int) -> Iterator[Line]:
     for place in dict.fromkeys((0, *wanted)) if wanted else ():
         plan = plans[place]
         about = {"layer": name, "pass": pass_, **described(plan),
-                 "model_us": modelled_us(plan, runtime.profile)}  # fmt: skip
+                 "model_us": modelled_us(plan)}  # fmt: skip
         try:
             job = bench.job(plan)
         except BuildError as error:

@@ -34,6 +34,7 @@ from clconv import (
     testing,
 )
 from clconv import functional as F
+from clconv.geometry import Geometry, window_of
 
 Array = NDArray[Any]
 Rng = np.random.Generator
@@ -67,7 +68,7 @@ class Calls:
         place = int(self.rng.integers(len(GEOMETRIES)))
         channels, out_channels, size, stride, padding, dilation, groups = GEOMETRIES[place]
         batch = int(self.rng.integers(1, 4))
-        length = int(self.rng.integers(dilation * (size - 1) + 1, self.longest))
+        length = int(self.rng.integers(window_of(size, dilation), self.longest))
         problem = Conv1dProblem(
             batch, channels, length, out_channels, size, stride, padding, dilation, groups
         )
@@ -108,11 +109,10 @@ class Calls:
         weight, bias, grad = self._integers(
             problem.weight_shape, (problem.in_channels,), problem.output_shape
         )
-        reached = (problem.out_length - 1) * problem.stride + problem.window - sum(problem.pads)
-        y = F.conv_transpose1d(
-            grad, weight, bias, problem.stride, problem.pads, problem.length - reached,
-            problem.groups, problem.dilation, runtime=self.runtime,
-        )  # fmt: skip
+        plain = Geometry(problem.stride, problem.pads, problem.dilation, problem.groups, True)
+        reached = plain.out_length(problem.out_length, problem.kernel_size)
+        options = plain._replace(output_padding=problem.length - reached).options
+        y = F.conv_transpose1d(grad, weight, bias, **options, runtime=self.runtime)
         arrays = {"weight": weight, "grad_output": grad, "bias": bias}
         self._check(problem, Pass.INPUT_GRADIENT, y, arrays)
 

@@ -1,4 +1,7 @@
-"""A transposed convolution as the input gradient of a convolution, by PyTorch's formula."""
+"""A transposed convolution as the input gradient of a convolution, by PyTorch's formula.
+
+The tests' own derivation, so that a fault in clconv's shows.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from clconv.calls.layouts import Layout, Shape, three_dimensions
 from clconv.calls.options import check_sizes
-from clconv.calls.prepared import Geometry
 from clconv.errors import ProblemError
+from clconv.geometry import Geometry
 from clconv.planning.planner import Choice as PlanChoice
 from clconv.planning.planner import KernelPlan
 from clconv.problem import DTYPES, Conv1dProblem, Epilogue, Pass

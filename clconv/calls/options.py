@@ -11,7 +11,8 @@ import numpy as np
 
 from clconv.calls.layouts import Array, Shape
 from clconv.errors import ProblemError
-from clconv.problem import Pass, whole
+from clconv.geometry import Geometry, whole
+from clconv.problem import Pass
 
 __all__ = ["accumulation", "as_key", "check_sizes", "needed_gradients", "shape_of"]
 
@@ -21,6 +22,8 @@ _CONSTANT = frozenset((int, str, NoneType, float, bool, Pass))
 
 def as_key(options: Any) -> Hashable:
     """Options as a key, in which 1, 1.0 and True differ; None where their values may change."""
+    if options and type(options[0]) is Geometry:
+        options = (*options[0], *options[1:])  # whose fields are constants, as a rule
     kinds = tuple(map(type, options))
     if _CONSTANT.issuperset(kinds):
         return kinds, options

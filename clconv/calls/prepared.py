@@ -11,11 +11,12 @@ import pyopencl.array as cl_array
 from clconv.bounded import Bounded
 from clconv.calls.layouts import Array
 from clconv.errors import ArrayTypeError, ProblemError
-from clconv.problem import DTYPES, whole
+from clconv.geometry import Geometry, whole
+from clconv.problem import DTYPES
 from clconv.runtime import Runtime, check_context, default_runtime, runtime_of
 from clconv.variants.base import Schedule
 
-__all__ = ["Derived", "Geometry", "KnownWeight", "PreparedWeight", "prepared", "shortest_input"]
+__all__ = ["Derived", "KnownWeight", "PreparedWeight", "prepared", "shortest_input"]
 
 # Preparations of one weight: by several plans, of passes and epilogues.
 DERIVED_KEPT = 16
@@ -47,15 +48,6 @@ class KnownWeight(NamedTuple):
     derived: Derived
 
 
-class Geometry(NamedTuple):
-    """What weights are prepared for."""
-
-    stride: int
-    dilation: int
-    groups: int
-    transposed: bool
-
-
 class PreparedWeight:
     """Weights with what variants derive from them, which is kept: the functions take it for
     `weight`.
@@ -77,7 +69,8 @@ class PreparedWeight:
         self.derived = Derived() if derived is None else derived
 
     def __repr__(self) -> str:
-        named = ", ".join(f"{name}={value}" for name, value in self.geometry._asdict().items())
+        g = self.geometry
+        named = f"stride={g.stride}, dilation={g.dilation}, groups={g.groups}"
         return f"<clconv.PreparedWeight {self.shape} {self.dtype}, {named}>"
 
     @property
@@ -111,10 +104,10 @@ def prepared(
     if not isinstance(transposed, bool):
         raise ProblemError(f"transposed is {transposed!r}, expected True or False")
     geometry = Geometry(
-        whole("stride", stride, 1),
-        whole("dilation", dilation, 1),
-        whole("groups", groups, 1),
-        transposed,
+        stride=whole("stride", stride, 1),
+        dilation=whole("dilation", dilation, 1),
+        groups=whole("groups", groups, 1),
+        transposed=transposed,
     )
     shape = tuple(weight.shape)
     if len(shape) != 3 or 0 in shape:
@@ -139,7 +132,6 @@ def prepared(
 def shortest_input(weight: PreparedWeight) -> cl_array.Array:
     """Zeros with as few positions as a result needs: a call derives what its plan wants."""
     first, second, kernel_size = weight.shape
-    _, dilation, groups, transposed = weight.geometry
-    channels = first if transposed else second * groups
-    length = 1 if transposed else dilation * (kernel_size - 1) + 1
-    return weight.runtime.zeros((1, channels, length), weight.dtype)
+    geometry = weight.geometry
+    channels = first if geometry.transposed else second * geometry.groups
+    return weight.runtime.zeros((1, channels, geometry.shortest_length(kernel_size)), weight.dtype)

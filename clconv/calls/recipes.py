@@ -8,15 +8,8 @@ from clconv.calls.draft import Choice, Draft
 from clconv.calls.layouts import Shape, three_dimensions
 from clconv.calls.options import check_sizes
 from clconv.errors import ProblemError
-from clconv.problem import (
-    MAX_POSITIONS,
-    Conv1dProblem,
-    Epilogue,
-    Padding,
-    Pass,
-    padding_pair,
-    whole,
-)
+from clconv.geometry import Geometry, whole
+from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
     "draft_conv1d",
@@ -40,84 +33,31 @@ def _check_weight(said: str, shape: Shape, expected: str) -> None:
 
 def problem_of(
     draft: Draft,
+    geometry: Geometry,
     input_shape: tuple[int, int, int],
     weight_shape: Shape,
-    stride: Any,
-    padding: Padding,
-    dilation: Any,
-    groups: Any,
     weight_is: str = "weight has shape",
 ) -> Conv1dProblem:
+    """The problem of a convolution of tensors of these shapes."""
     _check_weight(weight_is, weight_shape, "(Cout, Cin / groups, kernel_size)")
-    batch, in_channels, length = input_shape
     out_channels, group_in, kernel_size = weight_shape
-    problem = Conv1dProblem(
-        batch,
-        in_channels,
-        length,
-        out_channels,
-        kernel_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        draft.dtype,
-    )
+    problem = Conv1dProblem.of(geometry, input_shape, out_channels, kernel_size, draft.dtype)
     if group_in != problem.group_in:
         raise ProblemError(
             f"{weight_is} {weight_shape}, expected {problem.weight_shape} for "
-            f"{in_channels} input channels in {problem.groups} groups"
+            f"{problem.in_channels} input channels in {problem.groups} groups"
         )
     draft.check_prepared(problem)
     return problem
 
 
-def transposed_problem(
-    draft: Draft, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any
-) -> Conv1dProblem:
+def transposed_problem(draft: Draft, geometry: Geometry) -> Conv1dProblem:
     """The convolution whose input gradient this transposed convolution is."""
-    batch, in_channels, length = draft.tensor("x")
+    x = draft.tensor("x")
     _check_weight("weight has shape", draft.shape("weight"), "(Cin, Cout / groups, kernel_size)")
     _, group_out, kernel_size = draft.shape("weight")
-    stride, dilation = whole("stride", stride, 1), whole("dilation", dilation, 1)
-    groups = whole("groups", groups, 1)
-    if in_channels % groups:
-        raise ProblemError(f"groups is {groups}, expected a divisor of in_channels ({in_channels})")
-    if isinstance(padding, str):
-        raise ProblemError(f"padding is {padding!r}, expected an integer or a pair")
-    left, right = padding_pair(padding, 1, 1)
-    extra = whole("output_padding", output_padding, 0)
-    if extra >= max(stride, dilation):
-        raise ProblemError(
-            f"output_padding is {extra}, expected less than stride ({stride}) or dilation "
-            f"({dilation})"
-        )
-    out_length = (length - 1) * stride + dilation * (kernel_size - 1) + 1 - left - right + extra
-    if out_length < 1:
-        raise ProblemError(
-            f"padding is {(left, right)}, which leaves {out_length} output positions, "
-            "expected at least 1"
-        )
-    if out_length + left + right > MAX_POSITIONS:
-        raise ProblemError(
-            f"stride is {stride} and dilation {dilation}, which makes {out_length + left + right} "
-            f"output positions before padding is cropped, expected at most {MAX_POSITIONS}"
-        )
-    # What output_padding adds on the right was padding there, or lies beyond every window: a whole
-    # stride of it would be an output position more than x has.
-    problem = Conv1dProblem(
-        batch,
-        group_out * groups,
-        out_length,
-        in_channels,
-        kernel_size,
-        stride,
-        (left, max(right - extra, 0)),
-        dilation,
-        groups,
-        draft.dtype,
-        cropped=max(extra - right, 0) // stride * stride,
-    )
+    out_channels = group_out * whole("groups", geometry.groups, 1)
+    problem = Conv1dProblem.of(geometry, x, out_channels, kernel_size, draft.dtype)
     draft.expect("weight", problem.weight_shape)
     draft.check_prepared(problem, transposed=True)
     return problem
@@ -132,33 +72,17 @@ def channels_problem(draft: Draft, name: str) -> Conv1dProblem:
 # Recipes
 
 
-def draft_conv1d(
-    draft: Draft,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    activation: Any,
-    variant: Choice,
-) -> None:
-    x = draft.tensor("x")
-    problem = problem_of(draft, x, draft.shape("weight"), stride, padding, dilation, groups)
+def draft_conv1d(draft: Draft, geometry: Geometry, activation: Any, variant: Choice) -> None:
+    problem = problem_of(draft, geometry, draft.tensor("x"), draft.shape("weight"))
     shape = draft.unbatched(problem.output_shape, "x")
     bias_shape = (problem.out_channels,)
     draft_result(draft, problem, Pass.FORWARD, shape, bias_shape, activation, variant)
 
 
 def draft_conv_transpose1d(
-    draft: Draft,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    activation: Any,
-    variant: Choice,
+    draft: Draft, geometry: Geometry, activation: Any, variant: Choice
 ) -> None:
-    problem = transposed_problem(draft, stride, padding, output_padding, groups, dilation)
+    problem = transposed_problem(draft, geometry)
     shape = draft.unbatched(problem.input_shape, "x")
     bias_shape = (problem.in_channels,)
     draft_result(draft, problem, Pass.INPUT_GRADIENT, shape, bias_shape, activation, variant)
@@ -195,34 +119,15 @@ def draft_result(
         draft.add(problem, pass_, epilogue, variant, operands, numbers_, ("weight", "bias"))
 
 
-def draft_conv1d_input(
-    draft: Draft,
-    shape: Shape,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    variant: Choice,
-) -> None:
-    weight = draft.shape("weight")
+def draft_conv1d_input(draft: Draft, geometry: Geometry, shape: Shape, variant: Choice) -> None:
     check_sizes("input_size is", shape)
-    x = three_dimensions(shape)
-    problem = problem_of(draft, x, weight, stride, padding, dilation, groups)
+    problem = problem_of(draft, geometry, three_dimensions(shape), draft.shape("weight"))
     draft.expect("grad_output", problem.output_shape[3 - len(shape) :])
     draft_gradients(draft, problem, shape, (True, False, False), variant)
 
 
-def draft_conv1d_weight(
-    draft: Draft,
-    shape: Shape,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    variant: Choice,
-) -> None:
-    x = draft.tensor("x")
-    problem = problem_of(draft, x, shape, stride, padding, dilation, groups, "weight_size is")
+def draft_conv1d_weight(draft: Draft, geometry: Geometry, shape: Shape, variant: Choice) -> None:
+    problem = problem_of(draft, geometry, draft.tensor("x"), shape, "weight_size is")
     draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
     draft_gradients(draft, problem, draft.shape("x"), (False, True, False), variant)
 
@@ -234,31 +139,17 @@ def draft_conv1d_bias(draft: Draft) -> None:
 
 
 def draft_conv1d_backward(
-    draft: Draft,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    need: tuple[bool, ...],
-    variant: Choice,
+    draft: Draft, geometry: Geometry, need: tuple[bool, ...], variant: Choice
 ) -> None:
-    x = draft.tensor("x")
-    problem = problem_of(draft, x, draft.shape("weight"), stride, padding, dilation, groups)
+    problem = problem_of(draft, geometry, draft.tensor("x"), draft.shape("weight"))
     draft.expect("grad_output", draft.unbatched(problem.output_shape, "x"))
     draft_gradients(draft, problem, draft.shape("x"), need, variant)
 
 
 def draft_conv_transpose1d_backward(
-    draft: Draft,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    need: tuple[bool, ...],
-    variant: Choice,
+    draft: Draft, geometry: Geometry, need: tuple[bool, ...], variant: Choice
 ) -> None:
-    problem = transposed_problem(draft, stride, padding, output_padding, groups, dilation)
+    problem = transposed_problem(draft, geometry)
     draft.expect("grad_output", draft.unbatched(problem.input_shape, "x"))
     draft_gradients(draft, problem, draft.shape("x"), need, variant, transposed=True)
 
@@ -276,24 +167,22 @@ class Gradient(NamedTuple):
     numbers: dict[str, float]
 
 
-def draft_gradients(
+def _gradients(
     draft: Draft,
     problem: Conv1dProblem,
     input_shape: Shape,
-    need: tuple[bool, ...],
+    together: bool,
     variant: Choice,
-    transposed: bool = False,
-) -> None:
-    """The gradients that are needed, of inputs that are checked.
+    transposed: bool,
+) -> tuple[Gradient, Gradient, Gradient]:
+    """Those of input, weight and bias; `together` sums the bias's with the weight's.
 
     A transposed convolution is the input gradient of `problem`; so its own input gradient is the
     forward pass, and its weight gradient has input and output exchanged.
     """
     bias_problem = channels_problem(draft, "grad_output")
     long, short = ("grad_output", "x") if transposed else ("x", "grad_output")
-    # Both are sums over the output's gradient: some variants read it once for weights and bias.
-    together = all(need[1:]) and not transposed
-    gradients = (
+    return (
         Gradient(
             "out_x",
             input_shape,
@@ -326,6 +215,20 @@ def draft_gradients(
             {},
         ),
     )
+
+
+def draft_gradients(
+    draft: Draft,
+    problem: Conv1dProblem,
+    input_shape: Shape,
+    need: tuple[bool, ...],
+    variant: Choice,
+    transposed: bool = False,
+) -> None:
+    """The gradients that are needed, of inputs that are checked."""
+    # Both are sums over the output's gradient: some variants read it once for weights and bias.
+    together = all(need[1:]) and not transposed
+    gradients = _gradients(draft, problem, input_shape, together, variant, transposed)
     wanted = [gradient for gradient, needed in zip(gradients, need, strict=True) if needed]
     for one in wanted:
         draft.expect_out(one.name, one.shape)

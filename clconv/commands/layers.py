@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from clconv.errors import ProblemError
-from clconv.problem import Conv1dProblem
+from clconv.geometry import Geometry
+from clconv.problem import Conv1dProblem, Pass
 
 PASSES = ("forward", "backward")
 # Shapes that real 1-D networks and filters use: the public benchmark set.
@@ -95,8 +96,7 @@ class Layer:
     def flops(self, pass_: str) -> float:
         """Operations of a pass, two a tap; backward is the gradients of input and weight."""
         problem = self.problem
-        taps = problem.group_in * problem.kernel_size
-        forward = 2.0 * int(np.prod(problem.output_shape)) * taps
+        forward = 2.0 * int(np.prod(problem.output_shape)) * problem.terms(Pass.FORWARD)
         return forward * (1 if pass_ == "forward" else 2)
 
     def nbytes(self, pass_: str) -> int:
@@ -202,7 +202,7 @@ def _random(place: int, family: str, seed: int) -> Layer:
             "dilation": 1, "groups": 1,
         }  # fmt: skip
         sizes |= FAMILIES[family](draw, channels)
-        padding = sizes["dilation"] * (sizes["kernel_size"] - 1) // 2
+        padding, _ = Geometry(padding="same", dilation=sizes["dilation"]).pads(sizes["kernel_size"])
         layer = Layer(f"random_{place:02d}_{family}", padding=padding, **sizes)
         # Padding of half a window leaves an output position of any length.
         if (

@@ -2,7 +2,8 @@
 
 For each layer and pass: the variant and tile that the planner picks for a profile, its work-groups,
 and the share of the roofline (the larger of arithmetic at peak and every array moved once at full
-bandwidth) that the model predicts. Nothing is measured.
+bandwidth) that the model predicts; with --explain what takes the time, for the next candidates too.
+Nothing is measured.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Sequence
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
 from clconv.commands.layers import load
 from clconv.commands.text import table
+from clconv.planning.cost import PARTS, Cost
+from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, DeviceProfile
-from clconv.variants import gemm
-from clconv.variants.base import Launch, Request, modelled_seconds
-from clconv.variants.gemm import gemv
+from clconv.variants.base import Launch
 
 HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
 RIGHT = ("work-groups", "predicted ms", "% of roofline")
+# What --explain prints of a plan, in milliseconds, and of how many candidates behind the first.
+EXPLAINED = ("layer", "pass", "variant", "tile", "ms in all", *PARTS)
+NEXT = 3
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
@@ -43,7 +47,7 @@ def bytes_moved(problem: Conv1dProblem) -> int:
 
 def flops(problem: Conv1dProblem) -> int:
     """Of the products and sums of a pass; a multiply-add counts two."""
-    return 2 * math.prod(problem.output_shape) * problem.group_in * problem.kernel_size
+    return 2 * math.prod(problem.output_shape) * problem.terms(Pass.FORWARD)
 
 
 def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
@@ -53,23 +57,56 @@ def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
     )  # fmt: skip
 
 
-def predicted(made: KernelPlan, device: DeviceProfile) -> float:
-    """The model's seconds: work-groups rounded up over the compute units, arithmetic or memory."""
-    problem, units = made.problem, device.compute_units
-    request = Request(problem, made.pass_, device, made.epilogue)
-    few = gemv.tile(request) if sums_launch(made).kernel.name == gemv.NAME else None
-    if few is not None:
-        seconds = gemv.cost(request, few)
-    elif made.variant == "gemm" and made.pass_ is not Pass.WEIGHT_GRADIENT:
-        matrices = gemm.Matrices(request)
-        names = ("tile_rows", "tile_columns", "item_rows", "item_columns", "depth", "buffers")
-        tile = gemm.Tile(*(made.tile[name] for name in names))
-        seconds = gemm.cost(matrices, tile, matrices.columns)
+def predicted_parts(made: KernelPlan, device: DeviceProfile) -> Cost:
+    """The model's seconds for the work as it is cut: work-groups rounded up over the compute units,
+    or as the variant knows it, and never faster than memory."""
+    if made.design.predicted is not None:
+        work = made.design.predicted(made.request).launched(made.cost_parts.launch)
     else:
         groups = max(1, work_groups(made))
-        rounded = -(-groups // units) * units / groups
-        seconds = modelled_seconds(device, made.cost) * rounded
-    return max(seconds, bytes_moved(problem) / device.peak_bandwidth)
+        rounded = -(-groups // device.compute_units) * device.compute_units / groups
+        work = made.cost_parts * rounded
+    return work.bounded(bytes_moved(made.problem) / device.peak_bandwidth)
+
+
+def predicted(made: KernelPlan, device: DeviceProfile) -> float:
+    """The same in all."""
+    return predicted_parts(made, device).seconds
+
+
+def described(made: KernelPlan) -> list[str]:
+    """Variant and tile."""
+    tile = (f"{name}={value}" for name, value in made.tile.items() if name != "lanes")
+    return [made.variant, " ".join(tile)]
+
+
+def row(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
+    """What is predicted of the plan that is chosen."""
+    seconds = predicted(made, device)
+    share = roofline(made.problem, device) / seconds
+    return [
+        name, short(made.pass_), *described(made), str(work_groups(made)), f"{1e3 * seconds:.3f}",
+        f"{100 * share:.0f}",
+    ]  # fmt: skip
+
+
+def explained(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
+    """The same by its parts, those that pass beside something longer in brackets."""
+    cost = predicted_parts(made, device)
+    hidden = dict(cost.hidden)
+    cells = []
+    for part, seconds in cost.parts.items():
+        beside = f"({1e3 * hidden[part]:.4f})" if hidden.get(part) else ""
+        cells.append(" ".join(filter(None, (f"{1e3 * seconds:.4f}" if seconds else "", beside))))
+    return [
+        name, short(made.pass_), *described(made), f"{1e3 * cost.seconds:.4f}",
+        *(cell or "-" for cell in cells),
+    ]  # fmt: skip
+
+
+def short(pass_: Pass) -> str:
+    """A pass in one word."""
+    return pass_.value.removesuffix("_gradient")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,30 +115,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m clconv predict", description=__doc__.splitlines()[0]
     )
-    gpus = [name for name, one in PROFILES.items() if one.kind == "gpu"]
-    parser.add_argument("--device", required=True, choices=gpus, metavar="PROFILE",
-                        help=f"one of {', '.join(gpus)}")  # fmt: skip
+    parser.add_argument("--device", required=True, choices=PROFILES, metavar="PROFILE",
+                        help=f"one of {', '.join(PROFILES)}")  # fmt: skip
     parser.add_argument(
         "--layers", metavar="FILE", help="Python file with a list LAYERS (default: the public set)"
     )
+    parser.add_argument(
+        "--explain", action="store_true",
+        help=f"what takes the time, of the plan and of the next {NEXT} candidates",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
         layers = load(arguments.layers)
     except ValueError as error:
         parser.error(f"--layers: {error}")
     device = PROFILES[arguments.device]
+    print(f"A prediction for {device.name} from a cost model, not a measurement:")
     rows = []
     for layer in layers:
-        problem = layer.problem
         for pass_ in PASSES:
-            made = plan(problem, pass_, device)
-            seconds = predicted(made, device)
-            tile = " ".join(f"{key}={value}" for key, value in made.tile.items() if key != "lanes")
-            rows.append([
-                layer.name, pass_.value.removesuffix("_gradient"), made.variant, tile,
-                str(work_groups(made)), f"{1e3 * seconds:.3f}",
-                f"{100 * roofline(problem, device) / seconds:.0f}",
-            ])  # fmt: skip
-    print(f"A prediction for {device.name} from a cost model, not a measurement:")
-    print(table(HEADER, rows, RIGHT))
+            if arguments.explain:
+                found = plans(layer.problem, pass_, device)[: 1 + NEXT]
+                rows += [explained(layer.name, made, device) for made in found]
+            else:
+                rows.append(row(layer.name, plan(layer.problem, pass_, device), device))
+    print(
+        table(EXPLAINED, rows, EXPLAINED[4:]) if arguments.explain else table(HEADER, rows, RIGHT)
+    )
     return 0

@@ -1,6 +1,6 @@
 """Which constants let the cost model agree best with measured times?
 
-Each constant of the variants' modules, and each number of a profile that is not whole, is moved up
+Each price of `clconv.planning.cost`, and each number of a profile that is not whole, is moved up
 and down for as long as the model's first choices get faster, and its times closer to the measured
 ones but for a factor that the candidates of a pass share. What changes the candidates themselves is
 left alone.
@@ -8,19 +8,17 @@ left alone.
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 import statistics
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from types import ModuleType
 from typing import Any
 
 from clconv import DeviceProfile
 from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
 from clconv.commands.text import table
+from clconv.planning import cost
 from clconv.planning.planner import Choice, KernelPlan, designs, plans
 from clconv.planning.records import Record, RecordKey
 
@@ -35,36 +33,28 @@ PULL = 5e-4
 
 @dataclass(frozen=True)
 class Constant:
-    """A number of the cost model: in modules, which have it under one name, or in the profile."""
+    """A number of the cost model: a price, or what the profile says."""
 
     name: str
     value: float
-    modules: tuple[ModuleType, ...]
+    is_price: bool
 
     @property
     def label(self) -> str:
         """Where it is, and its name."""
-        where = self.modules[0].__name__.rpartition(".")[2] if self.modules else "profile"
-        return f"{where}.{self.name}"
+        return f"{'cost' if self.is_price else 'profile'}.{self.name}"
 
 
 def constants(profile: DeviceProfile) -> list[Constant]:
     """All that there are."""
-    found: dict[tuple[str, float], list[ModuleType]] = {}
-    package = importlib.import_module("clconv.variants")  # clconv has a function of that name
-    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(info.name)
-        for name, value in vars(module).items():
-            if name.isupper() and isinstance(value, float) and value > 0:
-                found.setdefault((name, value), []).append(module)
-    ours = [Constant(name, value, tuple(found[name, value])) for name, value in found]
+    prices = {name: value for name, value in vars(cost).items() if name.isupper()}
     numbers = {field.name: getattr(profile, field.name) for field in fields(profile)}
-    ours += [
-        Constant(name, value, ())
-        for name, value in numbers.items()
+    return [
+        Constant(name, value, is_price)
+        for found, is_price in ((prices, True), (numbers, False))
+        for name, value in found.items()
         if isinstance(value, float) and value > 0
     ]
-    return ours
 
 
 @contextmanager
@@ -72,16 +62,22 @@ def changed(values: Mapping[Constant, float], profile: DeviceProfile) -> Iterato
     """The profile, with the constants at other values."""
     try:
         for constant, value in values.items():
-            for module in constant.modules:
-                setattr(module, constant.name, value)
-        designs.cache_clear()
-        own: dict[str, Any] = {c.name: value for c, value in values.items() if not c.modules}
+            if constant.is_price:
+                setattr(cost, constant.name, value)
+        _forget()
+        own: dict[str, Any] = {c.name: value for c, value in values.items() if not c.is_price}
         yield replace(profile, **own)
     finally:
-        designs.cache_clear()
         for constant in values:
-            for module in constant.modules:
-                setattr(module, constant.name, constant.value)
+            if constant.is_price:
+                setattr(cost, constant.name, constant.value)
+        _forget()
+
+
+def _forget() -> None:
+    """What was planned with other prices."""
+    designs.cache_clear()
+    cost.core.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,7 @@ def error(found: Sequence[Sample], profile: DeviceProfile) -> float:
         if costs is None:
             return math.inf
         weights = [(min(sample.times) / time) ** 2 for time in sample.times]
-        logs = [math.log(time / cost) for time, cost in zip(sample.times, costs, strict=True)]
+        logs = [math.log(time / one) for time, one in zip(sample.times, costs, strict=True)]
         mean = _mean(logs, weights)
         loss = math.log(sample.times[costs.index(min(costs))] / min(sample.times))
         errors.append(loss + _mean([(one - mean) ** 2 for one in logs], weights))

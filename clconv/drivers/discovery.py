@@ -21,7 +21,7 @@ from clconv import settings
 from clconv.drivers import icd
 from clconv.drivers.probe import cpu_info, finding, probe, reason, remembered
 from clconv.errors import DeviceError, OutOfMemoryError
-from clconv.planning.profiles import DeviceProfile, has_full_width, refined
+from clconv.planning.profiles import DeviceProfile, launch_seconds, processor, refined, with_core
 
 __all__ = [
     "DeviceInfo",
@@ -381,12 +381,11 @@ def _vectors(device: Any) -> tuple[int, str]:
     return min(reported, found.vector_floats or reported), found.instruction_sets
 
 
-def _full_width() -> bool:
-    """Whether the processor has vectors of 64 bytes at full width, as far as Linux tells."""
+def _processor() -> str:
+    """The profile that has the processor's kind of core, as far as the system tells."""
     fields = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.*)$", cpu_info(), re.MULTILINE))
-    if len(fields) < 3:
-        return False
-    return has_full_width(fields["vendor_id"], int(fields["cpu family"]), int(fields["model"]))
+    family, model = (int(fields.get(name, 0)) for name in ("cpu family", "model"))
+    return processor(fields.get("vendor_id", ""), family, model, system.machine())
 
 
 def _data_caches() -> dict[str, Any]:
@@ -415,8 +414,8 @@ def _architecture(device: Any) -> str:
 
 
 def profile_of(device: Any) -> DeviceProfile:
-    """The planner's numbers of a device: what its driver reports, what is known of GPUs and, of a
-    CPU's caches, what the system says."""
+    """The planner's numbers of a device: what its driver reports, what is known of GPUs and of
+    processors and, of a CPU's caches, what the system says."""
     width, asked = _vectors(device) if device.type & cl.device_type.CPU else (1, "")
     # A CPU driver without vectors of its own makes lanes of work-items, as a GPU does.
     cpu = width > 1
@@ -436,6 +435,11 @@ def profile_of(device: Any) -> DeviceProfile:
         half_builtins=not cpu,
         native_half="cl_khr_fp16" in device.extensions.split(),
         instruction_sets=asked,
-        full_width=cpu and _full_width(),
+        launch_seconds=launch_seconds(device.platform.name.strip()),
     )
-    return replace(reported, **_data_caches()) if cpu else refined(reported, _architecture(device))
+    if not cpu:
+        return refined(reported, _architecture(device))
+    known = with_core(reported, _processor())
+    # Drivers tell a nominal clock, or none.
+    clock = max(known.clock, 1e6 * int(device.max_clock_frequency))
+    return replace(known, clock=clock, **_data_caches())

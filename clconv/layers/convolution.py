@@ -13,6 +13,7 @@ from clconv import tuning
 from clconv.calls.elementwise import activation_gradient
 from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ModuleError, OutOfMemoryError, ProblemError
+from clconv.geometry import Geometry
 from clconv.layers import initialisation
 from clconv.layers.module import Module
 from clconv.layers.variable import Variable
@@ -161,14 +162,10 @@ class Convolution(Module):
     # The function that the layer is, and that of its gradients.
     _functions: tuple[Callable[..., Any], Callable[..., Any]]
 
-    def _geometry(self) -> dict[str, int]:
-        """The layer's numbers as the functions name them."""
-        return {
-            "stride": self.stride,
-            "padding": self.pad,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
+    @property
+    def geometry(self) -> Geometry:
+        """How the layer's windows lie."""
+        return Geometry(self.stride, self.pad, self.dilation, self.groups)
 
     def _forward(self, data: Any, activation: Any, keep: Any) -> Any:
         return self._functions[0](
@@ -180,13 +177,15 @@ class Convolution(Module):
             variant=self._chosen or "auto",
             runtime=self.runtime,
             exact=self.exact,
-            **self._geometry(),
+            **self.geometry.options,
         )
 
-    def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
-        """The problem for data of this shape, and which of its passes forward and the gradients
-        of data and weights are."""
-        raise ModuleError(f"{type(self).__name__} does not define _problem")
+    # Which passes of its problem forward and the gradients of data and weights are.
+    _passes: tuple[Pass, Pass, Pass]
+
+    def _problem(self, shape: tuple[int, int, int]) -> Conv1dProblem:
+        """The problem for data of this shape."""
+        return Conv1dProblem.of(self.geometry, shape, self.outmaps, self.size, self.calctype)
 
     def reset(self) -> None:
         """Drops inData, data, grad and what was kept for the backward pass."""
@@ -239,7 +238,7 @@ class Convolution(Module):
             variant=self._chosen or "auto",
             runtime=self.runtime,
             exact=self.exact,
-            **self._geometry(),
+            **self.geometry.options,
         )[0]
 
     # Checks
@@ -254,6 +253,12 @@ class Convolution(Module):
 
     def _check_length(self, length: int) -> None:
         raise ModuleError(f"{type(self).__name__} does not define _check_length")
+
+    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """(N, outmaps, Lout) for data (N, inmaps, L)."""
+        shape = self._sizes("Data", shape)
+        self.checkDataShape(shape)
+        return shape[0], self.outmaps, self.geometry.out_length(shape[2], self.size)
 
     def checkGradShape(self, shape: Sequence[int]) -> None:
         """ModuleError unless the shape is that of the last result."""
@@ -279,7 +284,7 @@ class Convolution(Module):
         """
         shape = self._sizes("Data", shape)
         self.checkDataShape(shape)
-        problem, passes = self._problem(shape)
+        problem, passes = self._problem(shape), self._passes
         # The value before the activation, kept for the backward pass, counts as workspace.
         kept = 0
         if self._needs_argument and self.train:

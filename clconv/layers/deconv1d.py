@@ -7,8 +7,9 @@ from typing import Any
 
 from clconv import functional
 from clconv.errors import ModuleError
+from clconv.geometry import Geometry
 from clconv.layers.convolution import Convolution, scheme_of
-from clconv.problem import Conv1dProblem, Pass
+from clconv.problem import Pass
 from clconv.runtime import Runtime
 
 __all__ = ["Deconv1D"]
@@ -22,6 +23,7 @@ class Deconv1D(Convolution):
     """
 
     _functions = (functional.conv_transpose1d, functional.conv_transpose1d_backward)
+    _passes = (Pass.INPUT_GRADIENT, Pass.FORWARD, Pass.WEIGHT_GRADIENT)
     _gradients_are_functional = True
 
     def __init__(
@@ -46,7 +48,7 @@ class Deconv1D(Convolution):
     ) -> None:
         scheme = scheme_of(locals())
         self.check(scheme)
-        if postpad >= max(stride, dilation):
+        if postpad > Geometry(stride, dilation=dilation).most_output_padding:
             raise ModuleError("Postpad must be smaller than stride and dilation")
         super().__init__(
             scheme,
@@ -59,26 +61,16 @@ class Deconv1D(Convolution):
         self.postpad = postpad
 
     @property
-    def _beyond(self) -> int:
-        """Output positions beyond (L - 1) stride; may be negative."""
-        return int(self.dilation * (self.size - 1) - 2 * self.pad + 1 + self.postpad)
-
-    @property
-    def _least(self) -> int:
-        """The shortest data that gives an output position."""
-        return int(max(1, -((self._beyond - 1) // self.stride) + 1))
+    def geometry(self) -> Geometry:
+        """How the layer's windows lie."""
+        return Geometry(self.stride, self.pad, self.dilation, self.groups, True, self.postpad)
 
     def _check_length(self, length: int) -> None:
-        if length < self._least:
+        least = self.geometry.shortest_length(self.size)
+        if length < least:
             raise ModuleError(
-                f"Data maps size is too small (got {length}, expected at least {self._least})"
+                f"Data maps size is too small (got {length}, expected at least {least})"
             )
-
-    def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """(N, outmaps, Lout) for data (N, inmaps, L)."""
-        shape = self._sizes("Data", shape)
-        self.checkDataShape(shape)
-        return shape[0], self.outmaps, (shape[2] - 1) * self.stride + self._beyond
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shortest (N, inmaps, L) that gives at least (N, outmaps, Lout)."""
@@ -87,24 +79,4 @@ class Deconv1D(Convolution):
             raise ModuleError(
                 f"Grad maps size is too small (got {out_length}, expected at least 1)"
             )
-        length = -((self._beyond - out_length) // self.stride) + 1
-        return batch, self.inmaps, max(length, self._least)
-
-    def _problem(self, shape: Sequence[int]) -> tuple[Conv1dProblem, tuple[Pass, Pass, Pass]]:
-        _, _, length = self.dataShapeFrom(shape)
-        problem = Conv1dProblem(
-            shape[0],
-            self.outmaps,
-            length,
-            self.inmaps,
-            self.size,
-            self.stride,
-            (self.pad, max(self.pad - self.postpad, 0)),
-            self.dilation,
-            self.groups,
-            self.calctype,
-        )
-        return problem, (Pass.INPUT_GRADIENT, Pass.FORWARD, Pass.WEIGHT_GRADIENT)
-
-    def _geometry(self) -> dict[str, int]:
-        return {**super()._geometry(), "output_padding": self.postpad}
+        return batch, self.inmaps, self.geometry.shortest_length(self.size, out_length)

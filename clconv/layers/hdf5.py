@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,38 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"the blueprint has {value!r}, which JSON has no word for")
 
 
+class _Content(NamedTuple):
+    """What a file gets, all of it on the host."""
+
+    variables: dict[Variable, list[str]]  # names of each, those of other saved modules included
+    values: dict[Variable, np.ndarray]
+    attributes: dict[str, np.ndarray]
+    texts: dict[str, str]
+
+    def write(self, file: Any, links: dict[Variable, int], compress: str | None) -> None:
+        """Writes all to an open file; `links` gets the numbers of variables."""
+        params, places = file.require_group("params"), file.require_group("links")
+        taken = [f"links/{n}" for found in self.variables.values() for n in found]
+        taken += [f"attrs/{n}" for n in self.attributes] + list(self.texts)
+        for place in taken:
+            if place in file:
+                raise ModuleError(f"the file has {place} already")
+        index = len(links)
+        for variable, found in self.variables.items():
+            if variable in self.values:
+                while str(index) in params:
+                    index += 1
+                params.create_dataset(str(index), data=self.values[variable], compression=compress)
+                links[variable] = index
+            for one in found:
+                places[one] = links[variable]
+        for one, array in self.attributes.items():
+            packed = compress if array.shape else None
+            file.require_group("attrs").create_dataset(one, data=array, compression=packed)
+        for key, text in self.texts.items():
+            file.create_dataset(key, data=text, dtype=h5py_or_error().string_dtype())
+
+
 def save_hdf5(
     module: Module,
     target: Any = None,
@@ -91,49 +123,28 @@ def save_hdf5(
     with said_by(root, "save"):
         variables = _hdf5_variables(module, root, assumeUniqueNames)
         attributes = _hdf5_attributes(module, root, assumeUniqueNames)
-        scalars = {}
+        texts = {}
         if withBlueprint:
             text = json.dumps(module.getBlueprint(), indent=4, sort_keys=True, default=_plain)
-            scalars["blueprint"] = text
-    values = {
-        variable: values_of(variable.array) for variable in variables if variable not in links
-    }
-    arrays = {key: values_of(value) for key, value in attributes.items()}
-
-    def write(file: Any) -> None:
-        params, places = file.require_group("params"), file.require_group("links")
-        taken = [f"links/{n}" for found in variables.values() for n in found]
-        taken += [f"attrs/{n}" for n in arrays] + list(scalars)
-        for place in taken:
-            if place in file:
-                raise ModuleError(f"the file has {place} already")
-        index = len(links)
-        for variable, found in variables.items():
-            if variable in values:
-                while str(index) in params:
-                    index += 1
-                params.create_dataset(str(index), data=values[variable], compression=compress)
-                links[variable] = index
-            for one in found:
-                places[one] = links[variable]
-        for one, array in arrays.items():
-            packed = compress if array.shape else None
-            file.require_group("attrs").create_dataset(one, data=array, compression=packed)
-        for key, text in scalars.items():
-            file.create_dataset(key, data=text, dtype=h5py.string_dtype())
-
+            texts["blueprint"] = text
+    content = _Content(
+        variables,
+        {one: values_of(one.array) for one in variables if one not in links},
+        {key: values_of(value) for key, value in attributes.items()},
+        texts,
+    )
     image = None
     with said_by(root, "save"):
         if target is None:
             buffer = io.BytesIO()
             with h5py.File(buffer, "w", libver="earliest") as file:
-                write(file)
+                content.write(file, links, compress)
             image = buffer.getvalue()
         elif is_path(target):
             with replacing(target) as partial, h5py.File(partial, "w", libver="earliest") as file:
-                write(file)
+                content.write(file, links, compress)
         else:
-            write(target)
+            content.write(target, links, compress)
     if varlinks is not None:
         varlinks.update(links)
     return image

@@ -9,9 +9,10 @@ import numpy as np
 import pyopencl.array as cl_array
 
 from clconv.errors import ArrayTypeError, ModuleError, ProblemError
+from clconv.geometry import whole
 from clconv.layers.copying import Copyable
 from clconv.layers.variable import Variable
-from clconv.problem import DTYPES, whole
+from clconv.problem import DTYPES
 from clconv.runtime import Runtime, check_context, default_runtime, memory_of
 
 __all__ = ["Module"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clconv.calls.elementwise import pad, pad_gradient
@@ -13,7 +13,14 @@ from clconv.runtime import Runtime
 
 __all__ = ["Pad1D"]
 
-MODES = ("constant", "reflect", "edge", "wrap")
+# Samples of the signal that a mode makes so much padding of.
+SOURCES: dict[str, Callable[[int], int]] = {
+    "constant": lambda padding: 0,
+    "reflect": lambda padding: padding + 1,
+    "edge": lambda padding: 1,
+    "wrap": lambda padding: padding,
+}
+MODES = tuple(SOURCES)
 
 
 class Pad1D(Module):
@@ -70,8 +77,7 @@ class Pad1D(Module):
     @property
     def _least(self) -> int:
         """The shortest data that the mode can be done with."""
-        most = max(self.pad)
-        return {"constant": 0, "reflect": most + 1, "edge": 1, "wrap": most}[self.mode]
+        return SOURCES[self.mode](max(self.pad))
 
     def checkGradShape(self, shape: Sequence[int]) -> None:
         """ModuleError unless the shape is that of the last result."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clconv import testing
 from clconv.errors import OutOfMemoryError, ProblemError
+from clconv.planning.cost import Cost
 from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
 from clconv.render import render
@@ -30,6 +31,12 @@ __all__ = ["Choice", "KernelPlan", "candidates", "chosen_first", "designs", "pla
 
 # A bound of a pass's sums, of its arrays by name.
 SumsBound = Callable[[Mapping[str, Any]], Any]
+# Kernels that a pass queues: those of a layer's parameters are summed in shares, and added.
+LAUNCHES = {
+    Pass.FORWARD: 1, Pass.INPUT_GRADIENT: 1, Pass.WEIGHT_GRADIENT: 2, Pass.BIAS_GRADIENT: 2,
+}  # fmt: skip
+# Digits by which costs are compared: the order in which they are summed up decides nothing.
+DIGITS = 7
 
 # How many layers' designs are remembered, each for a pass, device and epilogue: about 0.2 MB.
 LAYERS_KEPT = 256
@@ -109,10 +116,16 @@ class KernelPlan:
 
     @property
     def cost(self) -> float:
-        """Modelled seconds, in proportion to batch and positions."""
+        """Modelled seconds: in proportion to batch and positions, beside the launches."""
+        return self.cost_parts.seconds
+
+    @property
+    def cost_parts(self) -> Cost:
+        """The same by what takes them."""
         typical = self.problem.layer.typical()
         amount = max(self.problem.batch, 1) * self.problem.positions(self.pass_)
-        return self.design.cost * amount / typical.positions(self.pass_)
+        work = self.design.cost * (amount / typical.positions(self.pass_))
+        return work.launched(LAUNCHES[self.pass_] * self.request.device.launch_seconds)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -190,7 +203,12 @@ def designs(
         raise ProblemError(
             f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
         )
-    return tuple(sorted(found, key=lambda named: named[1].cost))
+    return tuple(sorted(found, key=lambda named: _rank(named[1].cost)))
+
+
+def _rank(cost: Cost) -> float:
+    """What designs are sorted by: seconds, rounded so that equals stay in the variants' order."""
+    return float(f"{cost.seconds:.{DIGITS - 1}e}")
 
 
 def candidates(

@@ -8,7 +8,16 @@ from typing import Any
 
 from clconv.errors import DeviceError
 
-__all__ = ["PROFILES", "DeviceProfile", "has_full_width", "profile", "refined"]
+__all__ = [
+    "PROFILES",
+    "DeviceProfile",
+    "has_full_width",
+    "launch_seconds",
+    "processor",
+    "profile",
+    "refined",
+    "with_core",
+]
 
 
 @dataclass(frozen=True)
@@ -21,9 +30,13 @@ class DeviceProfile:
     rather than a call, and `native_half` whether the driver has half arithmetic, whose conversions
     are instructions too where they are of single values. `instruction_sets` are those that
     functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
-    where none need to. `full_width` tells whether a CPU's core multiplies, adds and loads vectors
-    of 64 bytes as often as those of 32. `l1_bytes` and
-    `l2_bytes` are a CPU core's data caches. Sizes are in bytes.
+    where none need to. Sizes are in bytes.
+
+    Of a CPU's core: `multiply_add_bytes` and `load_bytes` are the bytes of vectors that it
+    multiplies and adds, and loads, in a cycle, `vectors_a_cycle` how many vectors of either at
+    most, however narrow they are. `core_registers` are its vector registers, 0 where it has those
+    of x86-64: 32 for vectors of 64 bytes, else 16. `l1_bytes` and `l2_bytes` are its data caches,
+    `clock` its cycles a second.
 
     Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
     (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
@@ -33,8 +46,10 @@ class DeviceProfile:
     `fetch_together` how many elements it may copy at once without spilling.
     `reported_units` is what OpenCL counts as compute units of one of them. `read_floats` is how
     many float32 a work-item should read from local memory at once; `local_pays` tells whether
-    local memory is faster than the cache. `flops` (float32, a multiply-add counts two) and
-    `bandwidth` (bytes) are peaks a second, 0 where not known.
+    local memory is faster than the cache.
+
+    `flops` (float32, a multiply-add counts two) and `bandwidth` (bytes) are peaks a second, 0 where
+    not known. `launch_seconds` is what queueing a kernel and waking who runs it takes.
     """
 
     name: str
@@ -51,9 +66,13 @@ class DeviceProfile:
     half_builtins: bool = True
     native_half: bool = False
     instruction_sets: str = ""
-    full_width: bool = False
+    multiply_add_bytes: int = 64
+    load_bytes: int = 64
+    vectors_a_cycle: int = 4
+    core_registers: int = 0
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    clock: float = 2e9
     unit_local_bytes: int = 65536
     unit_registers: int = 65536
     unit_items: int = 1024
@@ -66,6 +85,7 @@ class DeviceProfile:
     local_pays: bool = True
     flops: float = 0.0
     bandwidth: float = 0.0
+    launch_seconds: float = 5e-6
 
     def __post_init__(self) -> None:
         if self.kind not in ("cpu", "gpu"):
@@ -73,8 +93,13 @@ class DeviceProfile:
 
     @property
     def vector_registers(self) -> int:
-        """Vector registers of a CPU's core: AVX-512 has 32, others 16."""
-        return 32 if self.vector_floats >= 16 else 16
+        """Vector registers of a CPU's core."""
+        return self.core_registers or (32 if self.vector_floats >= 16 else 16)
+
+    @property
+    def full_width(self) -> bool:
+        """Whether a CPU's core multiplies and adds vectors of 64 bytes as often as those of 32."""
+        return self.multiply_add_bytes >= 128
 
     @property
     def asked_for(self) -> str:
@@ -87,13 +112,32 @@ class DeviceProfile:
 
     @property
     def peak_flops(self) -> float:
-        """`flops`; where it is not known a guess of the right order, for comparisons alone."""
+        """`flops`; where it is not known that of a CPU's cores, or of a GPU a guess of the right
+        order, for comparisons alone."""
+        if self.vector_floats > 1:
+            a_cycle = self.multiply_add_bytes // 4 * 2
+            return self.flops or self.compute_units * a_cycle * self.clock
         return self.flops or self.compute_units * 128 * 2 * 1.2e9
 
     @property
     def peak_bandwidth(self) -> float:
-        """`bandwidth`; where it is not known the share of the peak that is common on GPUs."""
+        """`bandwidth`; where it is not known the share of the peak that is common."""
         return self.bandwidth or self.peak_flops / 32
+
+    def within(self, own: DeviceProfile) -> DeviceProfile:
+        """The same within the limits of another, so that a device with the profile `own` can run
+        what is planned for this one."""
+        sizes = zip(self.max_work_item_sizes, own.max_work_item_sizes, strict=True)
+        first, second, third = map(min, sizes)
+        return replace(
+            self,
+            max_work_group_size=min(self.max_work_group_size, own.max_work_group_size),
+            max_work_item_sizes=(first, second, third),
+            local_bytes=min(self.local_bytes, own.local_bytes),
+            global_bytes=min(self.global_bytes, own.global_bytes),
+            max_alloc_bytes=min(self.max_alloc_bytes, own.max_alloc_bytes),
+            fp64=self.fp64 and own.fp64,
+        )
 
     def with_limits(self, max_work_group_size: int) -> DeviceProfile:
         """The same device with smaller work-groups."""
@@ -193,26 +237,83 @@ def _intel(
     )
 
 
-# Devices to plan for without having them, each the figures of one common card of the architecture:
+# A core that works on 64 bytes as often as on 32: two multiply-adds and two loads a cycle.
+FULL_WIDTH = {"multiply_add_bytes": 128, "load_bytes": 128, "vectors_a_cycle": 2}
+
+
+def _cpu(name: str, compute_units: int, vector_floats: int, **core: Any) -> DeviceProfile:
+    return DeviceProfile(
+        name,
+        "cpu",
+        compute_units,
+        lanes=1,
+        vector_floats=vector_floats,
+        max_work_group_size=4096,
+        max_work_item_sizes=(4096, 4096, 4096),
+        local_bytes=256 << 10,
+        global_bytes=8 << 30,
+        max_alloc_bytes=2 << 30,
+        fp64=True,
+        half_builtins=False,
+        **core,
+    )
+
+
+# Devices to plan for without having them. A CPU is two cores of a server, as PoCL drives them, but
+# "neon", which is a notebook's. A GPU has the figures of one common card of the architecture:
 # compute units, boost FLOP/s and memory bandwidth as the vendor states them, on the page of the
 # card that is named. Where the vendor states clock and width alone, FLOP/s are their product, two
-# for each multiply-add. None of these peaks has been measured.
+# for each multiply-add. No GPU's peak has been measured.
 PROFILES = {
     p.name: p
     for p in (
-        DeviceProfile(
-            "cpu",
-            "cpu",
+        # AVX2 without AVX-512: two multiply-adds and two loads a cycle, of 32 bytes ("Software
+        # Optimization Guide for the AMD Zen3 Microarchitecture", "Intel 64 and IA-32 Architectures
+        # Optimization Reference Manual"). Smallest common caches and clock; what is not known of
+        # another processor is taken from here. Bandwidth: measured, a copy by two cores.
+        _cpu("cpu", 2, 8, bandwidth=55e9, launch_seconds=28e-6),
+        # AVX-512 at half width: a vector of 64 bytes takes the units for two cycles ("Software
+        # Optimization Guide for the AMD Zen4 Microarchitecture"). Clock and bandwidth: measured on
+        # an EPYC 9004, 233 GFLOP/s and a copy of 55 GB/s by two cores.
+        _cpu(
+            "zen4",
             2,
-            lanes=1,
-            vector_floats=8,
-            max_work_group_size=4096,
-            max_work_item_sizes=(4096, 4096, 4096),
-            local_bytes=256 << 10,
-            global_bytes=8 << 30,
-            max_alloc_bytes=2 << 30,
-            fp64=True,
-            half_builtins=False,
+            8,
+            instruction_sets="avx512f,avx512vl,avx512bw,avx512dq",
+            l2_bytes=1 << 20,
+            clock=3.64e9,
+            bandwidth=55e9,
+            launch_seconds=28e-6,
+        ),
+        # AVX-512 at full width: "Software Optimization Guide for the AMD Zen5 Microarchitecture".
+        # Clock and bandwidth: measured on an EPYC 9005, 537 GFLOP/s and a copy of 42 GB/s by two
+        # cores. Intel's servers have such cores too, with caches of their own.
+        _cpu(
+            "zen5",
+            2,
+            16,
+            **FULL_WIDTH,
+            l1_bytes=48 << 10,
+            l2_bytes=1 << 20,
+            clock=4.2e9,
+            bandwidth=42e9,
+            launch_seconds=28e-6,
+        ),
+        # Never run. Four multiply-adds and three loads a cycle, of 16 bytes ("Apple Silicon CPU
+        # Optimization Guide"), 32 registers ("Arm Architecture Reference Manual for A-profile").
+        # "MacBook Air (M1, 2020)" (apple.com): four performance cores; their caches, clock and
+        # 68 GB/s are estimates from what the system reports.
+        _cpu(
+            "neon",
+            4,
+            4,
+            load_bytes=48,
+            core_registers=32,
+            l1_bytes=128 << 10,
+            l2_bytes=3 << 20,
+            clock=3.2e9,
+            bandwidth=68e9,
+            launch_seconds=28e-6,
         ),
         _gpu("gpu", 16, 32, 32768, work_group=256),
         # "AMD Radeon VII" (amd.com): 60 CUs, 13.8 TFLOPS at the peak clock of 1.8 GHz, 1 TB/s.
@@ -277,16 +378,46 @@ PROFILES = {
 # Reference Manual"). None of them was measured.
 FULL_WIDTH_INTEL = frozenset((0x55, 0x6A, 0x6C, 0x8F, 0xCF, 0xAD, 0xAE))
 # AMD's Zen 5 has them ("Software Optimization Guide for the AMD Zen5 Microarchitecture"; seen on
-# EPYC 9005), but in the notebooks' chips of these models.
-ZEN_5_FAMILY, HALF_WIDTH_ZEN_5 = 26, (range(0x20, 0x30), range(0x60, 0x70))
+# EPYC 9005), but not in the notebooks' chips of these models; Zen 4 has half the width throughout.
+ZEN_5_FAMILY = 26
+HALF_WIDTH = {
+    25: (range(0x10, 0x20), range(0x60, 0x80), range(0xA0, 0xB0)),
+    ZEN_5_FAMILY: (range(0x20, 0x30), range(0x60, 0x70)),
+}
+# What follows from a CPU's core, and not from its driver or system.
+CORE_FACTS = (
+    "multiply_add_bytes", "load_bytes", "vectors_a_cycle", "core_registers",
+    "l1_bytes", "l2_bytes", "clock",
+)  # fmt: skip
 
 
 def has_full_width(vendor: str, family: int, model: int) -> bool:
     """Whether a processor's cores work on 64 bytes as often as on 32, by what CPUID says of it."""
     if vendor == "AuthenticAMD":
-        half = family == ZEN_5_FAMILY and any(model in models for models in HALF_WIDTH_ZEN_5)
+        half = any(model in models for models in HALF_WIDTH.get(family, ()))
         return family >= ZEN_5_FAMILY and not half
     return vendor == "GenuineIntel" and family == 6 and model in FULL_WIDTH_INTEL
+
+
+def processor(vendor: str, family: int, model: int, machine: str) -> str:
+    """The profile that has a processor's kind of core, by what CPUID and the system say of it."""
+    if machine.lower() in ("aarch64", "arm64"):
+        return "neon"
+    if has_full_width(vendor, family, model):
+        return "zen5"
+    half = HALF_WIDTH.get(family, ()) if vendor == "AuthenticAMD" else ()
+    return "zen4" if any(model in models for models in half) else "cpu"
+
+
+# What a launch takes until it runs, by the OpenCL platform: one small kernel, called and waited
+# for, measured on two cores of Zen 5. Others: an estimate of the order that vendors' tools show.
+LAUNCHES = ((r"Portable Computing Language", 28e-6), (r"Intel\(R\) OpenCL$", 7e-6))
+OTHER_LAUNCH = 5e-6
+
+
+def launch_seconds(platform: str) -> float:
+    """Seconds of a launch by a platform of this name."""
+    return next((took for name, took in LAUNCHES if re.search(name, platform)), OTHER_LAUNCH)
 
 
 # Which profile's architecture a GPU has, by its name in OpenCL: AMD says gfx1030 or
@@ -308,6 +439,12 @@ ARCHITECTURES = (
 )
 
 
+def with_core(reported: DeviceProfile, name: str) -> DeviceProfile:
+    """What OpenCL reports of a CPU, with what is known of the cores that the profile `name` has."""
+    known = PROFILES[name]
+    return replace(reported, **{field: getattr(known, field) for field in CORE_FACTS})
+
+
 def refined(reported: DeviceProfile, name: str) -> DeviceProfile:
     """What OpenCL reports of a GPU, with what is known of the architecture that `name` tells."""
     found = [known for pattern, known in ARCHITECTURES if re.search(pattern, name)]
@@ -326,6 +463,7 @@ def refined(reported: DeviceProfile, name: str) -> DeviceProfile:
         max_alloc_bytes=reported.max_alloc_bytes,
         fp64=reported.fp64,
         flops=known.flops * units / known.compute_units,
+        launch_seconds=reported.launch_seconds,
     )
 
 

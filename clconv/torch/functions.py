@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from clconv.errors import ArrayTypeError, ProblemError
-from clconv.problem import Padding, padding_pair, whole
+from clconv.geometry import Geometry, Padding, whole
 from clconv.torch.memory import DTYPES
 from clconv.torch.operators import CONVOLUTION
 
@@ -89,9 +89,9 @@ def conv1d(
             input, padding = nn.functional.pad(input, [*padding]), 0
         return nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups)
     one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
-    window = step * (weight.shape[2] - 1) + 1
-    pads = list(padding_pair(padding, window, one))
-    result: Tensor = CONVOLUTION(*tensors, one, pads, step, whole("groups", groups, 1), False, 0)
+    pads = Geometry(one, padding, step).pads(weight.shape[2])
+    geometry = Geometry(one, pads, step, whole("groups", groups, 1))
+    result: Tensor = CONVOLUTION(*tensors, *geometry)
     return result
 
 
@@ -122,7 +122,6 @@ def conv_transpose1d(
         return nn.functional.conv_transpose1d(input, weight, bias, *place)
     one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
     crop, extra = whole("padding", padding, 0), whole("output_padding", output_padding, 0)
-    result: Tensor = CONVOLUTION(
-        *tensors, one, [crop, crop], step, whole("groups", groups, 1), True, extra
-    )
+    geometry = Geometry(one, (crop, crop), step, whole("groups", groups, 1), True, extra)
+    result: Tensor = CONVOLUTION(*tensors, *geometry)
     return result

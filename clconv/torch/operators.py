@@ -21,37 +21,12 @@ from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, regist
 
 from clconv import functional
 from clconv.errors import ArrayTypeError
+from clconv.geometry import Geometry
 from clconv.runtime import default_runtime
 from clconv.torch.memory import DTYPES, Arrays
 
 Gradients = tuple[Tensor | None, ...]  # of input, weight and bias
 Shape = tuple[int, ...]
-
-
-class _Layer(NamedTuple):
-    """What an operator takes beside its tensors, in the order of its schema."""
-
-    stride: int
-    padding: list[int]
-    dilation: int
-    groups: int
-    transposed: bool
-    output_padding: int
-
-    def out_length(self, length: int, kernel_size: int) -> int:
-        """Output positions; 0 where there are none, which the function that is called refuses."""
-        window, pads = self.dilation * (kernel_size - 1) + 1, sum(self.padding)
-        if self.transposed:
-            return max((length - 1) * self.stride + window - pads + self.output_padding, 0)
-        return max((length + pads - window) // self.stride + 1, 0)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The same for the functions of clconv.functional."""
-        named = self._asdict()
-        if not named.pop("transposed"):
-            del named["output_padding"]
-        return named
 
 
 # Computing
@@ -76,7 +51,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) ->
     if x.dtype is torch.bfloat16:
         bias = None if bias is None else bias.float()
         return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)
-    one = _Layer(*layer)
+    one = Geometry(*layer)
     channels = weight.shape[1] * one.groups if one.transposed else weight.shape[0]
     length = one.out_length(x.shape[-1], weight.shape[2])
     y = x.new_empty((*x.shape[:-2], channels, length))
@@ -86,7 +61,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) ->
             arrays.read(x),
             arrays.weight(weight),
             arrays.read(bias),
-            **one.arguments,
+            **one.options,
             out=arrays.write(y),
             runtime=arrays.runtime,
         )
@@ -101,14 +76,14 @@ def _convolution_backward(
     if x.dtype is torch.bfloat16:
         found = _convolution_backward(x.float(), weight.float(), grad.float(), need, *layer)
         return tuple(None if t is None else t.to(x.dtype) for t in found)
-    one, grads = _Layer(*layer), _fake_backward(x, weight, grad, need)
+    one, grads = Geometry(*layer), _fake_backward(x, weight, grad, need)
     call = functional.conv_transpose1d_backward if one.transposed else functional.conv1d_backward
     with Arrays(default_runtime()) as arrays:
         call(
             arrays.read(x),
             arrays.read(weight),
             arrays.read(grad),
-            **one.arguments,
+            **one.options,
             need=need,
             out=tuple(None if t is None else arrays.write(t) for t in grads),
             runtime=arrays.runtime,
@@ -119,8 +94,8 @@ def _convolution_backward(
 def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
     """The same result by PyTorch's own functions, for who looks through them: sizes may be
     symbols here, and an exporter knows no other functions."""
-    one = _Layer(*layer)
-    left, right = one.padding
+    one = Geometry(*layer)
+    left, right = one.pads(weight.shape[2])
     if one.transposed:
         place = (one.stride, left, one.output_padding, one.groups, one.dilation)
         return nn.functional.conv_transpose1d(x, weight, bias, *place)
@@ -317,7 +292,7 @@ def _vmap_convolution(
 ) -> tuple[Tensor | None, int]:
     size, (of_x, of_weight, of_bias) = info.batch_size, in_dims[:3]
     if of_weight is not None:
-        one = _Layer(*layer)
+        one = Geometry(*layer)
         tensors = _as_groups(size, in_dims, x, weight, bias)
         y = CONVOLUTION(*tensors, *one._replace(groups=one.groups * size))
         return _from_groups(size, y, -2), 0
@@ -348,7 +323,7 @@ def _vmap_backward(
         grad_x = BACKWARD(x.flatten(0, -3), weight, grad.flatten(0, -3), need, *layer)[0]
         found: Gradients = (None if grad_x is None else grad_x.view(x.shape), None, None)
         return found, (0, 0, 0)
-    one = _Layer(*layer)
+    one = Geometry(*layer)
     tensors = _as_groups(size, in_dims, x, weight, grad)
     grads = BACKWARD(*tensors, need, *one._replace(groups=one.groups * size))
     found = tuple(_from_groups(size, one, dim) for one, dim in zip(grads, (-2, 0, 0), strict=True))
@@ -363,11 +338,11 @@ def _batched(shape: Any) -> Any:
 
 
 def _flops(x: Any, weight: Any, bias: Any, *layer: Any, out_shape: Any, **_: Any) -> Any:
-    return conv_flop_count(_batched(x), weight, _batched(out_shape), _Layer(*layer).transposed)
+    return conv_flop_count(_batched(x), weight, _batched(out_shape), Geometry(*layer).transposed)
 
 
 def _backward_flops(x: Any, weight: Any, grad: Any, need: Any, *layer: Any, **_: Any) -> Any:
-    one, x = _Layer(*layer), _batched(x)
+    one, x = Geometry(*layer), _batched(x)
     options = None, one.stride, one.padding, one.dilation, one.transposed, 0, one.groups, need
     count: Any = conv_backward_flop
     return count(_batched(grad), x, weight, *options, out_val=[x, weight, None])
@@ -376,6 +351,7 @@ def _backward_flops(x: Any, weight: Any, grad: Any, need: Any, *layer: Any, **_:
 # The operators
 
 _Library: Any = torch.library.Library  # untyped in torch
+# The fields of a Geometry, in its order.
 _LAYER = "int stride, int[] padding, int dilation, int groups, bool transposed, int output_padding"
 _library: Any = _Library("clconv", "DEF")
 

@@ -26,10 +26,7 @@ def excerpt_of(problem: Conv1dProblem) -> Conv1dProblem:
     small = replace(problem, batch=min(problem.batch, 2))
     products = small.weight_count * small.batch
     positions = min(max(int(REFERENCE_PRODUCTS / products), 4), REFERENCE_POSITIONS)
-    if small.out_length <= positions:
-        return small
-    length = small.length - (small.out_length - positions) * small.stride
-    return replace(small, length=max(length, 1))
+    return small if small.out_length <= positions else small.shortened(positions)
 
 
 class Verifier:

@@ -1,13 +1,14 @@
 """The words that variants share: requests, kernels, designs and schedules.
 
-A variant is a module with
+A variant is a folder, whose module has
     NAME                                       what users call it
     ERROR_CLASS                                EXACT, or a bound of its own
     EXAMPLES                                   tiny problems that reach all paths of its kernels
     refusal(request)                           why it cannot serve, or None
     designs(request)                           its kernels, in the variant's own order
-It is listed in `clconv.variants.VARIANTS`, from where tests, tuning and tools take it. A design
-follows from layer, epilogue and device; a schedule of it from batch, length and padding as well.
+Each pass has a module beside it. It is listed in `clconv.variants.VARIANTS`, from where tests,
+tuning and tools take it. A design follows from layer, epilogue and device; a schedule of it from
+batch, length and padding as well.
 """
 
 from __future__ import annotations
@@ -15,20 +16,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from clconv.planning.cost import Cost
 from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
     "ACCUMULATION",
     "BIAS_RESULT",
-    "CACHE_RATE",
-    "CYCLES_A_SECOND",
     "EXACT",
     "MAX_GROUPS",
     "PARTIAL",
@@ -46,10 +46,8 @@ __all__ = [
     "Variant",
     "Workspace",
     "accumulator",
-    "arithmetic_width",
     "ceil_div",
     "common_constants",
-    "comparable",
     "convolution_operands",
     "geometry_constants",
     "gradient_arguments",
@@ -58,14 +56,12 @@ __all__ = [
     "kernel_constants",
     "launch_partials",
     "local_items",
-    "modelled_seconds",
     "partials_limit",
     "phase_constants",
     "scalars",
     "share_sums",
     "sum_partials",
     "vector_lanes",
-    "vector_width",
     "weight_gradient_design",
 ]
 
@@ -90,11 +86,6 @@ class ErrorClass(NamedTuple):
 
 
 EXACT = ErrorClass("exact")
-
-# Of a core, for modelled costs, which are good for comparing candidates only.
-CYCLES_A_SECOND = 2e9
-# A GPU's second-level cache delivers this many times the memory's bandwidth, for modelled costs.
-CACHE_RATE = 4.0
 
 # Partial sums may take this part of the bytes of the arrays that they are made of.
 WORKSPACE_SHARE = 0.25
@@ -161,6 +152,7 @@ class Scalar:
     type: str  # "int", "long" or "SUM", the sums' dtype
 
 
+@lru_cache(maxsize=64)
 def scalars(int_names: str = "", long_names: str = "", sum_names: str = "") -> tuple[Scalar, ...]:
     """Scalars by type, names separated by spaces."""
     typed = (("int", int_names), ("long", long_names), ("SUM", sum_names))
@@ -256,18 +248,21 @@ class Schedule:
 class Design:
     """A way to compute a pass of a layer: its tile, its kernels, and what it costs.
 
-    `cost` is a model's seconds for the request's problem, good for comparing designs only.
-    `schedule` cuts the work of a request, whose layer, epilogue and device are the design's: its
-    workspaces live as long as the call. `preparation` is what is derived from the weights alone:
-    its launches read the operand `weight` and write its workspaces, which live as long as the
-    weights do not change, and which the schedule's launches read.
+    `cost` is the model's for the request's problem, without launches: in proportion to batch and
+    positions, so that these change no choice. `schedule` cuts the work of a request, whose layer,
+    epilogue and device are the design's: its workspaces live as long as the call. `preparation` is
+    what is derived from the weights alone: its launches read the operand `weight` and write its
+    workspaces, which live as long as the weights do not change, and which the schedule's launches
+    read. `predicted` is what a request costs that is cut so, where that is known better than in
+    proportion.
     """
 
     tile: Mapping[str, int]
     kernels: tuple[Kernel, ...]
-    cost: float
+    cost: Cost
     schedule: Callable[[Request], Schedule] = field(compare=False)
     preparation: Schedule = Schedule()
+    predicted: Callable[[Request], Cost] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))
@@ -302,20 +297,6 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
     return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
 
 
-def vector_width(device: DeviceProfile, dtype: np.dtype[Any]) -> float:
-    """A vector's bytes, as a multiple of those of 8 floats: what is modelled by the vector and
-    hangs on memory costs so many times as much. 1 where work-items are the lanes."""
-    if device.vector_floats == 1:
-        return 1.0
-    return vector_lanes(device, dtype) * accumulator(dtype).itemsize / 32
-
-
-def arithmetic_width(device: DeviceProfile, dtype: np.dtype[Any]) -> float:
-    """What multiplying, adding and loading a vector costs, as a multiple of one of 8 floats."""
-    width = vector_width(device, dtype)
-    return min(width, 1.0) if device.full_width else width
-
-
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
@@ -345,12 +326,14 @@ def common_constants(request: Request, lanes: int) -> Constants:
     return kernel_constants(request.device, request.problem.dtype, lanes)
 
 
-def kernel_constants(device: DeviceProfile, dtype: np.dtype[Any], lanes: int) -> Constants:
-    """What common.cl.mako needs."""
+def kernel_constants(
+    device: DeviceProfile, dtype: np.dtype[Any], lanes: int, half_builtins: bool | None = None
+) -> Constants:
+    """What common.cl.mako needs; `half_builtins` of the device unless given."""
     return (
         ("dtype", dtype.name),
         ("lanes", lanes),
-        ("half_builtins", device.half_builtins),
+        ("half_builtins", device.half_builtins if half_builtins is None else half_builtins),
         ("instruction_sets", device.asked_for if lanes > 1 else ""),
     )
 
@@ -374,25 +357,6 @@ def phase_constants(problem: Conv1dProblem) -> Constants:
         ("tap_step", problem.phase_tap_step),
         ("tap_inverse", problem.phase_tap_inverse),
     )
-
-
-def comparable(device: DeviceProfile, seconds: float) -> float:
-    """A GPU's modelled seconds for a unit of work, as costs are compared.
-
-    The portable variant, whose model knows no peaks, is taken to reach a fifth of them; a little
-    is taken off, so that it does not win by rounding. Rounded, so that equals stay equal when
-    multiplied by the amount of work.
-    """
-    return float(f"{0.999 * seconds * _pace(device):.6e}")
-
-
-def modelled_seconds(device: DeviceProfile, cost: float) -> float:
-    """What a GPU's cost is in seconds, the inverse of `comparable`."""
-    return cost / _pace(device)
-
-
-def _pace(device: DeviceProfile) -> float:
-    return device.peak_flops / (16e9 * device.compute_units * device.lanes)
 
 
 def convolution_operands(request: Request) -> tuple[Operand, ...]:
@@ -438,7 +402,7 @@ def weight_gradient_design(
     request: Request,
     tile: Mapping[str, int],
     kernel: Kernel,
-    cost: float,
+    cost: Cost,
     schedule: Callable[[Request, Kernel], tuple[Launch | None, int]],
 ) -> Design:
     """A kernel that sums shares of a weight gradient, then one that adds them.

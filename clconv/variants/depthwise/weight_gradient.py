@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from clconv.planning import cost
+from clconv.planning.cost import Cost, Tally
 from clconv.variants.base import (
-    CYCLES_A_SECOND,
     Design,
     Kernel,
     Launch,
@@ -22,7 +23,6 @@ from clconv.variants.base import (
     scalars,
     share_sums,
     vector_lanes,
-    vector_width,
     weight_gradient_design,
 )
 
@@ -34,10 +34,6 @@ UNIT = 512
 MOST_TAPS = 12
 # Tasks a core, where there are positions enough for shares.
 TASKS_A_CORE = 4
-# Modelled cycles: of a sum at least, of copying a vector of x or y, of a tap's sums of a unit.
-SUM, STAGE, KEEP = 0.55, 5.0, 4.0
-# A chain of sums waits so long for the last one.
-SUM_LATENCY = 4.0
 
 
 def local_bytes(request: Request) -> int:
@@ -117,8 +113,8 @@ def _design(request: Request, lanes: int, tap_stride: int, taps: int, group: int
         )
         return launch, shares
 
-    cost = _cost(request, lanes, tap_stride, taps, group, single)
-    return weight_gradient_design(request, tile, kernel, cost, schedule)
+    modelled = _cost(request, lanes, tap_stride, taps, group, single)
+    return weight_gradient_design(request, tile, kernel, modelled, schedule)
 
 
 def _in_place(request: Request, taps: int, group: int) -> bool:
@@ -130,22 +126,19 @@ def _in_place(request: Request, taps: int, group: int) -> bool:
 
 def _cost(
     request: Request, lanes: int, tap_stride: int, taps: int, group: int, single: int
-) -> float:
-    """Modelled seconds, without what hangs on how positions fill units."""
-    problem = request.problem
-
-    width = vector_width(request.device, problem.dtype)
-
-    def a_tap(side: int, groups: int) -> float:
-        sums = side * groups
-        return max(width * max(SUM, (side + groups) / sums / 2), SUM_LATENCY / sums)
-
+) -> Cost:
+    """Without what hangs on how positions fill units."""
+    problem, core = request.problem, cost.core(request.device)
     block = tap_stride * group
     grouped = problem.kernel_size // block * block if group > 1 else 0
     rest = problem.kernel_size - grouped
-    cycles = grouped * a_tap(taps, group)
-    cycles += rest // single * single * a_tap(single, 1) + rest % single * a_tap(1, 1)
-    staged = 0.0 if _in_place(request, taps, group) else 2 * STAGE * width
-    a_vector = cycles + staged + problem.kernel_size * KEEP * lanes / UNIT
     vectors = problem.batch * problem.out_channels * problem.out_length / lanes
-    return vectors * a_vector / (request.device.compute_units * CYCLES_A_SECOND)
+    tally = Tally(stores=vectors * problem.kernel_size * cost.ROWS_KEEP * lanes / UNIT)
+    for times, side, groups in (
+        (grouped, taps, group), (rest // single * single, single, 1), (rest % single, 1, 1),
+    ):  # fmt: skip
+        if times:
+            tally.sums(core.in_place(side, groups), vectors * times)
+    if not _in_place(request, taps, group):
+        tally.add("staging", vectors * 2 * cost.ROWS_STAGE * core.width)
+    return tally.cost(core.cycle)

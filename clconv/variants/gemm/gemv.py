@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clconv.planning.cost import Blocks, Cost
+from clconv.planning.cost import few_columns as priced
 from clconv.problem import Pass
 from clconv.variants.base import (
-    CACHE_RATE,
     Kernel,
     Launch,
     Request,
@@ -43,9 +44,6 @@ GROUPS_A_UNIT = 2
 # Local memory of a work-group at most, and sums of a forward pass that are added by one work-item.
 MOST_LOCAL_BYTES, FOLD = 16 << 10, 16
 
-# The modelled costs, in multiply-adds of a work-item: of an element that it reads, of a row of sums
-# that is added up; and the seconds that a turn waits for what it reads.
-READ, FOLDING, LATENCY = 4.0, 64.0, 0.5e-6
 # Registers of a work-item, estimated.
 REGISTERS = 96
 
@@ -145,26 +143,20 @@ def columns(request: Request) -> int:
     return request.problem.batch * request.problem.positions(request.pass_)
 
 
-def cost(request: Request, tile: Tile) -> float:
-    """Modelled seconds: arithmetic, waiting for memory, or its bandwidth, whichever is longest."""
+def cost(request: Request, tile: Tile) -> Cost:
+    """Modelled, for the request's columns."""
     problem, device = request.problem, request.device
     blocks = ceil_div(columns(request), COLUMNS)
     seen = 1 if columns(request) == 1 else COLUMNS
     forward = request.pass_ is Pass.FORWARD
     channels = problem.group_in if forward else problem.group_out
     turns = ceil_div(channels, tile.channel_lanes if forward else tile.slices)
-    a_turn = tile.each * seen + READ * (tile.each + seen)
-    an_item = turns * a_turn + tile.each * FOLDING
-    units, groups = device.compute_units, _tasks(request, tile) * blocks
-    a_unit = ceil_div(groups, units)
-    arithmetic = 2 * a_unit * units * tile.items * an_item / device.peak_flops
     resident = min(device.unit_items, device.unit_registers // REGISTERS) // tile.items
-    rounds = ceil_div(a_unit, max(1, min(resident, device.unit_groups)))
+    resident = max(1, min(resident, device.unit_groups))
     at_once = _fetch_count(request, tile) if seen == 1 else 1
-    waiting = rounds * ceil_div(turns, at_once) * LATENCY
-    weight_bytes = problem.weight_count * problem.dtype.itemsize
-    reading = weight_bytes * max(1.0, blocks / CACHE_RATE) / device.peak_bandwidth
-    return float(max(arithmetic, waiting, reading))
+    groups = _tasks(request, tile) * blocks
+    work = Blocks(turns, tile.each, seen, at_once, blocks, groups, tile.items, resident)
+    return priced(device, work, problem.weight_count * problem.dtype.itemsize)
 
 
 def kernel(request: Request, tile: Tile) -> Kernel:

@@ -11,8 +11,8 @@ from clconv.problem import Pass
 from clconv.variants.base import EXACT, Design, Request
 from clconv.variants.strip import convolution as strip_convolution
 from clconv.variants.strip import weight_gradient as strip_weight_gradient
-from clconv.variants.strip.convolution import LEAST_LOCAL_BYTES
 from clconv.variants.strip.examples import EXAMPLES
+from clconv.variants.strip.geometry import LEAST_LOCAL_BYTES
 
 __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 

@@ -1,46 +1,40 @@
-"""The forward pass and the input gradient by strips: tiles, blocks and their modelled cost.
-
-Costs are in cycles of a core that multiplies and adds, and loads, two vectors of 32 bytes a cycle:
-wider ones take as many more, if not as many instructions.
-"""
+"""The forward pass and the input gradient by strips: tiles, and how the work is cut."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from clconv.problem import Conv1dProblem, Pass
+from clconv.planning import cost
+from clconv.planning.cost import Cost, Tally
 from clconv.variants.base import (
-    CYCLES_A_SECOND,
     Design,
     Kernel,
     Request,
     Schedule,
-    accumulator,
-    arithmetic_width,
     ceil_div,
     common_constants,
     convolution_operands,
     grid,
     grouped_taps,
     scalars,
-    vector_lanes,
-    vector_width,
 )
 from clconv.variants.strip.form import form
+from clconv.variants.strip.geometry import (
+    REST_SHARE,
+    SPILL_SHARE,
+    TASKS_A_CORE,
+    Geometry,
+    Tile,
+    local_elements,
+    widest,
+)
 
-__all__ = ["LEAST_LOCAL_BYTES", "designs", "local_elements", "refusal", "row_pitch"]
+__all__ = ["designs", "refusal"]
 
-LEAST_LOCAL_BYTES = 64 << 10
-# More than this lies outside a core's second-level cache on many CPUs.
-MOST_LOCAL_BYTES = 256 << 10
-# How local memory is shared out: the strip, spilled accumulators, the rest (weights, interleaved
-# phases).
-STRIP_SHARE, SPILL_SHARE, REST_SHARE = 3 / 8, 3 / 8, 1 / 4
 # Channels that a strip holds at once: more do not pay, their weights leave the first-level cache.
 MOST_TERMS, FEWEST_TERMS = 128, 16
 # Rows written at a time: more fall on the same lines of the cache. Sums that take long, in modelled
@@ -54,205 +48,13 @@ FULL_WIDTH_VECTORS = 8
 # Modelled cycles between prefetching a line of the output and writing it, enough where memory is
 # busy; and of the shortest sums that prefetch at all where a vector is a whole line.
 PREFETCH_CYCLES, PREFETCH_WHOLE_LINES = 1200.0, 600.0
-# Products of a sum, so few that asking for wider vectors makes it no faster.
-FEW_PRODUCTS = 16
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
-# The positions for which it is decided at build time how the rows of a strip lie.
-TYPICAL_POSITIONS = 192
-# Positions of a row that is neither short nor long.
-TYPICAL_ROW = 2048
-# Tasks a core at least, where there is enough work: they are not equally long.
-TASKS_A_CORE = 4
-
-# Modelled costs in cycles, of vectors of 32 bytes. Staging a row, a vector of it, and
-# one whose elements do not lie side by side.
-STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
-# A tile's set-up; a vector of sums that is stored, or waits; the latency of a chain of sums, which
-# is a little more than the instruction's, since others come between.
-TILE_SETUP, STORE_VECTOR, HOLD_VECTOR, LATENCY = 40.0, 8.0, 2.0, 4.4
-# Beginning to write a row: its pages, and lines that come in before they are overwritten.
-WRITE_ROW = 150.0
-# What a load costs beside the sums, and where vectors have full width; a tap where their number
-# hangs on the phase; converting a weight of 16 bits.
-LOAD, FULL_WIDTH_LOAD, LOOP, CONVERT = 0.05, 0.02, 1.0, 1.5
-TASK_SETUP = 2000.0
-# Tasks that the cores wait for the last one: they are not equally fast.
-LAST = 1.0
-# Bytes of weights that come from the second-level cache in a cycle.
-WEIGHT_BYTES = 8.0
-
-
-def local_elements(request: Request, share: float) -> int:
-    """Elements that a share of local memory has."""
-    most = min(request.device.local_bytes, MOST_LOCAL_BYTES)
-    return int(most * share) // accumulator(request.problem.dtype).itemsize // 64 * 64
-
-
-def row_pitch(elements: int, item_bytes: int) -> int:
-    """Elements from a row of a strip to the next: an odd number of cache lines, so that the rows
-    of neighbouring channels do not fall on the same lines of the cache."""
-    line = 64 // item_bytes
-    lines = ceil_div(elements, line)
-    return (lines | 1 if lines > 4 else lines) * line
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Sums in registers: channels, vectors of positions, and taps that go together."""
-
-    channels: int
-    vectors: int
-    taps: int = 1
-    width: float = 1.0  # of a vector
-    loop: float = 0.0  # cycles of the loop over taps, a tap
-    folded: bool = False  # the multiply-add takes its weight from memory
-    load: float = LOAD  # cycles of a load beside the sums
-
-    @property
-    def sums(self) -> int:
-        """Vectors of sums."""
-        return self.channels * self.vectors
-
-    @cached_property
-    def cycles(self) -> float:
-        """Of a tap: a broadcast weight is a load too."""
-        loads = self.channels + self.width * (self.vectors + self.taps - 1) / self.taps
-        cycles = max(self.width * self.sums / 2, loads / 2, LATENCY)
-        return cycles + self.load * (loads - self.folded * self.channels) + self.loop
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A pass as strips see it, decided by layer and device."""
-
-    request: Request
-
-    @property
-    def problem(self) -> Conv1dProblem:
-        """The problem."""
-        return self.request.problem
-
-    @cached_property
-    def forward(self) -> bool:
-        """Or the input gradient."""
-        return self.request.pass_ is Pass.FORWARD
-
-    @cached_property
-    def terms(self) -> int:
-        """Channels summed over, a group."""
-        return self.problem.group_in if self.forward else self.problem.group_out
-
-    @cached_property
-    def channels(self) -> int:
-        """Channels written, a group."""
-        return self.problem.group_out if self.forward else self.problem.group_in
-
-    @cached_property
-    def phases(self) -> int:
-        """Interleaved convolutions."""
-        return 1 if self.forward else self.problem.stride
-
-    @cached_property
-    def positions(self) -> int:
-        """Of a phase."""
-        return self.problem.positions(self.request.pass_)
-
-    @cached_property
-    def lanes(self) -> int:
-        """Positions of a vector."""
-        return vector_lanes(self.request.device, self.problem.dtype)
-
-    @cached_property
-    def width(self) -> float:
-        """Of a vector."""
-        return vector_width(self.request.device, self.problem.dtype)
-
-    @cached_property
-    def stage_vector(self) -> float:
-        """Modelled cycles of a vector that is staged."""
-        gathered = self.forward and self.problem.stride > 1
-        return (STAGE_GATHERED if gathered else STAGE_VECTOR) * self.width
-
-    @cached_property
-    def row_vectors(self) -> int:
-        """Vectors of a row."""
-        return ceil_div(self.positions, self.lanes)
-
-    @cached_property
-    def item_bytes(self) -> int:
-        """Of an element of the strip."""
-        return accumulator(self.problem.dtype).itemsize
-
-    @cached_property
-    def strip(self) -> int:
-        """Elements of the strip."""
-        return local_elements(self.request, STRIP_SHARE)
-
-    def _reach(self, rows: int) -> int:
-        taps = ceil_div(self.problem.kernel_size, rows)
-        return (taps - 1) * (rows * self.problem.dilation // self.problem.stride)
-
-    @cached_property
-    def rows(self) -> int:
-        """Rows of the strip that a channel has: row b serves the taps b, b + rows, …"""
-        kernel_size = self.problem.kernel_size
-        if self.phases > 1:
-            return 1
-        # Taps that are this far apart differ by whole positions.
-        rows = min(self.problem.phase_tap_step, kernel_size)
-        reaching = rows * (TYPICAL_POSITIONS + self._reach(rows))
-        # Where taps are far apart, a row for each is shorter than rows which reach across.
-        return kernel_size if reaching > 1.5 * kernel_size * TYPICAL_POSITIONS else rows
-
-    @cached_property
-    def spacing(self) -> int:
-        """Elements of a row between its taps."""
-        problem = self.problem
-        if self.phases > 1:
-            return problem.dilation // problem.tap_phase_gcd
-        one_tap = self.rows >= problem.kernel_size
-        return 0 if one_tap else self.rows * problem.dilation // problem.stride
-
-    @cached_property
-    def reach(self) -> int:
-        """Elements of a row beyond its positions."""
-        if self.phases > 1:
-            low, high = self.problem.phase_reach
-            return high - low
-        return 0 if self.rows >= self.problem.kernel_size else self._reach(self.rows)
-
-    def pitch(self, vectors: int) -> int:
-        """Elements from a row to the next."""
-        return row_pitch(vectors * self.lanes + self.reach, self.item_bytes)
-
-    def row_elements(self, vectors: int) -> int:
-        """Elements of the strip for one channel of one batch element."""
-        return self.rows * self.pitch(vectors)
-
-    def tiles(self, tile: Tile) -> int:
-        """Tiles of channels a group."""
-        return ceil_div(self.channels, tile.channels)
-
-    @cached_property
-    def weight_strides(self) -> tuple[int, int]:
-        """Weights from a channel written to the next, and from a channel summed over."""
-        kernel_size = self.problem.kernel_size
-        if self.forward:
-            return self.terms * kernel_size, kernel_size
-        return kernel_size, self.channels * kernel_size
-
-
-def _geometry(request: Request) -> Geometry:
-    """With the widest vectors, unless sums are so short that memory counts more."""
-    geometry = Geometry(request)
-    few = geometry.terms * request.problem.kernel_size <= FEW_PRODUCTS
-    return geometry if few else Geometry(request.asking())
 
 
 def refusal(request: Request) -> str | None:
     """Why strips cannot serve: not even the smallest fits."""
-    geometry = _geometry(request)
+    geometry = widest(request)
     if geometry.row_elements(1) > geometry.strip:
         return (
             f"one channel takes {geometry.row_elements(1)} elements of local memory, which has "
@@ -266,13 +68,13 @@ def refusal(request: Request) -> str | None:
 def designs(request: Request) -> Iterator[Design]:
     """A design for each tile that fits the registers. Where these ask for wider vectors, others
     that don't come behind: activations which call functions have to take one of them."""
-    geometry = _geometry(request)
+    geometry = widest(request)
     found = list(_tiles(geometry))
     yield from found
     if found and geometry.request is not request:
         plain = list(_tiles(Geometry(request)))
-        least = min(one.cost for one in plain)
-        behind = max(1.0, min(one.cost for one in found) / least)
+        least = min(one.cost.seconds for one in plain)
+        behind = max(1.0, min(one.cost.seconds for one in found) / least)
         yield from (replace(one, cost=one.cost * behind) for one in plain)
 
 
@@ -282,8 +84,6 @@ def _tiles(geometry: Geometry) -> Iterator[Design]:
     registers = device.vector_registers
     most = min(registers * 3 // 4, MOST_SUMS)
     most_vectors = FULL_WIDTH_VECTORS if device.full_width else most
-    width = arithmetic_width(device, request.problem.dtype)
-    load = FULL_WIDTH_LOAD if device.full_width else LOAD
     found = False
     for channels in range(min(8, geometry.channels), 0, -1):
         for vectors in range(min(most // channels, most_vectors), 0, -1):
@@ -292,10 +92,10 @@ def _tiles(geometry: Geometry) -> Iterator[Design]:
             if vectors + channels * vectors + 1 > registers or (few and found):
                 continue
             for taps in _tap_groups(geometry, channels, vectors):
-                loop = LOOP if geometry.phases > 1 else 0.0
                 # AVX-512 multiplies by a value in memory, which is no instruction if used once.
-                folded = vectors == 1 and geometry.width > 1
-                tile = Tile(channels, vectors, taps, width, loop, folded, load)
+                folded = vectors == 1 and device.vector_floats > 8
+                loop = geometry.phases > 1
+                tile = Tile(geometry.core, channels, vectors, taps, loop, folded)
                 design = _design(geometry, tile)
                 if design is not None:
                     found = True
@@ -431,7 +231,7 @@ def _block_tiles(geometry: Geometry, tile: Tile, term_block: int, panels: int | 
 
 def _tile_cycles(geometry: Geometry, tile: Tile) -> float:
     """Modelled, of all sums of a tile at a place."""
-    return TILE_SETUP + geometry.terms * geometry.problem.kernel_size * tile.cycles
+    return cost.TILE_SETUP + geometry.terms * geometry.problem.kernel_size * tile.cycles
 
 
 def _prefetch_distance(geometry: Geometry, tile: Tile, block_tiles: int) -> int | None:
@@ -481,7 +281,7 @@ def _numbers(geometry: Geometry, tile: Tile, blocks: _Blocks) -> dict[str, int]:
     }
 
 
-def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Blocks:
+def _blocks(geometry: Geometry, tile: Tile, term_block: int, spilled: int) -> _Blocks:
     """The cheapest way to cut the work of a problem whose kernel is given."""
     batch = max(geometry.problem.batch, 1)
     most = geometry.strip // term_block  # elements of the strip a channel
@@ -499,39 +299,40 @@ def _blocks(geometry: Geometry, tile: Tile, term_block: int, held: int) -> _Bloc
             rows = set(range(about, about + tile.vectors))
         fitting = min(most // geometry.row_elements(chunk), batch)
         cuts |= {(chunk, max(1, min(fitting, n))) for n in rows if fitting}
-    # Where sums wait in local memory several short rows may be too much; one tile's always fit.
+    # Where sums are spilled, several short rows may be too much; those of one tile always fit.
     for some in (cuts, {(min(tile.vectors, geometry.row_vectors), 1)}):
-        found = [b for cut in some for b in _with_channels(geometry, tile, term_block, held, *cut)]
+        found = [
+            b for cut in some for b in _with_channels(geometry, tile, term_block, spilled, *cut)
+        ]
         if found:
             break
     return min(found, key=lambda b: (b.cycles, b.tasks, b.chunk_vectors))
 
 
 def _with_channels(
-    geometry: Geometry, tile: Tile, term_block: int, held: int, chunk: int, rows: int
+    geometry: Geometry, tile: Tile, term_block: int, spilled: int, chunk: int, rows: int
 ) -> Iterator[_Blocks]:
     """Blocks of those positions with the channels cut in several ways."""
     problem, cores = geometry.problem, geometry.request.device.compute_units
-    width = geometry.width
     tiles = geometry.tiles(tile)
     position_blocks = ceil_div(problem.batch, rows) * ceil_div(geometry.row_vectors, chunk)
     steps = ceil_div(chunk * rows, tile.vectors)
     most_tiles = tiles * problem.groups
-    if held:
+    if spilled:
         sums = tile.sums * steps * geometry.lanes * geometry.phases
-        most_tiles = min(tiles, held // sums)
+        most_tiles = min(tiles, spilled // sums)
     if not most_tiles:
         return
     blocks = ceil_div(geometry.terms, term_block)
     taps = geometry.terms * problem.kernel_size
-    ends = blocks * (TILE_SETUP + (blocks > 1) * HOLD_VECTOR * width * tile.sums)
-    step = taps * tile.cycles + geometry.phases * (ends + STORE_VECTOR * width * tile.sums)
+    moved = geometry.core.width * tile.sums
+    ends = blocks * (cost.TILE_SETUP + (blocks > 1) * cost.HOLD_VECTOR * moved)
+    step = taps * tile.cycles + geometry.phases * (ends + cost.STORE_VECTOR * moved)
     # Weights stay in the first-level cache from the second step on.
-    weights = taps * geometry.item_bytes / WEIGHT_BYTES
-    tile_cost = tile.channels * (weights + rows * WRITE_ROW) + steps * step
-    strip_row = geometry.rows * STAGE_ROW + geometry.stage_vector * geometry.row_elements(chunk) / (
-        geometry.lanes
-    )
+    weights = taps * geometry.item_bytes / cost.WEIGHT_BYTES
+    tile_cost = tile.channels * (weights + rows * cost.WRITE_ROW) + steps * step
+    staged = geometry.stage_vector * geometry.row_elements(chunk) / geometry.lanes
+    strip_row = geometry.rows * cost.STAGE_ROW + staged
     strip_cost = geometry.terms * rows * strip_row
     parts_wanted = {ceil_div(tiles * problem.groups, most_tiles)}
     for tasks in (1, 2, TASKS_A_CORE, 2 * TASKS_A_CORE):
@@ -544,26 +345,30 @@ def _with_channels(
             task_tiles = ceil_div(tiles, ceil_div(tiles, task_tiles))
         tasks = position_blocks * ceil_div(tiles * problem.groups, task_tiles)
         strips = max(1.0, task_tiles / tiles)
-        cycles = task_tiles * tile_cost + strips * strip_cost + TASK_SETUP
-        yield _Blocks(chunk, rows, task_tiles, tasks, (ceil_div(tasks, cores) + LAST) * cycles)
+        cycles = task_tiles * tile_cost + strips * strip_cost + cost.TASK_SETUP
+        yield _Blocks(
+            chunk, rows, task_tiles, tasks, (ceil_div(tasks, cores) + cost.LAST_TASK) * cycles
+        )
 
 
-def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> float:
-    """Modelled seconds: without anything that hangs on how positions fill tiles, which would make
-    the choice depend on batch and length."""
-    problem, width = geometry.problem, geometry.width
+def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> Cost:
+    """Without anything that hangs on how positions fill tiles, which would make the choice depend
+    on batch and length."""
+    problem = geometry.problem
     taps = geometry.terms * problem.kernel_size
-    blocks = ceil_div(geometry.terms, term_block)
-    cycles = taps * tile.cycles
-    if packed:
-        cycles += taps * CONVERT * tile.sums * geometry.lanes / TYPICAL_POSITIONS
-    moved = STORE_VECTOR + (blocks - 1) * HOLD_VECTOR
-    ends = TILE_SETUP * blocks + moved * width * tile.sums
-    cycles += geometry.phases * ends
-    # The last tile of a row is half empty.
-    cycles *= 1 + tile.vectors * geometry.lanes / 2 / TYPICAL_ROW
-    tiles = geometry.tiles(tile)
-    staged = geometry.rows * geometry.terms * geometry.stage_vector
-    a_vector = tiles * cycles / tile.vectors + staged
+    setup, stores = geometry.core.ends(tile.sums, ceil_div(geometry.terms, term_block))
+    # Vectors of positions of all batch elements and groups, each in all tiles of channels; the last
+    # tile of a row is half empty.
     vectors = problem.batch * problem.groups * geometry.positions / geometry.lanes
-    return vectors * a_vector / (geometry.request.device.compute_units * CYCLES_A_SECOND)
+    empty = 1 + tile.vectors * geometry.lanes / 2 / cost.TYPICAL_ROW
+    times = vectors * geometry.tiles(tile) / tile.vectors * empty
+    tally = Tally(
+        setup=times * geometry.phases * setup,
+        stores=times * geometry.phases * stores,
+        staging=vectors * geometry.rows * geometry.terms * geometry.stage_vector,
+    )
+    tally.sums(tile.tap, times * taps)
+    if packed:
+        weights = taps * tile.sums * geometry.lanes / cost.CONVERTED_POSITIONS
+        tally.add("arithmetic", times * weights * cost.CONVERT_WEIGHT)
+    return tally.cost(geometry.core.cycle)

@@ -1,7 +1,4 @@
-"""The weight gradient by strips: tiles, blocks, shares and their modelled cost.
-
-Costs are in cycles of a core as convolution.py has it.
-"""
+"""The weight gradient by strips: tiles, blocks and shares."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from clconv.planning import cost
+from clconv.planning.cost import Core, Cost, Tally, core
 from clconv.problem import Conv1dProblem
 from clconv.variants.base import (
-    CYCLES_A_SECOND,
     Design,
     Kernel,
     Launch,
     Request,
     accumulator,
-    arithmetic_width,
     ceil_div,
     common_constants,
     gradient_arguments,
@@ -29,15 +26,11 @@ from clconv.variants.base import (
     vector_lanes,
     weight_gradient_design,
 )
-from clconv.variants.strip.convolution import (
+from clconv.variants.strip.geometry import (
     REST_SHARE,
     SPILL_SHARE,
-    STAGE_ROW,
-    STAGE_VECTOR,
     STRIP_SHARE,
-    TASK_SETUP,
     TASKS_A_CORE,
-    TILE_SETUP,
     Tile,
     local_elements,
     row_pitch,
@@ -49,8 +42,6 @@ __all__ = ["designs", "refusal"]
 MOST_TAPS = 256
 # Bytes of where a tap's x are, and what arrays may lose between each other.
 TAP_BYTES, ALIGNMENT = 4, 128
-# Modelled cost in cycles of turning one element, and of writing one sum.
-TURN, WRITE = 0.8, 3.0
 
 
 @dataclass(frozen=True)
@@ -76,11 +67,15 @@ class Geometry:
         """Of an element in local memory."""
         return accumulator(self.problem.dtype).itemsize
 
-    @property
+    @cached_property
+    def core(self) -> Core:
+        """What work takes."""
+        return core(self.request.device, turned=True)
+
+    @cached_property
     def tile(self) -> Tile:
         """Sums in registers."""
-        width = arithmetic_width(self.request.device, self.problem.dtype)
-        return Tile(self.tap_tile, self.vectors, width=width)
+        return Tile(self.core, self.tap_tile, self.vectors)
 
     @property
     def panel(self) -> int:
@@ -275,13 +270,13 @@ def _blocks(geometry: Geometry) -> _Blocks:
     units = ceil_div(problem.batch, rows) * ceil_div(problem.out_length, chunk)
     taps = geometry.taps
     positions = rows * chunk
-    panel_cost = geometry.panel * TURN * positions + taps / geometry.tap_tile * (
-        positions * geometry.tile.cycles + TILE_SETUP
+    panel_cost = geometry.panel * cost.TURN_ELEMENT * positions + taps / geometry.tap_tile * (
+        positions * geometry.tile.cycles + cost.TILE_SETUP
     )
     strip_cost = (
         geometry.term_block
         * rows
-        * (STAGE_ROW + STAGE_VECTOR * geometry.pitch(chunk) * geometry.item_bytes / 32)
+        * (cost.STAGE_ROW + cost.STAGE_VECTOR * geometry.pitch(chunk) * geometry.item_bytes / 32)
     )
     cores = request.device.compute_units
     sums = share_sums(problem, request.epilogue.bias)
@@ -305,9 +300,9 @@ def _blocks(geometry: Geometry) -> _Blocks:
             if shares > most_shares:
                 continue
             task = (
-                TASK_SETUP
+                cost.TASK_SETUP
                 + units / shares * (strip_cost + panels * panel_cost)
-                + panels * geometry.panel * taps * WRITE
+                + panels * geometry.panel * taps * cost.WRITE_SUM
             )
             adding = shares * sums / cores
             rounds = ceil_div(blocks * shares, cores)
@@ -317,14 +312,17 @@ def _blocks(geometry: Geometry) -> _Blocks:
     return min(found, key=lambda b: b.cycles)
 
 
-def _cost(geometry: Geometry) -> float:
-    """Modelled seconds, without anything that hangs on how positions fill units."""
-    problem, device = geometry.problem, geometry.request.device
+def _cost(geometry: Geometry) -> Cost:
+    """Without anything that hangs on how positions fill units."""
+    problem = geometry.problem
+    positions = problem.batch * problem.out_length * problem.groups
+    panels = positions * geometry.panels * geometry.term_blocks
     tiles = ceil_div(geometry.term_block * problem.kernel_size, geometry.tap_tile)
-    panel = geometry.panel * TURN + tiles * (geometry.tile.cycles + TILE_SETUP / geometry.positions)
-    staged = problem.group_in * problem.stride * STAGE_VECTOR * geometry.item_bytes / 32
-    cycles = geometry.panels * geometry.term_blocks * panel + staged * ceil_div(
-        geometry.panels, geometry.task_panels
+    rows = problem.group_in * problem.stride * ceil_div(geometry.panels, geometry.task_panels)
+    staged = cost.STAGE_VECTOR * geometry.item_bytes / 32
+    tally = Tally(
+        staging=positions * rows * staged + panels * geometry.panel * cost.TURN_ELEMENT,
+        setup=panels * tiles * cost.TILE_SETUP / geometry.positions,
     )
-    total = problem.batch * problem.out_length * problem.groups * cycles
-    return total / (device.compute_units * CYCLES_A_SECOND)
+    tally.sums(geometry.tile.tap, panels * tiles)
+    return tally.cost(geometry.core.cycle)

@@ -1,0 +1,230 @@
+"""How do the windows of a convolution lie, and how long does that make its output?
+
+Sizes may be PyTorch's symbols of integers.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from clconv.errors import ProblemError
+
+__all__ = [
+    "MAX_POSITIONS",
+    "Geometry",
+    "Padding",
+    "Progress",
+    "in_series",
+    "padding_pair",
+    "reached_by",
+    "whole",
+    "window_of",
+    "windows_in",
+]
+
+Padding = int | Sequence[int] | str
+
+# Positions are 32-bit integers in the kernels; the margin is for the last, partly empty tile.
+MAX_POSITIONS = 2**31 - 2**20
+
+
+def whole(name: str, value: Any, least: int, most: int = MAX_POSITIONS) -> int:
+    """`value` as an int of at least `least`; ProblemError that names the argument otherwise."""
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]  # PyTorch's one-tuples
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ProblemError(f"{name} is {value!r}, expected an integer")
+    number = int(value)
+    if number < least:
+        raise ProblemError(f"{name} is {number}, expected at least {least}")
+    if number > most:
+        raise ProblemError(f"{name} is {number}, expected at most {most}")
+    return number
+
+
+def window_of(kernel_size: int, dilation: int) -> int:
+    """Samples from a window's first tap to its last."""
+    return dilation * (kernel_size - 1) + 1
+
+
+def windows_in(length: int, window: int, stride: int) -> int:
+    """Windows that have all their samples among so many; 0 or less where none has."""
+    return (length - window) // stride + 1
+
+
+def reached_by(count: int, window: int, stride: int) -> int:
+    """Samples from the first one of the first of so many windows to the last one of the last."""
+    return (count - 1) * stride + window
+
+
+def _halves(total: int, odd_first: bool = False) -> tuple[int, int]:
+    """(left, right) of so much padding; the odd sample goes right, or left with `odd_first`."""
+    small = total // 2
+    return (total - small, small) if odd_first else (small, total - small)
+
+
+def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
+    """(left, right) in samples of a padding as users write it."""
+    if type(padding) is int and 0 <= padding <= MAX_POSITIONS:
+        return padding, padding
+    if isinstance(padding, str):
+        if padding == "valid":
+            return 0, 0
+        if padding != "same":
+            raise ProblemError(
+                f'padding is {padding!r}, expected an integer, a pair, "same" or "valid"'
+            )
+        if stride != 1:
+            raise ProblemError(f'padding is "same" and stride is {stride}, expected stride 1')
+        return _halves(window - 1)
+    if isinstance(padding, Sequence) and len(padding) == 2:
+        return whole("padding[0]", padding[0], 0), whole("padding[1]", padding[1], 0)
+    if isinstance(padding, Sequence) and len(padding) != 1:
+        raise ProblemError(f"padding is {padding!r}, expected an integer or (left, right)")
+    both = whole("padding", padding, 0)
+    return both, both
+
+
+class Progress(NamedTuple):
+    """How far the windows have come of a signal that is here in part."""
+
+    outputs: int  # windows that have all their samples
+    start: int  # the first sample here that a later window reaches
+    left: int  # padding before that sample
+    skip: int  # samples still to come that no window reaches
+
+
+class Geometry(NamedTuple):
+    """How the windows of a convolution, or of a transposed one, lie, as its users say it.
+
+    Options are checked where `Conv1dProblem.of` makes a problem of them. Input and output are the
+    layer's own. The order is that of the operators of `clconv.torch`.
+    """
+
+    stride: int = 1
+    padding: Padding = 0
+    dilation: int = 1
+    groups: int = 1
+    transposed: bool = False
+    output_padding: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same by the names that the functions of `clconv.functional` have for it."""
+        named = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+        return named | {"output_padding": self.output_padding} if self.transposed else named
+
+    def window(self, kernel_size: int) -> int:
+        """Samples from a window's first tap to its last."""
+        return window_of(kernel_size, self.dilation)
+
+    def pads(self, kernel_size: int) -> tuple[int, int]:
+        """(left, right) in samples. Raises ProblemError."""
+        return padding_pair(self.padding, self.window(kernel_size), self.stride)
+
+    def padded(self, length: int, kernel_size: int) -> int:
+        """The length with both paddings."""
+        return length + sum(self.pads(kernel_size))
+
+    def out_length(self, length: int, kernel_size: int) -> int:
+        """Output positions for an input of this length; 0 where there are none."""
+        if self.transposed:
+            reached = reached_by(length, self.window(kernel_size), self.stride)
+            return max(reached - sum(self.pads(kernel_size)) + self.output_padding, 0)
+        return self.windows(self.padded(length, kernel_size), kernel_size)
+
+    def shortest_length(self, kernel_size: int, out_length: int = 1) -> int:
+        """The least input length that gives at least so many output positions."""
+        stride = self.stride
+        window = window_of(kernel_size, self.dilation)
+        left, right = padding_pair(self.padding, window, stride)
+        if self.transposed:
+            first = window - left - right + self.output_padding  # positions that one sample gives
+            return max(-((first - out_length) // stride) + 1, 1)
+        return max(reached_by(out_length, window, stride) - left - right, 1)
+
+    @property
+    def most_output_padding(self) -> int:
+        """The most that output_padding may be: less than stride or dilation."""
+        return max(self.stride, self.dilation) - 1
+
+    def checked(self) -> Geometry:
+        """A transposed convolution's options as integers, its padding as (left, right). Raises
+        ProblemError."""
+        stride, dilation = whole("stride", self.stride, 1), whole("dilation", self.dilation, 1)
+        groups = whole("groups", self.groups, 1)
+        if isinstance(self.padding, str):
+            raise ProblemError(f"padding is {self.padding!r}, expected an integer or a pair")
+        pads = padding_pair(self.padding, 1, 1)
+        extra = whole("output_padding", self.output_padding, 0)
+        result = Geometry(stride, pads, dilation, groups, True, extra)
+        if extra > result.most_output_padding:
+            raise ProblemError(
+                f"output_padding is {extra}, expected less than stride ({stride}) or dilation "
+                f"({dilation})"
+            )
+        return result
+
+    def longest_out_length(self, length: int, kernel_size: int) -> int:
+        """Output positions of a transposed convolution that crops nothing and appends all."""
+        reached = reached_by(length, self.window(kernel_size), self.stride)
+        return reached + self.most_output_padding
+
+    def with_same_length(self, length: int, kernel_size: int, odd_first: bool = False) -> Geometry:
+        """With the padding that gives length / stride positions, rounded up: ONNX's SAME."""
+        stride = max(self.stride, 1)  # a wrong one is refused where it becomes a problem
+        window = self.window(kernel_size)
+        missing = reached_by(-(-length // stride), window, self.stride) - length
+        return self._replace(padding=_halves(max(missing, 0), odd_first))
+
+    def same_length(self, length: int) -> int:
+        """Output positions of a transposed convolution with ONNX's SAME."""
+        return length * self.stride
+
+    def with_out_length(
+        self, length: int, kernel_size: int, out_length: int, odd_first: bool = False
+    ) -> Geometry:
+        """The transposed convolution that gives so many positions: ONNX's output_shape. Too many
+        are cropped; those beyond every window, of the bias alone, come last."""
+        reached = reached_by(length, self.window(kernel_size), self.stride)
+        surplus = reached + self.output_padding - out_length
+        return self._replace(
+            padding=_halves(max(surplus, 0), odd_first),
+            output_padding=self.output_padding + max(-surplus, 0),
+        )
+
+    def latency(self, kernel_size: int) -> int:
+        """Samples that must follow sample q * stride until output q is known: the window's but its
+        first, less the padding."""
+        return self.window(kernel_size) - 1 - self.pads(kernel_size)[0]
+
+    def causal_padding(self, kernel_size: int) -> tuple[int, int]:
+        """The (left, right) with which no output needs a sample after its own."""
+        return self.window(kernel_size) - 1, 0
+
+    def windows(self, length: int, kernel_size: int) -> int:
+        """Windows that have all their samples among so many, padding included."""
+        return max(windows_in(length, self.window(kernel_size), self.stride), 0)
+
+    def progress(self, left: int, length: int, kernel_size: int) -> Progress:
+        """What windows make of the samples that are here, after what is left of the padding."""
+        outputs = self.windows(left + length, kernel_size)
+        passed = outputs * self.stride
+        start = max(passed - left, 0)
+        return Progress(outputs, start, max(left - passed, 0), max(start - length, 0))
+
+
+def in_series(stages: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """(stride, latency) of streams one after the other, of each one's."""
+    stride, latency = 1, 0
+    for its_stride, its_latency in stages:
+        latency += its_latency * stride
+        stride *= its_stride
+    return stride, latency

@@ -1,0 +1,120 @@
+"""The cost model: seconds, and what takes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+import clconv
+from clconv import Conv1dProblem, Pass
+from clconv.commands import predict
+from clconv.planning import cost
+from clconv.planning.cost import PARTS, Cost, Tally
+from clconv.planning.planner import LAUNCHES, plans
+from clconv.planning.profiles import PROFILES
+
+# Dense, strided, dilated with groups, depthwise, many taps of one channel, and a length of one.
+LAYERS = [
+    Conv1dProblem(*sizes)
+    for sizes in (
+        (4, 96, 900, 80, 5, 1, 2), (2, 24, 801, 48, 4, 2, 1), (1, 32, 700, 32, 3, 1, 8, 8, 4),
+        (2, 64, 500, 64, 7, 1, 3, 1, 64), (3, 1, 2000, 1, 129, 1, 64), (1, 70, 3, 33, 3),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", PROFILES)
+@pytest.mark.parametrize("pass_", Pass)
+def test_a_cost_is_the_sum_of_its_parts(device, pass_):
+    """Of every candidate: seconds that are counted by what takes them, and what passes beside them;
+    what a GPU is predicted is no faster than its peak, nor is a CPU."""
+    profile = PROFILES[device]
+    for problem in LAYERS:
+        for made in plans(problem, pass_, profile):
+            parts = made.cost_parts
+            assert tuple(parts.parts) == PARTS
+            assert made.cost == parts.seconds == pytest.approx(math.fsum(parts.parts.values()))
+            assert parts.launch == LAUNCHES[pass_] * profile.launch_seconds
+            assert {name for name, _ in parts.hidden} <= set(PARTS) - {"launch"}
+            assert all(value >= 0 for value in parts.parts.values())
+            assert all(value > 0 for _, value in parts.hidden)
+            told = predict.predicted_parts(made, profile)
+            assert predict.predicted(made, profile) == told.seconds
+            if pass_ is not Pass.BIAS_GRADIENT:
+                assert told.seconds >= predict.flops(problem) / profile.peak_flops
+
+
+def test_a_cost_grows_with_the_work():
+    """In proportion to batch and positions, whatever the launches take."""
+    problem = LAYERS[0]
+    for device in ("cpu", "sm_86"):
+        for pass_ in Pass:
+            one, many = (
+                plans(replace(problem, batch=batch), pass_, PROFILES[device])[0].cost_parts
+                for batch in (1, 50)
+            )
+            assert many.launch == one.launch > 0
+            work = one.seconds - one.launch
+            assert many.seconds - many.launch == pytest.approx(50 * work)
+
+
+def test_costs_are_seconds_of_the_device():
+    """Half the clock, or half the peak, takes twice as long; other cores change the cost of the
+    sums alone."""
+    for device, half in (("cpu", {"clock": 1e9}), ("gfx1030", {"flops": 8.085e12})):
+        own = PROFILES[device]
+        for pass_ in Pass:
+            made = plans(LAYERS[0], pass_, own)[0]
+            slow = plans(LAYERS[0], pass_, replace(own, **half))
+            (other,) = (one for one in slow if one.choice == made.choice)
+            assert other.design.cost.seconds == pytest.approx(2 * made.design.cost.seconds)
+    wide = replace(PROFILES["cpu"], vector_floats=16)
+    dense = plans(LAYERS[0], Pass.FORWARD, wide, variant="strip")[0]
+    same = plans(LAYERS[0], Pass.FORWARD, replace(wide, multiply_add_bytes=128), variant="strip")
+    (full,) = (one for one in same if one.choice == dense.choice)
+    assert full.cost_parts.arithmetic < dense.cost_parts.arithmetic
+    assert full.cost_parts.staging == dense.cost_parts.staging
+
+
+def test_the_portable_variant_reaches_a_fifth_of_a_gpu():
+    """About, in its best tiles, of a dense layer."""
+    problem = Conv1dProblem(8, 256, 4000, 256, 5)
+    for name, profile in PROFILES.items():
+        if profile.kind == "gpu":
+            made = plans(problem, Pass.FORWARD, profile, variant="direct")[0]
+            seconds = made.cost_parts.seconds - made.cost_parts.launch
+            share = predict.flops(problem) / profile.peak_flops / seconds
+            assert 1 / 7 < share < 1 / 4, name
+
+
+def test_the_longest_counts():
+    """Of what happens at once, the first of equals; a bound by memory hides the rest."""
+    tally = Tally(stores=3.0)
+    tally.overlapped({"arithmetic": 2.0, "loads": 1.0}, {"memory": 3.0}, times=2.0)
+    made = tally.cost(0.5)
+    assert made == Cost(arithmetic=2.0, loads=1.0, stores=1.5, hidden=(("memory", 3.0),))
+    assert made.seconds == 4.5
+    bound = made.launched(0.25).bounded(5.0)
+    assert bound.seconds == 5.25
+    assert bound.parts == dict.fromkeys(PARTS, 0.0) | {"memory": 5.0, "launch": 0.25}
+    assert dict(bound.hidden) == {"arithmetic": 2.0, "loads": 1.0, "stores": 1.5, "memory": 3.0}
+    twice = bound * 2
+    assert (twice.memory, twice.launch, dict(twice.hidden)["stores"]) == (10.0, 0.25, 3.0)
+    sums = cost.Sums(3.0, 3.0, 1.0, 0.5, 0.25)
+    tally = Tally()
+    tally.sums(sums, 2.0)
+    assert tally.cost(1.0).parts == dict.fromkeys(PARTS, 0.0) | {
+        "arithmetic": 6.0, "loads": 1.0, "setup": 0.5,
+    }  # fmt: skip
+    assert tally.cost(1.0).seconds == 2 * sums.cycles
+
+
+def test_profiles_are_told():
+    """By name, as a copy."""
+    told = clconv.profiles()
+    assert told == PROFILES
+    assert {"cpu", "zen4", "zen5", "neon", "gfx1030"} <= told.keys()
+    told.clear()
+    assert clconv.profiles()
