@@ -301,16 +301,17 @@ def test_workspace_limit_with_a_bias(variant):
 
 @pytest.mark.parametrize("device", PROFILES)
 def test_workspace_is_a_quarter_of_the_arrays(device):
-    """Of the gradients; the forward pass needs none."""
+    """Of weight gradients; other passes need none where they form the definition's own sums."""
     for name, problem in PROBLEMS.items():
         if not problem.batch:
             continue
         sizes = [math.prod(shape) for shape in (problem.input_shape, problem.output_shape)]
         most = 0.25 * 4 * (sum(sizes) + problem.weight_count)
-        for plan in plans(problem, Pass.WEIGHT_GRADIENT, PROFILES[device]):
+        for plan in plans(problem, Pass.WEIGHT_GRADIENT, PROFILES[device], exact=True):
             assert plan.workspace_bytes <= most, (name, dict(plan.tile))
         for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
-            assert not any(p.workspace_bytes for p in plans(problem, pass_, PROFILES[device]))
+            for plan in plans(problem, pass_, PROFILES[device], exact=True):
+                assert not plan.workspace_bytes
 
 
 def test_variant_by_name():

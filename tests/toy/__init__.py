@@ -29,6 +29,7 @@ from clconv.variants.base import (
     common_constants,
     convolution_operands,
     grid,
+    local_items,
     scalars,
 )
 
@@ -42,7 +43,6 @@ EXAMPLES = {
 }
 # Points of a tile: two outputs of three taps.
 POINTS, OUTPUTS, TAPS = 4, 2, 3
-LOCAL = 16
 # Roundings on the way of a product: two of the weights' transform, one of the input's, one of the
 # product, two of the inverse. The sums over channels come on top.
 TRANSFORMS = 6
@@ -73,7 +73,7 @@ def bound(
     u = np.stack([weight[..., 0], total, total, weight[..., 2]])
     m = np.einsum("poc,pnct->pnot", u, v)
     y = np.stack([m[0] + m[1] + m[2], m[1] + m[2] + m[3]], axis=-1)
-    magnitudes = y.reshape(*y.shape[:-2], -1)[..., : problem.out_length]
+    magnitudes = y.reshape(*y.shape[:-2], OUTPUTS * tiles)[..., : problem.out_length]
     terms = problem.in_channels + TRANSFORMS
     smallest = float(np.finfo(accumulator(problem.dtype)).tiny)
     return testing.gamma(terms, accumulator(problem.dtype)) * magnitudes + terms * smallest
@@ -102,23 +102,24 @@ def designs(request: Request) -> Iterator[Design]:
     problem, sums = request.problem, accumulator(request.problem.dtype)
     channels = (("in_channels", problem.in_channels), ("out_channels", problem.out_channels))
     constants = (*common_constants(request, 1), *channels)
+    size = local_items(request.device, 16)
     of_weight = Kernel(
         "weight_toy", constants,
-        (Operand("weight", Layout.FLAT), TRANSFORMED_WEIGHT), (), (LOCAL, 1, 1),
+        (Operand("weight", Layout.FLAT), TRANSFORMED_WEIGHT), (), (size, 1, 1),
     )  # fmt: skip
     of_x = Kernel(
         "input_toy", constants, (Operand("x", Layout.ROWS), TRANSFORMED_X),
-        scalars("batch length pad tiles"), (LOCAL, 1, 1),
+        scalars("batch length pad tiles"), (size, 1, 1),
     )  # fmt: skip
     operands = convolution_operands(request)
     products = Kernel(
         "convolution_toy", (*constants, ("activation", request.epilogue.activation)),
         (TRANSFORMED_WEIGHT, TRANSFORMED_X, *operands[2:]),
-        scalars("batch out_length tiles", sum_names="slope"), (LOCAL, 1, 1),
+        scalars("batch out_length tiles", sum_names="slope"), (size, 1, 1),
     )  # fmt: skip
 
     def over(count: int) -> tuple[int, int, int]:
-        return grid(ceil_div(count, LOCAL)) * LOCAL, 1, 1
+        return grid(ceil_div(count, size)) * size, 1, 1
 
     def schedule(wanted: Request) -> Schedule:
         problem = wanted.problem
