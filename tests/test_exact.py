@@ -85,7 +85,7 @@ def test_all_variants_say_their_error_class():
         (plan, *_) = planner.plans(
             PROBLEM, Pass.FORWARD, clconv.planning.profiles.profile("cpu"), variant=name
         )
-        expected = next(one.ERROR_CLASS for one in VARIANTS if one.NAME == name)
+        expected = next(one.ERROR_CLASS for one in VARIANTS if name == one.NAME)
         assert plan.error_class == expected.name
 
 
