@@ -28,6 +28,7 @@ from clconv.drivers.discovery import (
 from clconv.drivers.memory import Memory, check_context, memory_of
 from clconv.drivers.programs import Programs
 from clconv.drivers.registry import Registry
+from clconv.drivers.workers import Job, Tell, build_all, is_wide
 from clconv.errors import BuildError, DeviceError
 from clconv.planning.planner import Choice, KernelPlan, candidates
 from clconv.planning.profiles import DeviceProfile
@@ -70,6 +71,12 @@ class Prepared:
 
     plan: KernelPlan
     sources: tuple[tuple[Kernel, str], ...]
+
+    @classmethod
+    def of(cls, plan: KernelPlan) -> Prepared:
+        """A plan's, whose kernels build."""
+        launched = (one.kernel for one in (*plan.preparation.launches, *plan.launches))
+        return cls(plan, tuple((kernel, render(kernel)) for kernel in launched))
 
 
 class Runtime:
@@ -304,8 +311,7 @@ class Runtime:
             except BuildError as error:
                 refused = plan, error
             else:
-                launched = (one.kernel for one in (*plan.preparation.launches, *plan.launches))
-                return Prepared(plan, tuple((kernel, render(kernel)) for kernel in launched))
+                return Prepared.of(plan)
         raise refused[1] if refused else DeviceError("prepare needs at least one plan")
 
     def _warn_of_refusal(self, after: KernelPlan, plan: KernelPlan, error: BuildError) -> None:
@@ -322,6 +328,22 @@ class Runtime:
                 dict(after.tile),
                 error,
             )
+
+    def build_all(self, launches: Iterable[Launch], tell: Tell | None = None) -> int:
+        """Builds the kernels of launches on all cores, so that queueing them compiles nothing; how
+        many there are.
+
+        Processes do it on CPUs, whose drivers compile one program at a time, threads elsewhere.
+        `tell` is called with how many are ready and how many there are. Kernels that the device
+        refuses are remembered; `prepare` passes over their plans. Raises OutOfMemoryError.
+        """
+        check_process()
+        wide: dict[Kernel, bool] = {}
+        for one in launches:
+            wide[one.kernel] = wide.get(one.kernel, False) or is_wide(one.global_size)
+        jobs = [Job(kernel, render(kernel), its) for kernel, its in wide.items()]
+        build_all(self.programs, jobs, self.profile.kind == "cpu", tell)
+        return len(jobs)
 
     # Launches
 

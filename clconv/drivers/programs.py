@@ -22,15 +22,30 @@ from clconv.errors import BuildError, OutOfMemoryError
 from clconv.render import sum_dtype
 from clconv.variants.base import Kernel, Layout
 
-__all__ = ["Programs"]
+__all__ = ["Programs", "identity_of", "no_arguments"]
 
 _log = logging.getLogger(__name__)
 
 BUILD_OPTIONS = ("-cl-std=CL1.2",)
 # Platforms whose drivers keep compiled programs on disk themselves.
 DRIVERS_WITH_CACHE = ("portable computing language", "nvidia", "rusticl")
+# Those that make a kernel's machine code when it is first launched.
+FINISHING_AT_LAUNCH = ("portable computing language",)
 
 _SCALARS = {"int": np.dtype(np.int32), "long": np.dtype(np.int64)}
+
+
+def identity_of(device: Any) -> tuple[str, ...]:
+    """What a binary depends on beside its source and options: device, driver, pyopencl."""
+    platform = device.platform
+    return (
+        platform.name,
+        platform.version,
+        device.name,
+        device.version,
+        device.driver_version,
+        str(cl.VERSION_TEXT),
+    )
 
 
 class Programs:
@@ -44,25 +59,33 @@ class Programs:
         self._programs: Bounded[str, Future[Any]] = Bounded(size)
         self._refused: Bounded[str, BuildError] = Bounded(size)
         self._threads = threading.local()
-        platform = device.platform
-        self._trusts_required = platform.name.strip().lower() == "rusticl"
-        self.keeps_binaries = not platform.name.strip().lower().startswith(DRIVERS_WITH_CACHE)
-        self._identity = (
-            platform.name,
-            platform.version,
-            device.name,
-            device.version,
-            device.driver_version,
-            str(cl.VERSION_TEXT),
-        )
+        platform = device.platform.name.strip().lower()
+        self._trusts_required = platform == "rusticl"
+        self.keeps_binaries = not platform.startswith(DRIVERS_WITH_CACHE)
+        self.finishes_at_launch = platform.startswith(FINISHING_AT_LAUNCH)
+        self.identity = identity_of(device)
 
     def __len__(self) -> int:
         return len(self._programs)
 
+    def key(self, source: str, *more: str) -> str:
+        """A file name for all that a binary depends on."""
+        return binaries.key(source, " ".join(BUILD_OPTIONS), *self.identity, *more)
+
+    def has(self, source: str) -> bool:
+        """Whether a program is here, or kept as a binary on disk."""
+        return self._programs.get(source) is not None or (
+            self.keeps_binaries and binaries.load(self.key(source)) is not None
+        )
+
+    def is_refused(self, source: str) -> bool:
+        """Whether the device is known to refuse a kernel."""
+        return self._refused.get(source) is not None
+
     def _build(self, kernel: Kernel, source: str) -> Any:
         if not self.keeps_binaries:
             return self._compile(kernel, source)
-        name = binaries.key(source, " ".join(BUILD_OPTIONS), *self._identity)
+        name = self.key(source)
         binary = binaries.load(name)
         if binary is not None:
             try:
@@ -159,3 +182,8 @@ def _argument_dtypes(kernel: Kernel) -> list[Any]:
         dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
     sums = sum_dtype(kernel)
     return dtypes + [_SCALARS.get(s.type, sums) for s in kernel.scalars]
+
+
+def no_arguments(kernel: Kernel) -> list[Any]:
+    """Pointers to nothing, and zeros."""
+    return [None if dtype is None else dtype.type(0) for dtype in _argument_dtypes(kernel)]

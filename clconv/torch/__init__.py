@@ -1,10 +1,10 @@
 """How does a PyTorch model compute its 1-D convolutions with clconv?
 
 `convert(model)` exchanges a model's layers and `revert` gives them back, `report` says where each
-convolution is computed, `tune` finds the fastest kernels for them; `Conv1d` and `ConvTranspose1d`
-are torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, with
-derivatives in both modes, of any order. They are operators of PyTorch's dispatcher, so that
-torch.compile and torch.export keep them in their graphs.
+convolution is computed, `warm_up` builds their kernels before they are used, `tune` finds the
+fastest ones; `Conv1d` and `ConvTranspose1d` are torch.nn's layers, `conv1d` and `conv_transpose1d`
+torch.nn.functional's functions, with derivatives in both modes, of any order. They are operators of
+PyTorch's dispatcher, so that torch.compile and torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
 read and write it in place; elsewhere every call copies tensors to the device and results back. A
@@ -18,6 +18,7 @@ from clconv.torch.functions import conv1d, conv_transpose1d
 from clconv.torch.layers import Conv1d, ConvTranspose1d
 from clconv.torch.reporting import Convolution, Report, report
 from clconv.torch.tuning import tune
+from clconv.torch.warming import warm_up
 
 __all__ = [
     "Conv1d",
@@ -30,4 +31,5 @@ __all__ = [
     "report",
     "revert",
     "tune",
+    "warm_up",
 ]

@@ -8,6 +8,7 @@ finished, on every way out of it.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from types import TracebackType
@@ -189,7 +190,7 @@ class _Kept(Derived):
         if tensor.is_inference():
             return None  # has no version
         layout = tensor.dtype, tuple(tensor.shape), tensor.stride()
-        return tensor._version, tensor.data_ptr(), layout, id(self._runtime)
+        return tensor._version, tensor.data_ptr(), layout, weakref.ref(self._runtime)
 
 
 @lru_cache(maxsize=1024)

@@ -79,13 +79,17 @@ def run(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any]) ->
     try:
         model.eval()
         with torch.no_grad():
-            if isinstance(inputs, Mapping):
-                model(**inputs)
-            else:
-                model(*(inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
+            call(model, inputs)
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def call(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any]) -> Any:
+    """What a model makes of its one argument, a tuple or list of them, or keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*(inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
 
 
 class _Witness(Runtime):
