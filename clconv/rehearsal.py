@@ -24,14 +24,18 @@ class Rehearsal(Runtime):
     """A runtime on another's queue for calls whose results do not matter: the convolutions of
     whatever runs on it give values between -1 and 1.
 
-    It takes the plans that the other one would take, as far as is known what the device builds.
+    It takes the plans that the other one would take, as far as is known what the device builds. To
+    be entered: no other thread finds it.
     """
+
+    _is_found = False
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(
             runtime.queue, workspace_limit=runtime.workspace_limit, exact=runtime.exact
         )
         self.profile = runtime.profile
+        self.records = runtime.records
         self.programs = runtime.programs
         self._runtime = runtime
         self._kernels: dict[Kernel, None] = {}  # of the plans

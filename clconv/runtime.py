@@ -93,6 +93,9 @@ class Runtime:
     kernel. `with runtime:` makes it the default of that block and thread.
     """
 
+    # Whether it is the runtime of its context's arrays where none is entered.
+    _is_found = True
+
     def __init__(
         self,
         device: Any = None,
@@ -149,7 +152,8 @@ class Runtime:
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._keeping = threading.Lock()
         self.launches = 0  # kernels queued so far
-        _registry.add(self)
+        if self._is_found:
+            _registry.add(self)
 
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"

@@ -78,6 +78,7 @@ MEMORY_KINDS = "tests/test_memory_kinds.py"
 REMEMBERED = "tests/test_drivers.py -k remembered"
 ANNOUNCED = "tests/test_drivers.py -k what_is_announced"
 TORCH_MEMORY = "tests/test_torch_memory.py"
+WARM_UP = "tests/test_torch_warm_up.py"
 TORCH_AUTOGRAD = "tests/test_torch_autograd.py -k 'tangents or test_vmap'"
 OCLGRIND = "tools/oclgrind_check.py"
 OCLGRIND_GPU = "tools/oclgrind_gpu.py"
@@ -928,9 +929,62 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "binaries of one driver are another's",
-            '" ".join(BUILD_OPTIONS), *self._identity)',
-            '" ".join(BUILD_OPTIONS))',
+            '" ".join(BUILD_OPTIONS), *self.identity, *more)',
+            '" ".join(BUILD_OPTIONS), *more)',
             BINARIES,
+        ),
+    ],
+    "drivers/finished.py": [
+        (
+            "kernels count as finished that the driver no longer has",
+            "return all(Path(one).is_file() for one in paths)",
+            "return True",
+            WARM_UP,
+        )
+    ],
+    "drivers/workers.py": [
+        (
+            "wide grids are not launched ahead",
+            "if job.wide:\n        grids",
+            "if False:\n        grids",
+            WARM_UP,
+        ),
+        (
+            "whoever is interrupted waits for all that is left",
+            "threads.shutdown(wait=False, cancel_futures=True)",
+            "pass",
+            WARM_UP,
+        ),
+        ("a process that ended is not noticed", "if answer == DONE:", "if True:", WARM_UP),
+    ],
+    "rehearsal.py": [
+        (
+            "kernels that only other lengths need are left out",
+            "[*(one.launch(one.local_size) for one in self._kernels), *self._launches]",
+            "[*self._launches]",
+            WARM_UP,
+        ),
+        (
+            "a rehearsal is found by the context's arrays",
+            "_is_found = False",
+            "_is_found = True",
+            WARM_UP,
+        ),
+        ("copies of views are not built ahead", "self._launches[launch] = None", "pass", WARM_UP),
+    ],
+    "torch/warming.py": [
+        ("statistics of the rehearsal stay", "buffer.copy_(values)", "pass", WARM_UP),
+        (
+            "random numbers are drawn",
+            "torch.random.fork_rng(devices=[])",
+            "torch.enable_grad()",
+            WARM_UP,
+        ),
+        (
+            "refused kernels are not planned around",
+            "if not rehearsal.refused():",
+            "if True:",
+            WARM_UP,
         ),
     ],
     "drivers/memory.py": [

@@ -124,7 +124,7 @@ def _progress() -> Iterator[Tell | None]:
     with bars.tqdm(desc="building kernels", unit="kernel", disable=None, leave=False) as bar:
 
         def tell(ready: int, of: int) -> None:
-            bar.total = of
-            bar.update(ready - bar.n)
+            bar.n, bar.total = ready, of
+            bar.refresh()
 
         yield tell
