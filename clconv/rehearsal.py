@@ -25,10 +25,8 @@ class Rehearsal(Runtime):
     whatever runs on it give values between -1 and 1.
 
     It takes the plans that the other one would take, as far as is known what the device builds. To
-    be entered: no other thread finds it.
+    be entered: other threads find the other one, which is older.
     """
-
-    _is_found = False
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(

@@ -93,9 +93,6 @@ class Runtime:
     kernel. `with runtime:` makes it the default of that block and thread.
     """
 
-    # Whether it is the runtime of its context's arrays where none is entered.
-    _is_found = True
-
     def __init__(
         self,
         device: Any = None,
@@ -152,8 +149,7 @@ class Runtime:
         self._foreign: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._keeping = threading.Lock()
         self.launches = 0  # kernels queued so far
-        if self._is_found:
-            _registry.add(self)
+        _registry.add(self)
 
     def __repr__(self) -> str:
         return f"<clconv.Runtime on {self.info.name} ({self.info.platform})>"

@@ -7,7 +7,9 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from threading import Thread
 
 import pytest
 import torch
@@ -278,17 +280,21 @@ def test_another_candidate_where_the_device_refuses_one(own, monkeypatch, compil
 
 
 def test_a_rehearsal_leaves_nothing_behind(own):
-    """No runtime is found that computes nothing, and nothing derived from weights is its own."""
+    """No other thread finds it for arrays of its context, and nothing derived is taken for its."""
     weight = torch.ones(4, 3, 3)
     states = []
     for runtime in (Rehearsal(own), own):
         with runtime:
             states.append(memory._Kept(weight, runtime)._state())
     assert states[0] != states[1]
-    rehearsal = Rehearsal(own)
-    assert runtime_of(own.context) is own
-    with pytest.raises(DeviceError, match="at least one plan"):
-        rehearsal.prepare([])
+    rehearsal, found = Rehearsal(own), []
+    with rehearsal:
+        thread = Thread(target=lambda: found.append(runtime_of(own.context)))
+        thread.start()
+        thread.join()
+        assert found == [own]
+        with pytest.raises(DeviceError, match="at least one plan"):
+            rehearsal.prepare([])
 
 
 # Progress
@@ -385,6 +391,28 @@ def test_an_interrupt(launches, monkeypatch):
     own.build_all(wanted, lambda *ready: told.append(ready))
     assert told == [(i + 1, len(wanted)) for i in range(len(wanted))]
     assert len(own.programs) == len(wanted)
+
+
+def test_an_interrupt_does_not_wait_for_what_is_left(launches, by_threads):
+    """Only for what is being built."""
+    own, (launch, *_) = launches
+    built = []
+
+    class Slow(Programs):
+        def __init__(self):
+            super().__init__(own.context, own.device, 1)
+
+        def kernel(self, kernel, source):
+            time.sleep(0.02)
+            built.append(source)
+
+    def interrupted(ready, of):
+        raise KeyboardInterrupt
+
+    jobs = [workers.Job(launch.kernel, str(i)) for i in range(100)]
+    with pytest.raises(KeyboardInterrupt):
+        workers.build_all(Slow(), jobs, apart=True, tell=interrupted)
+    assert 1 <= len(built) < 100
 
 
 def test_kernels_for_cpus_do_nothing_where_all_numbers_are_zero(runtime):

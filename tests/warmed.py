@@ -1,8 +1,8 @@
 """Models to be warmed up, and a program that does it and says what was built when.
 
-Arguments are names of models. Prints, for each, how many kernels there were, how many programs and
-kernels PoCL's cache gained, how many processes were started and how many programs were compiled in this
-one, then how many programs and files the model's next steps made.
+Arguments are names of models. Prints, for each, how many kernels there were, what PoCL's cache
+gained, how many processes were started and programs compiled in this one, and what of these three
+the model's next steps made.
 """
 
 from __future__ import annotations

@@ -964,12 +964,6 @@ _ROWS: dict[str, list[Row]] = {
             "[*self._launches]",
             WARM_UP,
         ),
-        (
-            "a rehearsal is found by the context's arrays",
-            "_is_found = False",
-            "_is_found = True",
-            WARM_UP,
-        ),
         ("copies of views are not built ahead", "self._launches[launch] = None", "pass", WARM_UP),
     ],
     "torch/warming.py": [
