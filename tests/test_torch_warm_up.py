@@ -240,6 +240,11 @@ def test_what_cannot_be_warmed_up(own):
         warm_up(Detached(model), X)
     assert warm_up(Detached(model), X, training=False) == 1
 
+    lazy = nn.Sequential(nn.LazyConv1d(4, 3), nn.LazyBatchNorm1d())
+    convert(lazy)
+    with pytest.raises(ProblemError, match="expected a lazy model that has seen an input"):
+        warm_up(lazy, X)
+
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_that_fails(own, training):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from clconv.drivers.workers import Tell
@@ -70,6 +71,10 @@ def warm_up(
 
 def _train(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any]) -> None:
     """Lets a model compute its results and the gradients of all that wants some."""
+    if any(is_lazy(one) for one in (*model.parameters(), *model.buffers())):
+        raise ProblemError(
+            "model has parameters without a shape, expected a lazy model that has seen an input"
+        )
     with torch.enable_grad(), _same_buffers(model):
         output = call(model, inputs)
         given = (one for one in tree_leaves(inputs) if isinstance(one, Tensor) and one.is_leaf)
