@@ -155,6 +155,34 @@ def test_imports_point_one_way():
             assert not strange, f"{path} imports {strange}, which are another algorithm's"
 
 
+def _mapped(page: str) -> list[Path]:
+    """The modules and folders that the map of architecture.md names."""
+    found: list[Path] = []
+    folders = [Path("clconv")]
+    lines = page.partition("```\nclconv/\n")[2].partition("\ntools/")[0].splitlines()
+    for line in filter(str.strip, lines):
+        depth = (len(line) - len(line.lstrip())) // 2
+        if depth > 8:
+            continue  # a description goes on
+        names = re.match(r"( ?[\w/.]+(?=\s|$))*", line.lstrip())[0].split()
+        found += [folders[depth - 1] / name for name in names]
+        folders[depth:] = [found[-1]]
+    return found
+
+
+def test_the_map_names_every_module():
+    """Once, and nothing that is not there; of templates the folders."""
+    root = PACKAGE.parent
+    mapped = _mapped((root / "docs" / "architecture.md").read_text())
+    assert len(set(mapped)) == len(mapped)
+    there = {path.relative_to(root) for path in PACKAGE.rglob("*.py")}
+    folders = {path.parent for path in there} - {Path("clconv")}
+    folders |= {Path("clconv/templates")}
+    modules = {path for path in there if path.name != "__init__.py"}
+    shared = {Path("clconv/templates/common"), Path("clconv/templates/elementwise")}
+    assert set(mapped) == modules | folders | shared
+
+
 def test_templates_say_what_they_compute():
     """Each kernel's template starts with its contract, and has no vendor extension."""
     for path in sorted((PACKAGE / "templates").rglob("*.mako")):
