@@ -1,4 +1,4 @@
-"""How do the windows of a convolution lie, and how long does that make its output?
+"""Where are the windows of a convolution, and how long is its output?
 
 Sizes may be PyTorch's symbols of integers.
 """
@@ -97,7 +97,7 @@ class Progress(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How the windows of a convolution, or of a transposed one, lie, as its users say it.
+    """The geometry of a convolution, or of a transposed one, as users give it.
 
     Options are checked where `Conv1dProblem.of` makes a problem of them. Input and output are the
     layer's own. The order is that of the operators of `clconv.torch`.

@@ -1,4 +1,4 @@
-"""How long does a pass take? Modelled seconds by what takes them, from what a variant counts.
+"""How long does a pass take? Modelled seconds by parts, from what a variant counts.
 
 Variants count their work: vectors summed, loaded, staged and stored, elements fetched, tiles set
 up. This module alone says what each takes. Prices of CPUs are in cycles of a core, those of GPUs in
@@ -43,13 +43,13 @@ PARTS = ("arithmetic", "loads", "staging", "stores", "setup", "latency", "memory
 
 @dataclass(frozen=True)
 class Cost:
-    """Modelled seconds by what takes them; they add up to `seconds`.
+    """Modelled seconds by parts, whose sum is `seconds`.
 
     `arithmetic` is multiplying and adding, and converting for it; `loads` are reads of what is
-    multiplied; `staging` is copying it nearer before, `stores` writing results and keeping sums in
-    between; `setup` is beginning and looping; `latency` waiting for what nothing hides; `memory`
-    the bandwidth of memory or cache; `launch` queueing kernels and waking who runs them. What
-    passes meanwhile is in `hidden`, by the same names, and not counted.
+    multiplied; `staging` is copying it to local memory first; `stores` is writing results and
+    spilling sums; `setup` is starting and looping; `latency` is waiting that nothing hides;
+    `memory` is the bandwidth of memory or cache; `launch` is queueing kernels and waking threads.
+    Times that overlap with these are in `hidden`, by the same names, and not counted.
     """
 
     arithmetic: float = 0.0
@@ -86,7 +86,8 @@ class Cost:
         return Cost(**self.parts | {"launch": seconds}, hidden=self.hidden)
 
     def bounded(self, memory: float) -> Cost:
-        """The same beside memory that is busy for so many seconds, whichever takes longer."""
+        """The same overlapped with so many seconds of memory traffic: the longer of the two
+        counts."""
         work = {name: value for name, value in self.parts.items() if name != "launch"}
         tally = Tally()
         tally.overlapped(work, {"memory": memory})
@@ -107,7 +108,7 @@ class Tally:
         self._parts[part] = self._parts.get(part, 0.0) + amount
 
     def hide(self, part: str, amount: float) -> None:
-        """What passes beside something longer."""
+        """Time that something longer hides."""
         if amount:
             self._hidden[part] = self._hidden.get(part, 0.0) + amount
 
@@ -222,7 +223,7 @@ class Core:
     ) -> Sums:
         """A tap of a tile: vectors of sums, weights to all lanes, vectors loaded. Where the
         multiply-add takes its weights from memory they are `folded`; `loop` where the number of
-        taps hangs on the phase."""
+        taps depends on the phase."""
         weights = BROADCAST * broadcasts
         loading = weights + self.load * loads
         beside = self.beside * (loading - weights if folded else loading)

@@ -1,8 +1,8 @@
 """How do kernels reach a tensor's memory? It is borrowed for a call, never changed or marked.
 
-`Tensor.numpy()` would forbid a storage to be resized for good; an address and a size do not. What
-has only the address keeps nothing alive, so the tensors of a call are held until its kernels have
-finished, on every way out of it.
+After `Tensor.numpy()` a storage can never be resized again; an address and a size have no such
+effect. But an address keeps nothing alive, so the tensors of a call are held until its kernels have
+finished, also if the call raises.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def shares_memory(runtime: Runtime) -> bool:
 class Arrays:
     """The tensors of one call as arrays of a runtime, in place where the device shares memory.
 
-    There each is a buffer over the tensor's own memory, made anew for every call: OpenCL promises
-    nothing of memory that the host writes while a buffer over it exists. Elsewhere they are NumPy
-    arrays over it, which the functions copy. To be entered: whoever leaves, by an exception too,
-    leaves no kernel behind that uses the tensors.
+    There each is a buffer over the tensor's own memory, made for each call: OpenCL promises nothing
+    about memory that the host writes while a buffer over it exists. Otherwise they are NumPy arrays
+    over it, which the functions copy. Used in a `with` statement: after it, also if it raised, no
+    kernel uses the tensors any more.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -71,10 +71,10 @@ class Arrays:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Waits until the host sees what was written, then lets go of the tensors.
+        """Waits until the host sees the results, then releases the tensors.
 
-        Where waiting fails, or is interrupted before it begins, they are held for good: nobody
-        knows what the device still does.
+        If waiting fails, or is interrupted before it begins, they are never released, since the
+        device may still use them.
         """
         waited = False
         try:
@@ -98,15 +98,15 @@ class Arrays:
         return self._array(tensor, cl.mem_flags.READ_ONLY)
 
     def weight(self, tensor: Tensor) -> Any:
-        """The same of weights, with what was derived from them where no gradients are recorded:
-        there they seldom change."""
+        """The same for weights, with what was derived from them if no gradients are recorded: then
+        they seldom change."""
         array = self.read(tensor)
         if torch.is_grad_enabled():
             return array
         return KnownWeight(array, _Kept(tensor, self.runtime))
 
     def write(self, tensor: Tensor) -> Any:
-        """An array whose values are those of a new, contiguous tensor when the call is left."""
+        """An array over a new, contiguous tensor, which has the values when the call ends."""
         array = self._array(tensor, cl.mem_flags.READ_WRITE)
         if self.in_place and array.size:
             self._written.append(array)
@@ -160,8 +160,8 @@ class Arrays:
 
 
 class _Kept(Derived):
-    """What was derived from a tensor's values, as long as it is the same tensor of the same
-    version at the same place. (PyTorch counts no version of what is changed through `.data`.)"""
+    """What was derived from a tensor's values, as long as tensor, version, memory and layout are
+    the same. (PyTorch does not count changes through `.data` as versions.)"""
 
     def __init__(self, tensor: Tensor, runtime: Runtime) -> None:
         self._tensor = tensor
@@ -175,7 +175,7 @@ class _Kept(Derived):
         return found[1].get(preparation)
 
     def keep(self, preparation: Schedule, buffers: Mapping[str, Any]) -> None:
-        """Keeps what was queued, unless nobody tells whether the tensor changes."""
+        """Keeps what was queued, unless the tensor has no version."""
         state = self._state()
         if state is None:
             return

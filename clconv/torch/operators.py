@@ -92,8 +92,8 @@ def _convolution_backward(
 
 
 def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
-    """The same result by PyTorch's own functions, for who looks through them: sizes may be
-    symbols here, and an exporter knows no other functions."""
+    """The same result by PyTorch's own functions, for tracing: sizes may be symbols, and exporters
+    know no other functions."""
     one = Geometry(*layer)
     left, right = one.pads(weight.shape[2])
     if one.transposed:
@@ -144,8 +144,8 @@ class _Derivative(_SingleLevelFunction):
 
     @classmethod
     def kernel(cls, keys: Any, *inputs: Any) -> Any:
-        """What the dispatcher calls. Whether there are tangents nobody tells cheaper than `apply`
-        finds out: in a compiled graph Python does not know of their level."""
+        """What the dispatcher calls. Only `apply` finds out whether there are tangents; there is no
+        cheaper way, because in a compiled graph Python does not know their level."""
         below = keys & torch._C._after_autograd_keyset
         tangents, graph = torch._C._is_fwd_grad_enabled(), torch.is_grad_enabled()
         if tangents or (graph and torch._C._any_requires_grad(*inputs)):
