@@ -148,6 +148,9 @@ BROADCAST = 0.5
 # What the loads of a tap take beside its sums, as a share of what they take alone, and that where
 # vectors have full width (fitted).
 LOADS_BESIDE, FULL_WIDTH_LOADS_BESIDE = 0.1, 0.04
+# Rows of x of a weight gradient's tile whose addresses stay in registers, and what reading one more
+# takes: another load (fitted on full width; elsewhere tiles are smaller).
+ADDRESSED_ROWS, RELOAD = 8, 0.5
 # The latency of a chain of sums: four cycles (guide), and a little more, since others come between
 # (fitted).
 CHAIN_LATENCY = 4.4
@@ -209,13 +212,15 @@ class Core:
     """What a CPU's work takes, for vectors of the device's width.
 
     `width` is a vector's bytes by 32; `multiply_add` and `load` are cycles of one, `beside` is what
-    loads take beside the sums, as a share; `cycle` is seconds of a cycle of all cores together.
+    loads take beside the sums, as a share; broadcasts beyond `addressed` read their addresses
+    first; `cycle` is seconds of a cycle of all cores together.
     """
 
     width: float
     multiply_add: float
     load: float
     beside: float
+    addressed: float
     cycle: float
 
     def sums(
@@ -227,6 +232,7 @@ class Core:
         weights = BROADCAST * broadcasts
         loading = weights + self.load * loads
         beside = self.beside * (loading - weights if folded else loading)
+        beside += RELOAD * max(0.0, broadcasts - self.addressed)
         arithmetic = self.multiply_add * sums
         return Sums(arithmetic, loading, CHAIN_LATENCY, beside, PHASE_LOOP if loop else 0.0)
 
@@ -249,15 +255,20 @@ class Core:
 
 @lru_cache(maxsize=256)
 def core(device: DeviceProfile, *, turned: bool = False) -> Core:
-    """The prices of a CPU; where weights are `turned` panels, as in weight gradients, full width
-    hides no more of their loads (never fitted)."""
+    """The prices of a CPU; `turned` are those of weight gradients, whose panels are turned: there
+    full width hides all loads but those of addresses."""
     size = 4 * device.vector_floats
     least = 1 / device.vectors_a_cycle
+    beside, addressed = LOADS_BESIDE, math.inf
+    if device.full_width:
+        beside = 0.0 if turned else FULL_WIDTH_LOADS_BESIDE
+        addressed = ADDRESSED_ROWS if turned else math.inf
     return Core(
         width=size / 32,
         multiply_add=max(size / device.multiply_add_bytes, least),
         load=max(size / device.load_bytes, least),
-        beside=FULL_WIDTH_LOADS_BESIDE if device.full_width and not turned else LOADS_BESIDE,
+        beside=beside,
+        addressed=addressed,
         cycle=1 / (device.compute_units * device.clock),
     )
 
