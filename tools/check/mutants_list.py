@@ -1529,7 +1529,12 @@ _ROWS: dict[str, list[Row]] = {
             "",
             TORCH_MEMORY,
         ),
-        ("memory that is gone is read", "if there < needed:", "if False:", TORCH_MEMORY),
+        (
+            "memory that is gone is read",
+            "if storage.nbytes() - tensor.storage_offset() * tensor.element_size() < needed:",
+            "if False:",
+            TORCH_MEMORY,
+        ),
     ],
     "torch/operators.py": [
         (
