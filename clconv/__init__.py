@@ -1,7 +1,7 @@
 """1-D convolution for every GPU, and for CPUs: OpenCL kernels written for the problem at hand.
 
-Layers the way of PuzzleLib (`Conv1D`), functions the way of PyTorch (`functional`), and what is
-behind them: devices, runtimes, plans.
+Layers with the interface of PuzzleLib (`Conv1D`), functions with that of PyTorch (`functional`),
+and devices, runtimes and plans.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def plan(
 ) -> KernelPlan:
     """The plan that "auto" takes for a pass ("forward", "input_gradient", …) of a problem.
 
-    `device` is a runtime (None: the default one), whose tuning records count, a profile or a
-    profile's name. `epilogue` says what follows the sums; with `exact` (None: as the runtime says)
-    only variants that form the definition's own sums count. Raises ProblemError, DeviceError.
+    `device` is a runtime (None: the default one), whose tuning records are used, or a profile or
+    its name. `epilogue` says what follows the sums; with `exact` (None: as the runtime says) only
+    variants that form the definition's own sums are taken. Raises ProblemError, DeviceError.
     """
     known = _known(device)
     if isinstance(known, Runtime):

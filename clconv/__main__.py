@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command with the arguments behind it; its exit status."""
+    """Runs a command with the arguments after it; its exit status."""
     lines = [f"  {name:9}  {what}" for name, (_, what) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="python -m clconv",

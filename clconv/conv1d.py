@@ -1,4 +1,4 @@
-"""The convolution layer, PuzzleLib's way."""
+"""The convolution layer, with PuzzleLib's interface."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Conv1D(Convolution):
     """Cross-correlation of (N, inmaps, L) with W (outmaps, inmaps / groups, 1, size), plus b.
 
     Lout = (L + 2 pad - dilation (size - 1) - 1) // stride + 1. `activation` is None, "relu",
-    "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". `exact` is True where
-    only variants that form the definition's own sums may serve, None where the runtime says. Raises
+    "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". With `exact` only
+    variants that form the definition's own sums are used; None means what the runtime says. Raises
     ModuleError.
     """
 

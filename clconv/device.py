@@ -1,4 +1,4 @@
-"""The profiles of devices by their first name: `clconv.planning.profiles` has them."""
+"""A shorter name of `clconv.planning.profiles`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters and structure of modules in files: HDF5 as PuzzleLib has it, safetensors as PyTorch.
+"""Parameters and structure of modules in files: PuzzleLib's HDF5, and safetensors as for PyTorch.
 
 h5py and safetensors are optional, `pip install "clconv[hdf5]"`, `"clconv[safetensors]"`.
 """
@@ -223,7 +223,8 @@ _DTYPES = {
 
 def _tensors(image: memoryview) -> dict[str, tuple[Stored, memoryview]]:
     """The tensors of a safetensors file with their bytes: the header's length in 8 bytes, the
-    header, JSON, and the bytes. Whatever their dtype: only who wants a tensor needs to know it."""
+    header, JSON, and the bytes. They may have any dtype; it matters only for tensors that are
+    used."""
     length = int.from_bytes(image[:8], "little")
     if len(image) < 8 or length > len(image) - 8:
         raise ModuleError(

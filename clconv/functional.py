@@ -121,12 +121,12 @@ def prepare_weight(
     """Weights with what variants derive from them, for many calls with the same weights.
 
     Some variants transform weights before they use them. The functions take the result in place of
-    `weight`, beside NumPy or device arrays, with the geometry given here, and derive each transform
-    once. Where a variant derives nothing, a call takes the weights as they are.
+    `weight`, together with NumPy or device arrays, for the geometry given here, and derive each
+    transform once. Where a variant derives nothing, a call takes the weights as they are.
 
     weight: (Cout, Cin / groups, K), with `transposed` (Cin, Cout / groups, K). A NumPy array is
-        copied to the device. A device array is used where it lies: after a change of its values the
-        prepared weights are wrong, and have to be made anew.
+        copied to the device. A device array is used in place: after a change of its values the
+        prepared weights are wrong, and must be prepared again.
     stride, dilation, groups: those of the calls.
     transposed: whether it is for conv_transpose1d, else for conv1d and its gradients.
     runtime: None means the one of the array's context, with a NumPy array the default one. Calls
@@ -216,7 +216,7 @@ def conv1d_input(
 ) -> Array:
     """The gradient of conv1d with respect to its input, of shape `input_size`.
 
-    It is 0 where no window reached.
+    It is 0 where no window reads the input.
 
     input_size: (N, Cin, L), or (Cin, L) unbatched.
     weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.

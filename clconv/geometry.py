@@ -1,4 +1,4 @@
-"""How do the windows of a convolution lie, and how long does that make its output?
+"""Where are the windows of a convolution, and how long is its output?
 
 Sizes may be PyTorch's symbols of integers.
 """
@@ -32,6 +32,8 @@ MAX_POSITIONS = 2**31 - 2**20
 
 def whole(name: str, value: Any, least: int, most: int = MAX_POSITIONS) -> int:
     """`value` as an int of at least `least`; ProblemError that names the argument otherwise."""
+    if type(value) is int and least <= value <= most:
+        return value  # what most calls have, in the least time
     if isinstance(value, (tuple, list)) and len(value) == 1:
         value = value[0]  # PyTorch's one-tuples
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -97,7 +99,7 @@ class Progress(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """How the windows of a convolution, or of a transposed one, lie, as its users say it.
+    """The geometry of a convolution, or of a transposed one, as users give it.
 
     Options are checked where `Conv1dProblem.of` makes a problem of them. Input and output are the
     layer's own. The order is that of the operators of `clconv.torch`.

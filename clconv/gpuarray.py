@@ -1,4 +1,4 @@
-"""Device arrays, PuzzleLib's way: `pyopencl.array.Array` on the default runtime."""
+"""Device arrays, with PuzzleLib's interface: `pyopencl.array.Array` on the default runtime."""
 
 from __future__ import annotations
 

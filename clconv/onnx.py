@@ -308,10 +308,9 @@ def _typed(name: str, value: Any) -> ValueInfoProto:
 class Backend(OnnxBackend):
     """Runs ONNX models; Conv and ConvTranspose with one spatial axis run on an OpenCL device.
 
-    `device` is "CPU", which ONNX passes where nobody chose and which means clconv's default
-    runtime, whatever it runs on; "CUDA" or "CUDA:1", NVIDIA's cards in the order of
-    `clconv.devices()`; an index or id of that list or part of a device's name, as `Runtime` takes
-    them; or a `Runtime`.
+    `device` is "CPU", which is ONNX's default and means clconv's default runtime, on any device;
+    "CUDA" or "CUDA:1", NVIDIA's cards in the order of `clconv.devices()`; an index or id of that
+    list or part of a device's name, as `Runtime` takes them; or a `Runtime`.
     """
 
     @classmethod

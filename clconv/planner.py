@@ -1,4 +1,4 @@
-"""The planner by its first name: `clconv.planning.planner` has it."""
+"""A shorter name of `clconv.planning.planner`."""
 
 from __future__ import annotations
 

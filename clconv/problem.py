@@ -202,8 +202,8 @@ class Conv1dProblem:
         dtype: Any = np.float32,
     ) -> Conv1dProblem:
         """The convolution whose input gradient is this transposed convolution: of (batch,
-        in_channels, length) with (in_channels, out_channels / groups, kernel_size). Its own
-        channels and lengths are these exchanged.
+        in_channels, length) with (in_channels, out_channels / groups, kernel_size). Its own input
+        and output are exchanged.
 
         `padding` samples of the result are cropped, an int or (left, right), and `output_padding`,
         less than stride or dilation, appended. Raises ProblemError.

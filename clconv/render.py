@@ -27,7 +27,7 @@ _ROOT = Path(str(resources.files("clconv") / "templates"))
 
 
 def _place_stages(text: str) -> str:
-    """A template's text whose stages go through `_indented`, and lines end as they do on POSIX."""
+    """A template's text with its stages passed through `_indented`, and with POSIX line ends."""
 
     def placed(stage: re.Match[str]) -> str:
         spaces, name, given = stage.groups()

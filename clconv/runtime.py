@@ -240,7 +240,7 @@ class Runtime:
                 self._foreign.popleft()
 
     def trim(self) -> None:
-        """Gives memory that the pool holds but nobody uses back to the device."""
+        """Gives unused memory of the pool back to the device."""
         self.memory.trim()
 
     def memory_info(self) -> dict[str, int]:
@@ -292,7 +292,7 @@ class Runtime:
         return list(self.candidates(problem, pass_, epilogue, variant))
 
     def forget_plans(self) -> None:
-        """Plans anew from now on; what is compiled is kept."""
+        """Plans again from now on; compiled programs are kept."""
         self.recipes.clear()
 
     def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
@@ -348,7 +348,7 @@ class Runtime:
     # Launches
 
     def kernels(self, prepared: Prepared) -> list[Any]:
-        """This thread's kernels of a prepared plan, built where they are not at hand."""
+        """This thread's kernels of a prepared plan, built if necessary."""
         return [self.programs.kernel(kernel, source) for kernel, source in prepared.sources]
 
     def allocated(self, workspaces: Iterable[Workspace]) -> dict[str, Any]:
@@ -375,7 +375,7 @@ class Runtime:
         writes: Sequence[cl_array.Array],
     ) -> None:
         """Queues commands of this thread, in order: the first waits for what other queues do to the
-        arrays, and who uses the arrays later can wait for the last."""
+        arrays, and later users of the arrays can wait for the last."""
         launch, event = commands[0][1], None
         try:
             waits, foreign = self._waits((*reads, *writes))
@@ -474,7 +474,7 @@ _registry = Registry(Runtime)
 
 
 def replan() -> None:
-    """Lets every runtime plan anew: more is known of a device than when its plans were made."""
+    """Lets every runtime plan again: more is known about a device than when its plans were made."""
     for runtime in _registry:
         runtime.forget_plans()
 

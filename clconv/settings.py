@@ -92,8 +92,8 @@ _HOMES = ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA", "USERPROFILE")
 def cache_folder() -> Path:
     """`CLCONV_CACHE_DIR`, else the platform's cache folder for clconv.
 
-    A user without HOME whom the system does not know has none: that is a place where nothing is
-    and nothing can be made, and not a folder named ~ in the current one.
+    A user without HOME whom the system does not know has none: the path is then one where no file
+    can be made, and not a folder named ~ in the current one.
     """
     variables = ("CLCONV_CACHE_DIR", *_HOMES)
     return _cache_folder(*(os.environ.get(name) for name in variables))

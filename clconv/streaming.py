@@ -1,7 +1,7 @@
-"""Layers that take a signal in chunks, as it arrives, and give what they give of the whole.
+"""Layers that take a signal in chunks, as it arrives, with the same result as for the whole signal.
 
-A stream keeps the last samples that later windows reach, on the device. Chunks may have any
-length: it is an argument of the kernels, so that none is compiled for it.
+A stream keeps the last samples, which later windows need, on the device. Chunks may have any
+length: it is an argument of the kernels, so nothing is compiled for it.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class Stream(Copyable):
 class StreamingConv1D(Stream):
     """A Conv1D on a signal in chunks, its padding before and after, and its activation, included.
 
-    The samples are those of `conv(signal)` within the rounding of its sums, and bit by bit those
-    of the same `variant` by name. Weights count as they are when a chunk comes. Inference only.
+    The samples are those of `conv(signal)` within the rounding of its sums, and bit by bit those of
+    the same `variant` by name. Each chunk uses the weights of that moment. Inference only.
     """
 
     def __init__(self, conv: Conv1D, *, variant: str = "auto") -> None:
@@ -314,8 +314,8 @@ class _StreamingPointwise(Stream):
 class StreamingSequential(Stream):
     """A Sequential of Conv1D, Pad1D and such on a signal in chunks.
 
-    `pointwise` are classes of one's own whose result at a position depends on the data at that
-    position alone, such as an activation. `variant` is the convolutions'. Raises ModuleError for
+    `pointwise` are your own classes whose result at a position depends only on the data at that
+    position, such as an activation. `variant` is that of the convolutions. Raises ModuleError for
     other modules, and for Pad1D's mode "wrap".
     """
 

@@ -290,9 +290,8 @@ def rounding_bound(
     """How far each value of a pass may be from `evaluate`'s, whose arguments it takes.
 
     With `exact` the sums are known to be exact, and only what follows them is rounded. `sums`, a
-    plan's `sums_bound`, bounds sums over channels and taps that are not formed as the definition
-    has them. Raises as `evaluate` does, and ValueError where the pass has too
-    many terms for a bound.
+    plan's `sums_bound`, bounds sums that are not formed as in the definition. Raises as `evaluate`
+    does, and ValueError where the pass has too many terms for a bound.
     """
     pass_, arrays = _operands(problem, pass_, arrays, momentum)
     dtype = problem.dtype

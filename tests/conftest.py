@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "gpu"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "check"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
 import toy

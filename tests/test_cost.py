@@ -118,3 +118,15 @@ def test_profiles_are_told():
     assert {"cpu", "zen4", "zen5", "neon", "gfx1030"} <= told.keys()
     told.clear()
     assert clconv.profiles()
+
+
+def test_addresses_of_weight_gradients():
+    """At full width a tile takes no more rows of x than have their addresses in registers."""
+    for problem in (Conv1dProblem(4, 256, 800, 256, 11), Conv1dProblem(1, 80, 3000, 384, 3)):
+        tile = plans(problem, Pass.WEIGHT_GRADIENT, PROFILES["zen5"], variant="strip")[0].tile
+        assert tile["tap_tile"] <= cost.ADDRESSED_ROWS
+        assert 10 <= tile["tap_tile"] * tile["vectors"] <= 24
+    panels = cost.core(PROFILES["zen5"], turned=True)
+    few, many = (panels.sums(2 * taps, taps, 2).cycles for taps in (8, 12))
+    assert few == 8
+    assert many == 12 + 4 * cost.RELOAD

@@ -1,6 +1,6 @@
 """What optional packages of any allowed version must do for clconv, and floors that are readable.
 
-Nothing here needs PyTorch: `tools/oldest.py` runs it with the oldest release of each package.
+Nothing here needs PyTorch: `tools/check/oldest.py` runs it with the oldest release of each package.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from conftest import _as_gpu, _devices
 from clconv import Pass, Runtime, tuning
 from clconv.planning.planner import plans
 
-SCRIPT = Path(on_a_gpu.__file__).with_name("on_a_gpu.sh")
+SCRIPT = Path(on_a_gpu.__file__).parents[1] / "on_a_gpu.sh"
 LAYERS = """LAYERS = [
     ("dense", 1, 20, 90, 24, 3, 2, 1, 1, 1),
     ("depthwise", 2, 8, 70, 8, 5, 1, 2, 1, 8),

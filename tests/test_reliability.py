@@ -1,5 +1,5 @@
 """Faults, load and bad input: nothing is lost, nothing hangs. docs/reliability.md says what is
-promised; tools/stress.py has the long runs."""
+promised; tools/check/stress.py has the long runs."""
 
 from __future__ import annotations
 

@@ -25,11 +25,14 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from guarded import GuardedRuntime, limited
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent / "check"))
+from guarded import GuardedRuntime, limited
 from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional, testing

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 import isa_report
 
 from clconv import Conv1dProblem, KernelPlan, Pass, plan

@@ -65,4 +65,4 @@ if [[ -n $wheels ]]; then
 fi
 export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
 left=$((seconds - SECONDS))
-exec "$python" "$root/tools/on_a_gpu.py" "$out" --seconds "$((left > 1 ? left : 1))" ${more[@]+"${more[@]}"}
+exec "$python" "$root/tools/gpu/on_a_gpu.py" "$out" --seconds "$((left > 1 ? left : 1))" ${more[@]+"${more[@]}"}

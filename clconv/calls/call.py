@@ -1,8 +1,8 @@
 """How do the arrays of one call become commands in a queue?
 
-A call is its arrays and a recipe. The recipe says what is done; it follows from the function, its
-options and how the arrays lie, so that a runtime keeps it, and only what belongs to the arrays
-themselves is looked at in every call.
+A call is its arrays and a recipe. The recipe says what to do. It depends only on the function, its
+options and the layout of the arrays, so a runtime keeps it, and each call only checks the arrays
+themselves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ ACCUMULATING = frozenset(("out_weight", "out_bias"))
 
 
 class Call:
-    """The arrays of one call by name: of one kind, on one runtime, the outs apart from the rest.
+    """The arrays of one call by name: all of one kind, on one runtime; no out shares memory with
+    another array.
 
     `follow` checks, builds and allocates before it queues anything; so a call that raises has
     changed nothing.
@@ -168,15 +169,16 @@ class Call:
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
 
     def _uploaded_layout(self, name: str, array: Array) -> tuple[Shape, Shape, np.dtype[Any]]:
-        """How an array of NumPy's lies on the device; an out that is to be refused, and weights
-        that are there, as they do."""
+        """The layout of a NumPy array after its upload; of an out that will be refused, and of
+        weights that are on the device already, their own."""
         there = not isinstance(array, np.ndarray)
         if there or (name.startswith("out") and not array.flags.c_contiguous):
             return array.shape, array.strides, array.dtype
         return Layout.contiguous(array.shape, array.dtype)
 
     def follow(self, recipe: Recipe, numbers_: Mapping[str, float] = MappingProxyType({})) -> Any:
-        """The recipe's results by name. `numbers_` are the scalars that each call gives anew."""
+        """The recipe's results by name. `numbers_` are the scalars, which may differ in each
+        call."""
         runtime = self.runtime
         arrays = self._uploaded(numbers_) if self.host else self.arrays
         for name, shape in recipe.results.items():

@@ -1,4 +1,4 @@
-"""What is a recipe, and how does it come about from layouts and options?"""
+"""What is a recipe, and how is it made from layouts and options?"""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Gap(NamedTuple):
-    """An argument that each call gives anew: an array's buffer, with the offset behind it, or a
-    number."""
+    """An argument that each call fills in: an array's buffer with its offset, or a number."""
 
     name: str
 
@@ -64,7 +63,7 @@ class Recipe(NamedTuple):
 
 
 class Draft:
-    """A recipe in the making: checks how the arrays lie, plans and builds.
+    """A recipe that is being made: checks the layout of the arrays, plans and builds.
 
     Every ProblemError that follows from layouts and options comes from here.
     """
@@ -256,7 +255,7 @@ class Draft:
 def _filling(
     launch: Launch, bound: Mapping[str, Argument], numbers_: Mapping[str, Gap | float]
 ) -> Filling:
-    """A launch's arguments, with what each call gives anew left open."""
+    """A launch's arguments, with gaps for what each call fills in."""
     values = arguments(launch, bound, numbers_)
     gaps = [(i, value.name) for i, value in enumerate(values) if isinstance(value, Gap)]
     return Filling(

@@ -1,4 +1,4 @@
-"""How do the arrays of a call lie: shapes, strides, and do two of them share bytes?"""
+"""Which shapes and strides do the arrays of a call have, and do two of them share bytes?"""
 
 from __future__ import annotations
 

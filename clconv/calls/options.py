@@ -1,4 +1,4 @@
-"""What do the options of a call say? Each is checked, with errors in the caller's words."""
+"""What do the options of a call mean? Each is checked; errors use the caller's names."""
 
 from __future__ import annotations
 

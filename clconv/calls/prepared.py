@@ -23,8 +23,8 @@ DERIVED_KEPT = 16
 
 
 class Derived:
-    """The buffers that preparations of one weight wrote, on one runtime's queue, whose order lets
-    every later launch read them."""
+    """The buffers that preparations of one weight wrote. They were queued on one runtime's queue,
+    which is in order, so every later launch can read them."""
 
     def __init__(self) -> None:
         self._kept: Bounded[Schedule, Mapping[str, Any]] = Bounded(DERIVED_KEPT)
@@ -41,19 +41,19 @@ class Derived:
 
 
 class KnownWeight(NamedTuple):
-    """Weights whose owner knows that they are those of `derived`: what its layers pass as
-    `weight`."""
+    """Weights that have not changed since `derived` was made from them; layers and the PyTorch
+    bridge know that, and pass this as `weight`."""
 
     array: Array
     derived: Derived
 
 
 class PreparedWeight:
-    """Weights with what variants derive from them, which is kept: the functions take it for
+    """Weights with everything that variants derive from them; the functions take this in place of
     `weight`.
 
-    Made by `clconv.prepare_weight`. It belongs to one runtime and one geometry, and must not
-    outlive a change of the array.
+    Made by `clconv.prepare_weight`. It belongs to one runtime and one geometry, and must not be
+    used after a change of the array.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How fast is clconv beside its peers and the device's roof, layer by layer?
+"""How fast is clconv compared with its peers and the device's peaks, layer by layer?
 
 Each implementation has a process of its own, which handles all layers, and only one of them
 measures at a time: thread pools that spin after a call would take the cores from the next. They

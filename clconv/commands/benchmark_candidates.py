@@ -1,7 +1,7 @@
 """Does the planner choose the fastest of its candidates?
 
-Each candidate plan of a layer's pass is timed shortly, then the fastest few and the planner's first
-choice take turns for several rounds. The cost model is also judged by the rank correlation
+Each candidate plan of a layer's pass is timed briefly, then the fastest few and the planner's first
+choice are timed in turn for several rounds. The cost model is also judged by the rank correlation
 (Spearman's) of its costs with the short times.
 """
 
@@ -84,7 +84,7 @@ def search(
 
 
 def _check(candidates: list[dict[str, Any]]) -> None:
-    """One whose results differ from the first's is no candidate."""
+    """A candidate whose results differ from the first's is dropped."""
     probes = [one.pop("probes", None) for one in candidates]
     first = next((p for p in probes if p is not None), None)
     for one, found in zip(candidates, probes, strict=True):

@@ -1,4 +1,4 @@
-"""What may stand behind a command's options? Types for argparse, and packages that they need."""
+"""Which values may a command's options have? Types for argparse, and packages that they need."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How fast might a device be that nobody has at hand? A prediction, from the planner's cost model.
+"""How fast might a device be that you do not have? A prediction, from the planner's cost model.
 
 For each layer and pass: the variant and tile that the planner picks for a profile, its work-groups,
 and the share of the roofline (the larger of arithmetic at peak and every array moved once at full
-bandwidth) that the model predicts; with --explain what takes the time, for the next candidates too.
+bandwidth) that the model predicts; with --explain the time by parts, for the next candidates too.
 Nothing is measured.
 """
 
@@ -29,7 +29,7 @@ PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
 def sums_launch(made: KernelPlan) -> Launch:
-    """The first, be it products of tiles, or of few columns, or something else."""
+    """The first launch, which does the sums."""
     return made.launches[0]
 
 
@@ -58,8 +58,8 @@ def roofline(problem: Conv1dProblem, device: DeviceProfile) -> float:
 
 
 def predicted_parts(made: KernelPlan, device: DeviceProfile) -> Cost:
-    """The model's seconds for the work as it is cut: work-groups rounded up over the compute units,
-    or as the variant knows it, and never faster than memory."""
+    """The model's seconds for the actual launches: work-groups rounded up to whole compute units,
+    or as the variant predicts, and never faster than memory."""
     if made.design.predicted is not None:
         work = made.design.predicted(made.request).launched(made.cost_parts.launch)
     else:
@@ -91,7 +91,7 @@ def row(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
 
 
 def explained(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
-    """The same by its parts, those that pass beside something longer in brackets."""
+    """The same by parts; times that are hidden by something longer are in brackets."""
     cost = predicted_parts(made, device)
     hidden = dict(cost.hidden)
     cells = []

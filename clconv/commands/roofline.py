@@ -1,4 +1,4 @@
-"""How fast can a device add and multiply, and copy? The roof over every convolution on it.
+"""How fast can a device add and multiply, and copy? No convolution on it can be faster.
 
 Peak: independent chains of a * b + c in registers, the fastest of several numbers of chains and
 vector lengths. Copy: a plain kernel on arrays much larger than the last cache, read plus written.

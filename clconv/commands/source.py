@@ -1,6 +1,7 @@
 """Which OpenCL C does a problem get? Prints it for a device, or for a profile without having one.
 
-Without --kernel all kernels are printed, one after the other; one alone compiles as it is.
+Without --kernel all kernels are printed, one after the other; the text of one kernel compiles by
+itself.
 """
 
 from __future__ import annotations

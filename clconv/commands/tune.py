@@ -1,7 +1,7 @@
 """Finds the fastest kernels for the layers of ONNX models and layers files, on this device.
 
-What is found goes to the user's database of tuning records, where clconv looks from then on.
-Interrupted with Ctrl-C, or killed, it keeps what is finished, and goes on there the next time.
+The results go to the user's database of tuning records, which clconv uses from then on. After
+Ctrl-C or a kill, finished passes are kept, and the next run continues there.
 """
 
 from __future__ import annotations

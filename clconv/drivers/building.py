@@ -28,7 +28,7 @@ _Program: Any = cl._cl._Program
 
 
 class _Quiet(_Program):  # type: ignore[misc]
-    """A program that keeps what its compiler says to itself where the build succeeds.
+    """A program that hides the compiler's messages if the build succeeds.
 
     pyopencl makes a warning of it, always the same. Some drivers say something in every build, and
     filters of warnings belong to the process, not to a library.
@@ -68,8 +68,8 @@ def program_of_binary(context: Any, device: Any, binary: bytes) -> Any:
 
 
 def binary_of(program: Any) -> bytes | None:
-    """What the compiler made of a program that was built for one device, whatever others its
-    context has, whose places are empty; None where the driver gives nothing."""
+    """The binary of a program that was built for one device of its context; None where the driver
+    gives none."""
     binaries: list[bytes] = program.get_info(cl.program_info.BINARIES)
     return next((one for one in binaries if one), None)
 

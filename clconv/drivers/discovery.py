@@ -292,7 +292,7 @@ def require(device: Any) -> None:
 
 
 def check(device: Any) -> str | None:
-    """Tries a small kernel on a pyopencl Device anew, and remembers what is wrong; None if
+    """Tries a small kernel on a pyopencl Device again, and remembers what is wrong; None if
     nothing."""
     return refusal(device) or probe(device).why_not
 

@@ -1,4 +1,4 @@
-"""Drivers that pip installed, which the OpenCL loader does not find unless it is told.
+"""Drivers that pip installed and that the OpenCL loader does not find by itself.
 
 Intel's CPU runtime is one: the .icd file of its package holds a path that is not filled in, in a
 folder where no loader looks. `announce` makes a folder with the system's .icd files and a right

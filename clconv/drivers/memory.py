@@ -1,4 +1,4 @@
-"""How much memory has a device, and who gets it? A pool within its limits, and arrays of it."""
+"""How much memory does a device have, and how is it allocated? A pool, its limits, arrays."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Memory:
         return array
 
     def trim(self) -> None:
-        """Gives what the pool holds but nobody uses back to the device."""
+        """Gives unused memory of the pool back to the device."""
         check_process()
         with self._allocating:
             self.pool.free_held()

@@ -1,4 +1,4 @@
-"""Does a device's compiler work, and which vectors does it make? Tried once, then remembered.
+"""Does a device's compiler work, and how wide are its vectors? Tried once, then remembered.
 
 Some drivers list devices for which they can build nothing, such as processors that are newer than
 their compiler. What a small kernel showed is kept in the cache folder, under everything that may

@@ -1,7 +1,8 @@
 """Compiled programs of one device, and the kernels of each thread.
 
-A program is kept under its text, which is all that its build depends on but the options. One thread
-builds, others that want the same text wait for it, and no lock is held meanwhile.
+A program is kept under its text, which is everything that its build depends on, except for the
+options. One thread builds; others that need the same text wait for it, and no lock is held during
+the build.
 """
 
 from __future__ import annotations

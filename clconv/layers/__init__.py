@@ -1,1 +1,1 @@
-"""Layers with parameters, PuzzleLib's way."""
+"""Layers with parameters, with PuzzleLib's interface."""

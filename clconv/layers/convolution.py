@@ -279,8 +279,8 @@ class Convolution(Module):
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
         """Times the candidates of all passes for data (N, inmaps, L) on the device, 5 s each.
 
-        Keeps for this layer the fastest whose workspace fits `memlimit` bytes, and records them in
-        the user's database. Raises ModuleError where none fits.
+        Uses for this layer the fastest ones that fit `memlimit` bytes of workspace, and records
+        them in the user's database. Raises ModuleError where none fits.
         """
         shape = self._sizes("Data", shape)
         self.checkDataShape(shape)

@@ -1,4 +1,4 @@
-"""How what holds device arrays is copied and pickled."""
+"""How objects with device arrays are copied and pickled."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MEMORY = (cl.MemoryObjectHolder, cl.SVMPointer)
 
 
 class Copyable:
-    """Base of what `copy.deepcopy` and `pickle` take although it holds device arrays.
+    """Base of objects with device arrays that `copy.deepcopy` and `pickle` can copy.
 
     A deep copy is on the same runtime and shares no array with the original. A pickle has the
-    arrays' values, and is read to the default runtime. An array that stands in several places of
-    what is copied stands in the same ones of the copy; views become arrays of their own. Arrays
-    are found in attributes, and in dictionaries, lists and tuples there. ModuleError names what
-    cannot be copied.
+    arrays' values, and is loaded to the default runtime. An array that is in several places of the
+    original is in the same places of the copy; views become separate arrays. Arrays are found in
+    attributes, and in dictionaries, lists and tuples there. ModuleError names what cannot be
+    copied.
     """
 
     def transient(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The transposed convolution layer, PuzzleLib's way."""
+"""The transposed convolution layer, with PuzzleLib's interface."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _hdf5_variables(module: Module, root: str, unique: bool) -> dict[Variable, l
 
 
 def _hdf5_attributes(module: Module, root: str, unique: bool) -> dict[str, Any]:
-    """{name: array} of what modules keep beside their variables."""
+    """{name: array} of what modules keep besides their variables."""
     attributes = {}
     for path, one in modules(module, root):
         for key, value in one.attrs.items():

@@ -21,7 +21,7 @@ __all__ = ["Module"]
 class Module(Copyable):
     """Base class of layers.
 
-    A layer of one's own defines `updateData(data)`, which returns the result, and
+    A layer of your own defines `updateData(data)`, which returns the result, and
     `updateGrad(grad)`, which returns the gradient of the input; with parameters also
     `accGradParams(grad, scale, momentum)`. It may check with `checkDataShape(shape)` and
     `checkGradShape(shape)`, and give `dataShapeFrom`, `gradShapeFrom`. Parameters are registered
@@ -240,7 +240,7 @@ class Module(Copyable):
         """Chooses the fastest way for data of this shape, where there is a choice."""
 
     def _sizes(self, kind: str, shape: Sequence[int]) -> tuple[int, int, int]:
-        """A shape that somebody asks for, whose sizes no array has proved to be possible."""
+        """A shape that a caller gives; no array shows yet that its sizes are possible."""
         if len(shape) != 3:
             raise ModuleError(f"{kind} must be 3d tensor")
         try:
@@ -299,5 +299,5 @@ class Module(Copyable):
         hdf5.load_hdf5(self, hdf, initvars=initvars, name=name, assumeUniqueNames=assumeUniqueNames)
 
     def getBlueprint(self) -> dict[str, Any]:
-        """What it takes to construct the layer anew."""
+        """What is needed to construct the layer again."""
         return {"classname": type(self).__name__, "scheme": {"name": self.name}}

@@ -24,11 +24,11 @@ MOST_WAITING = 2**24
 
 
 class _Backward:
-    """A backward pass that changes parameters' gradients if all of it succeeds.
+    """A backward pass that changes parameters' gradients only if all of it succeeds.
 
-    They accumulate in place, so that what they were cannot be found from what they are. Where the
-    modules are all of clconv's own, what they add waits until the last one is ready. Elsewhere, and
-    where that would keep too many arrays alive, a copy is made of each before it changes.
+    Gradients accumulate in place, so their old values cannot be computed from the new ones. If all
+    modules are clconv's own, their additions are queued only when the last one is ready. Otherwise,
+    or if that would keep too many arrays alive, each gradient is copied before it changes.
     """
 
     def __init__(self, net: Sequential) -> None:
@@ -75,7 +75,7 @@ _running = threading.local()
 
 
 class Sequential(Module):
-    """A chain of modules; each takes what the one before gives.
+    """A chain of modules; each takes the result of the one before.
 
     Modules without a name are named by their place: "0", "1", …. An error inside is a ModuleError
     that says which module.

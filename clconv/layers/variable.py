@@ -22,9 +22,9 @@ _numbers = itertools.count()
 class Variable(Copyable):
     """Device arrays `data` and `grad` of one shape and dtype.
 
-    Who reads or sets `data` may change it at any time, so that from then on there is no telling
-    whether it is still the same: layers prepare their weights anew at each call. In a variable that
-    `set`, `update` and loading alone have changed, they know.
+    After `data` was read or set from outside, the caller may change it at any time. Then layers
+    cannot know whether their weights are unchanged, and prepare them again in each call. They do
+    know it of a variable that only `set`, `update` and loading have changed.
 
     `grad` is zeros unless given, or None with `withgrad=False`. `updater(variable, learnRate)`
     replaces the plain step, `postUpdater(variable)` follows any. An optimizer scales by `learnRate`
@@ -76,7 +76,7 @@ class Variable(Copyable):
 
     @classmethod
     def of_own(cls, data: cl_array.Array) -> Variable:
-        """A variable of an array that nobody else has."""
+        """A variable of an array that no caller has."""
         variable = cls(data)
         variable._version = 0
         return variable
@@ -93,7 +93,7 @@ class Variable(Copyable):
 
     @property
     def array(self) -> Any:
-        """`data` for who neither changes it nor gives it away."""
+        """`data` for code that neither changes it nor passes it on."""
         return self._array
 
     @property
@@ -156,6 +156,6 @@ class Variable(Copyable):
         self.replace(*self.converted(dtype))
 
     def replace(self, data: Any, grad: Any) -> None:
-        """Takes arrays that nobody else has."""
+        """Takes arrays that no caller has."""
         self._array, self.grad = data, grad
         self.changed()

@@ -1,4 +1,4 @@
-"""How long does a pass take? Modelled seconds by what takes them, from what a variant counts.
+"""How long does a pass take? Modelled seconds by parts, from what a variant counts.
 
 Variants count their work: vectors summed, loaded, staged and stored, elements fetched, tiles set
 up. This module alone says what each takes. Prices of CPUs are in cycles of a core, those of GPUs in
@@ -43,13 +43,13 @@ PARTS = ("arithmetic", "loads", "staging", "stores", "setup", "latency", "memory
 
 @dataclass(frozen=True)
 class Cost:
-    """Modelled seconds by what takes them; they add up to `seconds`.
+    """Modelled seconds by parts, whose sum is `seconds`.
 
     `arithmetic` is multiplying and adding, and converting for it; `loads` are reads of what is
-    multiplied; `staging` is copying it nearer before, `stores` writing results and keeping sums in
-    between; `setup` is beginning and looping; `latency` waiting for what nothing hides; `memory`
-    the bandwidth of memory or cache; `launch` queueing kernels and waking who runs them. What
-    passes meanwhile is in `hidden`, by the same names, and not counted.
+    multiplied; `staging` is copying it to local memory first; `stores` is writing results and
+    spilling sums; `setup` is starting and looping; `latency` is waiting that nothing hides;
+    `memory` is the bandwidth of memory or cache; `launch` is queueing kernels and waking threads.
+    Times that overlap with these are in `hidden`, by the same names, and not counted.
     """
 
     arithmetic: float = 0.0
@@ -86,7 +86,8 @@ class Cost:
         return Cost(**self.parts | {"launch": seconds}, hidden=self.hidden)
 
     def bounded(self, memory: float) -> Cost:
-        """The same beside memory that is busy for so many seconds, whichever takes longer."""
+        """The same overlapped with so many seconds of memory traffic: the longer of the two
+        counts."""
         work = {name: value for name, value in self.parts.items() if name != "launch"}
         tally = Tally()
         tally.overlapped(work, {"memory": memory})
@@ -107,7 +108,7 @@ class Tally:
         self._parts[part] = self._parts.get(part, 0.0) + amount
 
     def hide(self, part: str, amount: float) -> None:
-        """What passes beside something longer."""
+        """Time that something longer hides."""
         if amount:
             self._hidden[part] = self._hidden.get(part, 0.0) + amount
 
@@ -147,6 +148,9 @@ BROADCAST = 0.5
 # What the loads of a tap take beside its sums, as a share of what they take alone, and that where
 # vectors have full width (fitted).
 LOADS_BESIDE, FULL_WIDTH_LOADS_BESIDE = 0.1, 0.04
+# Rows of x of a weight gradient's tile whose addresses stay in registers, and what reading one more
+# takes: another load (fitted on full width; elsewhere tiles are smaller).
+ADDRESSED_ROWS, RELOAD = 8, 0.5
 # The latency of a chain of sums: four cycles (guide), and a little more, since others come between
 # (fitted).
 CHAIN_LATENCY = 4.4
@@ -208,13 +212,15 @@ class Core:
     """What a CPU's work takes, for vectors of the device's width.
 
     `width` is a vector's bytes by 32; `multiply_add` and `load` are cycles of one, `beside` is what
-    loads take beside the sums, as a share; `cycle` is seconds of a cycle of all cores together.
+    loads take beside the sums, as a share; broadcasts beyond `addressed` read their addresses
+    first; `cycle` is seconds of a cycle of all cores together.
     """
 
     width: float
     multiply_add: float
     load: float
     beside: float
+    addressed: float
     cycle: float
 
     def sums(
@@ -222,10 +228,11 @@ class Core:
     ) -> Sums:
         """A tap of a tile: vectors of sums, weights to all lanes, vectors loaded. Where the
         multiply-add takes its weights from memory they are `folded`; `loop` where the number of
-        taps hangs on the phase."""
+        taps depends on the phase."""
         weights = BROADCAST * broadcasts
         loading = weights + self.load * loads
         beside = self.beside * (loading - weights if folded else loading)
+        beside += RELOAD * max(0.0, broadcasts - self.addressed)
         arithmetic = self.multiply_add * sums
         return Sums(arithmetic, loading, CHAIN_LATENCY, beside, PHASE_LOOP if loop else 0.0)
 
@@ -248,15 +255,20 @@ class Core:
 
 @lru_cache(maxsize=256)
 def core(device: DeviceProfile, *, turned: bool = False) -> Core:
-    """The prices of a CPU; where weights are `turned` panels, as in weight gradients, full width
-    hides no more of their loads (never fitted)."""
+    """The prices of a CPU; `turned` are those of weight gradients, whose panels are turned: there
+    full width hides all loads but those of addresses."""
     size = 4 * device.vector_floats
     least = 1 / device.vectors_a_cycle
+    beside, addressed = LOADS_BESIDE, math.inf
+    if device.full_width:
+        beside = 0.0 if turned else FULL_WIDTH_LOADS_BESIDE
+        addressed = ADDRESSED_ROWS if turned else math.inf
     return Core(
         width=size / 32,
         multiply_add=max(size / device.multiply_add_bytes, least),
         load=max(size / device.load_bytes, least),
-        beside=FULL_WIDTH_LOADS_BESIDE if device.full_width and not turned else LOADS_BESIDE,
+        beside=beside,
+        addressed=addressed,
         cycle=1 / (device.compute_units * device.clock),
     )
 

@@ -54,8 +54,7 @@ class KernelPlan:
     """How a pass of a problem is computed on a device: the same inputs give the same plan.
 
     The kernels follow from the layer, `tile` is the variant's own numbers; the launches follow from
-    batch, length and padding too, and so does the workspace that they share beside the arrays of
-    the call.
+    batch, length and padding too, and so does the workspace that they share.
     """
 
     request: Request
@@ -105,7 +104,8 @@ class KernelPlan:
         return None if sums is None else partial(sums, self.problem, self.pass_, self.tile)
 
     def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
-        """How far each value of the result may be from the true one, for tests: of its shape.
+        """How far each value of the result may be from the true one, in an array of the result's
+        shape, for tests.
 
         `operands` are NumPy arrays, those that the pass reads in their order: x and weight, weight
         and grad_output, or x and grad_output. Raises ProblemError, ValueError.
@@ -116,12 +116,12 @@ class KernelPlan:
 
     @property
     def cost(self) -> float:
-        """Modelled seconds: in proportion to batch and positions, beside the launches."""
+        """Modelled seconds: in proportion to batch and positions, plus the launches."""
         return self.cost_parts.seconds
 
     @property
     def cost_parts(self) -> Cost:
-        """The same by what takes them."""
+        """The same by parts."""
         typical = self.problem.layer.typical()
         amount = max(self.problem.batch, 1) * self.problem.positions(self.pass_)
         work = self.design.cost * (amount / typical.positions(self.pass_))
@@ -144,13 +144,13 @@ class KernelPlan:
 
     @property
     def preparation(self) -> Schedule:
-        """What derives from the weights alone what the launches read: it runs before them unless
-        `clconv.prepare_weight` has kept that."""
+        """The launches that derive from the weights alone what the others read. They run before
+        those, unless the result was kept (`clconv.prepare_weight`)."""
         return self.design.preparation
 
     @property
     def workspaces(self) -> tuple[Workspace, ...]:
-        """Memory beside the arrays of the call, that of the preparation included."""
+        """Memory besides the arrays of the call, including that of the preparation."""
         return (*self.preparation.workspaces, *self.schedule.workspaces)
 
     @property
@@ -222,8 +222,8 @@ def candidates(
     choices: Callable[[], Sequence[Choice]] = list,
     exact: bool = False,
 ) -> Iterator[KernelPlan]:
-    """The plans, best first, each made when it is asked for; the first of what `choices` gives then
-    that is among them goes before the others.
+    """The plans, best first, each made when it is needed. The first of `choices()` that is among
+    them goes before the others.
 
     Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
     `workspace_limit` bytes.

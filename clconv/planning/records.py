@@ -1,12 +1,12 @@
 """What was measured before: the user's database of tuning records, one JSON file a device.
 
 A record is one search among the candidates of one pass of one problem, sizes and workspace limit
-included, by one driver and one version of clconv. It counts for exactly that; whatever differs in
-any of them makes it a hint, which a later search tries first.
+included, by one driver and one version of clconv. It is used for exactly these; if any of them
+differs it is only a hint, which a later search tries first.
 
-A file is read whole and checked, so that what is damaged or foreign is ignored with a warning.
-Writers add to what is there while they hold a lock that the system lets go of when they die, and
-rename a finished file into its place, so that no reader sees half of one.
+A file is read completely and checked; damaged or foreign records are ignored with a warning.
+Writers add records under a lock, which the system releases if they die, and rename a finished file
+into place, so no reader sees an incomplete one.
 """
 
 from __future__ import annotations
@@ -331,7 +331,7 @@ def _lock(file: IO[bytes]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One writer at a time. Closing the file, or dying, lets go of the lock."""
+    """One writer at a time. Closing the file, or the end of the process, releases the lock."""
     with _writing, open(path, "ab") as file:
         _lock(file)
         yield
@@ -378,7 +378,7 @@ class Database:
         return [record.choice for record in akin]
 
     def add(self, records: Iterable[Record]) -> None:
-        """Keeps records beside those that are there, in place of older ones of the same key.
+        """Adds records to the file, in place of older ones with the same key.
 
         A folder that cannot be written is a warning, not an error.
         """

@@ -1,7 +1,7 @@
 """How does a PyTorch model compute its 1-D convolutions with clconv?
 
-`convert(model)` exchanges a model's layers and `revert` gives them back, `report` says where each
-convolution is computed, `warm_up` builds their kernels before they are used, `tune` finds the
+`convert(model)` exchanges a model's layers and `revert` undoes it, `report` says where each
+convolution is computed, `warm_up` builds their kernels before the first call, `tune` finds the
 fastest ones; `Conv1d` and `ConvTranspose1d` are torch.nn's layers, `conv1d` and `conv_transpose1d`
 torch.nn.functional's functions, with derivatives in both modes, of any order. They are operators of
 PyTorch's dispatcher, so that torch.compile and torch.export keep them in their graphs.

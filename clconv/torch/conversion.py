@@ -1,8 +1,8 @@
 """Which layers of a model compute on clconv: `convert` exchanges their classes, `revert` undoes it.
 
-A layer stays the object that it is. Its new class is clconv's where it was torch.nn's own, and else
-one that puts clconv's before the old one: with its name, an instance of both, and pickled as an
-exchange of the old one.
+A layer stays the same object. If its class was torch.nn's own, the new one is clconv's. Otherwise
+it is a subclass of clconv's and of the old one, with the old name, which is pickled as the old
+class, to be converted again.
 """
 
 from __future__ import annotations
@@ -72,14 +72,16 @@ def why_left(layer: nn.Module) -> str | None:
 
 
 def convert(model: nn.Module, verbose: bool = False) -> int:
-    """Lets every Conv1d and ConvTranspose1d of a model compute on clconv; how many there were.
+    """Lets every Conv1d and ConvTranspose1d of a model compute on clconv; returns how many there
+    were.
 
-    A layer stays the object it is, with its parameters, hooks and parametrizations, and only
-    changes its class; so optimizers, shared layers and the model itself, if it is one, keep their
-    place. Subclasses are taken too, unless they have a forward pass of their own; lazy layers
-    become clconv's. Logs, at level INFO, how many were converted and what was left and why;
-    `verbose` adds the name of each that was converted. `report` shows which of them a model then
-    computes on clconv: some only take a layer's weight. Raises ArrayTypeError for what is no model.
+    A layer stays the same object, with its parameters, hooks and parametrizations, and only its
+    class changes. So optimizers and shared layers still work, and `model` may be such a layer
+    itself. Subclasses are converted too, unless they have a forward pass of their own; lazy layers
+    become clconv's. Logs, at level INFO, how many were converted, and which were not and why;
+    `verbose` adds the name of each converted layer. `report` shows which of them a model then
+    computes on clconv: some models only use a layer's weight. Raises ArrayTypeError for what is no
+    model.
     """
     found = [(name, layer) for name, layer in convolutions(model) if not is_ours(layer)]
     reasons = [why_left(layer) for _, layer in found]
@@ -105,10 +107,10 @@ def convert(model: nn.Module, verbose: bool = False) -> int:
 
 
 def revert(model: nn.Module, verbose: bool = False) -> int:
-    """Gives a model's convolutions back to PyTorch, all that are clconv's; how many there were.
+    """Turns all clconv convolutions of a model back into PyTorch's; returns how many there were.
 
-    What `convert` did is undone, parametrized layers included. Logs as `convert` does: a subclass
-    of clconv's own layers that somebody wrote is left. Raises ArrayTypeError for what is no model.
+    Undoes what `convert` did, also for parametrized layers. Logs as `convert` does: your own
+    subclasses of clconv's layers are not reverted. Raises ArrayTypeError unless `model` is a model.
     """
     found = [(name, layer) for name, layer in convolutions(model) if is_ours(layer)]
     classes = [_reverted(type(layer)) for _, layer in found]
@@ -147,7 +149,8 @@ def _unparametrized(of: type) -> type:
 
 
 def _on(of: type, base: type) -> type:
-    """A parametrized layer's class anew, on another one: torch adds to it and takes from it."""
+    """A parametrized layer's class again, based on another one: torch adds attributes to it and
+    removes them."""
     names = {k: v for k, v in vars(of).items() if k not in ("__dict__", "__weakref__")}
     return type(of.__name__, (base,), names)
 

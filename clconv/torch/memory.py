@@ -1,8 +1,8 @@
 """How do kernels reach a tensor's memory? It is borrowed for a call, never changed or marked.
 
-`Tensor.numpy()` would forbid a storage to be resized for good; an address and a size do not. What
-has only the address keeps nothing alive, so the tensors of a call are held until its kernels have
-finished, on every way out of it.
+After `Tensor.numpy()` a storage can never be resized again; an address and a size have no such
+effect. But an address keeps nothing alive, so the tensors of a call are held until its kernels have
+finished, also if the call raises.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyopencl as cl
@@ -49,10 +49,10 @@ def shares_memory(runtime: Runtime) -> bool:
 class Arrays:
     """The tensors of one call as arrays of a runtime, in place where the device shares memory.
 
-    There each is a buffer over the tensor's own memory, made anew for every call: OpenCL promises
-    nothing of memory that the host writes while a buffer over it exists. Elsewhere they are NumPy
-    arrays over it, which the functions copy. To be entered: whoever leaves, by an exception too,
-    leaves no kernel behind that uses the tensors.
+    There each is a buffer over the tensor's own memory, made for each call: OpenCL promises nothing
+    about memory that the host writes while a buffer over it exists. Otherwise they are NumPy arrays
+    over it, which the functions copy. Used in a `with` statement: after it, also if it raised, no
+    kernel uses the tensors any more.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -72,10 +72,10 @@ class Arrays:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Waits until the host sees what was written, then lets go of the tensors.
+        """Waits until the host sees the results, then releases the tensors.
 
-        Where waiting fails, or is interrupted before it begins, they are held for good: nobody
-        knows what the device still does.
+        If waiting fails, or is interrupted before it begins, they are never released, since the
+        device may still use them.
         """
         waited = False
         try:
@@ -90,25 +90,26 @@ class Arrays:
         """An array with the values of a tensor of any strides; None for None."""
         if tensor is None:
             return None
-        tensor = tensor.detach()
-        address = _address(tensor)
-        if self.in_place and (
-            address % tensor.element_size() or not self._apart(address, _span(tensor))
-        ):
-            tensor = tensor.clone(memory_format=torch.contiguous_format)
-        return self._array(tensor, cl.mem_flags.READ_ONLY)
+        lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+        address = _address(tensor, lies.nbytes)
+        if self.in_place and (address % lies.itemsize or not self._apart(address, lies.nbytes)):
+            tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+            lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+            address = _address(tensor, lies.nbytes)
+        return self._array(tensor, lies, address, cl.mem_flags.READ_ONLY)
 
     def weight(self, tensor: Tensor) -> Any:
-        """The same of weights, with what was derived from them where no gradients are recorded:
-        there they seldom change."""
+        """The same for weights, with what was derived from them if no gradients are recorded: then
+        they seldom change."""
         array = self.read(tensor)
         if torch.is_grad_enabled():
             return array
         return KnownWeight(array, _Kept(tensor, self.runtime))
 
     def write(self, tensor: Tensor) -> Any:
-        """An array whose values are those of a new, contiguous tensor when the call is left."""
-        array = self._array(tensor, cl.mem_flags.READ_WRITE)
+        """An array over a new, contiguous tensor, which has the values when the call ends."""
+        lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+        array = self._array(tensor, lies, _address(tensor, lies.nbytes), cl.mem_flags.READ_WRITE)
         if self.in_place and array.size:
             self._written.append(array)
         return array
@@ -135,34 +136,34 @@ class Arrays:
         self._spans.append((begin, end))
         return True
 
-    def _array(self, tensor: Tensor, flags: int) -> Any:
+    def _array(self, tensor: Tensor, lies: _Lies, address: int, flags: int) -> Any:
         self._tensors.append(tensor)
-        runtime, shape = self.runtime, tuple(tensor.shape)
-        dtype = NUMPY[tensor.dtype]
-        nbytes = _span(tensor)
-        if nbytes == 0:  # no buffer is that small
-            return runtime.empty(shape, dtype) if self.in_place else np.empty(shape, dtype)
-        memory = _bytes_type(nbytes).from_address(_address(tensor))
+        runtime, outline = self.runtime, lies.outline
+        if lies.nbytes == 0:  # no buffer is that small
+            make = runtime.empty if self.in_place else np.empty
+            return make(outline["shape"], outline["dtype"])
+        memory = lies.memory.from_address(address)
         if not self.in_place:
-            strides = [step * dtype.itemsize for step in tensor.stride()]
-            return np.ndarray(shape, dtype, memory, strides=strides)
+            return np.ndarray(
+                outline["shape"], outline["dtype"], memory, strides=outline["strides"]
+            )
         try:
             buffer = cl.Buffer(runtime.context, flags | cl.mem_flags.USE_HOST_PTR, hostbuf=memory)
         except (cl.MemoryError, cl.LogicError) as error:
             raise OutOfMemoryError(
-                f"a tensor of {nbytes} bytes; {runtime.info.name} takes at most "
+                f"a tensor of {lies.nbytes} bytes; {runtime.info.name} takes at most "
                 f"{runtime.profile.max_alloc_bytes} bytes at once"
             ) from error
         array = cl_array.Array.__new__(cl_array.Array)
-        vars(array).update(_layout(shape, tensor.stride(), tensor.dtype))
+        vars(array).update(outline)
         array.queue, array.context = runtime.queue, runtime.context
         array.base_data, array.events = buffer, []
         return array
 
 
 class _Kept(Derived):
-    """What was derived from a tensor's values, as long as it is the same tensor of the same
-    version at the same place. (PyTorch counts no version of what is changed through `.data`.)"""
+    """What was derived from a tensor's values, as long as tensor, version, memory and layout are
+    the same. (PyTorch does not count changes through `.data` as versions.)"""
 
     def __init__(self, tensor: Tensor, runtime: Runtime) -> None:
         self._tensor = tensor
@@ -176,7 +177,7 @@ class _Kept(Derived):
         return found[1].get(preparation)
 
     def keep(self, preparation: Schedule, buffers: Mapping[str, Any]) -> None:
-        """Keeps what was queued, unless nobody tells whether the tensor changes."""
+        """Keeps what was queued, unless the tensor has no version."""
         state = self._state()
         if state is None:
             return
@@ -193,37 +194,35 @@ class _Kept(Derived):
         return tensor._version, tensor.data_ptr(), layout, weakref.ref(self._runtime)
 
 
+class _Lies(NamedTuple):
+    """How tensors of one shape, strides and dtype lie: bytes from the first to the last, those of
+    an element, the type of their memory, and an array but for its memory."""
+
+    nbytes: int
+    itemsize: int
+    memory: Any
+    outline: dict[str, Any]
+
+
 @lru_cache(maxsize=1024)
-def _bytes_type(nbytes: int) -> Any:
-    return ctypes.c_byte * nbytes
+def _lies(shape: Shape, steps: Shape, dtype: torch.dtype) -> _Lies:
+    """Kept: a constructor takes longer than a small kernel."""
+    size = dtype.itemsize
+    nbytes = 0
+    if 0 not in shape:
+        nbytes = (1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))) * size
+    strides = tuple(step * size for step in steps)
+    array = cl_array.Array(None, tuple(shape), NUMPY[dtype], data=0, strides=strides)
+    assert array.flags is not None  # worked out now, and kept
+    return _Lies(nbytes, size, ctypes.c_byte * nbytes, vars(array))
 
 
-def _address(tensor: Tensor) -> int:
+def _address(tensor: Tensor, needed: int) -> int:
     """Where a tensor's memory begins; ArrayTypeError unless there is as much as it spans."""
-    needed, storage = _span(tensor), tensor.untyped_storage()
-    there = storage.nbytes() - tensor.storage_offset() * tensor.element_size()
-    if there < needed:
+    storage = tensor.untyped_storage()
+    if storage.nbytes() - tensor.storage_offset() * tensor.element_size() < needed:
         raise ArrayTypeError(
             f"a tensor has shape {tuple(tensor.shape)}, expected {needed} bytes in its storage, "
             f"which was resized to {storage.nbytes()}"
         )
     return tensor.data_ptr()
-
-
-@lru_cache(maxsize=1024)
-def _layout(shape: Shape, steps: Shape, dtype: torch.dtype) -> dict[str, Any]:
-    """What arrays of one layout have in common: a constructor takes longer than a small kernel."""
-    size = dtype.itemsize
-    array = cl_array.Array(
-        None, shape, NUMPY[dtype], data=0, strides=tuple(step * size for step in steps)
-    )
-    assert array.flags is not None  # worked out now, and kept
-    return vars(array)
-
-
-def _span(tensor: Tensor) -> int:
-    """Bytes of memory from a tensor's first to its last."""
-    if tensor.numel() == 0:
-        return 0
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return (1 + last) * tensor.element_size()

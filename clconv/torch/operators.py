@@ -92,8 +92,8 @@ def _convolution_backward(
 
 
 def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
-    """The same result by PyTorch's own functions, for who looks through them: sizes may be
-    symbols here, and an exporter knows no other functions."""
+    """The same result by PyTorch's own functions, for tracing: sizes may be symbols, and exporters
+    know no other functions."""
     one = Geometry(*layer)
     left, right = one.pads(weight.shape[2])
     if one.transposed:
@@ -135,6 +135,10 @@ class _Below(NamedTuple):
     tangents: bool
 
 
+def _has_tangent(tensor: Tensor | None) -> bool:
+    return tensor is not None and torch._VF._unpack_dual(tensor, level=0)[1] is not None
+
+
 class _Derivative(_SingleLevelFunction):
     """An operator in the sight of autograd, at one level of torch.func, which is what the
     dispatcher calls it for: inputs are those of the operator, and where to go on."""
@@ -144,11 +148,16 @@ class _Derivative(_SingleLevelFunction):
 
     @classmethod
     def kernel(cls, keys: Any, *inputs: Any) -> Any:
-        """What the dispatcher calls. Whether there are tangents nobody tells cheaper than `apply`
-        finds out: in a compiled graph Python does not know of their level."""
+        """What the dispatcher calls. Most calls have nothing to differentiate, and go on at once.
+
+        The tensors tell whether they have tangents: in a compiled graph Python does not know their
+        level.
+        """
         below = keys & torch._C._after_autograd_keyset
         tangents, graph = torch._C._is_fwd_grad_enabled(), torch.is_grad_enabled()
-        if tangents or (graph and torch._C._any_requires_grad(*inputs)):
+        if (graph and torch._C._any_requires_grad(*inputs)) or (
+            tangents and any(map(_has_tangent, inputs[:3]))
+        ):
             with enable_single_level_autograd_function():
                 inputs = unwrap_dead_wrappers(inputs)
                 return cls.apply(*inputs, _Below(below, graph, tangents))

@@ -28,7 +28,7 @@ THEIRS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of a model, as a run of it met it.
+    """A convolution of a model, as seen in one run.
 
     `layer` is the name of the layer that has the weight, or that called it, "" where none did;
     `where` is "clconv", "PyTorch" or "nowhere"; `why` says by which kernels, or why not on clconv.
@@ -106,7 +106,8 @@ class _Witness(Runtime):
         return prepared
 
     def why(self) -> str:
-        """By which kernels the call since the last question was computed, and who chose them."""
+        """Which kernels computed the call since the last question, and whether tuning chose
+        them."""
         taken, self.taken = self.taken, []
         self.recipes.clear()  # or the next call of the same shapes would prepare nothing
         if not taken:

@@ -1,7 +1,7 @@
-"""Which candidate is the fastest? Timed on the device where somebody asks for it, and recorded.
+"""Which candidate is the fastest? Timed on the device when the user asks for it, and recorded.
 
-A search goes through the candidates of one pass in the cost model's order, drops those that are far
-behind, and lets the better half take turns, then the better half of these. Who would win must
+A search goes through the candidates of one pass in the cost model's order, drops those that are
+much slower, then times the better half in turn, then the better half of these. The winner must
 first compute what the reference computes. The record goes to the user's database
 (`clconv.planning.records`), where `variant="auto"` finds it.
 """
@@ -161,7 +161,7 @@ class _Search:
 
     def _order(self, hints: Sequence[Choice]) -> list[int]:
         """The candidates' places: those hinted at, the first of each variant and width of vectors,
-        which hangs on the activation, the rest."""
+        which depends on the activation, the rest."""
         places = range(len(self._candidates))
         firsts: dict[Hashable, int] = {}
         for place in places:
@@ -198,13 +198,14 @@ class _Search:
         return min(1 - SCREENING, 0.05 + wanted)
 
     def _is_hopeless(self, plan: KernelPlan) -> bool:
-        """Whether its variant is far behind."""
+        """Whether even the best of its variant is much slower."""
         ranked = self._ranked()
         akin = [trial for trial in ranked if trial.plan.variant == plan.variant]
         return bool(akin) and akin[0].median > HOPELESS * ranked[0].median
 
     def _take_turns(self) -> list[_Trial]:
-        """Successive halving: who is left of it, the fastest first, and the cost model's choice."""
+        """Successive halving: the candidates that remain, the fastest first, and the cost model's
+        choice."""
         ranked = self._ranked()
         left = [t for t in ranked if t.place == 0 or t.median <= HOPELESS * ranked[0].median]
         half, turns = len(left), TURNS
@@ -225,7 +226,7 @@ class _Search:
         return left
 
     def _ranking(self, left: Sequence[_Trial]) -> list[_Trial]:
-        """All trials, who may win first."""
+        """All trials, those that may win first."""
         ranking = list(dict.fromkeys((*left, *self._ranked())))
         for trial in ranking:
             if trial.place == 0 and trial.median <= (1 + MARGIN) * ranking[0].median:
@@ -233,7 +234,7 @@ class _Search:
         return ranking
 
     def _first_right(self, ranking: Sequence[_Trial]) -> _Trial:
-        """The first that computes what it should. Who does not is refused.
+        """The first that computes the right values. Others are refused.
 
         The cost model's choice, or what comes next to it, is verified before the others, which are
         compared with it.

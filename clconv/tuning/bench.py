@@ -49,7 +49,7 @@ def integers(problem: Conv1dProblem) -> Arrays:
 class Bench:
     """The arrays of one pass on a device, on which any of some plans runs.
 
-    `values` are x, weight and grad_output; the pass reads two of them, and writes the third anew.
+    `values` are x, weight and grad_output; the pass reads two of them, and overwrites the third.
     """
 
     def __init__(

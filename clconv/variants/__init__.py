@@ -1,4 +1,4 @@
-"""How a pass can be computed: one module an algorithm."""
+"""How can a pass be computed? One folder for each algorithm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words that variants share: requests, kernels, designs and schedules.
+"""What do variants share? Requests, kernels, designs and schedules.
 
 A variant is a folder, whose module has
     NAME                                       what users call it
@@ -76,8 +76,8 @@ class ErrorClass(NamedTuple):
     definition's own sums, in whatever order: integers come out exact, and other data keeps the
     rounding bound of such sums.
 
-    NaN reaches the results that the definition sends it to, and no others. Infinities do as well;
-    unless `keeps_infinity`, the result may be NaN instead.
+    NaN appears in exactly the results that the definition gives. So do infinities; unless
+    `keeps_infinity`, a result may be NaN instead.
     """
 
     name: str
@@ -218,7 +218,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Memory beside the arrays of a call, which kernels bind by its name: `count` elements of a
+    """Memory besides the arrays of a call, which kernels bind by its name: `count` elements of a
     dtype."""
 
     name: str
@@ -248,13 +248,14 @@ class Schedule:
 class Design:
     """A way to compute a pass of a layer: its tile, its kernels, and what it costs.
 
-    `cost` is the model's for the request's problem, without launches: in proportion to batch and
-    positions, so that these change no choice. `schedule` cuts the work of a request, whose layer,
-    epilogue and device are the design's: its workspaces live as long as the call. `preparation` is
+    `cost` is the modelled cost of the request's problem, without launches: in proportion to batch
+    and positions, so these do not change the choice. `schedule` divides the work of a request with
+    the design's layer, epilogue and device: its workspaces live as long as the call. `preparation`
+    is
     what is derived from the weights alone: its launches read the operand `weight` and write its
     workspaces, which live as long as the weights do not change, and which the schedule's launches
-    read. `predicted` is what a request costs that is cut so, where that is known better than in
-    proportion.
+    read. `predicted` is the cost of one request, if it is known better than in proportion to batch
+    and positions.
     """
 
     tile: Mapping[str, int]
@@ -394,7 +395,7 @@ def gradient_arguments(
 
 
 def share_sums(problem: Conv1dProblem, bias: bool) -> int:
-    """Sums of a share of a weight gradient; those of the bias gradient lie behind the weights'."""
+    """Sums of a share of a weight gradient; those of the bias gradient come after the weights'."""
     return problem.weight_count + bias * problem.out_channels
 
 
@@ -429,7 +430,7 @@ def weight_gradient_design(
 
 def sum_partials(request: Request, bias: bool = False) -> Kernel:
     """The kernel that adds shares of sums in order, scales them and stores them; with `bias` those
-    behind the weights' are the bias gradient's."""
+    after the weights' are the bias gradient's."""
     local = local_items(request.device, ELEMENT_GROUP)
     return Kernel(
         "sum_partials",

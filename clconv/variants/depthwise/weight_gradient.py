@@ -127,7 +127,7 @@ def _in_place(request: Request, taps: int, group: int) -> bool:
 def _cost(
     request: Request, lanes: int, tap_stride: int, taps: int, group: int, single: int
 ) -> Cost:
-    """Without what hangs on how positions fill units."""
+    """Without what depends on how positions fill units."""
     problem, core = request.problem, cost.core(request.device)
     block = tap_stride * group
     grouped = problem.kernel_size // block * block if group > 1 else 0

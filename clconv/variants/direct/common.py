@@ -1,4 +1,5 @@
-"""What the portable variant's passes share: registers, constants, shares of the work, its price."""
+"""What do the portable variant's passes share? Registers, constants, shares of the work, its
+price."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def portable_constants(request: Request, lanes: int) -> Constants:
 
 
 def registers(request: Request) -> int:
-    """Sums that a work-item may keep in registers beside what it loads."""
+    """Sums that a work-item may keep in registers, with room for what it loads."""
     if request.device.vector_floats == 1:
         return 16
     # Converting float16 takes some of them.

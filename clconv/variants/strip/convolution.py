@@ -66,8 +66,8 @@ def refusal(request: Request) -> str | None:
 
 
 def designs(request: Request) -> Iterator[Design]:
-    """A design for each tile that fits the registers. Where these ask for wider vectors, others
-    that don't come behind: activations which call functions have to take one of them."""
+    """A design for each tile that fits the registers. If these ask for wider vectors, designs that
+    do not ask come after them: activations that call functions must take one of those."""
     geometry = widest(request)
     found = list(_tiles(geometry))
     yield from found
@@ -282,7 +282,7 @@ def _numbers(geometry: Geometry, tile: Tile, blocks: _Blocks) -> dict[str, int]:
 
 
 def _blocks(geometry: Geometry, tile: Tile, term_block: int, spilled: int) -> _Blocks:
-    """The cheapest way to cut the work of a problem whose kernel is given."""
+    """The cheapest way to divide the work of a problem for a given kernel."""
     batch = max(geometry.problem.batch, 1)
     most = geometry.strip // term_block  # elements of the strip a channel
     cuts = set()
@@ -352,7 +352,7 @@ def _with_channels(
 
 
 def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> Cost:
-    """Without anything that hangs on how positions fill tiles, which would make the choice depend
+    """Without anything that depends on how positions fill tiles, which would make the choice depend
     on batch and length."""
     problem = geometry.problem
     taps = geometry.terms * problem.kernel_size

@@ -1,4 +1,4 @@
-"""How is the kernel of a tile written? What its templates would else decide is decided here."""
+"""How is the kernel of a tile written? This module decides, so that its templates need not."""
 
 from __future__ import annotations
 

@@ -99,8 +99,8 @@ class Geometry:
 
     @cached_property
     def positions(self) -> int:
-        """Of a unit at most: half a first-level cache has them turned. They lie where strip and
-        sums leave room, beside the bias and where each tap's x are."""
+        """The most of a unit: turned, they fit half a first-level cache. They use the local memory
+        that strip, sums, bias and the offsets of each tap's x leave."""
         rest = local_elements(self.request, REST_SHARE) * 3 // 4 * self.item_bytes
         room = min(rest - self.most_taps * TAP_BYTES - ALIGNMENT, self.request.device.l1_bytes // 2)
         return max(16, min(room // self.item_bytes // self.panel, 256) // 16 * 16)
@@ -257,7 +257,7 @@ def _design(geometry: Geometry) -> Design:
 
 
 def _blocks(geometry: Geometry) -> _Blocks:
-    """The cheapest way to cut the work of a problem whose kernel is given."""
+    """The cheapest way to divide the work of a problem for a given kernel."""
     request, problem = geometry.request, geometry.problem
     if problem.out_length > geometry.positions:
         # Equal chunks, so that no core gets the long ones.
@@ -313,7 +313,7 @@ def _blocks(geometry: Geometry) -> _Blocks:
 
 
 def _cost(geometry: Geometry) -> Cost:
-    """Without anything that hangs on how positions fill units."""
+    """Without anything that depends on how positions fill units."""
     problem = geometry.problem
     positions = problem.batch * problem.out_length * problem.groups
     panels = positions * geometry.panels * geometry.term_blocks

@@ -31,24 +31,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-TOOLS = Path(__file__).parent
-sys.path.insert(0, str(TOOLS.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import call_overhead
+import fuzz
+import numpy as np
+from on_a_gpu_report import markdown
+from problems import PROBLEMS
 
-import call_overhead  # noqa: E402
-import fuzz  # noqa: E402
-import numpy as np  # noqa: E402
-from on_a_gpu_report import markdown  # noqa: E402
-from problems import PROBLEMS  # noqa: E402
+from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, functional, tuning
+from clconv.commands import predict, tune
+from clconv.commands.layers import load
+from clconv.commands.roofline import Roofline
+from clconv.errors import BuildError
+from clconv.planning.profiles import DeviceProfile
+from clconv.variants import VARIANTS
+from clconv.variants.base import Request
+from clconv.variants.gemm import convolution
 
-from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, functional, tuning  # noqa: E402
-from clconv.commands import predict, tune  # noqa: E402
-from clconv.commands.layers import load  # noqa: E402
-from clconv.commands.roofline import Roofline  # noqa: E402
-from clconv.errors import BuildError  # noqa: E402
-from clconv.planning.profiles import DeviceProfile  # noqa: E402
-from clconv.variants import VARIANTS  # noqa: E402
-from clconv.variants.base import Request  # noqa: E402
-from clconv.variants.gemm import convolution  # noqa: E402
+TOOLS = Path(__file__).parents[1]
 
 Line = dict[str, Any]
 Item = tuple[Any, ...]

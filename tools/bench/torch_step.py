@@ -74,7 +74,7 @@ class Side:
     """One implementation in a process of its own, ready and waiting."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         threads = str(options.threads)
         self.process = subprocess.Popen(

@@ -53,7 +53,7 @@ def devices() -> Iterator[DeviceProfile]:
 def made_plans() -> Iterator[KernelPlan]:
     """A plan for each tile that some profile can pick, and each kernel of it that may run first, on
     one of the variant's examples after the other. Variants that serve CPUs too are
-    tools/oclgrind_check.py's."""
+    oclgrind_check.py's."""
     variants = [one for one in VARIANTS if not serves(one, PROFILES["cpu"])]
     seen: set[Hashable] = set()
     for turn, device in enumerate(devices()):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do the tests see faults? Plants each of tools/mutants_list.py in a copy of the tree, and asks.
+"""Do the tests see faults? Plants each of mutants_list.py in a copy of the tree, and asks.
 
 One fault at a time: its text, which must occur exactly once in its file, is replaced, and the tests
 that should see it run. They must pass on the untouched copy first, or nothing would follow. The
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from mutants_list import FAULTS, Fault
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WANTED = 0.95
 # Seconds that a test has, and that all tests of a fault have.
 TEST_SECONDS, RUN_SECONDS = 120, 900

@@ -1,8 +1,8 @@
-"""The faults that tools/mutants.py plants, one at a time, by file.
+"""The faults that mutants.py plants, one at a time, by file.
 
 Each row: what is wrong, a text that occurs exactly once in the file, what stands in its place, and
 the tests that should see it: arguments of pytest, or a tool. A fifth column says why no test sees
-the fault. Where code changes its row changes: `tools/mutants.py` names the rows that no longer fit.
+the fault. Where code changes its row changes: `mutants.py` names the rows that no longer fit.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ ANNOUNCED = "tests/test_drivers.py -k what_is_announced"
 TORCH_MEMORY = "tests/test_torch_memory.py"
 WARM_UP = "tests/test_torch_warm_up.py"
 TORCH_AUTOGRAD = "tests/test_torch_autograd.py -k 'tangents or test_vmap'"
-OCLGRIND = "tools/oclgrind_check.py"
-OCLGRIND_GPU = "tools/oclgrind_gpu.py"
+OCLGRIND = "tools/check/oclgrind_check.py"
+OCLGRIND_GPU = "tools/check/oclgrind_gpu.py"
 
 Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
@@ -1577,7 +1577,12 @@ _ROWS: dict[str, list[Row]] = {
             "",
             TORCH_MEMORY,
         ),
-        ("memory that is gone is read", "if there < needed:", "if False:", TORCH_MEMORY),
+        (
+            "memory that is gone is read",
+            "if storage.nbytes() - tensor.storage_offset() * tensor.element_size() < needed:",
+            "if False:",
+            TORCH_MEMORY,
+        ),
     ],
     "torch/operators.py": [
         (

@@ -3,8 +3,8 @@
 
 Runs every kernel of the library on tiny problems under Oclgrind (Debian's package `oclgrind`):
 the examples of each variant that serves a CPU, with a CPU's tiles and as a GPU; what is for GPUs
-alone has tools/oclgrind_gpu.py. Compares the results, and fails on anything that it reports but
-what pyopencl itself asks for.
+alone has oclgrind_gpu.py. Compares the results, and fails on anything that it reports but what
+pyopencl itself asks for.
 
 With --uninitialized it looks for reads of what was never written instead, without the compiler's
 optimisation, each problem in a process of its own: the simulator itself may crash there.

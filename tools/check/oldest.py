@@ -20,7 +20,7 @@ from pathlib import Path
 
 import tomllib
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXTRAS = ("onnx", "hdf5", "safetensors")
 TOOLS = ("pytest", "pytest-timeout")  # of the extra "test"
 TESTS = (
