@@ -137,3 +137,17 @@ def test_nothing_is_held_after_a_call(runtime):
     with pytest.raises(ValueError, match="groups is 3"):
         conv1d(x, weight, groups=3)
     assert not memory._held
+
+
+def test_tensors_are_read_where_they_lie(runtime):
+    """A driver that copied the memory of a buffer would have the values of then."""
+    if not memory.shares_memory(runtime):
+        pytest.skip(f"{runtime.info.name} has memory of its own")
+    x, weight = torch.zeros(1, 64, 1000), torch.zeros(64, 64, 1)
+    y = torch.empty(1, 64, 1000)
+    with memory.Arrays(runtime) as arrays:
+        given = arrays.read(x), arrays.read(weight)
+        x.fill_(3)
+        weight.fill_(2)
+        functional.conv1d(*given, out=arrays.write(y), runtime=runtime)
+    assert torch.equal(y, torch.full_like(y, 2 * 3 * 64))

@@ -35,6 +35,10 @@ NUMPY: dict[torch.dtype, np.dtype[Any]] = {
 }
 DTYPES = (*NUMPY, torch.bfloat16)
 
+# Of buffers over a tensor's memory, be it read or written: Intel's runtime copies all of it for a
+# buffer that is said to be read only.
+OVER_MEMORY = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+
 # The calls whose kernels may still use the memory of their tensors.
 _held: set[Arrays] = set()
 # What was derived from tensors that are alive, and the state that they had.
@@ -96,7 +100,7 @@ class Arrays:
             tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
             lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
             address = _address(tensor, lies.nbytes)
-        return self._array(tensor, lies, address, cl.mem_flags.READ_ONLY)
+        return self._array(tensor, lies, address)
 
     def weight(self, tensor: Tensor) -> Any:
         """The same for weights, with what was derived from them if no gradients are recorded: then
@@ -109,7 +113,7 @@ class Arrays:
     def write(self, tensor: Tensor) -> Any:
         """An array over a new, contiguous tensor, which has the values when the call ends."""
         lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
-        array = self._array(tensor, lies, _address(tensor, lies.nbytes), cl.mem_flags.READ_WRITE)
+        array = self._array(tensor, lies, _address(tensor, lies.nbytes))
         if self.in_place and array.size:
             self._written.append(array)
         return array
@@ -136,7 +140,7 @@ class Arrays:
         self._spans.append((begin, end))
         return True
 
-    def _array(self, tensor: Tensor, lies: _Lies, address: int, flags: int) -> Any:
+    def _array(self, tensor: Tensor, lies: _Lies, address: int) -> Any:
         self._tensors.append(tensor)
         runtime, outline = self.runtime, lies.outline
         if lies.nbytes == 0:  # no buffer is that small
@@ -148,7 +152,7 @@ class Arrays:
                 outline["shape"], outline["dtype"], memory, strides=outline["strides"]
             )
         try:
-            buffer = cl.Buffer(runtime.context, flags | cl.mem_flags.USE_HOST_PTR, hostbuf=memory)
+            buffer = cl.Buffer(runtime.context, OVER_MEMORY, hostbuf=memory)
         except (cl.MemoryError, cl.LogicError) as error:
             raise OutOfMemoryError(
                 f"a tensor of {lies.nbytes} bytes; {runtime.info.name} takes at most "

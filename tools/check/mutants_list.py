@@ -1548,6 +1548,12 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "torch/memory.py": [
         (
+            "drivers copy tensors that are read",
+            "OVER_MEMORY = cl.mem_flags.READ_WRITE |",
+            "OVER_MEMORY = cl.mem_flags.READ_ONLY |",
+            "tests/test_torch_memory.py -k where_they_lie",
+        ),
+        (
             "a tensor's version does not count",
             "return tensor._version, tensor.data_ptr()",
             "return 0, tensor.data_ptr()",
