@@ -31,7 +31,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,15 +39,7 @@ from benchmark_models_worker import IMPLEMENTATIONS, PASSES, Network, load, star
 
 from clconv.commands import options
 from clconv.commands.benchmark import Progress, machine
-from clconv.commands.benchmark_worker import (
-    NOISY,
-    TRIES,
-    Pace,
-    Worker,
-    WorkerError,
-    quiet,
-    settle,
-)
+from clconv.commands.benchmark_worker import NOISY, TRIES, Pace, Worker, WorkerError, quiet, settle
 from clconv.commands.text import table
 
 LIST = str(Path(__file__).with_name("benchmark_models_list.py"))
@@ -161,11 +152,14 @@ def workers_of(network: Network, how: How, found: Measured, stack: ExitStack) ->
         try:
             worker = start(name, how.file, network.name, how.changing, how.device)
         except WorkerError as error:
-            if name == REFERENCE and str(error).endswith("is not installed"):
+            if name != REFERENCE:
+                found.errors.append(f"{name} does not run: {error}")
+                continue
+            if str(error).endswith("is not installed"):
                 found.missing = str(error)
-                break
-            found.errors.append(f"{name} does not run: {error}")
-            continue
+            else:
+                found.errors.append(f"{name} does not run: {error}")
+            break
         workers[name] = stack.enter_context(worker)
         found.versions[name] = worker.version
     own = workers.get("clconv")
@@ -267,11 +261,11 @@ def report(everything: Sequence[Measured], names: Sequence[str]) -> str:
     for one in everything:
         if one.missing:
             notes.append(f"{one.name} is left out: {one.missing} (pip install {one.package})")
-        notes += [f"{one.name}: {error}" for error in one.errors]
+        notes += [f"{one.name}: {error.splitlines()[0]}" for error in one.errors if error]
         for pass_ in dict.fromkeys(result.pass_ for result in one.results):
             rows.append(_row(one, pass_, peers))
         notes += [
-            f"{one.name} {r.pass_}: {r.implementation} failed: {r.error}"
+            f"{one.name} {r.pass_}: {r.implementation} failed: {r.error.splitlines()[0]}"
             for r in one.results
             if r.error and not r.error.startswith("NotImplementedError")
         ]

@@ -1,4 +1,4 @@
-"""Which public networks does benchmark_models measure? Each as its package builds it, not trained."""
+"""Which public networks does benchmark_models measure? Each is as its package builds it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def samples(batch: int, length: int) -> tuple[Any, ...]:
     import torch
 
     return (torch.randn(batch, length),)
+
+
+def samples_and_spectrogram(batch: int, length: int) -> tuple[Any, ...]:
+    """The same, and 80 mel bands for each 256 samples."""
+    import torch
+
+    return torch.randn(batch, length), torch.randn(batch, 80, length // 256)
 
 
 def hifigan() -> Any:
@@ -82,8 +89,28 @@ def conv_tasnet() -> Any:
     return ConvTasNet(2, sample_rate=8000)
 
 
+def diffwave() -> Any:
+    """A WaveNet with dilations of 1 to 512 that are not causal, 22 kHz."""
+    import torch
+    from diffwave.model import DiffWave
+    from diffwave.params import AttrDict, params
+    from torch import nn
+
+    class AtStepFive(nn.Module):
+        """Is told the step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = DiffWave(AttrDict(params))
+
+        def forward(self, x: Any, spectrogram: Any) -> Any:
+            return self.network(x, spectrogram, torch.full(x.shape[:1], 5))
+
+    return AtStepFive()
+
+
 def tcn() -> Any:
-    """Causal, dilations of 1 to 128."""
+    """Dilations of 1 to 128. Its layers have a forward of their own, which `convert` leaves."""
     from pytorch_tcn import TCN
 
     return TCN(32, [64] * 8, kernel_size=5)
@@ -151,13 +178,12 @@ NETWORKS = [
     Network("dac_decoder", "transformers", dac("decoder"), noise(1024), 8, 2),
     Network("wav2vec2_features", "transformers", wav2vec2, samples, 16000, 8),
     Network("conv_tasnet", "asteroid", conv_tasnet, noise(1), 8000, 2),
+    Network("diffwave", "diffwave", diffwave, samples_and_spectrogram, 8192, 2, 256),
     Network("tcn", "pytorch-tcn", tcn, noise(32), 1000, 16),
     Network("inception_time", "tsai", inception_time, noise(1), 500, 16),
     Network("fcn", "tsai", fcn, noise(1), 500, 16),
     Network("mamba", "mambapy", mamba, rows(256), 256, 4),
-    Network(
-        "phasenet", "seisbench", phasenet, noise(3), 3001, 16, fixed="it crops what fits 3001"
-    ),
+    Network("phasenet", "seisbench", phasenet, noise(3), 3001, 16, fixed="it crops what fits 3001"),
     Network("unet1d", "diffusers", unet, noise(2), 8192, 2, 64),
     Network("ecg_resnet", "torch-ecg", ecg_resnet, noise(12), 4096, 8),
 ]

@@ -1,4 +1,4 @@
-"""What measures a network: one implementation of it in a process of its own, asked one thing at a time.
+"""What measures a network: each implementation in a process of its own, asked one thing at a time.
 
 torch is PyTorch as it is, compile the same under torch.compile, clconv the network after
 `clconv.torch.convert`, and onnxruntime what PyTorch's exporter makes of it, which has no training
@@ -8,6 +8,7 @@ square of the output as the loss, backward, SGD. Inputs and weights are the same
 
 from __future__ import annotations
 
+import io
 import random
 import runpy
 import sys
@@ -67,7 +68,7 @@ def first_tensor(found: Any) -> Any:
 
 
 def lengths(network: Network, calls: int, turn: int) -> list[int]:
-    """Of a round's calls where they change, half the network's at least; the same in every process."""
+    """Of a round's calls where they change, half the network's at least; everybody's the same."""
     most = network.length // network.unit
     choices = range(max(1, most // 2), most + 1)
     chosen = random.Random(SEED + turn).choices(choices, k=calls)
@@ -163,8 +164,6 @@ class OnnxRuntime(Torch):
 
     def prepare(self, pass_: str) -> tuple[Callable[..., Any], Callable[[], dict[str, Any]]]:
         """Inference only."""
-        import io
-
         import onnxruntime
         import torch
 
@@ -174,12 +173,8 @@ class OnnxRuntime(Torch):
             raise NotImplementedError("it is exported for one length")
         self.model.eval()
         inputs = self.inputs(1 if pass_ == "one" else self.network.many, self.network.length)
-        written = io.BytesIO()
-        program = torch.onnx.export(self.model, inputs, dynamo=True, verbose=False)
-        assert program is not None
-        program.save(written)
         session = onnxruntime.InferenceSession(
-            written.getvalue(), providers=["CPUExecutionProvider"]
+            exported(self.model, inputs), providers=["CPUExecutionProvider"]
         )
         names = [one.name for one in session.get_inputs()]
         tensors = [one for one in inputs if isinstance(one, torch.Tensor)]
@@ -190,6 +185,21 @@ class OnnxRuntime(Torch):
             kept[:] = session.run(None, fed)[:1]
 
         return infer, lambda: {"output": kept[0]}
+
+
+def exported(model: Any, inputs: tuple[Any, ...]) -> bytes:
+    """A model in ONNX, by the exporter of TorchScript where that of torch.export cannot."""
+    import torch
+
+    written = io.BytesIO()
+    try:
+        program = torch.onnx.export(model, inputs, dynamo=True, verbose=False)
+    except torch.onnx.OnnxExporterError:
+        torch.onnx.export(model, inputs, written, dynamo=False)
+    else:
+        assert program is not None
+        program.save(written)
+    return written.getvalue()
 
 
 CLASSES = dict(zip(IMPLEMENTATIONS, (Clconv, Torch, OnnxRuntime, Compile), strict=True))
