@@ -289,7 +289,13 @@ def same(one: list[list[float]], other: list[list[float]]) -> bool:
 
 
 def serve(name: str, device: str | None) -> int:
-    """The process: a JSON object a line in, [what to do, its arguments]; one out."""
+    """The process of an implementation."""
+    return serve_with(lambda: IMPLEMENTATIONS[name](device), Server)
+
+
+def serve_with(make: Callable[[], Any], server_of: Callable[[Any], Any]) -> int:
+    """A process: makes an implementation, then what to do and its arguments as JSON, a line each
+    in; one JSON object a line out, what the server's method of that name returned."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not look like an answer
 
@@ -297,7 +303,7 @@ def serve(name: str, device: str | None) -> int:
         print(json.dumps(fields), file=answers, flush=True)
 
     try:
-        implementation = IMPLEMENTATIONS[name](device)
+        implementation = make()
     except Exception as error:  # of any library: the other process reports it
         if isinstance(error, ModuleNotFoundError):
             answer(error=f"{error.name} is not installed")
@@ -305,7 +311,7 @@ def serve(name: str, device: str | None) -> int:
             answer(error=str(error))
         return 1
     answer(version=implementation.version, device=getattr(implementation, "device", None))
-    server = Server(implementation)
+    server = server_of(implementation)
     for line in sys.stdin:
         what, arguments = json.loads(line)
         try:
@@ -330,10 +336,11 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """An implementation in a process of its own."""
+    """An implementation in a process of its own, which runs `source` if that is given."""
 
-    def __init__(self, name: str, device: str | None) -> None:
-        command = [sys.executable, "-c", START.format(path=sys.path, name=name, device=device)]
+    def __init__(self, name: str, device: str | None, source: str | None = None) -> None:
+        source = source or START.format(path=sys.path, name=name, device=device)
+        command = [sys.executable, "-c", source]
         # Sleeping threads instead of spinning ones; it costs the peers nothing.
         environment = settings.environment() | {"OMP_WAIT_POLICY": "passive"}
         self.name = name
@@ -450,12 +457,15 @@ class Pace:
         return max(before, self._before)
 
 
-def quiet(measure: Callable[[], Any], worker: Worker) -> tuple[Any, float | None]:
+def quiet(
+    measure: Callable[[], Any], worker: Worker, most: int | None = None
+) -> tuple[Any, float | None]:
     """What a worker measured while others were idle, or nearly so in the quietest of several
     tries, and the part of the machine that they used. The other workers are others, too."""
+    most = TRIES if most is None else most
     pids = [os.getpid(), worker.pid]
     tries: list[tuple[Any, float | None]] = []
-    while len(tries) < TRIES:
+    while len(tries) < most:
         time.sleep(PAUSE_SECONDS)
         watch = Watch(pids)
         found = measure()
