@@ -534,7 +534,7 @@ def test_kept_binaries_are_used(runtime, tmp_path, monkeypatch, caplog):
     use()
     assert compiled == ["forward_direct"]
     (file,) = (tmp_path / "binaries").iterdir()
-    use(_identity=("another driver",))
+    use(identity=("another driver",))
     assert compiled.pop() == "forward_direct"
     assert len(compiled) == 1
     file.write_bytes(file.read_bytes()[:-5])

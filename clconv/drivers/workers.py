@@ -10,15 +10,14 @@ that did not would end the worker alone.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from clconv.drivers.building import prepare_invoker
 from clconv.drivers.discovery import find
 from clconv.drivers.programs import Programs, identity_of, no_arguments
 from clconv.errors import BuildError
-from clconv.variants.base import Kernel
+from clconv.variants.base import Kernel, Layout, Operand, Scalar
 
 __all__ = ["Job", "Tell", "build_all", "is_wide"]
 
@@ -62,6 +61,39 @@ class Job(NamedTuple):
     kernel: Kernel
     source: str
     wide: bool = False
+
+    def to_line(self) -> bytes:
+        """A line of JSON with all that building and a first launch depend on."""
+        kernel = self.kernel
+        told = {
+            "name": kernel.name,
+            "dtype": dict(kernel.constants)["dtype"],
+            "operands": [
+                [one.name, one.layout.value, one.written, one.element] for one in kernel.operands
+            ],
+            "scalars": [[one.name, one.type] for one in kernel.scalars],
+            "local_size": kernel.local_size,
+            "source": self.source,
+            "wide": self.wide,
+        }
+        return json.dumps(told).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> Job:
+        """The same again; what else is compiled in is in the source."""
+        told = json.loads(line)
+        first, second, third = told["local_size"]
+        kernel = Kernel(
+            told["name"],
+            (("dtype", told["dtype"]),),
+            tuple(
+                Operand(name, Layout(layout), written, element)
+                for name, layout, written, element in told["operands"]
+            ),
+            tuple(Scalar(name, kind) for name, kind in told["scalars"]),
+            (first, second, third),
+        )
+        return cls(kernel, told["source"], told["wide"])
 
 
 def is_wide(global_size: Sequence[int]) -> bool:
@@ -179,8 +211,7 @@ class Worker:
         assert stdout
         answer = b""
         with suppress(BrokenPipeError):  # it has ended, and gives no answer
-            # Anew, without the hash that it keeps: texts have another one in each process.
-            pickle.dump(job._replace(kernel=replace(job.kernel)), stdin)
+            stdin.write(job.to_line())
             stdin.flush()
             answer = stdout.readline()
         if answer == DONE:
@@ -223,17 +254,15 @@ def serve(identity: tuple[str, ...]) -> int | str:
     context = cl.Context([device])
     queue = cl.CommandQueue(context, device)
     programs = Programs(context, device, WORKER_KEEPS)
-    while True:
-        try:
-            job = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return 0
+    for line in sys.stdin.buffer:
+        job = Job.of_line(line)
         with suppress(BuildError):  # which the parent meets itself
             kernel = programs.kernel(job.kernel, job.source)
             if programs.finishes_at_launch:
                 _finish(programs, queue, job, kernel)
         answers.write(DONE)
         answers.flush()
+    return 0
 
 
 def _finish(programs: Programs, queue: Any, job: Job, kernel: Any) -> None:
