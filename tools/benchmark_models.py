@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """How fast are public 1-D networks with clconv's convolutions, beside PyTorch and ONNX Runtime?
 
-`benchmark_models_list` names the networks, each as its package builds it, with random weights;
-`pip install "clconv[models]"` gets the packages, and a network whose package is missing is left
-out, in one line. `benchmark_models_worker` tells what is measured.
+`benchmark_models_list` names the networks, each as its package builds it, with random weights; the
+extra `models` names the packages, some of which drag in so much that `pip install --no-deps` is the
+better way. A network whose package is missing is left out, in one line.
+`benchmark_models_worker` tells what is measured.
 
 Each implementation of a network has a process of its own with OMP_WAIT_POLICY=passive, and they
 take turns, round after round. A round's figure is the median of its calls, a pass's the median of

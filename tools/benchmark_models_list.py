@@ -48,7 +48,7 @@ def hifigan() -> Any:
     """The generator of SpeechT5, 80 mel bands to 16 kHz."""
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-    # Weights of the default deviation, 0.01, let the signal fade; this is PyTorch's, nearly.
+    # Weights of the default deviation, 0.01, let the signal fade to 1e-5.
     return SpeechT5HifiGan(SpeechT5HifiGanConfig(initializer_range=0.03))
 
 
