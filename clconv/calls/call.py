@@ -198,13 +198,13 @@ class Call:
             plan = step.prepared.plan
             if step.preparation:
                 derived = made.get(plan.preparation) or self._kept(plan.preparation)
+                missing = derived is None
                 if derived is None:
-                    derived = made[plan.preparation] = runtime.allocated(
-                        plan.preparation.workspaces
-                    )
-                    buffers.update((name, (buffer, 0)) for name, buffer in derived.items())
-                    commands += _filled(kernels, step.preparation, buffers, numbers_)
+                    derived = runtime.allocated(plan.preparation.workspaces)
+                    made[plan.preparation] = derived
                 buffers.update((name, (buffer, 0)) for name, buffer in derived.items())
+                if missing:
+                    commands += _filled(kernels, step.preparation, buffers, numbers_)
                 kernels = kernels[len(step.preparation) :]
             if plan.schedule.workspaces:
                 own = runtime.allocated(plan.schedule.workspaces)

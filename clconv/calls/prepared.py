@@ -35,9 +35,9 @@ class Derived:
         return self._kept.get(preparation)
 
     def keep(self, preparation: Schedule, buffers: Mapping[str, Any]) -> None:
-        """Keeps what was queued."""
-        self._kept.set_default(preparation, buffers)
-        self.nbytes += preparation.workspace_bytes
+        """Keeps what was queued, unless another thread was first."""
+        if self._kept.set_default(preparation, buffers) is buffers:
+            self.nbytes += preparation.workspace_bytes
 
 
 class KnownWeight(NamedTuple):
@@ -56,17 +56,11 @@ class PreparedWeight:
     used after a change of the array.
     """
 
-    def __init__(
-        self,
-        array: cl_array.Array,
-        runtime: Runtime,
-        geometry: Geometry,
-        derived: Derived | None = None,
-    ) -> None:
+    def __init__(self, array: cl_array.Array, runtime: Runtime, geometry: Geometry) -> None:
         self.array = array
         self.runtime = runtime
         self.geometry = geometry
-        self.derived = Derived() if derived is None else derived
+        self.derived = Derived()
 
     def __repr__(self) -> str:
         g = self.geometry

@@ -1324,8 +1324,8 @@ _ROWS: dict[str, list[Row]] = {
     "calls/prepared.py": [
         (
             "nothing derived is kept",
-            "self._kept.set_default(preparation, buffers)",
-            "pass",
+            "if self._kept.set_default(preparation, buffers) is buffers:",
+            "if True:",
             CONTRACT,
         )
     ],
