@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-from clconv import DeviceError, functional
+from clconv import DeviceError
+from clconv.calls.recipes import draft_conv1d
+from clconv.geometry import Geometry
 from clconv.torch import conv1d, conv_transpose1d, memory
 
 
@@ -94,9 +96,8 @@ def test_an_interrupt_waits_for_the_kernels(runtime, monkeypatch, request, which
     if place == "waiting":
         monkeypatch.setattr(cl, "enqueue_map_buffer", interrupt)
     else:
-        name = "conv1d" if which == "forward" else "conv1d_backward"
-        real = getattr(functional, name)
-        monkeypatch.setattr(functional, name, lambda *a, **k: (real(*a, **k), interrupt()))
+        real = memory.Arrays.call
+        monkeypatch.setattr(memory.Arrays, "call", lambda *a, **k: (real(*a, **k), interrupt()))
     layer = 1, [0, 0], 1, 1, False, 0
     operators = torch.ops.clconv
     tensors = x.detach(), weight.detach()
@@ -146,8 +147,10 @@ def test_tensors_are_read_where_they_lie(runtime):
     x, weight = torch.zeros(1, 64, 1000), torch.zeros(64, 64, 1)
     y = torch.empty(1, 64, 1000)
     with memory.Arrays(runtime) as arrays:
-        given = arrays.read(x), arrays.read(weight)
+        arrays.read("x", x)
+        arrays.weight(weight)
+        arrays.write("out", y)
         x.fill_(3)
         weight.fill_(2)
-        functional.conv1d(*given, out=arrays.write(y), runtime=runtime)
+        arrays.call(draft_conv1d, Geometry(), None, "auto")
     assert torch.equal(y, torch.full_like(y, 2 * 3 * 64))
