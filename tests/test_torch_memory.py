@@ -154,3 +154,36 @@ def test_tensors_are_read_where_they_lie(runtime):
         weight.fill_(2)
         arrays.call(draft_conv1d, Geometry(), None, "auto")
     assert torch.equal(y, torch.full_like(y, 2 * 3 * 64))
+
+
+@pytest.mark.parametrize("function", [conv1d, conv_transpose1d])
+def test_recipes_are_kept_by_how_tensors_lie(runtime, monkeypatch, function):
+    """A call like an earlier one checks nothing again; other strides are another call."""
+    if not memory.shares_memory(runtime):
+        pytest.skip(f"{runtime.info.name} has memory of its own")
+    x, weight, bias = ones(2, 4, 9), ones(4, 4, 3), ones(4)
+    grad = torch.ones_like(function(x, weight, bias))
+    weight.requires_grad_()
+    function(x, weight, bias).backward(grad)
+
+    def check(*_, **__):
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr(memory, "Call", check)
+    weight.grad = None
+    y = function(x + 1, weight, bias)
+    y.backward(grad)
+    assert torch.equal(y, 2 * function(x, weight, bias) - 1)
+    other = ones(2, 9, 4).transpose(1, 2)
+    for call in (
+        lambda: function(other, weight, bias),
+        lambda: function(x, weight),
+        lambda: function(x, weight, bias, 2),
+        lambda: function(x.double(), weight.double(), bias.double()),
+        lambda: function(x, weight, ones(8)[::2]),
+    ):
+        with pytest.raises(AssertionError, match="checked again"):
+            call()
+    monkeypatch.setattr(runtime, "exact", not runtime.exact)
+    with pytest.raises(AssertionError, match="checked again"):
+        function(x, weight, bias)
