@@ -1,0 +1,67 @@
+<%namespace name="fourier" file="fourier.cl.mako"/>\
+## transform_spectral: transformed_x[.][g][tile][block] = the transform of N samples of LANES channels,
+##   sample i of tile (n,t), line j: x[n, g*CHANNELS + c, (t*OUTPUTS + i)*STEP + j - lead]
+##   n batch, g group, c channel of g; a tile's N samples give OUTPUTS results
+##
+## For CPUs: one work-item a work-group; lanes are channels. Where STEP samples lie between those of a
+## tile, the lines j between them are tiles of their own (a dilation), or channels of their own (a
+## stride: block j * BLOCKS + c / LANES). All lines of a place are read together where TOGETHER is STEP.
+## Samples outside the row are zeros, and so are missing channels. Dimension 0 is tasks, and loops.
+${fourier.constants()}
+#define CHANNELS ${channels}  // read, of a group
+#define GROUPS ${groups}
+#define BLOCKS ${-(-channels // lanes)}  // of channels, a group and line
+#define OUTPUTS ${outputs}
+#define STEP ${step}
+#define TOGETHER ${together}
+#define LINES ${lines}  // of tiles
+#define SPACING ${step // together}  // of samples that are staged one after the other
+#define PLACE(i) (${"i" if together == 1 else "(i) % TOGETHER * N + (i) / TOGETHER"})
+
+<%def name="stage()">\
+for (int i = 0; i < TOGETHER * N; i += LANES) {
+    const long p = first + (long)i * SPACING;
+% if together == step:
+    if (there == LANES && p >= 0 && p + LANES <= length) {
+% for e in range(lanes):
+        VECTOR r${e} = load_vector(row + ${e} * x_channel_stride + p);
+% endfor
+        ${fourier.turn()}
+% for e in range(lanes):
+        samples[PLACE(i + ${e})] = r${e};
+% endfor
+        continue;
+    }
+% endif
+    NO_UNROLL for (int e = 0; e < LANES; ++e) {
+        const long at = p + e * SPACING;
+        const int inside = at >= 0 && at < length;
+        __local SUM *to = (__local SUM *)(samples + PLACE(i + e));
+        NO_UNROLL for (int l = 0; l < LANES; ++l) to[l] = inside && l < there ? load(row + l * x_channel_stride + at) : (SUM)0;
+    }
+}
+</%def>\
+__kernel ${attributes}
+void transform_spectral(${signature})
+{
+    __local VECTOR samples[TOGETHER * N];
+    __local VECTOR other[N];
+    for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+        const int block = (int)(task % BLOCKS), g = (int)(task / BLOCKS % GROUPS);
+        const long which = task / BLOCKS / GROUPS;
+        const int line = (int)(which % ${lines if together == 1 else 1});
+        const long tile = which / ${lines if together == 1 else 1};
+        const long n = (tile_first + tile) / row_tiles;
+        const long first = (tile_first + tile) % row_tiles * OUTPUTS * STEP + line - lead;
+        const int there = CHANNELS - block * LANES < LANES ? CHANNELS - block * LANES : LANES;
+        __global const STORED *row = x + x_offset + n * x_batch_stride + ((long)g * CHANNELS + block * LANES) * x_channel_stride;
+        ${stage()}
+        NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
+            __local VECTOR *own = samples + j * N;
+            ${fourier.passes("own", "other")}
+            __global SUM *to = transformed_x + transformed_x_offset
+                + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * ${blocks} + ${"block" if lines > 1 else "j * BLOCKS + block"}) * (2 * LANES);
+            ${fourier.separate(fourier.result("own", "other"), "to", "point_pitch")}
+        }
+    }
+}
