@@ -19,6 +19,13 @@
 #define HALF_ROOT ${number(0.5 ** 0.5)}
 #define SINE_THIRD ${number(0.75 ** 0.5)}
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
+// Asks the caches for an element's line, to read or to write it. Some compilers for CPUs make nothing
+// of prefetch.
+#if defined(__clang__) && !defined(__SPIR__)
+#define PREFETCH(at, writing) __builtin_prefetch((const void *)(size_t)(at), writing)
+#else
+#define PREFETCH(at, writing) prefetch(at, 1)
+#endif
 __constant SUM FACTORS[${len(transform.factors)}] = {
 % for row in rows:
     ${", ".join(number(value) for value in row)},
@@ -140,4 +147,24 @@ ${"NO_UNROLL for (int p = 0; p < %d; ++p)" % one.after if with_factors else ""} 
 % endif
 % endfor
 % endfor
+</%def>\
+## The sum of values as a tree, whose parts do not wait for each other.
+<%def name="tree(values)"><%
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return "(%s + %s)" % (tree(values[:half]), tree(values[half:]))
+%></%def>\
+## The same of the lanes of a vector.
+<%def name="sum_tree()"><%
+    halves = [h for h in (8, 4, 2) if h < lanes]
+    kind = "double" if dtype == "float64" else "float"
+%>\
+static inline SUM sum_tree(const VECTOR v)
+{
+% for i, h in enumerate(halves):
+    const ${kind}${h} v${h} = ${"v" if i == 0 else "v%d" % (2 * h)}.lo + ${"v" if i == 0 else "v%d" % (2 * h)}.hi;
+% endfor
+    return ${"v" if lanes == 1 else "v.x + v.y" if lanes == 2 else "v2.x + v2.y"};
+}
 </%def>\

@@ -46,6 +46,7 @@ static inline SUM defined(__global const STORED *rows, const long channel_stride
     return sum;
 }
 
+${fourier.sum_tree()}
 ${epilogue.functions()}
 <%
     even = len(transform.passes) % 2 == 0
@@ -53,10 +54,11 @@ ${epilogue.functions()}
 %>\
 ## Results i … of all channels of the block.
 <%def name="store()">\
-VECTOR odd = 0;
-for (int e = 0; e < LANES; ++e) odd += results[PLACE(i + e)] * (SUM)0;
-const SUM all = sum_lanes(odd);
-if (all != all) {
+% for e in range(lanes):
+VECTOR r${e} = results[PLACE(i + ${e})];
+% endfor
+const SUM all = sum_tree(${fourier.tree(["r%d" % e for e in range(lanes)])});
+if (all * 0 != 0) {  // or all are large
     NO_UNROLL for (int e = 0; e < LANES; ++e)
         NO_UNROLL for (int l = 0; l < there; ++l) {
             __local SUM *sum = (__local SUM *)(results + PLACE(i + e)) + l;
@@ -66,10 +68,10 @@ if (all != all) {
                                weight + weight_offset + ${"(long)g * CHANNELS * WRITTEN * KERNEL_SIZE + (m + l) * (long)KERNEL_SIZE" if backward else "((long)g * WRITTEN + m + l) * CHANNELS * KERNEL_SIZE"},
                                (int)p, pad, length);
         }
-}
 % for e in range(lanes):
-VECTOR r${e} = results[PLACE(i + ${e})];
+    r${e} = results[PLACE(i + ${e})];
 % endfor
+}
 ${fourier.turn()}
 % for e in range(lanes):
 turned[${e}] = r${e};
@@ -98,6 +100,10 @@ void inverse_spectral(${signature})
         const int rest = (positions - first + SPACING - 1) / SPACING;
         const int span = rest < TOGETHER * OUTPUTS ? rest : TOGETHER * OUTPUTS;
         const int limit = rest < TOGETHER * OUTPUTS ? positions : first + span * SPACING;
+        // Lines that are there when they are written keep nobody waiting.
+        NO_UNROLL for (int l = 0; l < there; ++l)
+            for (int e = 0; e < span * SPACING; e += ${line})
+                PREFETCH(y + y_offset + n * y_batch_stride + ((long)g * WRITTEN + m + l) * y_channel_stride + first + e, 1);
         NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
             __local VECTOR *own = results + j * N;
             __global const SUM *from = transformed_y + transformed_y_offset

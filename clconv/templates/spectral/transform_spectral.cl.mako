@@ -23,6 +23,12 @@ for (int i = 0; i < TOGETHER * N; i += LANES) {
     const long p = first + (long)i * SPACING;
 % if together == step:
     if (there == LANES && p >= 0 && p + LANES <= length) {
+        // The next tile's: pieces of rows are too short for a processor to foresee.
+        if (p + (TOGETHER * N + LANES) <= length) {
+% for e in range(lanes):
+            PREFETCH(row + ${e} * x_channel_stride + p + TOGETHER * N, 0);
+% endfor
+        }
 % for e in range(lanes):
         VECTOR r${e} = load_vector(row + ${e} * x_channel_stride + p);
 % endfor
