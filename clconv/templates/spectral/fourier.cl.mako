@@ -1,18 +1,18 @@
 ## Transforms of real samples, LANES of them side by side, and what lies around them.
 ##
 ## `transform` says of which size, and in which passes: variants/spectral/transforms.py. Complex numbers
-## are pairs of vectors, real parts first. POINTS complex numbers are N real samples in turn.
+## are pairs of vectors, real parts first. POINTS complex numbers are SIZE real samples in turn.
 ##
 ## A transformed tile has POINTS pairs of vectors, `pitch` elements from one to the next:
 ##   point 0               the sums of all samples, and of samples with alternating signs
-##   point k = 1 …         real and imaginary part of sum_i x[i] * exp(-2 pi i k / N), twice
+##   point k = 1 …         real and imaginary part of sum_i x[i] * exp(-2 pi i k / SIZE), twice
 <%def name="constants()"><%
     suffix = "" if dtype == "float64" else "f"
     def number(value):
         return repr(float(value)) + suffix
     rows = [transform.factors[i:i + 8] for i in range(0, len(transform.factors), 8)]
 %>\
-#define N ${transform.size}
+#define SIZE ${transform.size}
 #define POINTS ${transform.points}
 #define SEPARATING ${transform.separating}  // where the factors that separate begin
 #define HALF ${number(0.5)}
@@ -47,7 +47,7 @@ ${one_pass(one, arrays[i % 2], arrays[(i + 1) % 2])}
     with_factors = one.after > 1
     around = one.before > 1
 %>\
-${"NO_UNROLL for (int p = 0; p < %d; ++p)" % one.after if with_factors else ""} {
+${"NO_UNROLL for (int p = 0; p < %d; ++p) " % one.after if with_factors else ""}{
 % if with_factors:
     __constant SUM *factor = FACTORS + ${one.first} + p * ${2 * (one.radix - 1)};
 % for j in range(1, one.radix):
@@ -101,7 +101,7 @@ ${"NO_UNROLL for (int p = 0; p < %d; ++p)" % one.after if with_factors else ""} 
 }
 </%def>\
 ## From a transformed tile at `from` back to pairs whose parts are exchanged, so that their transform,
-## parts exchanged, is the inverse one: sample i is then at i ^ 1, times 4 N where nothing was scaled.
+## parts exchanged, is the inverse one: sample i is then at i ^ 1, times 4 SIZE where nothing was scaled.
 <%def name="join(source, target, pitch)">\
 {
     __local VECTOR *z = ${target};

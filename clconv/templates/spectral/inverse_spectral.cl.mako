@@ -25,7 +25,7 @@ ${fourier.constants()}
 #define TOGETHER ${together}
 #define LINES ${lines}  // of tiles
 #define SPACING ${step // together}  // of results that are stored one after the other
-#define PLACE(u) (${"((u) ^ 1)" if together == 1 else "((u) % TOGETHER * N + ((u) / TOGETHER ^ 1))"})
+#define PLACE(u) (${"((u) ^ 1)" if together == 1 else "((u) % TOGETHER * SIZE + ((u) / TOGETHER ^ 1))"})
 
 // The sum at p by the definition; rows are those of the channels read, taps the weights of the one written.
 static inline SUM defined(__global const STORED *rows, const long channel_stride, __global const STORED *taps,
@@ -85,8 +85,8 @@ NO_UNROLL for (int l = 0; l < there; ++l) {
 __kernel ${attributes}
 void inverse_spectral(${signature})
 {
-    __local VECTOR results[TOGETHER * N];
-    __local VECTOR other[N];
+    __local VECTOR results[TOGETHER * SIZE];
+    __local VECTOR other[SIZE];
     __local VECTOR turned[LANES];
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const int block = (int)(task % BLOCKS), g = (int)(task / BLOCKS % GROUPS);
@@ -105,7 +105,7 @@ void inverse_spectral(${signature})
             for (int e = 0; e < span * SPACING; e += ${line})
                 PREFETCH(y + y_offset + n * y_batch_stride + ((long)g * WRITTEN + m + l) * y_channel_stride + first + e, 1);
         NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
-            __local VECTOR *own = results + j * N;
+            __local VECTOR *own = results + j * SIZE;
             __global const SUM *from = transformed_y + transformed_y_offset
                 + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * ${blocks} + ${"block" if lines > 1 else "j * BLOCKS + block"}) * (2 * LANES);
             ${fourier.join("from", arrays[0], "point_pitch")}

@@ -1,7 +1,7 @@
 <%namespace name="fourier" file="fourier.cl.mako"/>\
-## transform_spectral: transformed_x[.][g][tile][block] = the transform of N samples of LANES channels,
+## transform_spectral: transformed_x[.][g][tile][block] = the transform of SIZE samples of LANES channels,
 ##   sample i of tile (n,t), line j: x[n, g*CHANNELS + c, (t*OUTPUTS + i)*STEP + j - lead]
-##   n batch, g group, c channel of g; a tile's N samples give OUTPUTS results
+##   n batch, g group, c channel of g; a tile's SIZE samples give OUTPUTS results
 ##
 ## For CPUs: one work-item a work-group; lanes are channels. Where STEP samples lie between those of a
 ## tile, the lines j between them are tiles of their own (a dilation), or channels of their own (a
@@ -16,17 +16,17 @@ ${fourier.constants()}
 #define TOGETHER ${together}
 #define LINES ${lines}  // of tiles
 #define SPACING ${step // together}  // of samples that are staged one after the other
-#define PLACE(i) (${"i" if together == 1 else "(i) % TOGETHER * N + (i) / TOGETHER"})
+#define PLACE(i) (${"i" if together == 1 else "(i) % TOGETHER * SIZE + (i) / TOGETHER"})
 
 <%def name="stage()">\
-for (int i = 0; i < TOGETHER * N; i += LANES) {
+for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
     const long p = first + (long)i * SPACING;
 % if together == step:
     if (there == LANES && p >= 0 && p + LANES <= length) {
         // The next tile's: pieces of rows are too short for a processor to foresee.
-        if (p + (TOGETHER * N + LANES) <= length) {
+        if (p + (TOGETHER * SIZE + LANES) <= length) {
 % for e in range(lanes):
-            PREFETCH(row + ${e} * x_channel_stride + p + TOGETHER * N, 0);
+            PREFETCH(row + ${e} * x_channel_stride + p + TOGETHER * SIZE, 0);
 % endfor
         }
 % for e in range(lanes):
@@ -50,8 +50,8 @@ for (int i = 0; i < TOGETHER * N; i += LANES) {
 __kernel ${attributes}
 void transform_spectral(${signature})
 {
-    __local VECTOR samples[TOGETHER * N];
-    __local VECTOR other[N];
+    __local VECTOR samples[TOGETHER * SIZE];
+    __local VECTOR other[SIZE];
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const int block = (int)(task % BLOCKS), g = (int)(task / BLOCKS % GROUPS);
         const long which = task / BLOCKS / GROUPS;
@@ -63,7 +63,7 @@ void transform_spectral(${signature})
         __global const STORED *row = x + x_offset + n * x_batch_stride + ((long)g * CHANNELS + block * LANES) * x_channel_stride;
         ${stage()}
         NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
-            __local VECTOR *own = samples + j * N;
+            __local VECTOR *own = samples + j * SIZE;
             ${fourier.passes("own", "other")}
             __global SUM *to = transformed_x + transformed_x_offset
                 + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * ${blocks} + ${"block" if lines > 1 else "j * BLOCKS + block"}) * (2 * LANES);

@@ -1,6 +1,6 @@
 <%namespace name="fourier" file="fourier.cl.mako"/>\
 ## weight_spectral: transformed_weight[.][g][panel][c] = conjugate of the transform of the taps of
-##   LANES channels written, times 1 / (4 N):
+##   LANES channels written, times 1 / (4 SIZE):
 ##   tap i < TAPS of channel m written and c read: the weight k = i*STRIDE + phase, of taps in reverse
 ##   (BACKWARD) TAPS - 1 - i in place of i; 0 where there is no such weight
 ##   phase of the stride: of the channel read, c = phase*CHANNELS + … (forward), or written (backward)
@@ -52,8 +52,8 @@ __kernel ${attributes}
 void weight_spectral(${signature})
 {
     __local VECTOR turned[${padded_taps}];
-    __local VECTOR samples[N];
-    __local VECTOR other[N];
+    __local VECTOR samples[SIZE];
+    __local VECTOR other[SIZE];
     __global const STORED *weight_end = weight + weight_offset + (long)GROUPS * CHANNELS * WRITTEN * KERNEL_SIZE;
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const int c = (int)(task % (READ_PHASES * CHANNELS));
@@ -75,7 +75,7 @@ void weight_spectral(${signature})
                 const int k = ${"(TAPS - 1 - i)" if backward else "i"}${" * STRIDE + phase" if stride > 1 else ""};
                 samples[i] = ${"k < KERNEL_SIZE ? SCALE * turned[k] : (VECTOR)0" if stride > 1 else "SCALE * turned[k]"};
             }
-            NO_UNROLL for (int i = TAPS; i < N; ++i) samples[i] = 0;
+            NO_UNROLL for (int i = TAPS; i < SIZE; ++i) samples[i] = 0;
             ${fourier.passes("samples", "other")}
             __global SUM *to = transformed_weight + transformed_weight_offset
                 + (((long)g * PANELS + panel) * (READ_PHASES * CHANNELS) + c) * (2 * VECTORS * LANES) + v * LANES;

@@ -22,11 +22,14 @@ from clconv.variants.base import (
     grid,
     scalars,
 )
+from clconv.variants.spectral.costs import cost_of
 from clconv.variants.spectral.tiles import Tiles
 from clconv.variants.spectral.transforms import SIZES, butterfly
 
 __all__ = ["designs", "sizes"]
 
+# Samples of a tile at most, for each of its taps.
+MOST_TILE = 32
 # The workspaces may take so many times the bytes of the arrays, and the transformed tiles of a turn
 # so many bytes, which the last-level cache holds.
 WORKSPACE_SHARE = 4
@@ -42,12 +45,14 @@ TRANSFORMED_WEIGHT = Operand("transformed_weight", Layout.FLAT, True, "SUM", Tru
 
 
 def sizes(request: Request) -> list[int]:
-    """The tiles that are worth trying: at least a third of the samples are results, and what they
-    need fits into local memory."""
+    """The tiles that are worth trying: at least a third of the samples are results, larger tiles
+    would save little more, and what they need fits into local memory."""
     found = []
     for size in SIZES:
         tiles = Tiles(request, size)
-        if 3 * tiles.outputs >= size and tiles.local_bytes <= request.device.local_bytes:
+        if not size / MOST_TILE <= tiles.taps <= size * 2 // 3 + 1:
+            continue
+        if tiles.local_bytes <= request.device.local_bytes:
             found.append(size)
     return found
 
@@ -158,8 +163,17 @@ def _design(tiles: Tiles) -> Design:
     def schedule(wanted: Request) -> Schedule:
         return _schedule(kernels, Tiles(wanted, tiles.size), preparation.workspace_bytes)
 
+    def predicted(wanted: Request) -> Cost:
+        there = Tiles(wanted, tiles.size)
+        places = wanted.problem.batch * there.row_tiles
+        turns = ceil_div(places, _turn(there, preparation.workspace_bytes))
+        launches = 3 * turns + (0 if wanted.kept else 1)
+        return cost_of(there).launched(launches * wanted.device.launch_seconds)
+
     tile = {"size": tiles.size, "vectors": tiles.vectors, "lanes": tiles.lanes}
-    return Design(tile, kernels.all(), _cost(tiles), schedule, preparation)
+    return Design(
+        tile, kernels.all(), cost_of(tiles), schedule, preparation, predicted, decides=True
+    )
 
 
 def _schedule(kernels: Kernels, tiles: Tiles, prepared_bytes: int) -> Schedule:
@@ -235,8 +249,3 @@ def _launches(kernels: Kernels, tiles: Tiles, first: int, places: int) -> tuple[
             point_pitch=y_pitch, tasks=writing, **where,
         ),
     )  # fmt: skip
-
-
-def _cost(tiles: Tiles) -> Cost:
-    """Not yet modelled: never the first choice."""
-    return Cost(arithmetic=1.0 + tiles.size)

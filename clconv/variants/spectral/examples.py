@@ -9,7 +9,7 @@ __all__ = ["EXAMPLES"]
 # batch, in_channels, length, out_channels, kernel_size, stride, padding, dilation, groups
 EXAMPLES = {
     "several tiles": Conv1dProblem(2, 3, 75, 3, 5, 1, 2),
-    "whole vectors": Conv1dProblem(1, 16, 40, 17, 5, 1, 2),
+    "whole vectors": Conv1dProblem(1, 16, 20, 17, 5, 1, 2),
     "dilated": Conv1dProblem(1, 2, 80, 3, 5, 1, 6, 3),
     "dilated, lines apart": Conv1dProblem(1, 2, 600, 2, 5, 1, 6, 130),
     "strided": Conv1dProblem(1, 2, 60, 3, 11, 2, 5),

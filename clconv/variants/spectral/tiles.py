@@ -198,4 +198,6 @@ class Tiles:
     def local_bytes(self) -> int:
         """Local memory of the largest kernel."""
         most = max(self.together(self.read_step), self.together(self.write_step))
-        return ((most + 1) * self.size + self.lanes) * self.lanes * self.item_bytes
+        taps = ceil_div(self.problem.kernel_size, self.lanes) * self.lanes
+        vectors = max((most + 1) * self.size + self.lanes, taps + 2 * self.size)
+        return vectors * self.lanes * self.item_bytes
