@@ -56,7 +56,9 @@ def test_a_cost_grows_with_the_work():
     for device in ("cpu", "sm_86"):
         for pass_ in Pass:
             one, many = (
-                plans(replace(problem, batch=batch), pass_, PROFILES[device], exact=True)[0].cost_parts
+                plans(replace(problem, batch=batch), pass_, PROFILES[device], exact=True)[
+                    0
+                ].cost_parts
                 for batch in (1, 50)
             )
             assert many.launch == one.launch > 0

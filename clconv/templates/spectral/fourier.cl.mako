@@ -102,17 +102,17 @@ ${"NO_UNROLL for (int p = 0; p < %d; ++p) " % one.after if with_factors else ""}
 </%def>\
 ## From a transformed tile at `from` back to pairs whose parts are exchanged, so that their transform,
 ## parts exchanged, is the inverse one: sample i is then at i ^ 1, times 4 SIZE where nothing was scaled.
-<%def name="join(source, target, pitch)">\
+<%def name="join(source, target, pitch, part='LANES')">\
 {
     __local VECTOR *z = ${target};
-    const VECTOR all = *(__global const SUMS *)(${source}), signs = *(__global const SUMS *)(${source} + LANES);
+    const VECTOR all = *(__global const SUMS *)(${source}), signs = *(__global const SUMS *)(${source} + ${part});
     z[0] = all - signs;
     z[1] = all + signs;
     NO_UNROLL for (int k = 1; k <= POINTS / 2; ++k) {
         const SUM c = FACTORS[SEPARATING + 2 * k - 2], s = FACTORS[SEPARATING + 2 * k - 1];
         __global const SUM *near = ${source} + k * ${pitch}, *far = ${source} + (POINTS - k) * ${pitch};
-        const VECTOR ar = *(__global const SUMS *)near, ai = *(__global const SUMS *)(near + LANES);
-        const VECTOR br = *(__global const SUMS *)far, bi = *(__global const SUMS *)(far + LANES);
+        const VECTOR ar = *(__global const SUMS *)near, ai = *(__global const SUMS *)(near + ${part});
+        const VECTOR br = *(__global const SUMS *)far, bi = *(__global const SUMS *)(far + ${part});
         const VECTOR er = ar + br, ei = ai - bi, dr = ar - br, di = ai + bi;
         const VECTOR tr = c * dr - s * di, ti = c * di + s * dr;
         z[2 * k] = ei + tr;

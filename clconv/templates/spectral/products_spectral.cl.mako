@@ -1,3 +1,4 @@
+<%namespace name="sums" file="sums_of_products.cl.mako"/>\
 ## products_spectral: transformed_y[p][g][tile][m] = sum_c transformed_x[p][g][tile][c] * transformed_weight[p][g][m][c]
 ##   p point, g group, c channel read, m channel written; complex products, but at the first
 ##   `real_points` points, where both parts of a number are real numbers of their own
@@ -22,9 +23,7 @@ typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 <%def name="tile(rows, real)">\
 {
     __global const SUM *xs = x_at + tile * X_TILE, *w = w_at;
-% for i in range(rows):
-    VECTOR ${", ".join("s%d_%d%s = 0" % (i, j, part) for j in range(vectors) for part in "ri")};
-% endfor
+    ${sums.begin(rows, vectors)}
     NO_UNROLL for (int b = 0; b < BLOCKS; ++b) {
         const int count = ${"LAST" if line_blocks == 1 else "b % LINE_BLOCKS == LINE_BLOCKS - 1 ? LAST : LANES"};
         NO_UNROLL for (int c = 0; c < count; ++c) {
@@ -34,17 +33,7 @@ typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 % for i in range(rows):
             {
                 const SUM re = xs[${i} * X_TILE + c], im = xs[${i} * X_TILE + LANES + c];
-% for j in range(vectors):
-% if real:
-                s${i}_${j}r = re * w${j}r + s${i}_${j}r;
-                s${i}_${j}i = im * w${j}i + s${i}_${j}i;
-% else:
-                s${i}_${j}r = re * w${j}r + s${i}_${j}r;
-                s${i}_${j}i = re * w${j}i + s${i}_${j}i;
-                s${i}_${j}r = s${i}_${j}r - im * w${j}i;
-                s${i}_${j}i = im * w${j}r + s${i}_${j}i;
-% endif
-% endfor
+                ${sums.add(i, vectors, real)}
             }
 % endfor
             w += 2 * VECTORS * LANES;

@@ -1,6 +1,7 @@
 <%namespace name="fourier" file="fourier.cl.mako"/>\
 ## transform_spectral: transformed_x[.][g][tile][block] = the transform of SIZE samples of LANES channels,
-##   sample i of tile (n,t), line j: x[n, g*CHANNELS + c, (t*OUTPUTS + i)*STEP + j - lead]
+##   sample i < TAKEN of tile (n,t), line j: x[n, g*CHANNELS + c, (t*OUTPUTS + i)*STEP + j - lead]; then zeros
+##   x may be another array (SOURCE), and the result conjugate
 ##   n batch, g group, c channel of g; a tile's SIZE samples give OUTPUTS results
 ##
 ## For CPUs: one work-item a work-group; lanes are channels. Where STEP samples lie between those of a
@@ -11,6 +12,7 @@ ${fourier.constants()}
 #define CHANNELS ${channels}  // read, of a group
 #define GROUPS ${groups}
 #define BLOCKS ${-(-channels // lanes)}  // of channels, a group and line
+#define TAKEN ${taken}
 #define OUTPUTS ${outputs}
 #define STEP ${step}
 #define TOGETHER ${together}
@@ -26,11 +28,11 @@ for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
         // The next tile's: pieces of rows are too short for a processor to foresee.
         if (p + (TOGETHER * SIZE + LANES) <= length) {
 % for e in range(lanes):
-            PREFETCH(row + ${e} * x_channel_stride + p + TOGETHER * SIZE, 0);
+            PREFETCH(row + ${e} * ${source}_channel_stride + p + TOGETHER * SIZE, 0);
 % endfor
         }
 % for e in range(lanes):
-        VECTOR r${e} = load_vector(row + ${e} * x_channel_stride + p);
+        VECTOR r${e} = load_vector(row + ${e} * ${source}_channel_stride + p);
 % endfor
         ${fourier.turn()}
 % for e in range(lanes):
@@ -43,7 +45,7 @@ for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
         const long at = p + e * SPACING;
         const int inside = at >= 0 && at < length;
         __local SUM *to = (__local SUM *)(samples + PLACE(i + e));
-        NO_UNROLL for (int l = 0; l < LANES; ++l) to[l] = inside && l < there ? load(row + l * x_channel_stride + at) : (SUM)0;
+        NO_UNROLL for (int l = 0; l < LANES; ++l) to[l] = inside && l < there ? load(row + l * ${source}_channel_stride + at) : (SUM)0;
     }
 }
 </%def>\
@@ -60,14 +62,17 @@ void transform_spectral(${signature})
         const long n = (tile_first + tile) / row_tiles;
         const long first = (tile_first + tile) % row_tiles * OUTPUTS * STEP + line - lead;
         const int there = CHANNELS - block * LANES < LANES ? CHANNELS - block * LANES : LANES;
-        __global const STORED *row = x + x_offset + n * x_batch_stride + ((long)g * CHANNELS + block * LANES) * x_channel_stride;
+        __global const STORED *row = ${source} + ${source}_offset + n * ${source}_batch_stride + ((long)g * CHANNELS + block * LANES) * ${source}_channel_stride;
         ${stage()}
         NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
             __local VECTOR *own = samples + j * SIZE;
+% if taken < transform.size:
+            NO_UNROLL for (int i = TAKEN; i < SIZE; ++i) own[i] = 0;
+% endif
             ${fourier.passes("own", "other")}
-            __global SUM *to = transformed_x + transformed_x_offset
+            __global SUM *to = transformed_${source} + transformed_${source}_offset
                 + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * ${blocks} + ${"block" if lines > 1 else "j * BLOCKS + block"}) * (2 * LANES);
-            ${fourier.separate(fourier.result("own", "other"), "to", "point_pitch")}
+            ${fourier.separate(fourier.result("own", "other"), "to", "point_pitch", "-" if conjugate else "")}
         }
     }
 }

@@ -8,9 +8,10 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import Design, ErrorClass, Request
-from clconv.variants.spectral import convolution
+from clconv.variants.spectral import convolution, weight_gradient
 from clconv.variants.spectral.bound import bound
 from clconv.variants.spectral.examples import EXAMPLES
+from clconv.variants.spectral.kernels import sizes
 
 __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 
@@ -29,8 +30,8 @@ def refusal(request: Request) -> str | None:
         return f"it is for CPUs, {device.name} has no vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:
         return f"{device.name} has no float64"
-    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
-        return f"it computes no {request.pass_.value.replace('_', ' ')}s"
+    if request.pass_ is Pass.BIAS_GRADIENT:
+        return "it computes no bias gradients"
     if problem.stride > 1 and problem.dilation > 1:
         return (
             f"stride is {problem.stride} and dilation {problem.dilation}, expected 1 for one of "
@@ -42,7 +43,7 @@ def refusal(request: Request) -> str | None:
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected at least "
             f"{FEWEST_TAPS} taps a phase of the stride"
         )
-    if not convolution.sizes(request):
+    if not sizes(request):
         return (
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, for which no "
             f"tile fits into {device.local_bytes} bytes of local memory"
@@ -52,4 +53,5 @@ def refusal(request: Request) -> str | None:
 
 def designs(request: Request) -> Iterator[Design]:
     """A design for each size of a tile."""
-    yield from convolution.designs(request)
+    weights = request.pass_ is Pass.WEIGHT_GRADIENT
+    yield from (weight_gradient if weights else convolution).designs(request)

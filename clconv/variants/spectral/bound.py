@@ -26,6 +26,10 @@ different magnitudes, it is poor for the small results. Numbers below the smalle
 flushed to zero in each of fewer than 64 N operations that a point hangs on, and reach a result
 N-fold.
 
+A weight gradient is off by the same for each pair of channels, where the gradients of a tile's
+results are in place of w_c, and the sums go over tiles in place of channels: all tiles are summed
+before the one inverse transform, and the bounds of all tiles add up.
+
 Sums that are not finite are made again by the definition. For what overflows in the transforms
 alone the bound is that of such sums, gamma of their terms times sum_c |x_c| |w_c|, where it is
 larger.
@@ -67,45 +71,72 @@ def bound(
 ) -> Array:
     """For each value of a pass that `tile` computes of these arrays."""
     tiles = Tiles(Request(problem, pass_, profile("cpu")), tile["size"])
-    x = np.abs(arrays["x" if tiles.forward else "grad_output"].astype(np.float64))
-    dtype = accumulator(problem.dtype)
-    e = transform_error(tiles.size, dtype)
-    products = math.sqrt(2) * testing.gamma(2 * tiles.terms + 2, dtype)
-    of_norm = 2 * e + e * e + products * (1 + e) ** 2
-    norms, sums = _norms(tiles, x)
+    x = _tiles_of(tiles, arrays["x" if tiles.forward else "grad_output"])
+    norms, sums = _norms(x), x.sum(axis=-1)
+    if tiles.gradient:
+        return _gradient(tiles, norms, sums, arrays["grad_output"])
     weight_norms, weight_sums = _weight_norms(tiles, arrays["weight"])
     plain = np.einsum("ngcjt,gcm->ngmjt", norms, weight_norms)
     peak = np.einsum("ngcjt,gcm->ngmjt", norms, weight_sums)
-    found = 1.01 * (of_norm * plain + e * (1 + of_norm) * peak)
+    small = sums.sum(axis=2)[:, :, None] + weight_sums.sum(axis=1)[None, :, :, None, None]
+    return _placed(tiles, _bounded(tiles, tiles.terms, plain, peak, small))
+
+
+def _bounded(tiles: Tiles, products: int, plain: Array, peak: Array, small: Array) -> Array:
+    """The bound of sums of so many products at each point, by sum |x| |w| (`plain`), sum |x| |w|_1
+    (`peak`) and what the smallest numbers are multiplied by."""
+    dtype = accumulator(tiles.problem.dtype)
     info = np.finfo(dtype)
-    direct = testing.gamma(problem.terms(pass_), dtype) * plain
-    found = np.where(
-        16 * tiles.size * (peak + 1) > float(info.max), np.maximum(found, direct), found
-    )
-    flushed = sums.sum(axis=2)[:, :, None] + weight_sums.sum(axis=1)[None, :, :, None, None] + 1
-    found = found + 64.0 * tiles.size**2 * float(info.tiny) * flushed
-    return _placed(tiles, found)
+    e = transform_error(tiles.size, dtype)
+    of_norm = 2 * e + e * e
+    of_norm += math.sqrt(2) * testing.gamma(2 * products + 2, dtype) * (1 + e) ** 2
+    found = 1.01 * (of_norm * plain + e * (1 + of_norm) * peak)
+    direct = testing.gamma(tiles.problem.terms(tiles.request.pass_), dtype) * plain
+    overflows = 16 * tiles.size * (peak + 1) > float(info.max)
+    found = np.where(overflows, np.maximum(found, direct), found)
+    return found + 64.0 * tiles.size**2 * float(info.tiny) * (small + 1)
 
 
-def _norms(tiles: Tiles, x: Array) -> tuple[Array, Array]:
-    """|x_c| and |x_c|_1 of each tile: (batch, group, channel of a phase, line, tile)."""
+def _gradient(tiles: Tiles, norms: Array, sums: Array, grad_output: Array) -> Array:
+    """That of the weight gradient, with norms of the tiles of x."""
+    problem = tiles.problem
+    y = _tiles_of(tiles, grad_output, of_results=True)
+    y_sums = y.sum(axis=-1)
+    plain = np.einsum("ngcjt,ngmjt->gmc", norms, _norms(y))
+    peak = np.einsum("ngcjt,ngmjt->gmc", norms, y_sums)
+    small = sums.sum(axis=(0, 3, 4))[:, None] + y_sums.sum(axis=(0, 3, 4))[:, :, None]
+    count = problem.batch * tiles.lines * tiles.row_tiles
+    found = _bounded(tiles, count, plain, peak, small)
+    # Channels of x are those of all phases of the taps.
+    phases = np.arange(problem.kernel_size) % problem.stride
+    shape = (problem.out_channels, problem.stride, problem.group_in)
+    return np.moveaxis(found.reshape(shape)[:, phases], 1, 2)
+
+
+def _tiles_of(tiles: Tiles, array: Array, of_results: bool = False) -> Array:
+    """Magnitudes of the samples of each tile: (batch, group, channel of all phases, line, tile,
+    sample), of the array that is read, or of the results' gradient."""
+    x = np.abs(array.astype(np.float64))
     batch, groups = x.shape[0], tiles.problem.groups
-    steps = np.arange(tiles.row_tiles)[:, None] * tiles.outputs + np.arange(tiles.size)
-    found = []
-    for j in range(tiles.read_step):
-        at = steps * tiles.read_step + j - tiles.read_lead
-        inside = (at >= 0) & (at < x.shape[2])
-        taken = np.where(inside, x[:, :, np.where(inside, at, 0)], 0)
-        largest = np.maximum(taken.max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
-        norms = np.sqrt(((taken / largest) ** 2).sum(axis=-1)) * largest[..., 0]
-        found.append(np.stack([norms, taken.sum(axis=-1)]))
-    # (what, batch, channel, tile, line or phase)
-    both = np.stack(found, axis=-1).reshape(2, batch, groups, tiles.channels, tiles.row_tiles, -1)
-    if tiles.read_phases > 1:
-        both = np.moveaxis(both, -1, 3).reshape(2, batch, groups, -1, 1, tiles.row_tiles)
-    else:
-        both = np.moveaxis(both, -1, -2)
-    return both[0], both[1]
+    step, lead, size, phases = tiles.read_step, tiles.read_lead, tiles.size, tiles.read_phases
+    if of_results:
+        step, lead, size, phases = tiles.write_step, 0, tiles.outputs, 1
+    places = np.arange(tiles.row_tiles)[:, None] * tiles.outputs + np.arange(size)
+    at = places * step + np.arange(step)[:, None, None] - lead
+    inside = (at >= 0) & (at < x.shape[2])
+    taken = np.where(inside, x[:, :, np.where(inside, at, 0)], 0)
+    # (batch, group, channel, line or phase, tile, sample)
+    taken = taken.reshape(batch, groups, -1, *taken.shape[2:])
+    if phases > 1:
+        taken = np.moveaxis(taken, 3, 2)
+        taken = taken.reshape(batch, groups, -1, 1, *taken.shape[4:])
+    return taken
+
+
+def _norms(x: Array) -> Array:
+    """Euclidean ones of the last axis, without underflow or overflow."""
+    largest = np.maximum(x.max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+    return np.asarray(np.sqrt(((x / largest) ** 2).sum(axis=-1)) * largest[..., 0])
 
 
 def _weight_norms(tiles: Tiles, weight: Array) -> tuple[Array, Array]:

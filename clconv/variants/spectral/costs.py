@@ -7,63 +7,110 @@ from clconv.planning.cost import Cost, Tally
 from clconv.variants.base import ceil_div
 from clconv.variants.spectral.tiles import Tiles
 
-__all__ = ["cost_of"]
+__all__ = ["cost_of", "gradient_cost"]
+
+
+class _Counted:
+    """The work of a pass by tiles."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        problem = tiles.problem
+        self.tiles = tiles
+        self.core = cost.core(tiles.request.device)
+        self.tally = Tally()
+        self.rows = problem.batch * problem.groups
+        self.count = self.rows * tiles.row_tiles * tiles.lines
+        a_block = tiles.size * tiles.lanes * tiles.item_bytes
+        self.x_bytes, self.y_bytes = (
+            blocks * self.count * a_block for blocks in (tiles.x_blocks, tiles.y_blocks)
+        )
+        self.weight_bytes = tiles.weight_pitch * tiles.transform.points * tiles.item_bytes
+        # Those of the arrays that are read and written by position.
+        self.read_bytes, self.written_bytes = (
+            problem.batch * channels * length * problem.dtype.itemsize
+            for channels, length in (
+                (problem.in_channels, problem.length), (problem.out_channels, problem.out_length),
+            )
+        )  # fmt: skip
+        if not tiles.forward:
+            self.read_bytes, self.written_bytes = self.written_bytes, self.read_bytes
+        self.written = ceil_div(tiles.written, tiles.lanes) * tiles.write_phases
+        self.filters = problem.groups * tiles.terms * tiles.y_blocks
+
+    def moved(self, nbytes: float) -> dict[str, float]:
+        """The time of so many bytes of memory traffic, in cycles."""
+        return {"memory": nbytes / self.tiles.request.device.peak_bandwidth / self.core.cycle}
+
+    def transforms(self, tiles: float, ends: dict[str, float], nbytes: float) -> None:
+        """Of so many tiles of vectors, with what happens at their ends."""
+        tile = len(self.tiles.transform.passes) * cost.FOURIER_PASS + cost.FOURIER_SEPARATE
+        parts = {"arithmetic": tile * self._vectors(tiles)}
+        self.tally.overlapped(parts | ends, self.moved(nbytes))
+
+    def _vectors(self, tiles: float) -> float:
+        """Cycles of an instruction for each vector of so many tiles; all that is not a product is
+        as fast as multiply-adds."""
+        return 2 * self.core.multiply_add * self.tiles.size * tiles
+
+    def ends(self, name: str, blocks: int, step: int, price: float) -> dict[str, float]:
+        """Cycles of reading or storing vectors of channels, turned, and of the single elements at
+        the rows' ends."""
+        tiles = self.tiles
+        a_row = tiles.lines * blocks * tiles.lanes * cost.FOURIER_ELEMENT
+        single = min(2 * tiles.lanes, tiles.row_tiles * tiles.size) * self.rows * a_row
+        if step > 1 and tiles.together(step) == 1:
+            return {name: tiles.row_tiles * tiles.size * self.rows * a_row}
+        return {name: price * self._vectors(self.count * blocks), "setup": single}
+
+    def products(self, nbytes: float) -> None:
+        """Of all channels at all points of all tiles."""
+        sums = 4 * (self.tiles.transform.points - 1) + 2
+        work = sums * self.count * self.tiles.terms * self.tiles.y_blocks * self.core.multiply_add
+        moved = nbytes + (self.x_bytes + self.y_bytes) / cost.FOURIER_CACHE
+        self.tally.overlapped({"arithmetic": work * cost.FOURIER_PRODUCTS}, self.moved(moved))
+
+    def cost(self) -> Cost:
+        """Of all together."""
+        return self.tally.cost(self.core.cycle * cost.FOURIER_MARGIN)
 
 
 def cost_of(tiles: Tiles) -> Cost:
     """Modelled, without launches: the weights' transforms unless they are kept, then the tiles',
     their products, and the way back."""
-    problem, core = tiles.problem, cost.core(tiles.request.device)
-    # Vectors do all that is not a product as fast as multiply-adds.
-    a_vector = 2 * core.multiply_add
-    passes = len(tiles.transform.passes) * cost.FOURIER_PASS
-    rows = problem.batch * problem.groups
-    tally = Tally()
-
-    def stage(vectors: float, blocks: int, step: int, price: float, moved: float) -> None:
-        """Transforms of so many vectors of samples; one end of `blocks` of channels a row."""
-        name = "staging" if price == cost.FOURIER_STAGE else "stores"
-        ends = 2 * rows * blocks * tiles.lines * tiles.lanes**2 * cost.FOURIER_ELEMENT
-        if step > 1 and tiles.together(step) == 1:
-            price = tiles.lanes * cost.FOURIER_ELEMENT
-        tally.overlapped(
-            {
-                name: price * vectors * a_vector,
-                "arithmetic": (passes + cost.FOURIER_SEPARATE) * vectors * a_vector,
-                "setup": min(ends, vectors * tiles.lanes * cost.FOURIER_ELEMENT),
-            },
-            {"memory": moved / tiles.request.device.peak_bandwidth / core.cycle},
-        )
-
-    count = rows * tiles.row_tiles * tiles.lines
-    a_block = tiles.size * tiles.lanes * tiles.item_bytes
-    weight_bytes = tiles.weight_pitch * tiles.transform.points * tiles.item_bytes
+    made = _Counted(tiles)
     if not tiles.request.kept:
-        filters = problem.groups * tiles.terms * tiles.y_blocks
-        stage(tiles.size * filters, 0, 1, cost.FOURIER_STAGE, 2 * weight_bytes)
-    x_bytes, y_bytes = (
-        problem.batch * channels * length * problem.dtype.itemsize
-        for channels, length in (
-            (problem.in_channels, problem.length), (problem.out_channels, problem.out_length),
-        )
-    )  # fmt: skip
-    if not tiles.forward:
-        x_bytes, y_bytes = y_bytes, x_bytes
-    written = ceil_div(tiles.written, tiles.lanes) * tiles.write_phases
-    x_tiles, y_tiles = count * tiles.x_blocks * a_block, count * tiles.y_blocks * a_block
-    stage(
-        tiles.size * count * tiles.x_blocks, tiles.x_blocks, tiles.read_step,
-        cost.FOURIER_STAGE, x_bytes + x_tiles / cost.FOURIER_CACHE,
-    )  # fmt: skip
-    sums = 4 * (tiles.transform.points - 1) + 2
-    products = sums * count * tiles.terms * tiles.y_blocks * core.multiply_add
-    moved = weight_bytes + (x_tiles + y_tiles) / cost.FOURIER_CACHE
-    tally.overlapped(
-        {"arithmetic": products * cost.FOURIER_PRODUCTS},
-        {"memory": moved / tiles.request.device.peak_bandwidth / core.cycle},
+        weights = cost.FOURIER_STAGE * 2 * made.core.multiply_add * tiles.size * made.filters
+        made.transforms(made.filters, {"staging": weights}, 2 * made.weight_bytes)
+    made.transforms(
+        made.count * tiles.x_blocks,
+        made.ends("staging", tiles.x_blocks, tiles.read_step, cost.FOURIER_STAGE),
+        made.read_bytes + made.x_bytes / cost.FOURIER_CACHE,
     )
-    stage(
-        tiles.size * count * written, written, tiles.write_step,
-        cost.FOURIER_STORE, y_bytes + y_tiles / cost.FOURIER_CACHE,
-    )  # fmt: skip
-    return tally.cost(core.cycle * cost.FOURIER_MARGIN)
+    made.products(made.weight_bytes)
+    made.transforms(
+        made.count * made.written,
+        made.ends("stores", made.written, tiles.write_step, cost.FOURIER_STORE),
+        made.written_bytes + made.y_bytes / cost.FOURIER_CACHE,
+    )
+    return made.cost()
+
+
+def gradient_cost(tiles: Tiles) -> Cost:
+    """The same of the weight gradient; and of the bias gradient where that is wanted, for which
+    the output's gradient is read again."""
+    made = _Counted(tiles)
+    for array, tile_bytes, blocks, step in (
+        (made.read_bytes, made.x_bytes, tiles.x_blocks, tiles.read_step),
+        (made.written_bytes, made.y_bytes, made.written, tiles.write_step),
+    ):
+        made.transforms(
+            made.count * blocks,
+            made.ends("staging", blocks, step, cost.FOURIER_STAGE),
+            array + tile_bytes / cost.FOURIER_CACHE,
+        )
+    made.products(2 * made.weight_bytes)
+    stored = cost.FOURIER_STORE * 2 * made.core.multiply_add * tiles.taps * made.filters
+    made.transforms(made.filters, {"stores": stored}, made.weight_bytes)
+    if tiles.request.epilogue.bias:
+        made.tally.overlapped(made.moved(made.written_bytes))
+    return made.cost()

@@ -29,7 +29,8 @@ def padded(elements: int, item_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The forward pass or the input gradient as a correlation by tiles of `size` samples.
+    """The forward pass or the input gradient as a correlation by tiles of `size` samples; the
+    weight gradient by the forward pass's tiles of x, and those of the results that they give.
 
     A dilation makes lines of tiles; a stride makes phases of the channels read (forward) or written
     (input gradient).
@@ -45,8 +46,13 @@ class Tiles:
 
     @property
     def forward(self) -> bool:
-        """Or the input gradient."""
-        return self.request.pass_ is Pass.FORWARD
+        """Whether the input's tiles are read, as for the weight gradient; not the output's."""
+        return self.request.pass_ is not Pass.INPUT_GRADIENT
+
+    @property
+    def gradient(self) -> bool:
+        """The weight gradient."""
+        return self.request.pass_ is Pass.WEIGHT_GRADIENT
 
     @cached_property
     def transform(self) -> Transform:
@@ -167,14 +173,22 @@ class Tiles:
         return self.panels * self.vectors
 
     @property
-    def tile_rows(self) -> tuple[int, ...]:
-        """Tiles whose sums are in registers at once; then those for the rest."""
+    def rows(self) -> tuple[int, ...]:
+        """Numbers multiplied at once with a panel's vectors, so that the sums are in registers;
+        then those for the rest. Of a weight gradient they divide a vector."""
         sums = SUMS[32 if self.request.device.vector_registers >= 32 else 16]
-        rows = sums // (2 * self.vectors)
-        found = [rows]
+        most = sums // (2 * self.vectors)
+        if self.gradient:
+            most = 1 << (most.bit_length() - 1)
+        found = [most]
         while found[-1] > 1:
             found.append(found[-1] // 2)
         return tuple(found)
+
+    def tasks(self, places: int, channels: int, step: int) -> int:
+        """Work-items that transform so many channels at so many places."""
+        apart = self.lines if self.together(step) == 1 else 1
+        return places * apart * self.problem.groups * ceil_div(channels, self.lanes)
 
     # Memory
 
@@ -198,6 +212,6 @@ class Tiles:
     def local_bytes(self) -> int:
         """Local memory of the largest kernel."""
         most = max(self.together(self.read_step), self.together(self.write_step))
-        taps = ceil_div(self.problem.kernel_size, self.lanes) * self.lanes
+        taps = (ceil_div(self.problem.kernel_size, self.lanes) + self.gradient) * self.lanes
         vectors = max((most + 1) * self.size + self.lanes, taps + 2 * self.size)
         return vectors * self.lanes * self.item_bytes
