@@ -241,11 +241,16 @@ def candidates(
 def _for_request(
     request: Request, found: Sequence[tuple[str, Design]]
 ) -> Sequence[tuple[str, Design]]:
-    """The same designs, best first for a request, where some do not cost in proportion to batch and
-    positions."""
-    if not any(design.decides for _, design in found):
+    """The same designs; of those that decide and the others the best one that is predicted to be
+    faster for a request goes first, and then the other. Which they are follows from the layer."""
+    deciding = [named for named in found if named[1].decides]
+    others = [named for named in found if not named[1].decides]
+    if not deciding or not others:
         return found
-    return sorted(found, key=lambda named: _rank(KernelPlan(request, *named).cost_parts))
+    first = sorted(
+        (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).cost_parts)
+    )
+    return [*first, *(named for named in found if named not in first)]
 
 
 def chosen_first(

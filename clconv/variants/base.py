@@ -257,7 +257,8 @@ class Design:
     workspaces, which live as long as the weights do not change, and which the schedule's launches
     read. `predicted` is the cost of one request, if it is known better than in proportion to batch
     and positions. It `decides` where that is far off: then the planner compares it, with its
-    launches, and the choice depends on batch and length.
+    launches, to that of designs that do not, and which of the two is taken depends on batch and
+    length.
     """
 
     tile: Mapping[str, int]

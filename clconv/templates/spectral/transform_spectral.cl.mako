@@ -7,7 +7,7 @@
 ## For CPUs: one work-item a work-group; lanes are channels. Where STEP samples lie between those of a
 ## tile, the lines j between them are tiles of their own (a dilation), or channels of their own (a
 ## stride: block j * BLOCKS + c / LANES). All lines of a place are read together where TOGETHER is STEP.
-## Samples outside the row are zeros, and so are missing channels. Dimension 0 is tasks, and loops.
+## Samples outside the row are zeros; those of missing channels may be anything. Dimension 0 is tasks, and loops.
 ${fourier.constants()}
 #define CHANNELS ${channels}  // read, of a group
 #define GROUPS ${groups}
@@ -18,26 +18,40 @@ ${fourier.constants()}
 #define TOGETHER ${together}
 #define LINES ${lines}  // of tiles
 #define SPACING ${step // together}  // of samples that are staged one after the other
-#define PLACE(i) (${"i" if together == 1 else "(i) % TOGETHER * SIZE + (i) / TOGETHER"})
+#define PLACE(i) (${"i" if together == 1 else "((i) % TOGETHER * SIZE + (i) / TOGETHER)"})
 
+<%
+    whole = channels % lanes == 0
+%>\
 <%def name="stage()">\
 for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
     const long p = first + (long)i * SPACING;
 % if together == step:
-    if (there == LANES && p >= 0 && p + LANES <= length) {
+    if (length >= LANES && p > -LANES && p < length) {
+        // Vectors inside the row, of which those samples are taken that are wanted.
+        const long from = p < 0 ? 0 : p > length - LANES ? length - LANES : p;
         // The next tile's: pieces of rows are too short for a processor to foresee.
-        if (p + (TOGETHER * SIZE + LANES) <= length) {
+        if (from + (TOGETHER * SIZE + LANES) <= length) {
 % for e in range(lanes):
-            PREFETCH(row + ${e} * ${source}_channel_stride + p + TOGETHER * SIZE, 0);
+            PREFETCH(row + ${row(e)} * ${source}_channel_stride + from + TOGETHER * SIZE, 0);
 % endfor
         }
 % for e in range(lanes):
-        VECTOR r${e} = load_vector(row + ${e} * ${source}_channel_stride + p);
+        VECTOR r${e} = load_vector(row + ${row(e)} * ${source}_channel_stride + from);
 % endfor
         ${fourier.turn()}
+        if (from == p) {
 % for e in range(lanes):
-        samples[PLACE(i + ${e})] = r${e};
+            samples[PLACE(i + ${e})] = r${e};
 % endfor
+            continue;
+        }
+        const int shift = (int)(from - p);
+% for e in range(lanes):
+        if (${e} + shift >= 0 && ${e} + shift < LANES) samples[PLACE(i + ${e} + shift)] = r${e};
+% endfor
+        NO_UNROLL for (int e = 0; e < shift; ++e) samples[PLACE(i + e)] = 0;
+        NO_UNROLL for (int e = LANES + shift; e < LANES; ++e) samples[PLACE(i + e)] = 0;
         continue;
     }
 % endif
@@ -49,6 +63,10 @@ for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
     }
 }
 </%def>\
+## Channel e of the block; where there is none, one whose transform nobody reads.
+<%def name="row(e)"><%
+    return str(e) if whole else "(%d < there ? %d : 0)" % (e, e)
+%></%def>\
 __kernel ${attributes}
 void transform_spectral(${signature})
 {

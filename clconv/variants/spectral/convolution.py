@@ -129,7 +129,13 @@ def _design(tiles: Tiles) -> Design:
 
     tile = {"size": tiles.size, "vectors": tiles.vectors, "lanes": tiles.lanes}
     return Design(
-        tile, kernels.all(), cost_of(tiles), schedule, preparation, predicted, decides=True
+        tile,
+        kernels.all(),
+        cost_of(tiles, typical=True),
+        schedule,
+        preparation,
+        predicted,
+        decides=True,
     )
 
 

@@ -9,22 +9,31 @@ from clconv.variants.spectral.tiles import Tiles
 
 __all__ = ["cost_of", "gradient_cost"]
 
+# Positions of a row and of a call for which tiles are chosen: at a row's end half a tile is empty,
+# and weights are transformed once a call.
+TYPICAL_ROW, TYPICAL_CALL = 512, 4096
+
 
 class _Counted:
-    """The work of a pass by tiles."""
+    """The work of a pass by tiles; `typical` for rows and calls that are neither short nor long."""
 
-    def __init__(self, tiles: Tiles) -> None:
+    def __init__(self, tiles: Tiles, typical: bool) -> None:
         problem = tiles.problem
+        per_place, per_weight = 1.0, 1.0
+        if typical:
+            per_place = 1 + tiles.outputs / (2 * TYPICAL_ROW)
+            per_weight = problem.batch * problem.out_length / TYPICAL_CALL
         self.tiles = tiles
         self.core = cost.core(tiles.request.device)
         self.tally = Tally()
         self.rows = problem.batch * problem.groups
-        self.count = self.rows * tiles.row_tiles * tiles.lines
+        self.count = self.rows * tiles.row_tiles * tiles.lines * per_place
         a_block = tiles.size * tiles.lanes * tiles.item_bytes
         self.x_bytes, self.y_bytes = (
             blocks * self.count * a_block for blocks in (tiles.x_blocks, tiles.y_blocks)
         )
-        self.weight_bytes = tiles.weight_pitch * tiles.transform.points * tiles.item_bytes
+        points = tiles.transform.points * per_weight
+        self.weight_bytes = tiles.weight_pitch * points * tiles.item_bytes
         # Those of the arrays that are read and written by position.
         self.read_bytes, self.written_bytes = (
             problem.batch * channels * length * problem.dtype.itemsize
@@ -35,7 +44,7 @@ class _Counted:
         if not tiles.forward:
             self.read_bytes, self.written_bytes = self.written_bytes, self.read_bytes
         self.written = ceil_div(tiles.written, tiles.lanes) * tiles.write_phases
-        self.filters = problem.groups * tiles.terms * tiles.y_blocks
+        self.filters = problem.groups * tiles.terms * tiles.y_blocks * per_weight
 
     def moved(self, nbytes: float) -> dict[str, float]:
         """The time of so many bytes of memory traffic, in cycles."""
@@ -74,10 +83,10 @@ class _Counted:
         return self.tally.cost(self.core.cycle * cost.FOURIER_MARGIN)
 
 
-def cost_of(tiles: Tiles) -> Cost:
+def cost_of(tiles: Tiles, typical: bool = False) -> Cost:
     """Modelled, without launches: the weights' transforms unless they are kept, then the tiles',
     their products, and the way back."""
-    made = _Counted(tiles)
+    made = _Counted(tiles, typical)
     if not tiles.request.kept:
         weights = cost.FOURIER_STAGE * 2 * made.core.multiply_add * tiles.size * made.filters
         made.transforms(made.filters, {"staging": weights}, 2 * made.weight_bytes)
@@ -95,10 +104,10 @@ def cost_of(tiles: Tiles) -> Cost:
     return made.cost()
 
 
-def gradient_cost(tiles: Tiles) -> Cost:
+def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
     """The same of the weight gradient; and of the bias gradient where that is wanted, for which
     the output's gradient is read again."""
-    made = _Counted(tiles)
+    made = _Counted(tiles, typical)
     for array, tile_bytes, blocks, step in (
         (made.read_bytes, made.x_bytes, tiles.x_blocks, tiles.read_step),
         (made.written_bytes, made.y_bytes, made.written, tiles.write_step),

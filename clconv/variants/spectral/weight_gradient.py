@@ -100,7 +100,12 @@ def _design(tiles: Tiles) -> Design:
 
     tile = {"size": tiles.size, "vectors": tiles.vectors, "lanes": tiles.lanes}
     return Design(
-        tile, kernels.all(), gradient_cost(tiles), schedule, predicted=predicted, decides=True
+        tile,
+        kernels.all(),
+        gradient_cost(tiles, typical=True),
+        schedule,
+        predicted=predicted,
+        decides=True,
     )
 
 
