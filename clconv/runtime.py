@@ -258,10 +258,12 @@ class Runtime:
         variant: str = "auto",
         choice: Choice | None = None,
         exact: bool | None = None,
+        kept: bool = False,
     ) -> Iterator[KernelPlan]:
         """The plans for this device, best first, each made when it is asked for: "auto" starts with
         `choice`, or what the user's tuning found to be the fastest for exactly this problem and
-        limit. Raises ProblemError, OutOfMemoryError."""
+        limit. `kept` says that what is derived from the weights is. Raises ProblemError,
+        OutOfMemoryError."""
 
         def choices() -> list[Choice]:
             first = [] if choice is None else [choice]
@@ -279,6 +281,7 @@ class Runtime:
             workspace_limit=self.workspace_limit,
             choices=choices,
             exact=self.exact if exact is None else exact,
+            kept=kept,
         )
 
     def plans(

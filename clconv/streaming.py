@@ -146,7 +146,8 @@ class StreamingConv1D(Stream):
     """A Conv1D on a signal in chunks, its padding before and after, and its activation, included.
 
     The samples are those of `conv(signal)` within the rounding of its sums, and bit by bit those of
-    the same `variant` by name. Each chunk uses the weights of that moment. Inference only.
+    the same `variant` by name, if it is an exact one; "auto" takes these alone, so that where a
+    chunk ends changes nothing. Each chunk uses the weights of that moment. Inference only.
     """
 
     def __init__(self, conv: Conv1D, *, variant: str = "auto") -> None:
@@ -194,6 +195,7 @@ class StreamingConv1D(Stream):
             None if conv.b is None else conv.b.ravel(),
             activation=conv.activation,
             variant=self.variant,
+            exact=True if self.variant == "auto" else None,
             runtime=conv.runtime,
             **conv.geometry._replace(padding=(left, right)).options,
         )

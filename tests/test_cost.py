@@ -29,30 +29,36 @@ LAYERS = [
 @pytest.mark.parametrize("pass_", Pass)
 def test_a_cost_is_the_sum_of_its_parts(device, pass_):
     """Of every candidate: seconds that are counted by what takes them, and what passes beside them;
-    what a GPU is predicted is no faster than its peak, nor is a CPU."""
+    what a GPU is predicted is no faster than its peak, nor is a CPU, in the definition's sums."""
     profile = PROFILES[device]
     for problem in LAYERS:
         for made in plans(problem, pass_, profile):
             parts = made.cost_parts
             assert tuple(parts.parts) == PARTS
             assert made.cost == parts.seconds == pytest.approx(math.fsum(parts.parts.values()))
-            assert parts.launch == LAUNCHES[pass_] * profile.launch_seconds
+            launches = LAUNCHES[pass_]
+            if made.design.decides:
+                launches = len(made.launches) + len(made.preparation.launches)
+            assert parts.launch == launches * profile.launch_seconds
             assert {name for name, _ in parts.hidden} <= set(PARTS) - {"launch"}
             assert all(value >= 0 for value in parts.parts.values())
             assert all(value > 0 for _, value in parts.hidden)
             told = predict.predicted_parts(made, profile)
             assert predict.predicted(made, profile) == told.seconds
-            if pass_ is not Pass.BIAS_GRADIENT:
+            # Others do less arithmetic than the definition.
+            if pass_ is not Pass.BIAS_GRADIENT and made.error_class == "exact":
                 assert told.seconds >= predict.flops(problem) / profile.peak_flops
 
 
 def test_a_cost_grows_with_the_work():
-    """In proportion to batch and positions, whatever the launches take."""
+    """In proportion to batch and positions, whatever the launches take, of exact variants."""
     problem = LAYERS[0]
     for device in ("cpu", "sm_86"):
         for pass_ in Pass:
             one, many = (
-                plans(replace(problem, batch=batch), pass_, PROFILES[device])[0].cost_parts
+                plans(replace(problem, batch=batch), pass_, PROFILES[device], exact=True)[
+                    0
+                ].cost_parts
                 for batch in (1, 50)
             )
             assert many.launch == one.launch > 0
@@ -66,7 +72,7 @@ def test_costs_are_seconds_of_the_device():
     for device, half in (("cpu", {"clock": 1e9}), ("gfx1030", {"flops": 8.085e12})):
         own = PROFILES[device]
         for pass_ in Pass:
-            made = plans(LAYERS[0], pass_, own)[0]
+            made = plans(LAYERS[0], pass_, own, exact=True)[0]
             slow = plans(LAYERS[0], pass_, replace(own, **half))
             (other,) = (one for one in slow if one.choice == made.choice)
             assert other.design.cost.seconds == pytest.approx(2 * made.design.cost.seconds)

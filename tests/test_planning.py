@@ -156,6 +156,18 @@ def test_batch_length_and_padding_change_no_source(device, pass_):
     assert [(p.variant, p.tile) for p in none] == order
 
 
+def test_a_choice_by_size_changes_no_source():
+    """Where it depends on the length which of two designs is first, these are the same two."""
+    many = Conv1dProblem(8, 64, 3000, 64, 9, 1, 4)
+    for pass_ in PASSES:
+        long, short = (
+            plans(one, pass_, profile("zen5")) for one in (many, replace(many, batch=1, length=20))
+        )
+        assert [p.variant for p in long[:2]] == ["spectral", "strip"]
+        assert [p.source() for p in short[:2]] == [p.source() for p in long[1::-1]]
+        assert [p.source() for p in short[2:]] == [p.source() for p in long[2:]]
+
+
 def test_epilogue_changes_the_source():
     problem, device = PROBLEMS[SOME[0]], profile("cpu")
     texts = {

@@ -673,7 +673,8 @@ IN_BOTH = [(name, "float32") for name in SPECIAL] + [(name, "float16") for name 
 @pytest.mark.parametrize(("name", "dtype"), IN_BOTH)
 def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
     """NaN and infinity at the first and last places of every dimension reach what the definition
-    says, by every variant, and change no bit elsewhere."""
+    says, by every variant, and change no bit elsewhere; with those that are not exact, whose
+    results elsewhere may be made another way then, nothing beyond their bound."""
     seen = _check_special(runtime, rng, replace(PROBLEMS[name], dtype=np.dtype(dtype)))
     assert {"direct", "strip"} <= seen
     assert ("depthwise" in seen) == name.startswith("depth")
@@ -718,6 +719,9 @@ def _check_special(runtime, rng, problem):
         for variant in planner.serving(problem, pass_, runtime.profile):
             seen.add(variant)
             right = compute(pass_, variant, **clean)
+            plan = next(runtime.candidates(problem, pass_, variant=variant))
+            operands = [clean[name] for name in testing.OPERANDS[pass_]]
+            bound = None if plan.error_class == "exact" else plan.error_bound(*operands)
             for name in read:
                 for value in (np.nan, np.inf):
                     odd = clean | {name: clean[name].copy()}
@@ -733,7 +737,11 @@ def _check_special(runtime, rng, problem):
                     else:
                         same = not np.isfinite(result[touched]).any()
                     assert same, what
-                    assert np.array_equal(result[~touched], right[~touched]), what
+                    if bound is None:
+                        assert np.array_equal(result[~touched], right[~touched]), what
+                    else:
+                        off = np.abs(np.float64(result[~touched]) - right[~touched])
+                        assert (off <= 2 * bound[~touched]).all(), what
     return seen
 
 

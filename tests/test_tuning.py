@@ -651,7 +651,7 @@ def test_other_dtypes(runtime, dtype):
 
 
 def test_excerpts_have_the_same_kernels():
-    """And are small, whatever the problem."""
+    """And are small, whatever the problem. Only which variant is first may hang on the length."""
     device = profile("cpu")
     for problem in (
         PROBLEM,
@@ -664,8 +664,11 @@ def test_excerpts_have_the_same_kernels():
         assert excerpt.batch <= 2
         assert excerpt.out_length <= max(verifier.REFERENCE_POSITIONS, sum(problem.pads) + 1)
         for pass_ in tuning.PASSES:
-            ours, theirs = (planner.plans(p, pass_, device) for p in (problem, excerpt))
-            assert [p.source() for p in ours] == [p.source() for p in theirs]
+            ours, theirs = (
+                {(p.variant, *sorted(p.tile.items())): p.source() for p in found}
+                for found in (planner.plans(p, pass_, device) for p in (problem, excerpt))
+            )
+            assert ours == theirs
 
 
 def test_what_runs_is_what_is_verified(gpu_runtime, monkeypatch):
@@ -1006,10 +1009,11 @@ def test_a_bench_has_room_for_the_largest_workspace(first_runtime):
     """Plans share what is of one name."""
     problem = Conv1dProblem(8, 1, 48000, 1, 101)
     found = first_runtime.plans(problem, Pass.WEIGHT_GRADIENT)
-    sizes = {plan.workspace_bytes for plan in found}
+    sizes = {one.nbytes for plan in found for one in plan.workspaces if one.name == "partial"}
     assert len(sizes) > 1
     bench = tuning.Bench(
         first_runtime, problem, Pass.WEIGHT_GRADIENT, tuning.integers(problem), found
     )
-    buffer, _ = bench._bound["partial"]
-    assert buffer.size >= max(sizes)
+    for one in (one for plan in found for one in plan.workspaces):
+        buffer, _ = bench._bound[one.name]
+        assert buffer.size >= one.nbytes

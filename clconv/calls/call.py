@@ -150,20 +150,21 @@ class Call:
         else:
             layouts = [(a.shape, a.strides, a.dtype) for a in self.arrays.values()]
         key: Hashable = None
+        kept = self._derived is not None
         named = as_key(options)
         if named is not None:
             runtime = self.runtime
             exact = runtime.exact if self.exact is None else self.exact
-            key = (make, named, *self.arrays, *layouts, runtime.workspace_limit, exact)
+            key = (make, named, *self.arrays, *layouts, runtime.workspace_limit, exact, kept)
             if self.prepared is not None:
                 key = (*key, self.prepared.geometry)
-            kept: Recipe | None = self.runtime.recipes.get(key)
-            if kept is not None:
-                return kept
+            known: Recipe | None = self.runtime.recipes.get(key)
+            if known is not None:
+                return known
         names_and_layouts = zip(self.arrays, layouts, strict=True)
         laid = {name: Layout(*one) for name, one in names_and_layouts}
         prepared_for = None if self.prepared is None else self.prepared.geometry
-        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for)
+        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for, kept)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)

@@ -75,9 +75,11 @@ class Draft:
         names: Mapping[str, str],
         exact: bool | None = None,
         prepared_for: Geometry | None = None,
+        kept: bool = False,
     ) -> None:
         self.runtime = runtime
         self._prepared_for = prepared_for
+        self._kept = kept
         self._exact = exact
         self.layouts = dict(layouts)
         self._names = names
@@ -205,13 +207,17 @@ class Draft:
     ) -> Iterator[KernelPlan]:
         """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
         if isinstance(variant, str):
-            return self.runtime.candidates(problem, pass_, epilogue, variant, None, self._exact)
+            return self.runtime.candidates(
+                problem, pass_, epilogue, variant, None, self._exact, self._kept
+            )
         if not isinstance(variant, Mapping):
             raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
         choice = variant.get(pass_)
         if not isinstance(choice, PlanChoice | None):
             raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
-        return self.runtime.candidates(problem, pass_, epilogue, "auto", choice, self._exact)
+        return self.runtime.candidates(
+            problem, pass_, epilogue, "auto", choice, self._exact, self._kept
+        )
 
     def add(
         self,

@@ -185,6 +185,17 @@ IN_PLACE_BYTES, IN_PLACE_STORE, IN_PLACE_SUM = 4.0, 4.0, 0.57
 # (fitted), and the latency of a chain of sums (guide).
 ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 
+# Of tiles by Fourier transforms, cycles of a vector of samples where two multiply-adds take one:
+# reading and turning it; a pass; separating or joining; turning and storing it. Of a single element
+# that is read or stored at a row's end, or where samples do not lie side by side (all fitted).
+FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 12.0, 7.0, 8.0, 16.0
+FOURIER_ELEMENT = 2.5
+# What the products of channels take, as times of their multiply-adds alone (fitted). Transformed
+# tiles come from the last-level cache, so many times as fast as memory (estimate).
+FOURIER_PRODUCTS, FOURIER_CACHE = 1.15, 2.0
+# The variant must be predicted so much faster than others to be taken: the model is no better.
+FOURIER_MARGIN = 1.1
+
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors
 # of sums below which their latency shows: four cycles of two (guide); and what a tile's weights
 # take beside its sums (fitted).

@@ -116,12 +116,15 @@ class KernelPlan:
 
     @property
     def cost(self) -> float:
-        """Modelled seconds: in proportion to batch and positions, plus the launches."""
+        """Modelled seconds: in proportion to batch and positions, plus the launches; or as the
+        design predicts them."""
         return self.cost_parts.seconds
 
     @property
     def cost_parts(self) -> Cost:
         """The same by parts."""
+        if self.design.decides and self.design.predicted is not None:
+            return self.design.predicted(self.request)
         typical = self.problem.layer.typical()
         amount = max(self.problem.batch, 1) * self.problem.positions(self.pass_)
         work = self.design.cost * (amount / typical.positions(self.pass_))
@@ -221,16 +224,33 @@ def candidates(
     workspace_limit: int | None = None,
     choices: Callable[[], Sequence[Choice]] = list,
     exact: bool = False,
+    kept: bool = False,
 ) -> Iterator[KernelPlan]:
     """The plans, best first, each made when it is needed. The first of `choices()` that is among
-    them goes before the others.
+    them goes before the others. `kept` says that what is derived from the weights need not be
+    derived in every call.
 
     Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
     `workspace_limit` bytes.
     """
-    request = Request(problem, pass_, device, epilogue, workspace_limit)
+    request = Request(problem, pass_, device, epilogue, workspace_limit, kept=kept)
     found = designs(problem.layer, pass_, device, epilogue, variant, exact)
-    return _fitting(request, found, choices)
+    return _fitting(request, _for_request(request, found), choices)
+
+
+def _for_request(
+    request: Request, found: Sequence[tuple[str, Design]]
+) -> Sequence[tuple[str, Design]]:
+    """The same designs; of those that decide and the others the best one that is predicted to be
+    faster for a request goes first, and then the other. Which they are follows from the layer."""
+    deciding = [named for named in found if named[1].decides]
+    others = [named for named in found if not named[1].decides]
+    if not deciding or not others:
+        return found
+    first = sorted(
+        (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).cost_parts)
+    )
+    return [*first, *(named for named in found if named not in first)]
 
 
 def chosen_first(

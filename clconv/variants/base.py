@@ -104,7 +104,7 @@ class Request:
     """All that planning depends on.
 
     `kernel` names the one to run where a design has several for one job; None lets the model
-    choose.
+    choose. `kept` says that what is derived from the weights is kept from call to call.
     """
 
     problem: Conv1dProblem
@@ -113,6 +113,7 @@ class Request:
     epilogue: Epilogue = field(default_factory=Epilogue)
     workspace_limit: int | None = None
     kernel: str | None = None
+    kept: bool = False
 
     def asking(self) -> Request:
         """The same with the widest vectors of a CPU, for kernels that ask for them."""
@@ -255,7 +256,9 @@ class Design:
     what is derived from the weights alone: its launches read the operand `weight` and write its
     workspaces, which live as long as the weights do not change, and which the schedule's launches
     read. `predicted` is the cost of one request, if it is known better than in proportion to batch
-    and positions.
+    and positions. It `decides` where that is far off: then the planner compares it, with its
+    launches, to that of designs that do not, and which of the two is taken depends on batch and
+    length.
     """
 
     tile: Mapping[str, int]
@@ -264,6 +267,7 @@ class Design:
     schedule: Callable[[Request], Schedule] = field(compare=False)
     preparation: Schedule = Schedule()
     predicted: Callable[[Request], Cost] | None = field(default=None, compare=False)
+    decides: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))

@@ -1,0 +1,120 @@
+<%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="fourier" file="fourier.cl.mako"/>\
+## inverse_spectral: y[n,m,p] = epilogue(sum), of the transformed tiles' inverse transforms:
+##   result i < OUTPUTS of tile (n,t), line j: p = (t*OUTPUTS + i)*STEP + j - lead
+##   n batch, g group, m channel written
+## Sums that are not finite are made again by the definition: NaN and infinities are in whole tiles
+## otherwise. The forward pass:
+##   sum_{c<CHANNELS, k<KERNEL_SIZE} weight[m,c,k] * x[n, g*CHANNELS + c, p*STRIDE + k*DILATION - pad]
+## or (BACKWARD) the input gradient, of those k for which the division leaves no remainder:
+##   sum_{c<CHANNELS, k<KERNEL_SIZE} weight[c,m,k] * x[n, g*CHANNELS + c, (p + pad - k*DILATION) / STRIDE]
+##
+## For CPUs: one work-item a work-group; lanes are channels written, until the results of LANES positions
+## are turned. Lines j are tiles of their own (a dilation), or channels of their own (a stride, BACKWARD);
+## all lines of a place are written together where TOGETHER is STEP. Dimension 0 is tasks, and loops.
+${fourier.constants()}
+#define CHANNELS ${channels}  // read, of a group
+#define WRITTEN ${written}  // channels written, of a group
+#define GROUPS ${groups}
+#define KERNEL_SIZE ${kernel_size}
+#define STRIDE ${stride}
+#define DILATION ${dilation}
+#define BLOCKS ${-(-written // lanes)}  // vectors of channels, of a group and line
+#define OUTPUTS ${outputs}
+#define STEP ${step}
+#define TOGETHER ${together}
+#define LINES ${lines}  // of tiles
+#define SPACING ${step // together}  // of results that are stored one after the other
+#define PLACE(u) (${"((u) ^ 1)" if together == 1 else "((u) % TOGETHER * SIZE + ((u) / TOGETHER ^ 1))"})
+
+// The sum at p by the definition; rows are those of the channels read, taps the weights of the one written.
+static inline SUM defined(__global const STORED *rows, const long channel_stride, __global const STORED *taps,
+                          const int p, const int pad, const int length)
+{
+    SUM sum = 0;
+    NO_UNROLL for (int c = 0; c < CHANNELS; ++c)
+        NO_UNROLL for (int k = 0; k < KERNEL_SIZE; ++k) {
+% if backward:
+            const long t = (long)p + pad - (long)k * DILATION, at = t / STRIDE;
+            if (t >= 0 && t % STRIDE == 0 && at < length)
+                sum = load(taps + (long)c * (WRITTEN * KERNEL_SIZE) + k) * load(rows + c * channel_stride + at) + sum;
+% else:
+            const long at = (long)p * STRIDE + (long)k * DILATION - pad;
+            if (at >= 0 && at < length) sum = load(taps + (long)c * KERNEL_SIZE + k) * load(rows + c * channel_stride + at) + sum;
+% endif
+        }
+    return sum;
+}
+
+${fourier.sum_tree()}
+${epilogue.functions()}
+<%
+    even = len(transform.passes) % 2 == 0
+    arrays = ("own", "other") if even else ("other", "own")
+%>\
+## Results i … of all channels of the block.
+<%def name="store()">\
+% for e in range(lanes):
+VECTOR r${e} = results[PLACE(i + ${e})];
+% endfor
+const SUM all = sum_tree(${fourier.tree(["r%d" % e for e in range(lanes)])});
+if (all * 0 != 0) {  // or all are large
+    NO_UNROLL for (int e = 0; e < LANES; ++e)
+        NO_UNROLL for (int l = 0; l < there; ++l) {
+            __local SUM *sum = (__local SUM *)(results + PLACE(i + e)) + l;
+            const long p = first + (long)(i + e) * SPACING;
+            if (*sum * 0 != 0 && p >= 0 && p < limit)
+                *sum = defined(x + x_offset + n * x_batch_stride + (long)g * CHANNELS * x_channel_stride, x_channel_stride,
+                               weight + weight_offset + ${"(long)g * CHANNELS * WRITTEN * KERNEL_SIZE + (m + l) * (long)KERNEL_SIZE" if backward else "((long)g * WRITTEN + m + l) * CHANNELS * KERNEL_SIZE"},
+                               (int)p, pad, length);
+        }
+% for e in range(lanes):
+    r${e} = results[PLACE(i + ${e})];
+% endfor
+}
+${fourier.turn()}
+% for e in range(lanes):
+turned[${e}] = r${e};
+% endfor
+const int inside = SPACING == 1 && first + i >= 0 && i + LANES <= span;
+NO_UNROLL for (int l = 0; l < there; ++l) {
+    const long channel = (long)g * WRITTEN + m + l;
+    ${epilogue.finish("turned[l]", "channel", "i", "SPACING", "first", "limit")}
+}
+</%def>\
+__kernel ${attributes}
+void inverse_spectral(${signature})
+{
+    __local VECTOR results[TOGETHER * SIZE];
+    __local VECTOR other[SIZE];
+    __local VECTOR turned[LANES];
+    for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+        const int block = (int)(task % BLOCKS), g = (int)(task / BLOCKS % GROUPS);
+        const long which = task / BLOCKS / GROUPS;
+        const int line = (int)(which % ${lines if together == 1 else 1});
+        const long tile = which / ${lines if together == 1 else 1};
+        const long n = (tile_first + tile) / row_tiles;
+        const int first = (int)((tile_first + tile) % row_tiles * OUTPUTS * STEP) + line - lead;
+        const int m = block * LANES, there = WRITTEN - m < LANES ? WRITTEN - m : LANES;
+        // Results of all lines together, and the position behind the last one.
+        const int rest = (positions - first + SPACING - 1) / SPACING;
+        const int span = rest < TOGETHER * OUTPUTS ? rest : TOGETHER * OUTPUTS;
+        const int limit = rest < TOGETHER * OUTPUTS ? positions : first + span * SPACING;
+        // Lines that are there when they are written keep nobody waiting.
+        NO_UNROLL for (int l = 0; l < there; ++l)
+            for (int e = 0; e < span * SPACING; e += ${line})
+                PREFETCH(y + y_offset + n * y_batch_stride + ((long)g * WRITTEN + m + l) * y_channel_stride + first + e, 1);
+        NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
+            __local VECTOR *own = results + j * SIZE;
+            __global const SUM *from = transformed_y + transformed_y_offset
+                + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * ${blocks} + ${"block" if lines > 1 else "j * BLOCKS + block"}) * (2 * LANES);
+            ${fourier.join("from", arrays[0], "point_pitch")}
+            ${fourier.passes(*arrays)}
+        }
+        for (int turn = 0; turn < span; turn += LANES) {
+            // The last vector begins early, so that it is whole: some results are stored twice.
+            const int i = turn + LANES <= span || span < LANES ? turn : span - LANES;
+            ${store()}
+        }
+    }
+}

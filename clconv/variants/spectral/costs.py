@@ -1,0 +1,125 @@
+"""How long do a pass's transforms and products take? Work that is counted, by its prices."""
+
+from __future__ import annotations
+
+from clconv.planning import cost
+from clconv.planning.cost import Cost, Tally
+from clconv.variants.base import ceil_div
+from clconv.variants.spectral.tiles import Tiles
+
+__all__ = ["cost_of", "gradient_cost"]
+
+# Positions of a row and of a call for which tiles are chosen: at a row's end half a tile is empty,
+# and weights are transformed once a call.
+TYPICAL_ROW, TYPICAL_CALL = 512, 4096
+
+
+class _Counted:
+    """The work of a pass by tiles; `typical` for rows and calls that are neither short nor long."""
+
+    def __init__(self, tiles: Tiles, typical: bool) -> None:
+        problem = tiles.problem
+        per_place, per_weight = 1.0, 1.0
+        if typical:
+            per_place = 1 + tiles.outputs / (2 * TYPICAL_ROW)
+            per_weight = problem.batch * problem.out_length / TYPICAL_CALL
+        self.tiles = tiles
+        self.core = cost.core(tiles.request.device)
+        self.tally = Tally()
+        self.rows = problem.batch * problem.groups
+        self.count = self.rows * tiles.row_tiles * tiles.lines * per_place
+        a_block = tiles.size * tiles.lanes * tiles.item_bytes
+        self.x_bytes, self.y_bytes = (
+            blocks * self.count * a_block for blocks in (tiles.x_blocks, tiles.y_blocks)
+        )
+        points = tiles.transform.points * per_weight
+        self.weight_bytes = tiles.weight_pitch * points * tiles.item_bytes
+        # Those of the arrays that are read and written by position.
+        self.read_bytes, self.written_bytes = (
+            problem.batch * channels * length * problem.dtype.itemsize
+            for channels, length in (
+                (problem.in_channels, problem.length), (problem.out_channels, problem.out_length),
+            )
+        )  # fmt: skip
+        if not tiles.forward:
+            self.read_bytes, self.written_bytes = self.written_bytes, self.read_bytes
+        self.written = ceil_div(tiles.written, tiles.lanes) * tiles.write_phases
+        self.filters = problem.groups * tiles.terms * tiles.y_blocks * per_weight
+
+    def moved(self, nbytes: float) -> dict[str, float]:
+        """The time of so many bytes of memory traffic, in cycles."""
+        return {"memory": nbytes / self.tiles.request.device.peak_bandwidth / self.core.cycle}
+
+    def transforms(self, tiles: float, ends: dict[str, float], nbytes: float) -> None:
+        """Of so many tiles of vectors, with what happens at their ends."""
+        tile = len(self.tiles.transform.passes) * cost.FOURIER_PASS + cost.FOURIER_SEPARATE
+        parts = {"arithmetic": tile * self._vectors(tiles)}
+        self.tally.overlapped(parts | ends, self.moved(nbytes))
+
+    def _vectors(self, tiles: float) -> float:
+        """Cycles of an instruction for each vector of so many tiles; all that is not a product is
+        as fast as multiply-adds."""
+        return 2 * self.core.multiply_add * self.tiles.size * tiles
+
+    def ends(self, name: str, blocks: int, step: int, price: float) -> dict[str, float]:
+        """Cycles of reading or storing vectors of channels, turned, and of the single elements at
+        the rows' ends."""
+        tiles = self.tiles
+        a_row = tiles.lines * blocks * tiles.lanes * cost.FOURIER_ELEMENT
+        single = min(2 * tiles.lanes, tiles.row_tiles * tiles.size) * self.rows * a_row
+        if step > 1 and tiles.together(step) == 1:
+            return {name: tiles.row_tiles * tiles.size * self.rows * a_row}
+        return {name: price * self._vectors(self.count * blocks), "setup": single}
+
+    def products(self, nbytes: float) -> None:
+        """Of all channels at all points of all tiles."""
+        sums = 4 * (self.tiles.transform.points - 1) + 2
+        work = sums * self.count * self.tiles.terms * self.tiles.y_blocks * self.core.multiply_add
+        moved = nbytes + (self.x_bytes + self.y_bytes) / cost.FOURIER_CACHE
+        self.tally.overlapped({"arithmetic": work * cost.FOURIER_PRODUCTS}, self.moved(moved))
+
+    def cost(self) -> Cost:
+        """Of all together."""
+        return self.tally.cost(self.core.cycle * cost.FOURIER_MARGIN)
+
+
+def cost_of(tiles: Tiles, typical: bool = False) -> Cost:
+    """Modelled, without launches: the weights' transforms unless they are kept, then the tiles',
+    their products, and the way back."""
+    made = _Counted(tiles, typical)
+    if not tiles.request.kept:
+        weights = cost.FOURIER_STAGE * 2 * made.core.multiply_add * tiles.size * made.filters
+        made.transforms(made.filters, {"staging": weights}, 2 * made.weight_bytes)
+    made.transforms(
+        made.count * tiles.x_blocks,
+        made.ends("staging", tiles.x_blocks, tiles.read_step, cost.FOURIER_STAGE),
+        made.read_bytes + made.x_bytes / cost.FOURIER_CACHE,
+    )
+    made.products(made.weight_bytes)
+    made.transforms(
+        made.count * made.written,
+        made.ends("stores", made.written, tiles.write_step, cost.FOURIER_STORE),
+        made.written_bytes + made.y_bytes / cost.FOURIER_CACHE,
+    )
+    return made.cost()
+
+
+def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
+    """The same of the weight gradient; and of the bias gradient where that is wanted, for which
+    the output's gradient is read again."""
+    made = _Counted(tiles, typical)
+    for array, tile_bytes, blocks, step in (
+        (made.read_bytes, made.x_bytes, tiles.x_blocks, tiles.read_step),
+        (made.written_bytes, made.y_bytes, made.written, tiles.write_step),
+    ):
+        made.transforms(
+            made.count * blocks,
+            made.ends("staging", blocks, step, cost.FOURIER_STAGE),
+            array + tile_bytes / cost.FOURIER_CACHE,
+        )
+    made.products(2 * made.weight_bytes)
+    stored = cost.FOURIER_STORE * 2 * made.core.multiply_add * tiles.taps * made.filters
+    made.transforms(made.filters, {"stores": stored}, made.weight_bytes)
+    if tiles.request.epilogue.bias:
+        made.tally.overlapped(made.moved(made.written_bytes))
+    return made.cost()

@@ -1,0 +1,159 @@
+"""What is compiled into the kernels of transforms, and how much is transformed at a time?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clconv.variants.base import (
+    Constants,
+    Kernel,
+    Layout,
+    Operand,
+    Request,
+    Workspace,
+    accumulator,
+    ceil_div,
+    common_constants,
+    scalars,
+)
+from clconv.variants.spectral.tiles import Tiles
+from clconv.variants.spectral.transforms import SIZES, butterfly
+
+__all__ = [
+    "REAL_POINTS",
+    "layer_constants",
+    "product_constants",
+    "sizes",
+    "transform_constants",
+    "transform_kernel",
+    "transformed",
+    "turns",
+    "where",
+    "workspaces",
+]
+
+# Samples of a tile at most, for each of its taps: larger ones save little more. Those of a weight
+# gradient make as many sums for each weight.
+MOST_TILE, MOST_WEIGHT_TILE = 32, 6
+# The workspaces may take so many times the bytes of the arrays, and the transformed tiles of a turn
+# so many bytes, which the last-level cache holds.
+WORKSPACE_SHARE = 4
+TURN_BYTES = 12 << 20
+# The first point's two parts are real numbers of their own.
+REAL_POINTS = 1
+
+
+def sizes(request: Request) -> list[int]:
+    """The tiles that are worth trying: at least a third of the samples are results, larger tiles
+    would save little more, and what they need fits into local memory."""
+    tiles = [Tiles(request, size) for size in SIZES]
+    most = MOST_WEIGHT_TILE if tiles[0].gradient else MOST_TILE
+    return [
+        one.size
+        for one in tiles
+        if 3 * one.outputs >= one.size
+        and (one.size <= most * one.taps or one.size == SIZES[0])
+        and one.local_bytes <= request.device.local_bytes
+    ]
+
+
+def transformed(name: str) -> Operand:
+    """The workspace for the transforms of an array."""
+    return Operand(f"transformed_{name}", Layout.FLAT, True, "SUM", True)
+
+
+def product_constants(tiles: Tiles) -> Constants:
+    """Of the kernels of products."""
+    return (
+        *common_constants(tiles.request, tiles.lanes),
+        ("groups", tiles.problem.groups),
+        ("vectors", tiles.vectors),
+        ("panels", tiles.panels),
+        ("point_pitch", tiles.weight_pitch),
+        ("blocks", tiles.x_blocks),
+        ("line_blocks", tiles.x_blocks // tiles.read_phases),
+        ("last", (tiles.channels - 1) % tiles.lanes + 1),
+        ("terms", tiles.terms),
+    )
+
+
+def transform_constants(tiles: Tiles) -> Constants:
+    """Of all kernels that transform."""
+    return (
+        *common_constants(tiles.request, tiles.lanes),
+        ("transform", tiles.transform),
+        ("butterfly", butterfly),
+        ("groups", tiles.problem.groups),
+    )
+
+
+def layer_constants(tiles: Tiles) -> Constants:
+    """The layer, as the kernels know it that read or write what is not transformed."""
+    return (
+        ("channels", tiles.channels),
+        ("written", tiles.written),
+        ("kernel_size", tiles.problem.kernel_size),
+        ("stride", tiles.problem.stride),
+    )
+
+
+def transform_kernel(
+    tiles: Tiles, source: str, channels: int, step: int, blocks: int, taken: int | None = None
+) -> Kernel:
+    """The kernel that transforms tiles of an array; their first `taken` samples alone, and
+    conjugate, if that is given."""
+    return Kernel(
+        "transform_spectral",
+        transform_constants(tiles)
+        + (
+            ("source", source),
+            ("channels", channels),
+            ("step", step),
+            ("together", tiles.together(step)),
+            ("lines", tiles.lines),
+            ("outputs", tiles.outputs),
+            ("taken", tiles.size if taken is None else taken),
+            ("conjugate", taken is not None),
+            ("blocks", blocks),
+        ),
+        (Operand(source, Layout.ROWS), transformed(source)),
+        scalars("length lead row_tiles", "tile_first tiles point_pitch tasks"),
+        (1, 1, 1),
+    )
+
+
+def turns(tiles: Tiles, other_bytes: int) -> Iterator[tuple[int, int]]:
+    """Which places of tiles are transformed at a time: the first, and how many. `other_bytes` are
+    those of other workspaces."""
+    problem, request = tiles.problem, tiles.request
+    places = problem.batch * tiles.row_tiles
+    if not places:
+        return
+    arrays = problem.batch * (
+        problem.in_channels * problem.length + problem.out_channels * problem.out_length
+    )
+    most = min(TURN_BYTES, WORKSPACE_SHARE * (arrays + problem.weight_count) * tiles.item_bytes)
+    if request.workspace_limit is not None:
+        most = min(most, request.workspace_limit - other_bytes)
+    # Less what the pitches add.
+    turn = max(1, min((most - tiles.size * 4096) // tiles.place_bytes, places))
+    turn = ceil_div(places, ceil_div(places, turn))
+    for first in range(0, places, turn):
+        yield first, min(turn, places - first)
+
+
+def workspaces(tiles: Tiles, places: int) -> tuple[Workspace, Workspace]:
+    """Those of the transformed tiles of so many places."""
+    sums, points = accumulator(tiles.problem.dtype), tiles.transform.points
+    count = places * tiles.lines
+    return (
+        Workspace("transformed_x", sums, points * tiles.pitch(tiles.x_blocks, count)),
+        Workspace("transformed_y", sums, points * tiles.pitch(tiles.y_blocks, count)),
+    )
+
+
+def where(tiles: Tiles, first: int, places: int) -> dict[str, int]:
+    """The numbers that say which tiles a launch has."""
+    return {
+        "row_tiles": tiles.row_tiles, "tile_first": first, "tiles": places * tiles.lines,
+    }  # fmt: skip

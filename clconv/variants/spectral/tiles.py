@@ -1,0 +1,217 @@
+"""How is a pass cut into tiles of samples, and where do transformed tiles lie?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from clconv.problem import Conv1dProblem, Pass
+from clconv.variants.base import Request, accumulator, ceil_div, vector_lanes
+from clconv.variants.spectral.transforms import Transform, radices
+
+__all__ = ["LINE", "Tiles", "padded"]
+
+# Bytes of a cache's line, and of those addresses that fall on the same lines of a cache.
+LINE, ALIAS = 64, 4096
+# Samples of local memory that the lines of a place may take together: half a first-level cache of
+# vectors of 64 bytes would be less, but single samples take longer than the second level.
+TOGETHER_BYTES = 128 << 10
+# Vectors of sums at most, for so many vector registers: complex ones count twice.
+SUMS = {32: 24, 16: 10}
+
+
+def padded(elements: int, item_bytes: int) -> int:
+    """So many elements or a few more, so that the same place at several points is on different
+    lines of a cache."""
+    lines = ceil_div(elements * item_bytes, LINE)
+    return (lines + (3 - lines) % (ALIAS // LINE)) * LINE // item_bytes
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The forward pass or the input gradient as a correlation by tiles of `size` samples; the
+    weight gradient by the forward pass's tiles of x, and those of the results that they give.
+
+    A dilation makes lines of tiles; a stride makes phases of the channels read (forward) or written
+    (input gradient).
+    """
+
+    request: Request
+    size: int
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """What is computed."""
+        return self.request.problem
+
+    @property
+    def forward(self) -> bool:
+        """Whether the input's tiles are read, as for the weight gradient; not the output's."""
+        return self.request.pass_ is not Pass.INPUT_GRADIENT
+
+    @property
+    def gradient(self) -> bool:
+        """The weight gradient."""
+        return self.request.pass_ is Pass.WEIGHT_GRADIENT
+
+    @cached_property
+    def transform(self) -> Transform:
+        """The tiles' transform."""
+        return Transform(self.size, radices(self.size // 2, self.request.device.vector_registers))
+
+    @cached_property
+    def lanes(self) -> int:
+        """Elements of a vector."""
+        return vector_lanes(self.request.device, self.problem.dtype)
+
+    @cached_property
+    def item_bytes(self) -> int:
+        """Of a transformed element."""
+        return int(accumulator(self.problem.dtype).itemsize)
+
+    # Samples
+
+    @property
+    def taps(self) -> int:
+        """Of a phase of the stride."""
+        return ceil_div(self.problem.kernel_size, self.problem.stride)
+
+    @property
+    def outputs(self) -> int:
+        """Results of a tile, of each line or phase."""
+        return self.size - self.taps + 1
+
+    @property
+    def lines(self) -> int:
+        """Tiles at a place, samples of different phases of the dilation."""
+        return self.problem.dilation
+
+    @property
+    def read_phases(self) -> int:
+        """Phases of the channels read."""
+        return self.problem.stride if self.forward else 1
+
+    @property
+    def write_phases(self) -> int:
+        """Phases of the channels written."""
+        return 1 if self.forward else self.problem.stride
+
+    @property
+    def read_step(self) -> int:
+        """From a sample of a tile to the next."""
+        return self.lines * self.read_phases
+
+    @property
+    def write_step(self) -> int:
+        """From a result of a tile to the next."""
+        return self.lines * self.write_phases
+
+    def together(self, step: int) -> int:
+        """Lines, or phases, that are staged at once, all or one at a time."""
+        fits = (step + 1) * self.size * self.lanes * self.item_bytes <= TOGETHER_BYTES
+        return step if fits else 1
+
+    @property
+    def read_lead(self) -> int:
+        """Samples before the first of a row that its first tile begins at."""
+        left = self.problem.pads[0]
+        if self.forward:
+            return left
+        if self.problem.stride == 1:
+            return self.problem.window - 1 - left
+        return self.taps - 1 - left // self.problem.stride
+
+    @property
+    def write_lead(self) -> int:
+        """The same of results."""
+        return 0 if self.forward else self.problem.pads[0] % self.problem.stride
+
+    @property
+    def row_tiles(self) -> int:
+        """Places of tiles in a row."""
+        positions = ceil_div(self.problem.positions(self.request.pass_), self.lines)
+        return ceil_div(positions, self.outputs)
+
+    # Channels, of a group
+
+    @property
+    def channels(self) -> int:
+        """Read, of a phase."""
+        return self.problem.group_in if self.forward else self.problem.group_out
+
+    @property
+    def written(self) -> int:
+        """Written, of a phase."""
+        return self.problem.group_out if self.forward else self.problem.group_in
+
+    @property
+    def terms(self) -> int:
+        """Channels read of all phases, of which each sum has one product."""
+        return self.channels * self.read_phases
+
+    @property
+    def x_blocks(self) -> int:
+        """Vectors of channels of a transformed tile of x."""
+        return ceil_div(self.channels, self.lanes) * self.read_phases
+
+    @cached_property
+    def vectors(self) -> int:
+        """Of channels written, of a panel: those with the fewest empty ones."""
+        wanted = ceil_div(self.written, self.lanes) * self.write_phases
+        most = 3 if self.request.device.vector_registers >= 32 else 2
+        order = [v for v in (2, 3, 1) if v <= most]
+        return min(order, key=lambda v: (ceil_div(wanted, v) * v, wanted <= v - 1))
+
+    @property
+    def panels(self) -> int:
+        """Of channels written."""
+        return ceil_div(ceil_div(self.written, self.lanes) * self.write_phases, self.vectors)
+
+    @property
+    def y_blocks(self) -> int:
+        """Vectors of channels of a transformed tile of y."""
+        return self.panels * self.vectors
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Numbers multiplied at once with a panel's vectors, so that the sums are in registers;
+        then those for the rest. Of a weight gradient they divide a vector."""
+        sums = SUMS[32 if self.request.device.vector_registers >= 32 else 16]
+        most = sums // (2 * self.vectors)
+        if self.gradient:
+            most = 1 << (most.bit_length() - 1)
+        found = [most]
+        while found[-1] > 1:
+            found.append(found[-1] // 2)
+        return tuple(found)
+
+    def tasks(self, places: int, channels: int, step: int) -> int:
+        """Work-items that transform so many channels at so many places."""
+        apart = self.lines if self.together(step) == 1 else 1
+        return places * apart * self.problem.groups * ceil_div(channels, self.lanes)
+
+    # Memory
+
+    @property
+    def weight_pitch(self) -> int:
+        """Elements from a point of the transformed weights to the next."""
+        panels = self.problem.groups * self.panels
+        return padded(panels * self.terms * 2 * self.vectors * self.lanes, self.item_bytes)
+
+    def pitch(self, blocks: int, tiles: int) -> int:
+        """The same of so many transformed tiles of so many vectors."""
+        return padded(self.problem.groups * tiles * blocks * 2 * self.lanes, self.item_bytes)
+
+    @property
+    def place_bytes(self) -> int:
+        """Of what is transformed at a place, both x and y."""
+        blocks = self.problem.groups * (self.x_blocks + self.y_blocks)
+        return self.lines * blocks * self.size * self.lanes * self.item_bytes
+
+    @property
+    def local_bytes(self) -> int:
+        """Local memory of the largest kernel."""
+        most = max(self.together(self.read_step), self.together(self.write_step))
+        taps = (ceil_div(self.problem.kernel_size, self.lanes) + self.gradient) * self.lanes
+        vectors = max((most + 1) * self.size + self.lanes, taps + 2 * self.size)
+        return vectors * self.lanes * self.item_bytes
