@@ -32,6 +32,7 @@ __all__ = [
     "Tally",
     "core",
     "few_columns",
+    "fourier_bandwidth",
     "portable_seconds",
     "products",
     "windows",
@@ -193,6 +194,8 @@ FOURIER_ELEMENT = 2.5
 # What the products of channels take, as times of their multiply-adds alone (fitted). Transformed
 # tiles come from the last-level cache, so many times as fast as memory (estimate).
 FOURIER_PRODUCTS, FOURIER_CACHE = 1.15, 2.0
+# Where memory's bandwidth is not known: bytes a second of a core, and of all (estimates).
+FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
 # The variant must be predicted so much faster than others to be taken: the model is no better.
 FOURIER_MARGIN = 1.1
 
@@ -282,6 +285,11 @@ def core(device: DeviceProfile, *, turned: bool = False) -> Core:
         addressed=addressed,
         cycle=1 / (device.compute_units * device.clock),
     )
+
+
+def fourier_bandwidth(device: DeviceProfile) -> float:
+    """Bytes a second that transforms read and write."""
+    return device.bandwidth or min(device.compute_units * FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH)
 
 
 # The portable variant

@@ -35,8 +35,8 @@ __all__ = [
 # Samples of a tile at most, for each of its taps: larger ones save little more. Those of a weight
 # gradient make as many sums for each weight.
 MOST_TILE, MOST_WEIGHT_TILE = 32, 6
-# The transformed tiles of a turn may take so many times the bytes of the arrays, but at least and at
-# most so many bytes, which the last-level cache holds.
+# The transformed tiles of a turn may take so many times the bytes of the arrays, but at least and
+# at most so many bytes, which the last-level cache holds.
 WORKSPACE_SHARE = 4
 LEAST_TURN_BYTES, TURN_BYTES = 256 << 10, 12 << 20
 # The first point's two parts are real numbers of their own.
