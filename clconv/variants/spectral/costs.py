@@ -78,7 +78,9 @@ class _Counted:
         sums = 4 * (self.tiles.transform.points - 1) + 2
         work = sums * self.count * self.tiles.terms * self.tiles.y_blocks * self.core.multiply_add
         moved = nbytes + (self.x_bytes + self.y_bytes) / cost.FOURIER_CACHE
-        self.tally.overlapped({"arithmetic": work * cost.FOURIER_PRODUCTS}, self.moved(moved))
+        single = self.tiles.vectors == 1
+        price = cost.FOURIER_SINGLE_PRODUCTS if single else cost.FOURIER_PRODUCTS
+        self.tally.overlapped({"arithmetic": work * price}, self.moved(moved))
 
     def cost(self) -> Cost:
         """Of all together."""

@@ -38,7 +38,7 @@ MOST_TILE, MOST_WEIGHT_TILE = 32, 6
 # The transformed tiles of a turn may take so many times the bytes of the arrays, but at least and
 # at most so many bytes, which the last-level cache holds.
 WORKSPACE_SHARE = 4
-LEAST_TURN_BYTES, TURN_BYTES = 256 << 10, 12 << 20
+LEAST_TURN_BYTES, TURN_BYTES = 256 << 10, 8 << 20
 # The first point's two parts are real numbers of their own.
 REAL_POINTS = 1
 
