@@ -192,7 +192,7 @@ ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 12.0, 7.0, 8.0, 16.0
 FOURIER_ELEMENT = 2.5
 # What the products of channels take, as times of their multiply-adds alone; with one vector of them
-# each number is loaded for fewer (fitted). Transformed tiles come from the last-level cache, so many
+# each number is loaded for fewer (fitted). Transformed tiles come from the last-level cache so many
 # times as fast as memory (estimate).
 FOURIER_PRODUCTS, FOURIER_SINGLE_PRODUCTS, FOURIER_CACHE = 1.15, 1.35, 2.0
 # Where memory's bandwidth is not known: bytes a second of a core, and of all (estimates).
