@@ -206,7 +206,7 @@ def test_accumulation(runtime, rng):
     old, old_bias = testing.normals(rng, problem.weight_shape, "f"), testing.normals(rng, (6,), "f")
     out, out_bias = old.copy(), old_bias.copy()
     F.conv1d_backward(arrays["x"], arrays["weight"], arrays["grad_output"], padding=9,
-                      need=(False, True, True), out_weight=out, out_bias=out_bias, scale=0.5,
+                      need=(False, True, True), out=(None, out, out_bias), scale=0.5,
                       momentum=2.0, variant="spectral")  # fmt: skip
     plan = runtime.plans(problem, Pass.WEIGHT_GRADIENT, variant="spectral")[0]
     update = {"scale": 0.5, "momentum": 2.0}

@@ -32,6 +32,7 @@ __all__ = [
     "Tally",
     "core",
     "few_columns",
+    "fourier_bandwidth",
     "portable_seconds",
     "products",
     "windows",
@@ -190,9 +191,12 @@ ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 # that is read or stored at a row's end, or where samples do not lie side by side (all fitted).
 FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 12.0, 7.0, 8.0, 16.0
 FOURIER_ELEMENT = 2.5
-# What the products of channels take, as times of their multiply-adds alone (fitted). Transformed
-# tiles come from the last-level cache, so many times as fast as memory (estimate).
-FOURIER_PRODUCTS, FOURIER_CACHE = 1.15, 2.0
+# What the products of channels take, as times of their multiply-adds alone; with one vector of them
+# each number is loaded for fewer (fitted). Transformed tiles come from the last-level cache so many
+# times as fast as memory (estimate).
+FOURIER_PRODUCTS, FOURIER_SINGLE_PRODUCTS, FOURIER_CACHE = 1.15, 1.35, 2.0
+# Where memory's bandwidth is not known: bytes a second of a core, and of all (estimates).
+FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
 # The variant must be predicted so much faster than others to be taken: the model is no better.
 FOURIER_MARGIN = 1.1
 
@@ -282,6 +286,11 @@ def core(device: DeviceProfile, *, turned: bool = False) -> Core:
         addressed=addressed,
         cycle=1 / (device.compute_units * device.clock),
     )
+
+
+def fourier_bandwidth(device: DeviceProfile) -> float:
+    """Bytes a second that transforms read and write."""
+    return device.bandwidth or min(device.compute_units * FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH)
 
 
 # The portable variant

@@ -50,6 +50,7 @@ FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares
 LAUNCHES = "tests/test_launch_path.py"
 PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
+SPECTRAL = "tests/test_spectral.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
     "tests/test_runtime.py -k 'filling or order or cache_sizes or memory or pool or build_error or "
@@ -207,6 +208,137 @@ _ROWS: dict[str, list[Row]] = {
             "s0 = sums_inside(s0, LANES, x_row, 0, row_taps, q - lead + REACH, LENGTH);",
             ";",
             NOT_FINITE,
+        ),
+    ],
+    "variants/spectral/transforms.py": [
+        (
+            "a factor is conjugate",
+            "found += (angle[0], -angle[1])",
+            "found += (angle[0], angle[1])",
+            SPECTRAL + " -k test_transforms",
+        ),
+        (
+            "a butterfly of radix 8 has a sign wrong",
+            '("t3r", "HALF_ROOT * (o3i - o3r)")',
+            '("t3r", "HALF_ROOT * (o3i + o3r)")',
+            SPECTRAL + " -k test_transforms",
+        ),
+    ],
+    "variants/spectral/tiles.py": [
+        (
+            "a tile gives a result too many",
+            "return self.size - self.taps + 1",
+            "return self.size - self.taps + 2",
+            SPECTRAL,
+        ),
+        (
+            "the input gradient of a stride begins a sample late",
+            "return self.taps - 1 - left // self.problem.stride",
+            "return self.taps - 2 - left // self.problem.stride",
+            SPECTRAL,
+        ),
+        (
+            "samples of lines that are not read together fit where they do not",
+            "return step if fits else 1",
+            "return step",
+            SPECTRAL,
+        ),
+    ],
+    "variants/spectral/bound.py": [
+        (
+            "the bound is a thousandth",
+            "found = 1.01 * (of_norm",
+            "found = 1e-3 * (of_norm",
+            SPECTRAL,
+        ),
+        (
+            "direct sums of what overflows have no bound",
+            "found = np.where(overflows, np.maximum(found, direct), found)",
+            "found = np.where(overflows, 0.0, found)",
+            SPECTRAL + " -k overflows",
+        ),
+    ],
+    "variants/spectral/weight_gradient.py": [
+        (
+            "a turn forgets those before it",
+            "adding=int(first > 0)",
+            "adding=0",
+            SPECTRAL + " -k turns",
+        )
+    ],
+    "variants/spectral/kernels.py": [
+        (
+            "no limit of workspaces",
+            "most = min(most, request.workspace_limit - other_bytes)",
+            "pass",
+            SPECTRAL + " -k 'workspaces or turns'",
+        )
+    ],
+    "variants/spectral/costs.py": [
+        (
+            "kept weights are priced as if transformed",
+            "if not tiles.request.kept:",
+            "if True:",
+            SPECTRAL + " -k choice",
+        )
+    ],
+    "templates/spectral/fourier.cl.mako": [
+        ("what separates has a sign wrong", "di = br - ar;", "di = ar - br;", SPECTRAL),
+        (
+            "what joins has a sign wrong",
+            "z[2 * (POINTS - k)] = tr - ei;",
+            "z[2 * (POINTS - k)] = tr + ei;",
+            SPECTRAL,
+        ),
+    ],
+    "templates/spectral/sums_of_products.cl.mako": [
+        (
+            "a complex product has a sign wrong",
+            "s${i}_${j}r = s${i}_${j}r - im * w${j}i;",
+            "s${i}_${j}r = s${i}_${j}r + im * w${j}i;",
+            SPECTRAL,
+        )
+    ],
+    "templates/spectral/transform_spectral.cl.mako": [
+        (
+            "samples at a row's end are a place off",
+            "const int shift = (int)(from - p);",
+            "const int shift = (int)(from - p) + 1;",
+            SPECTRAL,
+        ),
+        (
+            "results behind a tile's last are transformed, too",
+            "% if taken < transform.size:",
+            "% if False:",
+            SPECTRAL,
+        ),
+    ],
+    "templates/spectral/inverse_spectral.cl.mako": [
+        (
+            "sums that are not finite stay",
+            "if (all * 0 != 0) {",
+            "if (0) {",
+            SPECTRAL + " -k overflows",
+        ),
+        (
+            "the last vector goes on behind the tile",
+            "turn + LANES <= span || span < LANES ? turn : span - LANES;",
+            "turn;",
+            SPECTRAL,
+        ),
+    ],
+    "templates/spectral/weight_inverse_spectral.cl.mako": [
+        (
+            "sums that are not finite stay",
+            "if (all * 0 != 0) {",
+            "if (0) {",
+            SPECTRAL + " -k overflows",
+        ),
+        (
+            "the old gradient is forgotten",
+            "if (momentum != 0) v = momentum * load_vector(to) + v;",
+            "",
+            SPECTRAL + " -k accumulation",
         ),
     ],
     "templates/strip/stores.cl.mako": [
@@ -599,6 +731,12 @@ _ROWS: dict[str, list[Row]] = {
         ),
     ],
     "planning/planner.py": [
+        (
+            "what decides does not",
+            "if not deciding or not others:",
+            "if True:",
+            SPECTRAL + " -k choice",
+        ),
         (
             "a plan that just fits the limit is refused",
             "plan.workspace_bytes <= limit:",

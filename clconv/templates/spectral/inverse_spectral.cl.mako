@@ -40,7 +40,9 @@ static inline SUM defined(__global const STORED *rows, const long channel_stride
                 sum = load(taps + (long)c * (WRITTEN * KERNEL_SIZE) + k) * load(rows + c * channel_stride + at) + sum;
 % else:
             const long at = (long)p * STRIDE + (long)k * DILATION - pad;
-            if (at >= 0 && at < length) sum = load(taps + (long)c * KERNEL_SIZE + k) * load(rows + c * channel_stride + at) + sum;
+            const int inside = at >= 0 && at < length;
+            const SUM value = load(rows + c * channel_stride + (inside ? at : 0));
+            sum = load(taps + (long)c * KERNEL_SIZE + k) * (inside ? value : (SUM)0) + sum;
 % endif
         }
     return sum;

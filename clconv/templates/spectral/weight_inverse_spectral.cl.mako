@@ -29,7 +29,9 @@ static inline SUM defined(__global const STORED *x_rows, const long x_step, __gl
     NO_UNROLL for (int n = 0; n < batch; ++n)
         NO_UNROLL for (int q = 0; q < out_length; ++q) {
             const long at = (long)q * STRIDE + (long)k * DILATION - pad;
-            if (at >= 0 && at < length) sum = load(y_rows + n * y_step + q) * load(x_rows + n * x_step + at) + sum;
+            const int inside = at >= 0 && at < length;
+            const SUM value = load(x_rows + n * x_step + (inside ? at : 0));
+            sum = load(y_rows + n * y_step + q) * (inside ? value : (SUM)0) + sum;
         }
     return sum;
 }

@@ -10,8 +10,8 @@ from clconv.variants.spectral.tiles import Tiles
 __all__ = ["cost_of", "gradient_cost"]
 
 # Positions of a row and of a call for which tiles are chosen: at a row's end half a tile is empty,
-# and weights are transformed once a call.
-TYPICAL_ROW, TYPICAL_CALL = 512, 4096
+# and weights are transformed once a call. Rows are longer than the windows in them.
+TYPICAL_ROW, TYPICAL_WINDOWS, TYPICAL_CALL = 512, 8, 4096
 
 
 class _Counted:
@@ -21,7 +21,8 @@ class _Counted:
         problem = tiles.problem
         per_place, per_weight = 1.0, 1.0
         if typical:
-            per_place = 1 + tiles.outputs / (2 * TYPICAL_ROW)
+            row = max(TYPICAL_ROW, TYPICAL_WINDOWS * tiles.taps)
+            per_place = 1 + tiles.outputs / (2 * row)
             per_weight = problem.batch * problem.out_length / TYPICAL_CALL
         self.tiles = tiles
         self.core = cost.core(tiles.request.device)
@@ -48,7 +49,8 @@ class _Counted:
 
     def moved(self, nbytes: float) -> dict[str, float]:
         """The time of so many bytes of memory traffic, in cycles."""
-        return {"memory": nbytes / self.tiles.request.device.peak_bandwidth / self.core.cycle}
+        a_second = cost.fourier_bandwidth(self.tiles.request.device)
+        return {"memory": nbytes / a_second / self.core.cycle}
 
     def transforms(self, tiles: float, ends: dict[str, float], nbytes: float) -> None:
         """Of so many tiles of vectors, with what happens at their ends."""
@@ -76,7 +78,9 @@ class _Counted:
         sums = 4 * (self.tiles.transform.points - 1) + 2
         work = sums * self.count * self.tiles.terms * self.tiles.y_blocks * self.core.multiply_add
         moved = nbytes + (self.x_bytes + self.y_bytes) / cost.FOURIER_CACHE
-        self.tally.overlapped({"arithmetic": work * cost.FOURIER_PRODUCTS}, self.moved(moved))
+        single = self.tiles.vectors == 1
+        price = cost.FOURIER_SINGLE_PRODUCTS if single else cost.FOURIER_PRODUCTS
+        self.tally.overlapped({"arithmetic": work * price}, self.moved(moved))
 
     def cost(self) -> Cost:
         """Of all together."""

@@ -16,7 +16,7 @@ from clconv.variants.base import (
     common_constants,
     scalars,
 )
-from clconv.variants.spectral.tiles import Tiles
+from clconv.variants.spectral.tiles import LINE, Tiles
 from clconv.variants.spectral.transforms import SIZES, butterfly
 
 __all__ = [
@@ -35,10 +35,10 @@ __all__ = [
 # Samples of a tile at most, for each of its taps: larger ones save little more. Those of a weight
 # gradient make as many sums for each weight.
 MOST_TILE, MOST_WEIGHT_TILE = 32, 6
-# The workspaces may take so many times the bytes of the arrays, and the transformed tiles of a turn
-# so many bytes, which the last-level cache holds.
+# The transformed tiles of a turn may take so many times the bytes of the arrays, but at least and
+# at most so many bytes, which the last-level cache holds.
 WORKSPACE_SHARE = 4
-TURN_BYTES = 12 << 20
+LEAST_TURN_BYTES, TURN_BYTES = 256 << 10, 8 << 20
 # The first point's two parts are real numbers of their own.
 REAL_POINTS = 1
 
@@ -132,11 +132,12 @@ def turns(tiles: Tiles, other_bytes: int) -> Iterator[tuple[int, int]]:
     arrays = problem.batch * (
         problem.in_channels * problem.length + problem.out_channels * problem.out_length
     )
-    most = min(TURN_BYTES, WORKSPACE_SHARE * (arrays + problem.weight_count) * tiles.item_bytes)
+    most = WORKSPACE_SHARE * (arrays + problem.weight_count) * tiles.item_bytes
+    most = min(max(most, LEAST_TURN_BYTES), TURN_BYTES)
     if request.workspace_limit is not None:
         most = min(most, request.workspace_limit - other_bytes)
-    # Less what the pitches add.
-    turn = max(1, min((most - tiles.size * 4096) // tiles.place_bytes, places))
+    # Less what the pitches of x and y add.
+    turn = max(1, min((most - tiles.size * LINE) // tiles.place_bytes, places))
     turn = ceil_div(places, ceil_div(places, turn))
     for first in range(0, places, turn):
         yield first, min(turn, places - first)

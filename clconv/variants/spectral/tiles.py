@@ -11,8 +11,8 @@ from clconv.variants.spectral.transforms import Transform, radices
 
 __all__ = ["LINE", "Tiles", "padded"]
 
-# Bytes of a cache's line, and of those addresses that fall on the same lines of a cache.
-LINE, ALIAS = 64, 4096
+# Bytes of a cache's line.
+LINE = 64
 # Samples of local memory that the lines of a place may take together: half a first-level cache of
 # vectors of 64 bytes would be less, but single samples take longer than the second level.
 TOGETHER_BYTES = 128 << 10
@@ -21,10 +21,9 @@ SUMS = {32: 24, 16: 10}
 
 
 def padded(elements: int, item_bytes: int) -> int:
-    """So many elements or a few more, so that the same place at several points is on different
-    lines of a cache."""
-    lines = ceil_div(elements * item_bytes, LINE)
-    return (lines + (3 - lines) % (ALIAS // LINE)) * LINE // item_bytes
+    """So many elements or a few more: an odd number of a cache's lines, so that the same place at
+    several points is on different ones."""
+    return (ceil_div(elements * item_bytes, LINE) | 1) * LINE // item_bytes
 
 
 @dataclass(frozen=True)
