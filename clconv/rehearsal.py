@@ -9,7 +9,7 @@ import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
 
-from clconv.planning.planner import KernelPlan
+from clconv.planning.planner import KernelPlan, other_of_layer
 from clconv.render import render
 from clconv.runtime import Argument, Command, Prepared, Runtime
 from clconv.variants.base import Kernel, Launch, Workspace
@@ -55,9 +55,11 @@ class Rehearsal(Runtime):
 
     def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
         refused = []
-        for plan in candidates:
+        plans = iter(candidates)
+        for plan in plans:
             if self._builds(plan.kernels):
-                self._kernels |= dict.fromkeys(plan.kernels)
+                for one in (plan, *other_of_layer(plan, plans)):
+                    self._kernels |= dict.fromkeys(one.kernels)
                 return Prepared.of(plan)
             refused.append(plan)
         return self._runtime.prepare(refused)  # which says why there is none

@@ -30,7 +30,7 @@ from clconv.drivers.programs import Programs
 from clconv.drivers.registry import Registry
 from clconv.drivers.workers import Job, Tell, build_all, is_wide
 from clconv.errors import BuildError, DeviceError
-from clconv.planning.planner import Choice, KernelPlan, candidates
+from clconv.planning.planner import Choice, KernelPlan, candidates, other_of_layer
 from clconv.planning.profiles import DeviceProfile
 from clconv.planning.profiles import profile as named_profile
 from clconv.planning.records import Database, RecordKey
@@ -301,21 +301,31 @@ class Runtime:
     def prepare(self, candidates: Iterable[KernelPlan]) -> Prepared:
         """The first plan whose kernels the device builds. Refusals are remembered and logged.
 
-        Raises the last BuildError where the device refuses all.
+        The next plan's kernels are built as well where another batch or length of the layer may
+        take them. Raises the last BuildError where the device refuses all.
         """
         check_process()
         refused: tuple[KernelPlan, BuildError] | None = None
-        for plan in candidates:
+        plans = iter(candidates)
+        for plan in plans:
             if refused is not None:
                 self._warn_of_refusal(plan, *refused)
-            try:
-                for kernel in plan.kernels:
-                    self.programs.kernel(kernel, render(kernel))
-            except BuildError as error:
-                refused = plan, error
-            else:
+            error = self._refusal(plan)
+            if error is None:
+                for other in other_of_layer(plan, plans):
+                    self._refusal(other)  # which is told when that plan is wanted
                 return Prepared.of(plan)
+            refused = plan, error
         raise refused[1] if refused else DeviceError("prepare needs at least one plan")
+
+    def _refusal(self, plan: KernelPlan) -> BuildError | None:
+        """Builds a plan's kernels; why the device refuses them, if it does."""
+        try:
+            for kernel in plan.kernels:
+                self.programs.kernel(kernel, render(kernel))
+        except BuildError as error:
+            return error
+        return None
 
     def _warn_of_refusal(self, after: KernelPlan, plan: KernelPlan, error: BuildError) -> None:
         """Once for each layer and refusal."""

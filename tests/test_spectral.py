@@ -299,6 +299,23 @@ def test_the_choice_depends_on_the_size():
     assert (anew.variant, kept.variant) == ("strip", "spectral")
 
 
+@pytest.mark.parametrize("lengths", [(40, 20000), (20000, 40)])
+def test_no_length_compiles(first_runtime, lengths):
+    """Which of two kernels is taken depends on the length; both are built with the first."""
+    runtime = Runtime(first_runtime.queue)
+    weight = runtime.zeros((64, 64, 9))
+    taken, built = [], []
+    for length in lengths:
+        problem = Conv1dProblem(1, 64, length, 64, 9, 1, 4)
+        taken.append({next(runtime.candidates(problem, pass_)).variant for pass_ in PASSES})
+        x = runtime.zeros((1, 64, length))
+        F.conv1d(x, weight, padding=4)
+        F.conv1d_backward(x, weight, x, padding=4)
+        built.append(len(runtime.programs))
+    assert taken[0] != taken[1]
+    assert built[0] == built[1]
+
+
 @pytest.mark.parametrize("pass_", PASSES)
 def test_workspaces(pass_):
     """At most four times the arrays' bytes, what is kept of the weights apart, and bounded for a

@@ -27,7 +27,16 @@ from clconv.variants.base import (
     Workspace,
 )
 
-__all__ = ["Choice", "KernelPlan", "candidates", "chosen_first", "designs", "plans", "serving"]
+__all__ = [
+    "Choice",
+    "KernelPlan",
+    "candidates",
+    "chosen_first",
+    "designs",
+    "other_of_layer",
+    "plans",
+    "serving",
+]
 
 # A bound of a pass's sums, of its arrays by name.
 SumsBound = Callable[[Mapping[str, Any]], Any]
@@ -251,6 +260,15 @@ def _for_request(
         (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).cost_parts)
     )
     return [*first, *(named for named in found if named not in first)]
+
+
+def other_of_layer(plan: KernelPlan, following: Iterator[KernelPlan]) -> Iterator[KernelPlan]:
+    """Of the plans behind a plan the one that the layer may take instead for another batch or
+    length; none where the choice follows from the layer."""
+    for other in following:
+        if other.design.decides is not plan.design.decides:
+            yield other
+        return
 
 
 def chosen_first(
