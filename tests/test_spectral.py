@@ -253,6 +253,19 @@ def test_weight_gradients_in_turns(runtime, rng):
     assert np.array_equal(result, again)
 
 
+@pytest.mark.parametrize(("taps", "dilation"), [(129, 1), (1025, 1), (2500, 1), (130, 3)])
+def test_long_filters(runtime, rng, taps, dilation):
+    """One channel a group, by tiles of a row side by side: fewer than there are lanes, and more."""
+    for length in (taps * dilation, 70_001):
+        problem = Conv1dProblem(2, 2, length, 2, taps, 1, (taps // 2, 5), dilation, 2)
+        arrays = _data(rng, problem)
+        for pass_ in PASSES[:2]:
+            plan = runtime.plans(problem, pass_, variant="spectral")[0]
+            assert plan.launches[0].kernel.name == "row_spectral"
+            result, given = _computed(problem, pass_, arrays)
+            testing.assert_right(result, problem, pass_, given, sums=plan.sums_bound)
+
+
 def test_no_batch(runtime):
     """No result, and a weight gradient of zeros."""
     x, weight, grad = (np.zeros(shape, "f") for shape in ((0, 5, 90), (6, 5, 7), (0, 6, 84)))
@@ -351,7 +364,9 @@ def test_refusals():
          "kernel_size is 3 with stride 1, expected at least 4 taps"),
         (replace(PROBLEM, stride=2), Pass.FORWARD, "cpu", None),
         (replace(PROBLEM, stride=3), Pass.FORWARD, "cpu", "kernel_size is 7 with stride 3"),
-        (Conv1dProblem(1, 1, 9000, 1, 1025), Pass.FORWARD, "cpu", "for which no tile fits into"),
+        (one := Conv1dProblem(1, 1, 9000, 1, 1025), Pass.FORWARD, "cpu", None),
+        (one, Pass.WEIGHT_GRADIENT, "cpu", "no tile is large enough"),
+        (replace(one, in_channels=2), Pass.FORWARD, "cpu", "no tile is large enough"),
     ):  # fmt: skip
         why = spectral.refusal(Request(problem, pass_, PROFILES[device]))
         assert (why is None) if words is None else (words in why), why

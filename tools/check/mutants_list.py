@@ -327,6 +327,20 @@ _ROWS: dict[str, list[Row]] = {
             SPECTRAL,
         ),
     ],
+    "templates/spectral/row_spectral.cl.mako": [
+        (
+            "the product has a sign wrong",
+            "gr = nr * ur - ni * ui",
+            "gr = nr * ur + ni * ui",
+            SPECTRAL + " -k 'one or long'",
+        ),
+        (
+            "a tile's last vector is stored behind it",
+            "behind < positions ? (int)behind : positions;",
+            "positions;",
+            SPECTRAL + " -k 'one or long'",
+        ),
+    ],
     "templates/spectral/weight_inverse_spectral.cl.mako": [
         (
             "sums that are not finite stay",

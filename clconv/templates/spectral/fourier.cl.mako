@@ -6,13 +6,14 @@
 ## A transformed tile has POINTS pairs of vectors, `pitch` elements from one to the next:
 ##   point 0               the sums of all samples, and of samples with alternating signs
 ##   point k = 1 …         real and imaginary part of sum_i x[i] * exp(-2 pi i k / SIZE), twice
-<%def name="constants()"><%
+<%def name="constants(buffer='__local')"><%
     suffix = "" if dtype == "float64" else "f"
     def number(value):
         return repr(float(value)) + suffix
     rows = [transform.factors[i:i + 8] for i in range(0, len(transform.factors), 8)]
 %>\
 #define SIZE ${transform.size}
+#define BUFFER ${buffer}  // where the passes have their arrays
 #define POINTS ${transform.points}
 #define SEPARATING ${transform.separating}  // where the factors that separate begin
 #define HALF ${number(0.5)}
@@ -55,8 +56,8 @@ ${"NO_UNROLL for (int p = 0; p < %d; ++p) " % one.after if with_factors else ""}
 % endfor
 % endif
     ${"NO_UNROLL for (int q = 0; q < %d; ++q) " % one.before if around else ""}{
-        __local const VECTOR *from = ${source} + 2 * (${" + ".join((["q"] if around else []) + (["%d * p" % one.before] if with_factors else [])) or "0"});
-        __local VECTOR *to = ${target} + 2 * (${" + ".join((["q"] if around else []) + (["%d * p" % (one.before * one.radix)] if with_factors else [])) or "0"});
+        BUFFER const VECTOR *from = ${source} + 2 * (${" + ".join((["q"] if around else []) + (["%d * p" % one.before] if with_factors else [])) or "0"});
+        BUFFER VECTOR *to = ${target} + 2 * (${" + ".join((["q"] if around else []) + (["%d * p" % (one.before * one.radix)] if with_factors else [])) or "0"});
 % for j in range(one.radix):
         const VECTOR x${j}r = from[${2 * j * one.before * one.after}], x${j}i = from[${2 * j * one.before * one.after + 1}];
 % endfor
@@ -83,7 +84,7 @@ ${"NO_UNROLL for (int p = 0; p < %d; ++p) " % one.after if with_factors else ""}
     other = "" if sign else "-"
 %>\
 {
-    __local const VECTOR *z = ${source};
+    BUFFER const VECTOR *z = ${source};
     const VECTOR even = z[0] + z[0], odd = z[1] + z[1];
     *(__global SUMS *)(${to}) = even + odd;
     *(__global SUMS *)(${to} + ${part}) = even - odd;
@@ -104,7 +105,7 @@ ${"NO_UNROLL for (int p = 0; p < %d; ++p) " % one.after if with_factors else ""}
 ## parts exchanged, is the inverse one: sample i is then at i ^ 1, times 4 SIZE where nothing was scaled.
 <%def name="join(source, target, pitch, part='LANES')">\
 {
-    __local VECTOR *z = ${target};
+    BUFFER VECTOR *z = ${target};
     const VECTOR all = *(__global const SUMS *)(${source}), signs = *(__global const SUMS *)(${source} + ${part});
     z[0] = all - signs;
     z[1] = all + signs;

@@ -1,3 +1,4 @@
+<%namespace name="definition" file="definition.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="fourier" file="fourier.cl.mako"/>\
 ## inverse_spectral: y[n,m,p] = epilogue(sum), of the transformed tiles' inverse transforms:
@@ -27,26 +28,7 @@ ${fourier.constants()}
 #define SPACING ${step // together}  // of results that are stored one after the other
 #define PLACE(u) (${"((u) ^ 1)" if together == 1 else "((u) % TOGETHER * SIZE + ((u) / TOGETHER ^ 1))"})
 
-// The sum at p by the definition; rows are those of the channels read, taps the weights of the one written.
-static inline SUM defined(__global const STORED *rows, const long channel_stride, __global const STORED *taps,
-                          const int p, const int pad, const int length)
-{
-    SUM sum = 0;
-    NO_UNROLL for (int c = 0; c < CHANNELS; ++c)
-        NO_UNROLL for (int k = 0; k < KERNEL_SIZE; ++k) {
-% if backward:
-            const long t = (long)p + pad - (long)k * DILATION, at = t / STRIDE;
-            if (t >= 0 && t % STRIDE == 0 && at < length)
-                sum = load(taps + (long)c * (WRITTEN * KERNEL_SIZE) + k) * load(rows + c * channel_stride + at) + sum;
-% else:
-            const long at = (long)p * STRIDE + (long)k * DILATION - pad;
-            const int inside = at >= 0 && at < length;
-            const SUM value = load(rows + c * channel_stride + (inside ? at : 0));
-            sum = load(taps + (long)c * KERNEL_SIZE + k) * (inside ? value : (SUM)0) + sum;
-% endif
-        }
-    return sum;
-}
+${definition.functions()}
 
 ${fourier.sum_tree()}
 ${epilogue.functions()}

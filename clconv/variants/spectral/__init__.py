@@ -8,10 +8,10 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import Design, ErrorClass, Request
-from clconv.variants.spectral import convolution, weight_gradient
+from clconv.variants.spectral import convolution, rows, weight_gradient
 from clconv.variants.spectral.bound import bound
 from clconv.variants.spectral.examples import EXAMPLES
-from clconv.variants.spectral.kernels import sizes
+from clconv.variants.spectral.kernels import row_sizes, sizes
 
 __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 
@@ -43,15 +43,24 @@ def refusal(request: Request) -> str | None:
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected at least "
             f"{FEWEST_TAPS} taps a phase of the stride"
         )
-    if not sizes(request):
+    if not _sizes(request):
         return (
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, for which no "
-            f"tile fits into {device.local_bytes} bytes of local memory"
+            f"tile is large enough and fits into {device.local_bytes} bytes of local memory"
         )
     return None
 
 
+def _sizes(request: Request) -> list[int]:
+    alone = request.pass_ is not Pass.WEIGHT_GRADIENT and rows.serves(request.problem)
+    return row_sizes(request) if alone else sizes(request)
+
+
 def designs(request: Request) -> Iterator[Design]:
     """A design for each size of a tile."""
-    weights = request.pass_ is Pass.WEIGHT_GRADIENT
-    yield from (weight_gradient if weights else convolution).designs(request)
+    if request.pass_ is Pass.WEIGHT_GRADIENT:
+        yield from weight_gradient.designs(request)
+    elif rows.serves(request.problem):
+        yield from rows.designs(request)
+    else:
+        yield from convolution.designs(request)

@@ -126,10 +126,11 @@ def _tiles_of(tiles: Tiles, array: Array, of_results: bool = False) -> Array:
     inside = (at >= 0) & (at < x.shape[2])
     taken = np.where(inside, x[:, :, np.where(inside, at, 0)], 0)
     # (batch, group, channel, line or phase, tile, sample)
-    taken = taken.reshape(batch, groups, -1, *taken.shape[2:])
+    channels = x.shape[1] // groups
+    taken = taken.reshape(batch, groups, channels, *taken.shape[2:])
     if phases > 1:
         taken = np.moveaxis(taken, 3, 2)
-        taken = taken.reshape(batch, groups, -1, 1, *taken.shape[4:])
+        taken = taken.reshape(batch, groups, channels * phases, 1, *taken.shape[4:])
     return taken
 
 
@@ -164,7 +165,7 @@ def _placed(tiles: Tiles, of_tiles: Array) -> Array:
     batch, groups = of_tiles.shape[:2]
     phase = at % tiles.write_step
     if tiles.write_phases > 1:
-        shaped = of_tiles.reshape(batch, groups, tiles.write_phases, tiles.written, -1)
+        shaped = of_tiles.reshape(batch, groups, tiles.write_phases, tiles.written, tiles.row_tiles)
         found = shaped[:, :, phase, :, tile]
         found = np.moveaxis(found, 0, -1)
     else:

@@ -9,12 +9,8 @@ from clconv.variants.base import (
     Design,
     Kernel,
     Launch,
-    Layout,
-    Operand,
     Request,
     Schedule,
-    Workspace,
-    accumulator,
     ceil_div,
     convolution_operands,
     grid,
@@ -30,6 +26,8 @@ from clconv.variants.spectral.kernels import (
     transform_kernel,
     transformed,
     turns,
+    weight_kernel,
+    weight_preparation,
     where,
     workspaces,
 )
@@ -56,23 +54,7 @@ class Kernels:
     def __init__(self, tiles: Tiles) -> None:
         request = tiles.request
         self.tiles = tiles
-        self.weight = Kernel(
-            "weight_spectral",
-            transform_constants(tiles)
-            + layer_constants(tiles)
-            + (
-                ("backward", not tiles.forward),
-                ("read_phases", tiles.read_phases),
-                ("write_phases", tiles.write_phases),
-                ("taps", tiles.taps),
-                ("vectors", tiles.vectors),
-                ("panels", tiles.panels),
-                ("point_pitch", tiles.weight_pitch),
-            ),
-            (Operand("weight", Layout.FLAT), TRANSFORMED_WEIGHT),
-            scalars(long_names="tasks"),
-            (1, 1, 1),
-        )
+        self.weight = weight_kernel(tiles)
         self.transform = transform_kernel(
             tiles, "x", tiles.channels, tiles.read_step, tiles.x_blocks
         )
@@ -111,12 +93,7 @@ class Kernels:
 
 def _design(tiles: Tiles) -> Design:
     kernels = Kernels(tiles)
-    sums = accumulator(tiles.problem.dtype)
-    tasks = tiles.problem.groups * tiles.panels * tiles.terms
-    preparation = Schedule(
-        (kernels.weight.launch((grid(tasks), 1, 1), tasks=tasks),),
-        (Workspace("transformed_weight", sums, tiles.transform.points * tiles.weight_pitch),),
-    )
+    preparation = weight_preparation(tiles, kernels.weight)
 
     def schedule(wanted: Request) -> Schedule:
         return _schedule(kernels, Tiles(wanted, tiles.size), preparation.workspace_bytes)

@@ -7,7 +7,7 @@ from clconv.planning.cost import Cost, Tally
 from clconv.variants.base import ceil_div
 from clconv.variants.spectral.tiles import Tiles
 
-__all__ = ["cost_of", "gradient_cost"]
+__all__ = ["cost_of", "gradient_cost", "row_cost"]
 
 # Positions of a row and of a call for which tiles are chosen: at a row's end half a tile is empty,
 # and weights are transformed once a call. Rows are longer than the windows in them.
@@ -126,4 +126,21 @@ def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
     made.transforms(made.filters, {"stores": stored}, made.weight_bytes)
     if tiles.request.epilogue.bias:
         made.tally.overlapped(made.moved(made.written_bytes))
+    return made.cost()
+
+
+def row_cost(tiles: Tiles, typical: bool = False) -> Cost:
+    """The same of one channel a group, whose tiles are multiplied where they are transformed."""
+    made = _Counted(tiles, typical)
+    if not tiles.request.kept:
+        weights = cost.FOURIER_STAGE * 2 * made.core.multiply_add * tiles.size * made.filters
+        made.transforms(made.filters, {"staging": weights}, 0)
+    blocks = made.rows * tiles.lines * ceil_div(tiles.row_tiles, tiles.lanes)
+    vectors = 2 * made.core.multiply_add * tiles.size * blocks
+    # Two transforms, each with what separates or joins, which the products cost as much as.
+    made.transforms(2 * blocks, {}, 0)
+    made.tally.overlapped(
+        {"staging": cost.FOURIER_STAGE * vectors, "stores": cost.FOURIER_STORE * vectors},
+        made.moved(made.read_bytes + made.written_bytes),
+    )
     return made.cost()

@@ -10,24 +10,29 @@ from clconv.variants.base import (
     Layout,
     Operand,
     Request,
+    Schedule,
     Workspace,
     accumulator,
     ceil_div,
     common_constants,
+    grid,
     scalars,
 )
 from clconv.variants.spectral.tiles import LINE, Tiles
-from clconv.variants.spectral.transforms import SIZES, butterfly
+from clconv.variants.spectral.transforms import LARGE_SIZES, SIZES, butterfly
 
 __all__ = [
     "REAL_POINTS",
     "layer_constants",
     "product_constants",
+    "row_sizes",
     "sizes",
     "transform_constants",
     "transform_kernel",
     "transformed",
     "turns",
+    "weight_kernel",
+    "weight_preparation",
     "where",
     "workspaces",
 ]
@@ -54,6 +59,18 @@ def sizes(request: Request) -> list[int]:
         if 3 * one.outputs >= one.size
         and (one.size <= most * one.taps or one.size == SIZES[0])
         and one.local_bytes <= request.device.local_bytes
+    ]
+
+
+def row_sizes(request: Request) -> list[int]:
+    """The same of the tiles of single rows, whose arrays are in global memory: larger ones, too."""
+    tiles = [Tiles(request, size) for size in (*SIZES, *LARGE_SIZES)]
+    return [
+        one.size
+        for one in tiles
+        if 3 * one.outputs >= one.size
+        and (one.size <= MOST_TILE * one.taps or one.size == SIZES[0])
+        and one.alone().weight_local_bytes <= request.device.local_bytes
     ]
 
 
@@ -119,6 +136,38 @@ def transform_kernel(
         (Operand(source, Layout.ROWS), transformed(source)),
         scalars("length lead row_tiles", "tile_first tiles point_pitch tasks"),
         (1, 1, 1),
+    )
+
+
+def weight_kernel(tiles: Tiles) -> Kernel:
+    """The kernel that transforms weights."""
+    return Kernel(
+        "weight_spectral",
+        transform_constants(tiles)
+        + layer_constants(tiles)
+        + (
+            ("backward", not tiles.forward),
+            ("read_phases", tiles.read_phases),
+            ("write_phases", tiles.write_phases),
+            ("taps", tiles.taps),
+            ("vectors", tiles.vectors),
+            ("panels", tiles.panels),
+            ("point_pitch", tiles.weight_pitch),
+        ),
+        (Operand("weight", Layout.FLAT), transformed("weight")),
+        scalars(long_names="tasks"),
+        (1, 1, 1),
+    )
+
+
+def weight_preparation(tiles: Tiles, kernel: Kernel) -> Schedule:
+    """Its launch, and the transformed weights."""
+    tasks = tiles.problem.groups * tiles.panels * tiles.terms
+    count = tiles.transform.points * tiles.weight_pitch
+    sums = accumulator(tiles.problem.dtype)
+    return Schedule(
+        (kernel.launch((grid(tasks), 1, 1), tasks=tasks),),
+        (Workspace("transformed_weight", sums, count),),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clconv.problem import Conv1dProblem, Pass
@@ -67,6 +67,11 @@ class Tiles:
     def item_bytes(self) -> int:
         """Of a transformed element."""
         return int(accumulator(self.problem.dtype).itemsize)
+
+    def alone(self) -> Tiles:
+        """The same without vectors, for the taps of one channel a group."""
+        device = replace(self.request.device, vector_floats=1)
+        return replace(self, request=replace(self.request, device=device))
 
     # Samples
 
@@ -208,9 +213,14 @@ class Tiles:
         return self.lines * blocks * self.size * self.lanes * self.item_bytes
 
     @property
+    def weight_local_bytes(self) -> int:
+        """Local memory of the kernel that transforms weights, or gives their gradient."""
+        taps = (ceil_div(self.problem.kernel_size, self.lanes) + self.gradient) * self.lanes
+        return (taps + 2 * self.size) * self.lanes * self.item_bytes
+
+    @property
     def local_bytes(self) -> int:
         """Local memory of the largest kernel."""
         most = max(self.together(self.read_step), self.together(self.write_step))
-        taps = (ceil_div(self.problem.kernel_size, self.lanes) + self.gradient) * self.lanes
-        vectors = max((most + 1) * self.size + self.lanes, taps + 2 * self.size)
-        return vectors * self.lanes * self.item_bytes
+        vectors = (most + 1) * self.size + self.lanes
+        return max(vectors * self.lanes * self.item_bytes, self.weight_local_bytes)

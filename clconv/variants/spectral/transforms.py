@@ -12,10 +12,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["CONSTANTS", "SIZES", "Pass", "Step", "Transform", "butterfly", "radices"]
+__all__ = ["CONSTANTS", "LARGE_SIZES", "SIZES", "Pass", "Step", "Transform", "butterfly", "radices"]
 
 # Samples of a tile: N / 2 is a product of the radices.
 SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+# The same of one channel alone, whose filters are long.
+LARGE_SIZES = (2048, 4096, 8192, 16384)
 # A butterfly of radix 8 takes 16 vectors at once, and some for what it computes.
 REGISTERS_OF_EIGHT = 32
 
