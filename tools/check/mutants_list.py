@@ -277,7 +277,7 @@ _ROWS: dict[str, list[Row]] = {
     "variants/spectral/costs.py": [
         (
             "kept weights are priced as if transformed",
-            "if not tiles.request.kept:",
+            "if not self.tiles.request.kept:",
             "if True:",
             SPECTRAL + " -k choice",
         )

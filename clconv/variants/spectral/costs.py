@@ -58,6 +58,12 @@ class _Counted:
         parts = {"arithmetic": tile * self._vectors(tiles)}
         self.tally.overlapped(parts | ends, self.moved(nbytes))
 
+    def weights(self, nbytes: float) -> None:
+        """Of all filters, unless their transforms are kept."""
+        if not self.tiles.request.kept:
+            staging = {"staging": cost.FOURIER_STAGE * self._vectors(self.filters)}
+            self.transforms(self.filters, staging, nbytes)
+
     def _vectors(self, tiles: float) -> float:
         """Cycles of an instruction for each vector of so many tiles; all that is not a product is
         as fast as multiply-adds."""
@@ -91,9 +97,7 @@ def cost_of(tiles: Tiles, typical: bool = False) -> Cost:
     """Modelled, without launches: the weights' transforms unless they are kept, then the tiles',
     their products, and the way back."""
     made = _Counted(tiles, typical)
-    if not tiles.request.kept:
-        weights = cost.FOURIER_STAGE * 2 * made.core.multiply_add * tiles.size * made.filters
-        made.transforms(made.filters, {"staging": weights}, 2 * made.weight_bytes)
+    made.weights(2 * made.weight_bytes)
     made.transforms(
         made.count * tiles.x_blocks,
         made.ends("staging", tiles.x_blocks, tiles.read_step, cost.FOURIER_STAGE),
@@ -132,9 +136,7 @@ def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
 def row_cost(tiles: Tiles, typical: bool = False) -> Cost:
     """The same of one channel a group, whose tiles are multiplied where they are transformed."""
     made = _Counted(tiles, typical)
-    if not tiles.request.kept:
-        weights = cost.FOURIER_STAGE * 2 * made.core.multiply_add * tiles.size * made.filters
-        made.transforms(made.filters, {"staging": weights}, 0)
+    made.weights(0)
     blocks = made.rows * tiles.lines * ceil_div(tiles.row_tiles, tiles.lanes)
     vectors = 2 * made.core.multiply_add * tiles.size * blocks
     # Two transforms, each with what separates or joins, which the products cost as much as.
