@@ -8,24 +8,17 @@
 ## channels m, each vector of weights serves several tiles. Dimension 0 is tasks, and loops.
 ##   transformed_x: pairs of vectors, LANES channels c each; transformed_y likewise, LANES channels m
 ##   transformed_weight: for each c VECTORS real parts, then VECTORS imaginary parts
-#define BLOCKS ${blocks}  // pairs of vectors of a tile of x
-#define LINE_BLOCKS ${line_blocks}  // of these, those whose last one has LAST channels
-#define LAST ${last}
-#define TERMS ${terms}  // channels c
-#define GROUPS ${groups}
-#define PANELS ${panels}  // of a group
 #define VECTORS ${vectors}
-#define X_TILE (BLOCKS * 2 * LANES)
-#define Y_TILE (PANELS * VECTORS * 2 * LANES)
-#define WEIGHT_PITCH ${point_pitch}L  // of a point
+#define X_TILE (blocks * 2 * LANES)
+#define Y_TILE (panels * VECTORS * 2 * LANES)
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
 <%def name="tile(rows, real)">\
 {
     __global const SUM *xs = x_at + tile * X_TILE, *w = w_at;
     ${sums.begin(rows, vectors)}
-    NO_UNROLL for (int b = 0; b < BLOCKS; ++b) {
-        const int count = ${"LAST" if line_blocks == 1 else "b % LINE_BLOCKS == LINE_BLOCKS - 1 ? LAST : LANES"};
+    NO_UNROLL for (int b = 0; b < blocks; ++b) {
+        const int count = b % line_blocks == line_blocks - 1 ? last : LANES;
         NO_UNROLL for (int c = 0; c < count; ++c) {
 % for j in range(vectors):
             const VECTOR w${j}r = *(__global const SUMS *)(w + ${j} * LANES), w${j}i = *(__global const SUMS *)(w + ${vectors + j} * LANES);
@@ -61,11 +54,11 @@ __kernel ${attributes}
 void products_spectral(${signature})
 {
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
-        const int part = (int)(task % parts), panel = (int)(task / parts % PANELS);
-        const int g = (int)(task / parts / PANELS % GROUPS), p = (int)(task / parts / PANELS / GROUPS);
+        const int part = (int)(task % parts), panel = (int)(task / parts % panels);
+        const int g = (int)(task / parts / panels % groups), p = (int)(task / parts / panels / groups);
         __global const SUM *x_at = transformed_x + transformed_x_offset + p * x_pitch + (long)g * tiles * X_TILE;
-        __global const SUM *w_at = transformed_weight + transformed_weight_offset + p * WEIGHT_PITCH
-            + ((long)g * PANELS + panel) * (TERMS * 2L * VECTORS * LANES);
+        __global const SUM *w_at = transformed_weight + transformed_weight_offset + p * weight_pitch
+            + ((long)g * panels + panel) * (terms * 2L * VECTORS * LANES);
         __global SUM *y_at = transformed_y + transformed_y_offset + p * y_pitch + (long)g * tiles * Y_TILE + panel * (2 * VECTORS * LANES);
         long tile = (long)part * part_tiles;
         const long tile_end = tiles - tile < part_tiles ? tiles : tile + part_tiles;

@@ -2,25 +2,19 @@
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="fourier" file="fourier.cl.mako"/>\
 ## row_spectral, one channel a group, stride 1; the forward pass:
-##   y[n,g,p] = epilogue(sum_{k<KERNEL_SIZE} weight[g,k] * x[n,g,p + k*DILATION - pad])
+##   y[n,g,p] = epilogue(sum_{k<kernel_size} weight[g,k] * x[n,g,p + k*DILATION - pad])
 ## or (BACKWARD) the input gradient:
-##   y[n,g,p] = epilogue(sum_{k<KERNEL_SIZE} weight[g,k] * x[n,g,p + pad - k*DILATION])
+##   y[n,g,p] = epilogue(sum_{k<kernel_size} weight[g,k] * x[n,g,p + pad - k*DILATION])
 ##   n batch, g channel; transformed_weight[.][g] is the transform of the taps
 ##
 ## For CPUs: one work-item a work-group. It owns LANES tiles of one row, which are its lanes, of one line j
-## of a dilation: result i < OUTPUTS of tile t is p = (t*OUTPUTS + i)*DILATION + j. Their SIZE samples are
+## of a dilation: result i < outputs of tile t is p = (t*outputs + i)*DILATION + j. Their SIZE samples are
 ## transformed, multiplied by the taps' transform, and transformed back, all in two arrays of `scratch`,
 ## which has room for each work-group. Sums that are not finite are made again by the definition.
 ## Dimension 0 is tasks, and loops.
 ${fourier.constants("__global")}
-#define CHANNELS 1
-#define WRITTEN 1
-#define GROUPS ${groups}
-#define KERNEL_SIZE ${kernel_size}
 #define STRIDE 1
 #define DILATION ${dilation}
-#define OUTPUTS ${outputs}
-#define WEIGHT_PITCH ${point_pitch}L  // of a point of the transformed taps
 
 ${definition.functions()}
 
@@ -33,7 +27,7 @@ ${epilogue.functions()}
 ## Samples i … of all tiles.
 <%def name="stage()">\
 NO_UNROLL for (int l = 0; l < LANES; ++l) {
-    const long begin = first + (long)l * (OUTPUTS * DILATION) - lead;
+    const long begin = first + (long)l * (outputs * DILATION) - lead;
     turned[l] = load_checked(row, i, SIZE - 1, DILATION, begin < length ? (int)begin : length, length);
 }
 % for e in range(lanes):
@@ -54,7 +48,7 @@ own[i + ${e}] = r${e};
     z[1] = all + signs;
     NO_UNROLL for (int k = 1; k <= POINTS / 2; ++k) {
         const SUM c = FACTORS[SEPARATING + 2 * k - 2], s = FACTORS[SEPARATING + 2 * k - 1];
-        __global const SUM *near = taps + k * WEIGHT_PITCH, *far = taps + (POINTS - k) * WEIGHT_PITCH;
+        __global const SUM *near = taps + k * weight_pitch, *far = taps + (POINTS - k) * weight_pitch;
         const SUM ur = near[0], ui = near[1], vr = far[0], vi = far[1];
         const VECTOR ar = z[2 * k], ai = z[2 * k + 1], br = z[2 * (POINTS - k)], bi = z[2 * (POINTS - k) + 1];
         const VECTOR er = ar + br, ei = ai - bi, dr = ai + bi, di = br - ar;
@@ -81,9 +75,9 @@ if (all * 0 != 0) {  // or all are large
     NO_UNROLL for (int e = 0; e < LANES; ++e)
         NO_UNROLL for (int l = 0; l < LANES; ++l) {
             BUFFER SUM *sum = (BUFFER SUM *)(own + ((i + e) ^ 1)) + l;
-            const long p = first + (long)(l * OUTPUTS + i + e) * DILATION;
+            const long p = first + (long)(l * outputs + i + e) * DILATION;
             if (*sum * 0 != 0 && p < positions)
-                *sum = defined(row, 0, weight + weight_offset + (long)g * KERNEL_SIZE, (int)p, pad, length);
+                *sum = defined(row, 0, weight + weight_offset + (long)g * kernel_size, 1, 1, kernel_size, (int)p, pad, length);
         }
 % for e in range(lanes):
     r${e} = own[(i + ${e}) ^ 1];
@@ -94,7 +88,7 @@ ${fourier.turn()}
 turned[${e}] = r${e};
 % endfor
 NO_UNROLL for (int l = 0; l < LANES; ++l) {
-    const long tile = first + (long)l * (OUTPUTS * DILATION), behind = tile + (long)OUTPUTS * DILATION;
+    const long tile = first + (long)l * (outputs * DILATION), behind = tile + (long)outputs * DILATION;
     if (tile >= positions) break;
     const int begin = (int)tile, limit = behind < positions ? (int)behind : positions;
     const int inside = DILATION == 1 && begin + i + LANES <= limit;
@@ -108,10 +102,10 @@ void row_spectral(${signature})
     __global VECTOR *own = (__global VECTOR *)(scratch + scratch_offset + get_group_id(0) * (4L * POINTS * LANES));
     __global VECTOR *other = own + SIZE;
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
-        const int first = (int)(task % row_blocks * (LANES * OUTPUTS * (long)DILATION) + task / row_blocks % DILATION);
+        const int first = (int)(task % row_blocks * (LANES * outputs * (long)DILATION) + task / row_blocks % DILATION);
         const long which = task / row_blocks / DILATION;
-        const long n = which / GROUPS;
-        const int g = (int)(which % GROUPS);
+        const long n = which / groups;
+        const int g = (int)(which % groups);
         __global const STORED *row = x + x_offset + n * x_batch_stride + g * x_channel_stride;
         __global const SUM *taps = transformed_weight + transformed_weight_offset + 2L * g;
         NO_UNROLL for (int i = 0; i < SIZE; i += LANES) {
@@ -120,9 +114,9 @@ void row_spectral(${signature})
         ${fourier.passes("own", "other")}
         ${multiply(fourier.result("own", "other"))}
         ${fourier.passes(*spectrum)}
-        NO_UNROLL for (int turn = 0; turn < OUTPUTS; turn += LANES) {
+        NO_UNROLL for (int turn = 0; turn < outputs; turn += LANES) {
             // The last vector begins early, so that it is whole: some results are stored twice.
-            const int i = turn + LANES <= OUTPUTS || OUTPUTS < LANES ? turn : OUTPUTS - LANES;
+            const int i = turn + LANES <= outputs || outputs < LANES ? turn : outputs - LANES;
             ${store()}
         }
     }

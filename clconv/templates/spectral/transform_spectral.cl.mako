@@ -1,28 +1,21 @@
 <%namespace name="fourier" file="fourier.cl.mako"/>\
 ## transform_spectral: transformed_x[.][g][tile][block] = the transform of SIZE samples of LANES channels,
-##   sample i < TAKEN of tile (n,t), line j: x[n, g*CHANNELS + c, (t*OUTPUTS + i)*STEP + j - lead]; then zeros
+##   sample i < TAKEN of tile (n,t), line j: x[n, g*channels + c, (t*outputs + i)*STEP + j - lead]; then zeros
 ##   x may be another array (SOURCE), and the result conjugate
-##   n batch, g group, c channel of g; a tile's SIZE samples give OUTPUTS results
+##   n batch, g group, c channel of g; a tile's SIZE samples give outputs results
 ##
 ## For CPUs: one work-item a work-group; lanes are channels. Where STEP samples lie between those of a
 ## tile, the lines j between them are tiles of their own (a dilation), or channels of their own (a
-## stride: block j * BLOCKS + c / LANES). All lines of a place are read together where TOGETHER is STEP.
+## stride: block j * line_blocks + c / LANES). All lines of a place are read together where TOGETHER is STEP.
 ## Samples outside the row are zeros; those of missing channels may be anything. Dimension 0 is tasks, and loops.
 ${fourier.constants()}
-#define CHANNELS ${channels}  // read, of a group
-#define GROUPS ${groups}
-#define BLOCKS ${-(-channels // lanes)}  // of channels, a group and line
 #define TAKEN ${taken}
-#define OUTPUTS ${outputs}
 #define STEP ${step}
 #define TOGETHER ${together}
 #define LINES ${lines}  // of tiles
 #define SPACING ${step // together}  // of samples that are staged one after the other
 #define PLACE(i) (${"i" if together == 1 else "((i) % TOGETHER * SIZE + (i) / TOGETHER)"})
 
-<%
-    whole = channels % lanes == 0
-%>\
 <%def name="stage()">\
 for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
     const long p = first + (long)i * SPACING;
@@ -65,7 +58,7 @@ for (int i = 0; i < TOGETHER * SIZE; i += LANES) {
 </%def>\
 ## Channel e of the block; where there is none, one whose transform nobody reads.
 <%def name="row(e)"><%
-    return str(e) if whole else "(%d < there ? %d : 0)" % (e, e)
+    return "(%d < there ? %d : 0)" % (e, e)
 %></%def>\
 __kernel ${attributes}
 void transform_spectral(${signature})
@@ -73,14 +66,14 @@ void transform_spectral(${signature})
     __local VECTOR samples[TOGETHER * SIZE];
     __local VECTOR other[SIZE];
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
-        const int block = (int)(task % BLOCKS), g = (int)(task / BLOCKS % GROUPS);
-        const long which = task / BLOCKS / GROUPS;
+        const int block = (int)(task % line_blocks), g = (int)(task / line_blocks % groups);
+        const long which = task / line_blocks / groups;
         const int line = (int)(which % ${lines if together == 1 else 1});
         const long tile = which / ${lines if together == 1 else 1};
         const long n = (tile_first + tile) / row_tiles;
-        const long first = (tile_first + tile) % row_tiles * OUTPUTS * STEP + line - lead;
-        const int there = CHANNELS - block * LANES < LANES ? CHANNELS - block * LANES : LANES;
-        __global const STORED *row = ${source} + ${source}_offset + n * ${source}_batch_stride + ((long)g * CHANNELS + block * LANES) * ${source}_channel_stride;
+        const long first = (tile_first + tile) % row_tiles * outputs * STEP + line - lead;
+        const int there = channels - block * LANES < LANES ? channels - block * LANES : LANES;
+        __global const STORED *row = ${source} + ${source}_offset + n * ${source}_batch_stride + ((long)g * channels + block * LANES) * ${source}_channel_stride;
         ${stage()}
         NO_UNROLL for (int j = 0; j < TOGETHER; ++j) {
             __local VECTOR *own = samples + j * SIZE;
@@ -89,7 +82,7 @@ void transform_spectral(${signature})
 % endif
             ${fourier.passes("own", "other")}
             __global SUM *to = transformed_${source} + transformed_${source}_offset
-                + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * ${blocks} + ${"block" if lines > 1 else "j * BLOCKS + block"}) * (2 * LANES);
+                + (((long)g * tiles + tile * LINES + ${"line + j" if lines > 1 else "0"}) * blocks + ${"block" if lines > 1 else "j * line_blocks + block"}) * (2 * LANES);
             ${fourier.separate(fourier.result("own", "other"), "to", "point_pitch", "-" if conjugate else "")}
         }
     }

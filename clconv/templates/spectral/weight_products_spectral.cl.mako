@@ -8,17 +8,9 @@
 ## tiles in their order. Dimension 0 is tasks, and loops.
 ##   transformed_x, transformed_y: pairs of vectors of channels; transformed_result: for each c VECTORS real
 ##   parts, then VECTORS imaginary parts
-#define BLOCKS ${blocks}  // pairs of vectors of a tile of x
-#define LINE_BLOCKS ${line_blocks}  // of these, those whose last one has LAST channels
-#define LAST ${last}
-#define CHANNELS ${channels}  // of x, of LINE_BLOCKS
-#define TERMS ${terms}  // channels c of all blocks
-#define GROUPS ${groups}
-#define PANELS ${panels}  // of a group
 #define VECTORS ${vectors}
-#define X_TILE (BLOCKS * 2 * LANES)
-#define Y_TILE (PANELS * VECTORS * 2 * LANES)
-#define RESULT_PITCH ${point_pitch}L  // of a point
+#define X_TILE (blocks * 2 * LANES)
+#define Y_TILE (panels * VECTORS * 2 * LANES)
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
 <%def name="channels_of(rows, real)">\
@@ -64,14 +56,14 @@ __kernel ${attributes}
 void weight_products_spectral(${signature})
 {
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
-        const int b = (int)(task % BLOCKS), panel = (int)(task / BLOCKS % PANELS);
-        const int g = (int)(task / BLOCKS / PANELS % GROUPS), p = (int)(task / BLOCKS / PANELS / GROUPS);
-        const int count = b % LINE_BLOCKS == LINE_BLOCKS - 1 ? LAST : LANES;
-        const int c_first = b / LINE_BLOCKS * CHANNELS + b % LINE_BLOCKS * LANES;
+        const int b = (int)(task % blocks), panel = (int)(task / blocks % panels);
+        const int g = (int)(task / blocks / panels % groups), p = (int)(task / blocks / panels / groups);
+        const int count = b % line_blocks == line_blocks - 1 ? last : LANES;
+        const int c_first = b / line_blocks * channels + b % line_blocks * LANES;
         __global const SUM *x_at = transformed_x + transformed_x_offset + p * x_pitch + (long)g * tiles * X_TILE + b * (2 * LANES);
         __global const SUM *y_at = transformed_y + transformed_y_offset + p * y_pitch + (long)g * tiles * Y_TILE + panel * (2 * VECTORS * LANES);
-        __global SUM *result_at = transformed_result + transformed_result_offset + p * RESULT_PITCH
-            + (((long)g * PANELS + panel) * TERMS + c_first) * (2L * VECTORS * LANES);
+        __global SUM *result_at = transformed_result + transformed_result_offset + p * weight_pitch
+            + (((long)g * panels + panel) * terms + c_first) * (2L * VECTORS * LANES);
         if (p < real_points) {
             ${block(True)}
         }

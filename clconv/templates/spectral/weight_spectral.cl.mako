@@ -3,27 +3,21 @@
 ##   LANES channels written, times 1 / (4 SIZE):
 ##   tap i < TAPS of channel m written and c read: the weight k = i*STRIDE + phase, of taps in reverse
 ##   (BACKWARD) TAPS - 1 - i in place of i; 0 where there is no such weight
-##   phase of the stride: of the channel read, c = phase*CHANNELS + … (forward), or written (backward)
+##   phase of the stride: of the channel read, c = phase*channels + … (forward), or written (backward)
 ##
 ## For CPUs: one work-item a work-group; lanes are channels written. A panel has VECTORS of these vectors:
 ## for each c first the real, then the imaginary parts. Dimension 0 is tasks, and loops.
 ${fourier.constants()}
-#define CHANNELS ${channels}  // read, of a group and phase
-#define WRITTEN ${written}  // channels written, of a group and phase
 #define READ_PHASES ${read_phases}
 #define WRITE_PHASES ${write_phases}
-#define GROUPS ${groups}
 #define TAPS ${taps}
 #define KERNEL_SIZE ${kernel_size}
 #define STRIDE ${stride}
-#define BLOCKS ${-(-written // lanes)}  // vectors of channels written, of a group and phase
 #define VECTORS ${vectors}
-#define PANELS ${panels}  // of a group
-#define POINT_PITCH ${point_pitch}L
 #define SCALE ((SUM)${repr(0.25 / transform.size)})
 
 <%
-    rows = "" if backward else "CHANNELS * "
+    rows = "" if backward else "channels * "
     padded_taps = -(-kernel_size // lanes) * lanes
 %>\
 ## All KERNEL_SIZE weights of the vector's channels, channels side by side.
@@ -54,21 +48,21 @@ void weight_spectral(${signature})
     __local VECTOR turned[${padded_taps}];
     __local VECTOR samples[SIZE];
     __local VECTOR other[SIZE];
-    __global const STORED *weight_end = weight + weight_offset + (long)GROUPS * CHANNELS * WRITTEN * KERNEL_SIZE;
+    __global const STORED *weight_end = weight + weight_offset + (long)groups * channels * written * KERNEL_SIZE;
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
-        const int c = (int)(task % (READ_PHASES * CHANNELS));
-        const int panel = (int)(task / (READ_PHASES * CHANNELS) % PANELS);
-        const int g = (int)(task / (READ_PHASES * CHANNELS) / PANELS);
+        const int c = (int)(task % (READ_PHASES * channels));
+        const int panel = (int)(task / (READ_PHASES * channels) % panels);
+        const int g = (int)(task / (READ_PHASES * channels) / panels);
         for (int v = 0; v < VECTORS; ++v) {
             const int block = panel * VECTORS + v;
-            const int phase = c / CHANNELS + block / BLOCKS, m = block % BLOCKS * LANES;
+            const int phase = c / channels + block / line_blocks, m = block % line_blocks * LANES;
             // Behind the last vector of channels a panel has zeros.
-            const int there = block >= BLOCKS * WRITE_PHASES ? 0 : (WRITTEN - m < LANES ? WRITTEN - m : LANES);
+            const int there = block >= line_blocks * WRITE_PHASES ? 0 : (written - m < LANES ? written - m : LANES);
             __global const STORED *from = weight + weight_offset
 % if backward:
-                + (((long)g * CHANNELS + c) * WRITTEN + m) * KERNEL_SIZE;
+                + (((long)g * channels + c) * written + m) * KERNEL_SIZE;
 % else:
-                + (((long)g * WRITTEN + m) * CHANNELS + c % CHANNELS) * KERNEL_SIZE;
+                + (((long)g * written + m) * channels + c % channels) * KERNEL_SIZE;
 % endif
             ${turn_weights()}
             NO_UNROLL for (int i = 0; i < TAPS; ++i) {
@@ -78,8 +72,8 @@ void weight_spectral(${signature})
             NO_UNROLL for (int i = TAPS; i < SIZE; ++i) samples[i] = 0;
             ${fourier.passes("samples", "other")}
             __global SUM *to = transformed_weight + transformed_weight_offset
-                + (((long)g * PANELS + panel) * (READ_PHASES * CHANNELS) + c) * (2 * VECTORS * LANES) + v * LANES;
-            ${fourier.separate(fourier.result("samples", "other"), "to", "POINT_PITCH", "-", "VECTORS * LANES")}
+                + (((long)g * panels + panel) * (READ_PHASES * channels) + c) * (2 * VECTORS * LANES) + v * LANES;
+            ${fourier.separate(fourier.result("samples", "other"), "to", "weight_pitch", "-", "VECTORS * LANES")}
         }
     }
 }

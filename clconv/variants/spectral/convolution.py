@@ -18,9 +18,10 @@ from clconv.variants.base import (
 )
 from clconv.variants.spectral.costs import cost_of
 from clconv.variants.spectral.kernels import (
+    PRODUCT_SCALARS,
     REAL_POINTS,
-    layer_constants,
     product_constants,
+    product_numbers,
     sizes,
     transform_constants,
     transform_kernel,
@@ -55,33 +56,35 @@ class Kernels:
         request = tiles.request
         self.tiles = tiles
         self.weight = weight_kernel(tiles)
-        self.transform = transform_kernel(
-            tiles, "x", tiles.channels, tiles.read_step, tiles.x_blocks
-        )
+        self.transform = transform_kernel(tiles, "x", tiles.read_step)
         self.products = Kernel(
             "products_spectral",
             (*product_constants(tiles), ("tile_rows", tiles.rows)),
             (transformed("x"), TRANSFORMED_WEIGHT, TRANSFORMED_Y),
-            scalars("parts real_points", "tiles part_tiles x_pitch y_pitch tasks"),
+            scalars(
+                f"parts real_points {PRODUCT_SCALARS}",
+                "tiles part_tiles x_pitch y_pitch weight_pitch tasks",
+            ),
             (1, 1, 1),
         )
         self.inverse = Kernel(
             "inverse_spectral",
             transform_constants(tiles)
-            + layer_constants(tiles)
             + (
                 ("backward", not tiles.forward),
+                ("stride", tiles.problem.stride),
+                ("dilation", tiles.problem.dilation),
                 ("lines", tiles.lines),
-                ("outputs", tiles.outputs),
                 ("step", tiles.write_step),
                 ("together", tiles.together(tiles.write_step)),
-                ("blocks", tiles.y_blocks),
-                ("dilation", tiles.problem.dilation),
                 ("activation", request.epilogue.activation),
             ),
             (TRANSFORMED_Y, *convolution_operands(request)),
             scalars(
-                "length positions pad lead row_tiles", "tile_first tiles point_pitch tasks", "slope"
+                "length positions pad lead row_tiles channels written groups kernel_size blocks "
+                "line_blocks outputs",
+                "tile_first tiles point_pitch tasks",
+                "slope",
             ),
             (1, 1, 1),
         )
@@ -145,17 +148,19 @@ def _launches(kernels: Kernels, tiles: Tiles, first: int, places: int) -> tuple[
     return (
         kernels.transform.launch(
             (grid(reading), 1, 1),
-            length=length, lead=tiles.read_lead, point_pitch=x_pitch, tasks=reading,
-            **where(tiles, first, places),
+            length=length, lead=tiles.read_lead, channels=tiles.channels, point_pitch=x_pitch,
+            tasks=reading, **where(tiles, first, places, tiles.channels, tiles.x_blocks),
         ),
         kernels.products.launch(
             (grid(panels * parts), 1, 1),
             parts=parts, real_points=REAL_POINTS, tiles=count, part_tiles=part,
-            x_pitch=x_pitch, y_pitch=y_pitch, tasks=panels * parts,
+            x_pitch=x_pitch, y_pitch=y_pitch, tasks=panels * parts, **product_numbers(tiles),
         ),
         kernels.inverse.launch(
             (grid(writing), 1, 1),
             length=length, positions=positions, pad=problem.pads[0], lead=tiles.write_lead,
-            point_pitch=y_pitch, tasks=writing, **where(tiles, first, places),
+            channels=tiles.channels, written=tiles.written, kernel_size=problem.kernel_size,
+            point_pitch=y_pitch, tasks=writing,
+            **where(tiles, first, places, tiles.written, tiles.y_blocks),
         ),
     )  # fmt: skip

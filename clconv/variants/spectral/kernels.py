@@ -22,9 +22,10 @@ from clconv.variants.spectral.tiles import LINE, Tiles
 from clconv.variants.spectral.transforms import LARGE_SIZES, SIZES, butterfly
 
 __all__ = [
+    "PRODUCT_SCALARS",
     "REAL_POINTS",
-    "layer_constants",
     "product_constants",
+    "product_numbers",
     "row_sizes",
     "sizes",
     "transform_constants",
@@ -81,17 +82,24 @@ def transformed(name: str) -> Operand:
 
 def product_constants(tiles: Tiles) -> Constants:
     """Of the kernels of products."""
-    return (
-        *common_constants(tiles.request, tiles.lanes),
-        ("groups", tiles.problem.groups),
-        ("vectors", tiles.vectors),
-        ("panels", tiles.panels),
-        ("point_pitch", tiles.weight_pitch),
-        ("blocks", tiles.x_blocks),
-        ("line_blocks", tiles.x_blocks // tiles.read_phases),
-        ("last", (tiles.channels - 1) % tiles.lanes + 1),
-        ("terms", tiles.terms),
-    )
+    return (*common_constants(tiles.request, tiles.lanes), ("vectors", tiles.vectors))
+
+
+# Channels are numbers of a launch, so that layers which differ by them alone share kernels.
+PRODUCT_SCALARS = "blocks line_blocks last terms groups panels"
+
+
+def product_numbers(tiles: Tiles) -> dict[str, int]:
+    """How channels lie in what the kernels of products read and write."""
+    return {
+        "blocks": tiles.x_blocks,
+        "line_blocks": tiles.x_blocks // tiles.read_phases,
+        "last": (tiles.channels - 1) % tiles.lanes + 1,
+        "terms": tiles.terms,
+        "groups": tiles.problem.groups,
+        "panels": tiles.panels,
+        "weight_pitch": tiles.weight_pitch,
+    }
 
 
 def transform_constants(tiles: Tiles) -> Constants:
@@ -100,23 +108,10 @@ def transform_constants(tiles: Tiles) -> Constants:
         *common_constants(tiles.request, tiles.lanes),
         ("transform", tiles.transform),
         ("butterfly", butterfly),
-        ("groups", tiles.problem.groups),
     )
 
 
-def layer_constants(tiles: Tiles) -> Constants:
-    """The layer, as the kernels know it that read or write what is not transformed."""
-    return (
-        ("channels", tiles.channels),
-        ("written", tiles.written),
-        ("kernel_size", tiles.problem.kernel_size),
-        ("stride", tiles.problem.stride),
-    )
-
-
-def transform_kernel(
-    tiles: Tiles, source: str, channels: int, step: int, blocks: int, taken: int | None = None
-) -> Kernel:
+def transform_kernel(tiles: Tiles, source: str, step: int, taken: int | None = None) -> Kernel:
     """The kernel that transforms tiles of an array; their first `taken` samples alone, and
     conjugate, if that is given."""
     return Kernel(
@@ -124,17 +119,17 @@ def transform_kernel(
         transform_constants(tiles)
         + (
             ("source", source),
-            ("channels", channels),
             ("step", step),
             ("together", tiles.together(step)),
             ("lines", tiles.lines),
-            ("outputs", tiles.outputs),
             ("taken", tiles.size if taken is None else taken),
             ("conjugate", taken is not None),
-            ("blocks", blocks),
         ),
         (Operand(source, Layout.ROWS), transformed(source)),
-        scalars("length lead row_tiles", "tile_first tiles point_pitch tasks"),
+        scalars(
+            "length lead row_tiles channels groups blocks line_blocks outputs",
+            "tile_first tiles point_pitch tasks",
+        ),
         (1, 1, 1),
     )
 
@@ -144,18 +139,17 @@ def weight_kernel(tiles: Tiles) -> Kernel:
     return Kernel(
         "weight_spectral",
         transform_constants(tiles)
-        + layer_constants(tiles)
         + (
             ("backward", not tiles.forward),
+            ("kernel_size", tiles.problem.kernel_size),
+            ("stride", tiles.problem.stride),
             ("read_phases", tiles.read_phases),
             ("write_phases", tiles.write_phases),
             ("taps", tiles.taps),
             ("vectors", tiles.vectors),
-            ("panels", tiles.panels),
-            ("point_pitch", tiles.weight_pitch),
         ),
         (Operand("weight", Layout.FLAT), transformed("weight")),
-        scalars(long_names="tasks"),
+        scalars("channels written groups line_blocks panels", "weight_pitch tasks"),
         (1, 1, 1),
     )
 
@@ -166,9 +160,16 @@ def weight_preparation(tiles: Tiles, kernel: Kernel) -> Schedule:
     count = tiles.transform.points * tiles.weight_pitch
     sums = accumulator(tiles.problem.dtype)
     return Schedule(
-        (kernel.launch((grid(tasks), 1, 1), tasks=tasks),),
+        (
+            kernel.launch(
+                (grid(tasks), 1, 1),
+                channels=tiles.channels, written=tiles.written, groups=tiles.problem.groups,
+                line_blocks=ceil_div(tiles.written, tiles.lanes), panels=tiles.panels,
+                weight_pitch=tiles.weight_pitch, tasks=tasks,
+            ),
+        ),
         (Workspace("transformed_weight", sums, count),),
-    )
+    )  # fmt: skip
 
 
 def turns(tiles: Tiles, other_bytes: int) -> Iterator[tuple[int, int]]:
@@ -202,8 +203,11 @@ def workspaces(tiles: Tiles, places: int) -> tuple[Workspace, Workspace]:
     )
 
 
-def where(tiles: Tiles, first: int, places: int) -> dict[str, int]:
-    """The numbers that say which tiles a launch has."""
+def where(tiles: Tiles, first: int, places: int, channels: int, blocks: int) -> dict[str, int]:
+    """The numbers that say which tiles a launch transforms, from or to so many channels (of a
+    group and phase) and vectors of them."""
     return {
         "row_tiles": tiles.row_tiles, "tile_first": first, "tiles": places * tiles.lines,
+        "outputs": tiles.outputs, "groups": tiles.problem.groups,
+        "line_blocks": ceil_div(channels, tiles.lanes), "blocks": blocks,
     }  # fmt: skip

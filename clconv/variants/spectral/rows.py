@@ -58,14 +58,15 @@ def _design(tiles: Tiles) -> Design:
         transform_constants(tiles)
         + (
             ("backward", not tiles.forward),
-            ("kernel_size", problem.kernel_size),
             ("dilation", problem.dilation),
-            ("outputs", tiles.outputs),
-            ("point_pitch", taps.weight_pitch),
             ("activation", request.epilogue.activation),
         ),
         (SCRATCH, transformed("weight"), *convolution_operands(request)),
-        scalars("length positions pad lead", "row_blocks tasks", "slope"),
+        scalars(
+            "length positions pad lead groups kernel_size outputs",
+            "weight_pitch row_blocks tasks",
+            "slope",
+        ),
         (1, 1, 1),
     )
 
@@ -82,7 +83,8 @@ def _design(tiles: Tiles) -> Design:
         launch = kernel.launch(
             (groups, 1, 1),
             length=length, positions=positions, pad=wanted.problem.pads[0], lead=there.read_lead,
-            row_blocks=blocks, tasks=tasks,
+            groups=problem.groups, kernel_size=problem.kernel_size, outputs=tiles.outputs,
+            weight_pitch=taps.weight_pitch, row_blocks=blocks, tasks=tasks,
         )  # fmt: skip
         scratch = groups * 2 * tiles.size * tiles.lanes
         return Schedule((launch,), (Workspace("scratch", accumulator(problem.dtype), scratch),))

@@ -21,9 +21,10 @@ from clconv.variants.base import (
 )
 from clconv.variants.spectral.costs import gradient_cost
 from clconv.variants.spectral.kernels import (
+    PRODUCT_SCALARS,
     REAL_POINTS,
-    layer_constants,
     product_constants,
+    product_numbers,
     sizes,
     transform_constants,
     transform_kernel,
@@ -49,28 +50,28 @@ class Kernels:
     """The four kernels of a design."""
 
     def __init__(self, tiles: Tiles) -> None:
-        self.of_x = transform_kernel(tiles, "x", tiles.channels, tiles.read_step, tiles.x_blocks)
-        self.of_y = transform_kernel(
-            tiles, "y", tiles.written, tiles.write_step, tiles.y_blocks, tiles.outputs
-        )
+        self.of_x = transform_kernel(tiles, "x", tiles.read_step)
+        self.of_y = transform_kernel(tiles, "y", tiles.write_step, tiles.outputs)
         self.products = Kernel(
             "weight_products_spectral",
-            (*product_constants(tiles), ("channels", tiles.channels), ("channel_rows", tiles.rows)),
+            (*product_constants(tiles), ("channel_rows", tiles.rows)),
             (transformed("x"), transformed("y"), TRANSFORMED_RESULT),
-            scalars("adding real_points", "tiles x_pitch y_pitch tasks"),
+            scalars(
+                f"adding real_points channels {PRODUCT_SCALARS}",
+                "tiles x_pitch y_pitch weight_pitch tasks",
+            ),
             (1, 1, 1),
         )
         self.inverse = Kernel(
             "weight_inverse_spectral",
             transform_constants(tiles)
-            + layer_constants(tiles)
             + (
+                ("kernel_size", tiles.problem.kernel_size),
+                ("stride", tiles.problem.stride),
                 ("dilation", tiles.problem.dilation),
                 ("read_phases", tiles.read_phases),
                 ("taps", tiles.taps),
                 ("vectors", tiles.vectors),
-                ("panels", tiles.panels),
-                ("point_pitch", tiles.weight_pitch),
             ),
             (
                 TRANSFORMED_RESULT,
@@ -78,7 +79,11 @@ class Kernels:
                 Operand("y", Layout.ROWS),
                 Operand("result", Layout.FLAT, written=True),
             ),
-            (*scalars("batch length out_length pad", "tasks"), *ACCUMULATION),
+            (
+                *scalars("batch length out_length pad channels written panels"),
+                *scalars(long_names="weight_pitch tasks"),
+                *ACCUMULATION,
+            ),
             (1, 1, 1),
         )
 
@@ -131,26 +136,29 @@ def _schedule(kernels: Kernels, tiles: Tiles) -> Schedule:
     back = kernels.inverse.launch(
         (grid(tasks), 1, 1),
         batch=problem.batch, length=problem.length, out_length=problem.out_length,
-        pad=problem.pads[0], tasks=tasks,
+        pad=problem.pads[0], channels=tiles.channels, written=tiles.written, panels=tiles.panels,
+        weight_pitch=tiles.weight_pitch, tasks=tasks,
     )  # fmt: skip
     return Schedule((*launches, back), (*workspaces(tiles, max(most, 1)), result))
 
 
 def _launches(kernels: Kernels, tiles: Tiles, first: int, places: int) -> tuple[Launch, ...]:
     """Of so many places from `first` on."""
-    problem, numbers = tiles.problem, where(tiles, first, places)
+    problem = tiles.problem
     reading = tiles.tasks(places, tiles.channels, tiles.read_step)
     results = tiles.tasks(places, tiles.written, tiles.write_step)
     return (
         kernels.of_x.launch(
             (grid(reading), 1, 1),
-            length=problem.length, lead=tiles.read_lead, tasks=reading,
-            point_pitch=tiles.pitch(tiles.x_blocks, places * tiles.lines), **numbers,
+            length=problem.length, lead=tiles.read_lead, channels=tiles.channels, tasks=reading,
+            point_pitch=tiles.pitch(tiles.x_blocks, places * tiles.lines),
+            **where(tiles, first, places, tiles.channels, tiles.x_blocks),
         ),
         kernels.of_y.launch(
             (grid(results), 1, 1),
-            length=problem.out_length, lead=0, tasks=results,
-            point_pitch=tiles.pitch(tiles.y_blocks, places * tiles.lines), **numbers,
+            length=problem.out_length, lead=0, channels=tiles.written, tasks=results,
+            point_pitch=tiles.pitch(tiles.y_blocks, places * tiles.lines),
+            **where(tiles, first, places, tiles.written, tiles.y_blocks),
         ),
         _products(kernels, tiles, first, places),
     )  # fmt: skip
@@ -163,5 +171,6 @@ def _products(kernels: Kernels, tiles: Tiles, first: int, places: int) -> Launch
     return kernels.products.launch(
         (grid(tasks), 1, 1),
         adding=int(first > 0), real_points=REAL_POINTS, tiles=count,
-        x_pitch=x_pitch, y_pitch=y_pitch, tasks=tasks,
+        channels=tiles.channels, x_pitch=x_pitch, y_pitch=y_pitch, tasks=tasks,
+        **product_numbers(tiles),
     )  # fmt: skip
