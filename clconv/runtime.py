@@ -310,22 +310,17 @@ class Runtime:
         for plan in plans:
             if refused is not None:
                 self._warn_of_refusal(plan, *refused)
-            error = self._refusal(plan)
-            if error is None:
+            try:
+                for kernel in plan.kernels:
+                    self.programs.kernel(kernel, render(kernel))
+            except BuildError as error:
+                refused = plan, error
+            else:
                 for other in other_of_layer(plan, plans):
-                    self._refusal(other)  # which is told when that plan is wanted
+                    for kernel in other.kernels:
+                        self.programs.finish(kernel, render(kernel), self.queue)
                 return Prepared.of(plan)
-            refused = plan, error
         raise refused[1] if refused else DeviceError("prepare needs at least one plan")
-
-    def _refusal(self, plan: KernelPlan) -> BuildError | None:
-        """Builds a plan's kernels; why the device refuses them, if it does."""
-        try:
-            for kernel in plan.kernels:
-                self.programs.kernel(kernel, render(kernel))
-        except BuildError as error:
-            return error
-        return None
 
     def _warn_of_refusal(self, after: KernelPlan, plan: KernelPlan, error: BuildError) -> None:
         """Once for each layer and refusal."""

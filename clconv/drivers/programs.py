@@ -59,6 +59,7 @@ class Programs:
         self._size = size
         self._programs: Bounded[str, Future[Any]] = Bounded(size)
         self._refused: Bounded[str, BuildError] = Bounded(size)
+        self._finished: Bounded[str, bool] = Bounded(size)
         self._threads = threading.local()
         platform = device.platform.name.strip().lower()
         self._trusts_required = platform == "rusticl"
@@ -160,6 +161,19 @@ class Programs:
             raise
         made.set_scalar_arg_dtypes(_argument_dtypes(kernel))
         return kernels.set_default(source, made)
+
+    def finish(self, kernel: Kernel, source: str, queue: Any) -> None:
+        """Builds a kernel that may be launched later, down to machine code: drivers that make that
+        at the first launch are given one that finds nothing to do. A refusal is remembered. Raises
+        OutOfMemoryError."""
+        try:
+            made = self.kernel(kernel, source)
+        except BuildError:
+            return
+        if self.finishes_at_launch and not self._finished.get(source):
+            self._finished.set_default(source, True)
+            made.set_args(*no_arguments(kernel))
+            cl.enqueue_nd_range_kernel(queue, made, kernel.local_size, kernel.local_size)
 
     def _check_local_size(self, made: Any, kernel: Kernel) -> None:
         """BuildError where the device cannot run a kernel's work-groups."""
