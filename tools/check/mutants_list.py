@@ -1719,8 +1719,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "a recipe for tensors that lie otherwise is followed",
-            "*lie.values(), runtime",
-            "runtime",
+            "*lie.values(), *state",
+            "*state",
             "tests/test_torch.py -k test_views",
         ),
         (
