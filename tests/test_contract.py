@@ -315,7 +315,7 @@ def test_layers_prepare_in_eval_mode(runtime, only_toy, rng, tmp_path):
 
 
 def test_torch_prepares_without_gradients(runtime, only_toy, rng):
-    """As long as the tensor is the same, of the same version."""
+    """As long as the tensor's values are the same, whatever PyTorch knows of changes."""
     torch = pytest.importorskip("torch")
     import clconv.torch
 
@@ -341,12 +341,27 @@ def test_torch_prepares_without_gradients(runtime, only_toy, rng):
             assert torch.allclose(layer(data), expected, atol=1e-4)
             layer.weight.data = torch.ones(6, 5, 3)
             assert [derives() for _ in range(2)] == [True, False]
+            for change in (
+                lambda data: data.mul_(0.99),  # as moving averages of weights do
+                lambda data: data[5, 4, 2].add_(1),
+                lambda data: data.copy_(data.roll(1, 2)),
+            ):
+                change(layer.weight.data)  # which has no version
+                assert [derives() for _ in range(2)] == [True, False]
+                expected = torch.nn.functional.conv1d(data, layer.weight, layer.bias, padding=1)
+                assert torch.allclose(layer(data), expected, atol=1e-4)
             layer.weight = torch.nn.Parameter(torch.zeros(6, 5, 3))
             assert [derives() for _ in range(2)] == [True, False]
             assert torch.allclose(layer(data), layer.bias[:, None].expand(6, 21))
         with torch.inference_mode():
             layer.weight = torch.nn.Parameter(torch.zeros(6, 5, 3))
-            assert [derives() for _ in range(2)] == [True, True]  # has no version
+            assert [derives() for _ in range(2)] == [True, False]
+            layer.weight.fill_(2)  # which has no version
+            assert [derives() for _ in range(2)] == [True, False]
+            layer.weight.data = layer.weight.data.transpose(0, 1).contiguous().transpose(0, 1)
+            assert [derives() for _ in range(2)] == [True, False]
+            expected = torch.nn.functional.conv1d(data, layer.weight, layer.bias, padding=1)
+            assert torch.allclose(layer(data), expected, atol=1e-4)
 
 
 # Verifying

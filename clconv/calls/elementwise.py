@@ -31,6 +31,7 @@ __all__ = [
     "convert",
     "copy_view",
     "fill",
+    "fingerprint",
     "flat",
     "host_values",
     "pad",
@@ -95,6 +96,31 @@ def host_values(array: cl_array.Array) -> NDArray[Any]:
 # What moves an element of so many bytes, whatever it means.
 _RAW = {1: "uchar", 2: "ushort", 4: "uint", 8: "ulong", 16: "uint4"}
 Strides = tuple[int, ...]
+# Words that a work-item takes in a step, and shares of them a core.
+FINGERPRINT_BLOCK, SHARES_A_CORE = 64, 4
+
+
+def fingerprint(runtime: Runtime, buffer: Any, nbytes: int, itemsize: int) -> bytes:
+    """What tells the content of a buffer from what it was: another for each change of one element,
+    and all but certainly for any. Waits until it is known."""
+    words = nbytes // itemsize
+    blocks = words // FINGERPRINT_BLOCK
+    count = max(1, min(blocks, SHARES_A_CORE * runtime.profile.compute_units))
+    word, lane = _RAW[itemsize], "ulong" if itemsize == 8 else "uint"
+    kernel = Kernel(
+        "fingerprint",
+        (*kernel_constants(runtime.profile, np.dtype(np.float32), 1), ("word", word)),
+        (
+            Operand("words", Layout.FLAT, element=word),
+            Operand("states", Layout.FLAT, written=True, element=lane),
+        ),
+        scalars(long_names="count length share"),
+        (1, 1, 1),
+    )
+    launch = kernel.launch((count, 1, 1), count=count, length=words, share=max(blocks // count, 1))
+    states = runtime.empty(count * FINGERPRINT_BLOCK, f"u{8 if itemsize == 8 else 4}")
+    runtime.run_one(launch, {"words": (buffer, 0), "states": flat(states)}, {}, (), (states,))
+    return runtime.to_host(states).tobytes()
 
 
 def _four(shape: tuple[int, ...], *strides: Strides) -> tuple[list[int], list[list[int]]]:

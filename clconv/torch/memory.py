@@ -11,7 +11,7 @@ import ctypes
 import weakref
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clconv.calls.call import Call, follow_on_buffers
 from clconv.calls.draft import Recipe
+from clconv.calls.elementwise import fingerprint
 from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ArrayTypeError, OutOfMemoryError
 from clconv.runtime import Runtime
@@ -115,8 +116,9 @@ class Arrays:
         """The same for weights, with what was derived from them if no gradients are recorded: then
         they seldom change."""
         self.read("weight", tensor)
-        if not torch.is_grad_enabled():
-            self._derived = _Kept(tensor, self.runtime)
+        if self.in_place and not torch.is_grad_enabled():
+            buffer, lies = self._memory["weight"], self._lie["weight"]
+            self._derived = _Kept(tensor, self.runtime, buffer, lies)
 
     def write(self, name: str, tensor: Tensor | None) -> None:
         """Names an array over a new, contiguous tensor, which has the values when the call ends."""
@@ -212,36 +214,38 @@ class Arrays:
 
 
 class _Kept(Derived):
-    """What was derived from a tensor's values, as long as tensor, version, memory and layout are
-    the same. (PyTorch does not count changes through `.data` as versions.)"""
+    """What was derived from a tensor's values, as long as these are the same.
 
-    def __init__(self, tensor: Tensor, runtime: Runtime) -> None:
+    The values themselves are compared, by a fingerprint: PyTorch counts no version of changes
+    through `.data`, and none of tensors that were made in inference mode.
+    """
+
+    def __init__(self, tensor: Tensor, runtime: Runtime, buffer: Any, lies: _Lies) -> None:
         self._tensor = tensor
         self._runtime = runtime
+        self._buffer = buffer
+        self._lies = lies
 
     def get(self, preparation: Schedule) -> Mapping[str, Any] | None:
         """The buffers; None where they are not kept, or of other values."""
         found = _derived.get(self._tensor)
-        if found is None or found[0] != self._state():
+        if found is None or found[0] != self._state:
             return None
         return found[1].get(preparation)
 
     def keep(self, preparation: Schedule, buffers: Mapping[str, Any]) -> None:
-        """Keeps what was queued, unless the tensor has no version."""
-        state = self._state()
-        if state is None:
-            return
+        """Keeps what was queued, and forgets what was derived from other values."""
         found = _derived.get(self._tensor)
-        if found is None or found[0] != state:
-            found = _derived[self._tensor] = state, Derived()
+        if found is None or found[0] != self._state:
+            found = _derived[self._tensor] = self._state, Derived()
         found[1].keep(preparation, buffers)
 
-    def _state(self) -> tuple[Any, ...] | None:
-        tensor = self._tensor
-        if tensor.is_inference():
-            return None  # has no version
-        layout = tensor.dtype, tuple(tensor.shape), tensor.stride()
-        return tensor._version, tensor.data_ptr(), layout, weakref.ref(self._runtime)
+    @cached_property
+    def _state(self) -> tuple[Any, ...]:
+        lies = self._lies
+        content = fingerprint(self._runtime, self._buffer, lies.nbytes, lies.itemsize)
+        outline = lies.outline["dtype"], lies.outline["shape"], lies.outline["strides"]
+        return content, outline, weakref.ref(self._runtime)
 
 
 @dataclass(frozen=True, eq=False)

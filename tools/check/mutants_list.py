@@ -1706,15 +1706,21 @@ _ROWS: dict[str, list[Row]] = {
             "tests/test_torch_memory.py -k where_they_lie",
         ),
         (
-            "a tensor's version does not count",
-            "return tensor._version, tensor.data_ptr()",
-            "return 0, tensor.data_ptr()",
+            "a change of a weight's values is not seen",
+            "return content, outline, weakref",
+            "return outline, weakref",
+            CONTRACT,
+        ),
+        (
+            "weights that lie otherwise are taken for the same",
+            "return content, outline, weakref",
+            "return content, weakref",
             CONTRACT,
         ),
         (
             "what is derived is kept while weights train",
-            "if not torch.is_grad_enabled():",
-            "if True:",
+            "if self.in_place and not torch.is_grad_enabled():",
+            "if self.in_place:",
             CONTRACT,
         ),
         (

@@ -1,0 +1,41 @@
+## fingerprint: states[item*4 + i], i < 4, of the words of a share:
+##   state = (state ^ word) * PRIME for word after word, in each of 16 lanes of 4 vectors
+## PRIME is odd, so that a step loses nothing: a change of one word changes the result, and so does all but
+## certainly any other.
+##
+## A work-item owns the share `item` of `share` blocks of 64 words; the last one has the rest too.
+<%
+    lane = "ulong" if word == "ulong" else "uint"
+    prime = "0x9E3779B97F4A7C15UL" if word == "ulong" else "0x9E3779B1u"
+%>\
+#define PRIME ${prime}
+typedef ${word}16 WORDS __attribute__((aligned(sizeof(${word}))));
+typedef ${lane}16 STATE __attribute__((aligned(sizeof(${lane}))));
+
+__kernel ${attributes}
+void fingerprint(${signature})
+{
+    for (long item = get_global_id(0); item < count; item += get_global_size(0)) {
+        ${lane}16 a = 1, b = 2, c = 3, d = 4;
+        __global const ${word} *at = words + words_offset + item * share * 64;
+        const long rest = length - item * share * 64;
+        const long here = item == count - 1 || rest < share * 64 ? rest : share * 64;
+        long i = 0;
+        for (; i + 64 <= here; i += 64) {
+            __global const WORDS *from = (__global const WORDS *)(at + i);
+            a = (a ^ convert_${lane}16(from[0])) * PRIME;
+            b = (b ^ convert_${lane}16(from[1])) * PRIME;
+            c = (c ^ convert_${lane}16(from[2])) * PRIME;
+            d = (d ^ convert_${lane}16(from[3])) * PRIME;
+        }
+        for (; i < here; ++i) {
+            a.s0 = (a.s0 ^ at[i]) * PRIME;
+            a = a.s123456789abcdef0;
+        }
+        __global STATE *to = (__global STATE *)(states + states_offset + item * 64);
+        to[0] = a;
+        to[1] = b;
+        to[2] = c;
+        to[3] = d;
+    }
+}
