@@ -32,10 +32,12 @@ MAX_POSITIONS = 2**31 - 2**20
 
 def whole(name: str, value: Any, least: int, most: int = MAX_POSITIONS) -> int:
     """`value` as an int of at least `least`; ProblemError that names the argument otherwise."""
+    if type(value) is tuple and len(value) == 1:
+        value = value[0]  # PyTorch's one-tuples
     if type(value) is int and least <= value <= most:
         return value  # what most calls have, in the least time
     if isinstance(value, (tuple, list)) and len(value) == 1:
-        value = value[0]  # PyTorch's one-tuples
+        value = value[0]
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ProblemError(f"{name} is {value!r}, expected an integer")
     number = int(value)

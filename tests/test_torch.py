@@ -23,7 +23,8 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations
 
-from clconv import Conv1D, DeviceError, ProblemError, functional, testing
+from clconv import Conv1D, DeviceError, ProblemError, testing
+from clconv.calls.recipes import draft_conv1d_backward
 from clconv.geometry import Geometry
 from clconv.torch import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d, convert, memory
 
@@ -411,12 +412,14 @@ def test_gradients_of_gradients(runtime, name):
 
 def test_only_needed_gradients_are_computed(runtime, monkeypatch):
     needs = []
-    real = functional.conv1d_backward
-    monkeypatch.setattr(
-        functional,
-        "conv1d_backward",
-        lambda *a, need, **n: needs.append(tuple(need)) or real(*a, need=need, **n),
-    )
+    real = memory.Arrays.call
+
+    def call(self, make, geometry, *options, **numbers):
+        if make is draft_conv1d_backward:
+            needs.append(options[0])
+        real(self, make, geometry, *options, **numbers)
+
+    monkeypatch.setattr(memory.Arrays, "call", call)
     for need in ((True, False, False), (False, True, False), (False, False, True), (True,) * 3):
         tensors = integers(2, 4, 9), integers(6, 4, 3), integers(6)
         for t, n in zip(tensors, need, strict=True):
@@ -749,6 +752,6 @@ def test_an_error_of_the_device_comes_through(runtime, monkeypatch):
     def refuse(*_, **__):
         raise DeviceError("out of order")
 
-    monkeypatch.setattr(functional, "conv1d", refuse)
+    monkeypatch.setattr(type(runtime), "enqueue", refuse)
     with pytest.raises(DeviceError, match="out of order"):
         conv1d(integers(2, 4, 9), integers(6, 4, 3))

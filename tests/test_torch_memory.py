@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as TF
 
-from clconv import DeviceError, functional
+from clconv import DeviceError
+from clconv.calls.recipes import draft_conv1d
+from clconv.geometry import Geometry
 from clconv.torch import conv1d, conv_transpose1d, memory
 
 
@@ -94,9 +96,8 @@ def test_an_interrupt_waits_for_the_kernels(runtime, monkeypatch, request, which
     if place == "waiting":
         monkeypatch.setattr(cl, "enqueue_map_buffer", interrupt)
     else:
-        name = "conv1d" if which == "forward" else "conv1d_backward"
-        real = getattr(functional, name)
-        monkeypatch.setattr(functional, name, lambda *a, **k: (real(*a, **k), interrupt()))
+        real = memory.Arrays.call
+        monkeypatch.setattr(memory.Arrays, "call", lambda *a, **k: (real(*a, **k), interrupt()))
     layer = 1, [0, 0], 1, 1, False, 0
     operators = torch.ops.clconv
     tensors = x.detach(), weight.detach()
@@ -146,8 +147,43 @@ def test_tensors_are_read_where_they_lie(runtime):
     x, weight = torch.zeros(1, 64, 1000), torch.zeros(64, 64, 1)
     y = torch.empty(1, 64, 1000)
     with memory.Arrays(runtime) as arrays:
-        given = arrays.read(x), arrays.read(weight)
+        arrays.read("x", x)
+        arrays.weight(weight)
+        arrays.write("out", y)
         x.fill_(3)
         weight.fill_(2)
-        functional.conv1d(*given, out=arrays.write(y), runtime=runtime)
+        arrays.call(draft_conv1d, Geometry(), None, "auto")
     assert torch.equal(y, torch.full_like(y, 2 * 3 * 64))
+
+
+@pytest.mark.parametrize("function", [conv1d, conv_transpose1d])
+def test_recipes_are_kept_by_how_tensors_lie(runtime, monkeypatch, function):
+    """A call like an earlier one checks nothing again; other strides are another call."""
+    if not memory.shares_memory(runtime):
+        pytest.skip(f"{runtime.info.name} has memory of its own")
+    x, weight, bias = ones(2, 4, 9), ones(4, 4, 3), ones(4)
+    grad = torch.ones_like(function(x, weight, bias))
+    weight.requires_grad_()
+    function(x, weight, bias).backward(grad)
+
+    def check(*_, **__):
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr(memory, "Call", check)
+    weight.grad = None
+    y = function(x + 1, weight, bias)
+    y.backward(grad)
+    assert torch.equal(y, 2 * function(x, weight, bias) - 1)
+    other = ones(2, 9, 4).transpose(1, 2)
+    for call in (
+        lambda: function(other, weight, bias),
+        lambda: function(x, weight),
+        lambda: function(x, weight, bias, 2),
+        lambda: function(x.double(), weight.double(), bias.double()),
+        lambda: function(x, weight, ones(8)[::2]),
+    ):
+        with pytest.raises(AssertionError, match="checked again"):
+            call()
+    monkeypatch.setattr(runtime, "exact", not runtime.exact)
+    with pytest.raises(AssertionError, match="checked again"):
+        function(x, weight, bias)

@@ -49,6 +49,28 @@ class Causal(nn.Conv1d):
         return super().forward(TF.pad(x, (2, 0)))
 
 
+class CausalUp(nn.ConvTranspose1d):
+    def forward(self, x, output_size=None):
+        return super().forward(x, output_size)[..., : -self.stride[0]]
+
+
+class CausalTwice(Causal):
+    """Has a second forward, above the first."""
+
+    def forward(self, x, scale=1.0):
+        return scale * super().forward(x)
+
+
+class Alone(nn.Conv1d):
+    def forward(self, x):
+        return TF.conv1d(x, self.weight, self.bias)
+
+
+class AloneAbove(Alone):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 class Standardized(nn.Conv1d):
     def _conv_forward(self, x, weight, bias):
         return super()._conv_forward(x, weight - weight.mean(), bias)
@@ -195,9 +217,10 @@ def test_what_is_left_and_why(runtime, caplog):
     exchanged.forward = lambda x: x
     model = nn.ModuleDict({
         "plain": nn.Conv1d(2, 2, 1),
-        "causal": Causal(2, 2, 3),
+        "alone": Alone(2, 2, 3),
+        "above": AloneAbove(2, 2, 3),
         "standardized": Standardized(2, 2, 1),
-        "parametrized": parametrizations.weight_norm(Causal(2, 2, 3)),
+        "parametrized": parametrizations.weight_norm(Alone(2, 2, 3)),
         "exchanged": exchanged,
         "complex": nn.Conv1d(2, 2, 1, dtype=torch.complex64),
         "scripted": nn.Identity(),
@@ -206,11 +229,12 @@ def test_what_is_left_and_why(runtime, caplog):
     with caplog.at_level(logging.INFO, "clconv.torch"):
         assert convert(model) == 1
     said = [record.getMessage() for record in caplog.records]
-    assert said[0].startswith("1 of 6 convolutions converted to clconv")
+    assert said[0].startswith("1 of 7 convolutions converted to clconv")
     assert said[1:] == [
-        "causal is left to PyTorch: Causal has a forward of its own",
+        "alone is left to PyTorch: Alone has a forward of its own",
+        "above is left to PyTorch: AloneAbove has a forward of its own",
         "standardized is left to PyTorch: Standardized has a _conv_forward of its own",
-        "parametrized is left to PyTorch: Causal has a forward of its own",
+        "parametrized is left to PyTorch: Alone has a forward of its own",
         "exchanged is left to PyTorch: forward is exchanged on the layer itself",
         "complex is left to PyTorch: a parameter has dtype torch.complex64, expected "
         "torch.float32, torch.float16, torch.float64, torch.bfloat16",
@@ -226,6 +250,27 @@ def test_what_is_left_and_why(runtime, caplog):
         "plain computes on PyTorch: Conv1d(2, 2, kernel_size=(1,), stride=(1,))",
         "1 convolutions given back to PyTorch",
     ]
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, parametrizations.weight_norm])
+def test_subclasses_that_go_on_to_their_base(runtime, wrap):
+    """Layers that pad, crop or scale, and leave the convolution to torch.nn's forward."""
+    layers = Causal(2, 4, 3), CausalUp(4, 2, 4, stride=2), CausalTwice(2, 2, 3)
+    model = nn.Sequential(*map(wrap, layers))
+    true = model(X)
+    assert convert(model) == 3
+    launches = runtime.launches
+    close(model(X), true)
+    assert runtime.launches == launches + 3
+    for layer, of in zip(model, (Causal, CausalUp, CausalTwice), strict=True):
+        assert isinstance(layer, of)
+    if wrap is not parametrizations.weight_norm:  # torch cannot pickle those
+        again = pickle.loads(pickle.dumps(model))
+        assert [one.where for one in report(again, X)] == ["clconv"] * 3
+        close(again(X), true)
+    assert revert(model) == 3
+    close(model(X), true)
+    assert not any(isinstance(layer, (Conv1d, ConvTranspose1d)) for layer in model)
 
 
 def test_verbose_names_what_was_converted(runtime, caplog):
@@ -257,13 +302,13 @@ class Mixed(nn.Module):
         self.called = nn.Conv1d(2, 4, 3)
         self.borrowed = nn.Conv1d(4, 4, 3, groups=4)
         self.idle = nn.Conv1d(1, 1, 1)
-        self.causal = Causal(4, 4, 3)
+        self.alone = Alone(4, 4, 3)
         self.up = nn.ConvTranspose1d(4, 2, 2)
         self.dropout = nn.Dropout()
 
     def forward(self, x, *, scale=1.0):
         y = TF.conv1d(self.called(x), self.borrowed.weight, groups=4)
-        y = self.up(self.dropout(self.causal(y)))
+        y = self.up(self.dropout(self.alone(y)))
         return scale * conv1d(y, torch.ones(1, 2, 1))
 
 
@@ -280,7 +325,7 @@ def test_report(runtime):
     assert [(one.layer, one.function, one.where) for one in found] == [
         ("called", "clconv.torch.conv1d", "clconv"),
         ("borrowed", "torch.nn.functional.conv1d", "PyTorch"),
-        ("causal", "torch.nn.functional.conv1d", "PyTorch"),
+        ("alone", "torch.nn.functional.conv1d", "PyTorch"),
         ("up", "clconv.torch.conv_transpose1d", "clconv"),
         ("", "clconv.torch.conv1d", "clconv"),
         ("idle", "Conv1d", "nowhere"),
@@ -288,7 +333,7 @@ def test_report(runtime):
     assert found[0].why.endswith(f" on {name}, by the cost model")
     assert (found[0].input_shape, found[0].weight_shape) == ((1, 2, 12), (4, 2, 3))
     assert found[1].why == "torch.nn.functional.conv1d called directly"
-    assert found[2].why == "Causal has a forward of its own"
+    assert found[2].why == "Alone has a forward of its own"
     assert found[5].why == "the model did not call it"
     lines = repr(found).splitlines()
     assert len(lines) == 6

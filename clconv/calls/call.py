@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.calls.draft import NO_NAMES, Draft, Filling, Recipe
+from clconv.calls.draft import NO_NAMES, Draft, Filling, Recipe, Step
 from clconv.calls.elementwise import copy_view
 from clconv.calls.layouts import Array, Layout, Shape, share_bytes
 from clconv.calls.options import as_key
@@ -26,7 +26,7 @@ from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import Command, Runtime, check_context, default_runtime, memory_of, runtime_of
 from clconv.variants.base import Schedule
 
-__all__ = ["Accumulations", "Call"]
+__all__ = ["Accumulations", "Call", "follow_on_buffers"]
 
 DEVICE_ARRAY = {cl_array.Array}
 REQUIRED = frozenset(("x", "weight", "grad_output"))
@@ -193,45 +193,25 @@ class Call:
         waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
         later: list[Command] = []
-        made: dict[Schedule, Mapping[str, Any]] = {}
+        given = Commands(runtime, buffers, numbers_, self._derived)
         for step in recipe.steps:
-            kernels = runtime.kernels(step.prepared)
-            plan = step.prepared.plan
-            if step.preparation:
-                derived = made.get(plan.preparation) or self._kept(plan.preparation)
-                missing = derived is None
-                if derived is None:
-                    derived = runtime.allocated(plan.preparation.workspaces)
-                    made[plan.preparation] = derived
-                buffers.update((name, (buffer, 0)) for name, buffer in derived.items())
-                if missing:
-                    commands += _filled(kernels, step.preparation, buffers, numbers_)
-                kernels = kernels[len(step.preparation) :]
-            if plan.schedule.workspaces:
-                own = runtime.allocated(plan.schedule.workspaces)
-                buffers.update((name, (buffer, 0)) for name, buffer in own.items())
+            commands += given.preparing(step)
             late = step.accumulates and waiting is not None
             target = later if late else commands
-            target += _filled(kernels, step.launches, buffers, numbers_)
+            target += given.launching(step)
         # So far nothing was queued; from here on nothing is checked.
         for name, array in originals:
             copy_view(runtime, array, arrays[name])
         reads = [arrays[name] for name in recipe.reads]
         writes = [arrays[name] for name in recipe.results]
         if waiting is not None and later:
-            given = [arrays[name] for name in recipe.results if name in self.arrays]
-            waiting.append((runtime, later, reads, given))
+            theirs = [arrays[name] for name in recipe.results if name in self.arrays]
+            waiting.append((runtime, later, reads, theirs))
             writes = [arrays[name] for name in recipe.results if name not in self.arrays]
         if commands:
             runtime.enqueue(commands, reads, writes)
-        if self._derived is not None:
-            for preparation, derived in made.items():
-                self._derived.keep(preparation, derived)
+        given.keep()
         return {name: self._back(name, arrays[name]) for name in recipe.results}
-
-    def _kept(self, preparation: Schedule) -> Mapping[str, Any] | None:
-        """What is kept of a preparation of the weights, None where nothing is."""
-        return None if self._derived is None else self._derived.get(preparation)
 
     def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
         """The arrays on the device; outs only where their old values count."""
@@ -249,20 +229,86 @@ class Call:
         return self.runtime.to_host(result, self.arrays.get(name))
 
 
-def _filled(
-    kernels: Sequence[Any],
-    fillings: Sequence[Filling],
-    buffers: Mapping[str, tuple[Any, int]],
+class Commands:
+    """The commands of a recipe's steps with what one call gives: buffers by name, which workspaces
+    join, and numbers. `derived` is what is known of the weights."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        buffers: dict[str, tuple[Any, int]],
+        numbers_: Mapping[str, float],
+        derived: Derived | None,
+    ) -> None:
+        self._runtime = runtime
+        self._buffers = buffers
+        self._numbers = numbers_
+        self._derived = derived
+        self._made: dict[Schedule, Mapping[str, Any]] = {}
+
+    def preparing(self, step: Step) -> list[Command]:
+        """What derives from the weights, unless it is there."""
+        if not step.preparation:
+            return []
+        preparation = step.prepared.plan.preparation
+        there = self._made.get(preparation)
+        if there is None and self._derived is not None:
+            there = self._derived.get(preparation)
+        made = there
+        if made is None:
+            made = self._made[preparation] = self._runtime.allocated(preparation.workspaces)
+        self._buffers.update((name, (buffer, 0)) for name, buffer in made.items())
+        kernels = self._runtime.kernels(step.prepared)
+        return self._filled(kernels, step.preparation) if there is None else []
+
+    def launching(self, step: Step) -> list[Command]:
+        """The step's own launches."""
+        plan = step.prepared.plan
+        if plan.schedule.workspaces:
+            own = self._runtime.allocated(plan.schedule.workspaces)
+            self._buffers.update((name, (buffer, 0)) for name, buffer in own.items())
+        kernels = self._runtime.kernels(step.prepared)
+        return self._filled(kernels[len(step.preparation) :], step.launches)
+
+    def _filled(self, kernels: Sequence[Any], fillings: Sequence[Filling]) -> list[Command]:
+        """Launches with their arguments. The buffers are those of now: the next step may have
+        others by the same names."""
+        found: list[Command] = []
+        for kernel, (launch, template, places, open_numbers) in zip(
+            kernels, fillings, strict=False
+        ):
+            values = list(template)
+            for i, name in places:
+                values[i : i + 2] = self._buffers[name]
+            for i, name in open_numbers:
+                values[i] = self._numbers[name]
+            found.append((kernel, launch, values))
+        return found
+
+    def keep(self) -> None:
+        """Keeps what was derived, once that is queued."""
+        if self._derived is not None:
+            for preparation, buffers in self._made.items():
+                self._derived.keep(preparation, buffers)
+
+
+def follow_on_buffers(
+    runtime: Runtime,
+    recipe: Recipe,
+    buffers: dict[str, tuple[Any, int]],
     numbers_: Mapping[str, float],
-) -> Iterator[Command]:
-    """The launches with what this call gives."""
-    for kernel, (launch, template, places, open_numbers) in zip(kernels, fillings, strict=False):
-        values = list(template)
-        for i, name in places:
-            values[i : i + 2] = buffers[name]
-        for i, name in open_numbers:
-            values[i] = numbers_[name]
-        yield kernel, launch, values
+    derived: Derived | None,
+) -> None:
+    """Queues a recipe that copies nothing, on buffers that no other queue uses: of each array its
+    buffer and where in it, in elements."""
+    given = Commands(runtime, buffers, numbers_, derived)
+    commands: list[Command] = []
+    for step in recipe.steps:
+        commands += given.preparing(step)
+        commands += given.launching(step)
+    if commands:
+        runtime.enqueue(commands, (), ())
+    given.keep()
 
 
 # Accumulations that wait

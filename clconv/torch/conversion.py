@@ -1,12 +1,13 @@
 """Which layers of a model compute on clconv: `convert` exchanges their classes, `revert` undoes it.
 
 A layer stays the same object. If its class was torch.nn's own, the new one is clconv's. Otherwise
-it is a subclass of clconv's and of the old one, with the old name, which is pickled as the old
-class, to be converted again.
+it is a subclass of the old one and of clconv's, in this order, so that the old one's methods go on
+to clconv's. It has the old name, and is pickled as the old class, to be converted again.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -59,7 +60,8 @@ def why_left(layer: nn.Module) -> str | None:
     of = type(layer)
     theirs = next(one for one in OURS if isinstance(layer, one))
     for name in METHODS:
-        if getattr(of, name, None) is not getattr(theirs, name, None):
+        same = getattr(of, name, None) is getattr(theirs, name, None)
+        if not same and not (name == "forward" and _goes_on(of, theirs)):
             return f"{_unparametrized(of).__qualname__} has a {name} of its own"
         if name in vars(layer):
             return f"{name} is exchanged on the layer itself"
@@ -77,8 +79,9 @@ def convert(model: nn.Module, verbose: bool = False) -> int:
 
     A layer stays the same object, with its parameters, hooks and parametrizations, and only its
     class changes. So optimizers and shared layers still work, and `model` may be such a layer
-    itself. Subclasses are converted too, unless they have a forward pass of their own; lazy layers
-    become clconv's. Logs, at level INFO, how many were converted, and which were not and why;
+    itself. Subclasses are converted too, unless they compute by themselves: a `forward` that pads
+    or reshapes and calls its base's stays, and the base's is clconv's. Lazy layers become clconv's.
+    Logs, at level INFO, how many were converted, and which were not and why;
     `verbose` adds the name of each converted layer. `report` shows which of them a model then
     computes on clconv: some models only use a layer's weight. Raises ArrayTypeError for what is no
     model.
@@ -138,6 +141,19 @@ def _names(dtypes: tuple[torch.dtype, ...]) -> str:
 # Classes
 
 
+def _goes_on(of: type, theirs: type) -> bool:
+    """Whether each forward that subclasses wrote leaves the convolution to that of its base.
+
+    Read from the names that its code uses, since calling it might change the model.
+    """
+    own = [vars(one)["forward"] for one in of.__mro__ if "forward" in vars(one)]
+    for forward in own[: own.index(theirs.forward)]:  # type: ignore[attr-defined]
+        code = getattr(inspect.unwrap(forward), "__code__", None)
+        if code is None or not {"super", "forward"} <= {*code.co_names}:
+            return False
+    return True
+
+
 def _is_parametrized(of: type) -> bool:
     """Whether torch gave a layer this class, its own, for the names of its parametrizations."""
     base = of.__bases__[0]
@@ -176,7 +192,7 @@ def _converted(of: type) -> type:
     becomes = getattr(of, "cls_to_become", None)
     if becomes is not None:  # a lazy layer's class when it has seen its first input
         names["cls_to_become"] = _converted(becomes)
-    return type(of.__name__, (ours, of), names)
+    return type(of.__name__, (of, ours), names)
 
 
 def _reverted(of: type) -> type | None:

@@ -8,6 +8,7 @@ how torch.fx traces them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ from clconv.torch.operators import CONVOLUTION
 Size = int | Sequence[int]
 
 
-def _checked(tensors: dict[str, Tensor | None]) -> list[Tensor | None]:
+def _checked(**tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors, in autocast's dtype where that is on; TypeError unless they are clconv's."""
+    given = tuple(tensors.values())
+    if not torch.is_autocast_enabled("cpu") and _are_plain(*given):
+        return given  # what most calls have, in the least time
     for name, tensor in tensors.items():
         if tensor is None and name == "bias":
             continue
@@ -39,17 +43,26 @@ def _checked(tensors: dict[str, Tensor | None]) -> list[Tensor | None]:
             raise ArrayTypeError(
                 f"{name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}"
             )
-    found = list(tensors.values())
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        found = [t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in found]
-    first = found[0]
-    for name, tensor in zip(tensors, found, strict=True):
+        given = tuple(t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in given)
+    first = given[0]
+    for name, tensor in zip(tensors, given, strict=True):
         if first is not None and tensor is not None and tensor.dtype is not first.dtype:
             raise ProblemError(
                 f"{name} has dtype {tensor.dtype}, expected {first.dtype}, that of input"
             )
-    return found
+    return given
+
+
+def _are_plain(input: Any, weight: Any, bias: Any) -> bool:
+    """Whether there is nothing to say of the tensors: strided ones in memory, of one dtype."""
+    for tensor in (input, weight) if bias is None else (input, weight, bias):
+        if not isinstance(tensor, Tensor) or not tensor.is_cpu:
+            return False
+        if tensor.layout is not torch.strided or tensor.dtype is not input.dtype:
+            return False
+    return input.dtype in DTYPES
 
 
 def _dimensions(input: Tensor, weight: Tensor, weight_shape: str) -> None:
@@ -82,7 +95,7 @@ def conv1d(
             input, weight, bias, stride, padding, dilation, groups,
         )  # fmt: skip
         return overridden
-    tensors = _checked({"input": input, "weight": weight, "bias": bias})
+    tensors = _checked(input=input, weight=weight, bias=bias)
     _dimensions(input, weight, "(Cout, Cin / groups, kernel_size)")
     if torch.onnx.is_in_onnx_export():  # whose exporters know PyTorch's own function
         if not isinstance(padding, (int, str)) and len(padding) == 2:
@@ -115,7 +128,7 @@ def conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation,
         )  # fmt: skip
         return overridden
-    tensors = _checked({"input": input, "weight": weight, "bias": bias})
+    tensors = _checked(input=input, weight=weight, bias=bias)
     _dimensions(input, weight, "(Cin, Cout / groups, kernel_size)")
     if torch.onnx.is_in_onnx_export():
         place = stride, padding, output_padding, groups, dilation

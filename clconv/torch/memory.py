@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from dataclasses import dataclass
 from functools import lru_cache
-from types import TracebackType
-from typing import Any, NamedTuple
+from types import MappingProxyType, TracebackType
+from typing import Any
 
 import numpy as np
 import pyopencl as cl
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from clconv.calls.call import Call, follow_on_buffers
+from clconv.calls.draft import Recipe
 from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ArrayTypeError, OutOfMemoryError
 from clconv.runtime import Runtime
@@ -39,6 +42,9 @@ DTYPES = (*NUMPY, torch.bfloat16)
 # buffer that is said to be read only.
 OVER_MEMORY = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
 
+# Results are mapped as bytes.
+BYTE = np.dtype(np.uint8)
+
 # The calls whose kernels may still use the memory of their tensors.
 _held: set[Arrays] = set()
 # What was derived from tensors that are alive, and the state that they had.
@@ -55,7 +61,7 @@ class Arrays:
 
     There each is a buffer over the tensor's own memory, made for each call: OpenCL promises nothing
     about memory that the host writes while a buffer over it exists. Otherwise they are NumPy arrays
-    over it, which the functions copy. Used in a `with` statement: after it, also if it raised, no
+    over it, which a call copies. Used in a `with` statement: after it, also if it raised, no
     kernel uses the tensors any more.
     """
 
@@ -63,8 +69,11 @@ class Arrays:
         self.runtime = runtime
         self.in_place = shares_memory(runtime)
         self._tensors: list[Tensor] = []
+        self._lie: dict[str, _Lies] = {}
+        self._memory: dict[str, Any] = {}  # a buffer, or NumPy's array, or an empty one
         self._spans: list[tuple[int, int]] = []
-        self._written: list[cl_array.Array] = []
+        self._written: list[str] = []
+        self._derived: Derived | None = None
 
     def __enter__(self) -> Arrays:
         _held.add(self)
@@ -90,41 +99,66 @@ class Arrays:
                 self.runtime.finish()
             _held.discard(self)
 
-    def read(self, tensor: Tensor | None) -> Any:
-        """An array with the values of a tensor of any strides; None for None."""
+    def read(self, name: str, tensor: Tensor | None) -> None:
+        """Names an array with the values of a tensor of any strides; none for None."""
         if tensor is None:
-            return None
+            return
         lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
         address = _address(tensor, lies.nbytes)
         if self.in_place and (address % lies.itemsize or not self._apart(address, lies.nbytes)):
             tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
             lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
             address = _address(tensor, lies.nbytes)
-        return self._array(tensor, lies, address)
+        self._add(name, tensor, lies, address)
 
-    def weight(self, tensor: Tensor) -> Any:
+    def weight(self, tensor: Tensor) -> None:
         """The same for weights, with what was derived from them if no gradients are recorded: then
         they seldom change."""
-        array = self.read(tensor)
-        if torch.is_grad_enabled():
-            return array
-        return KnownWeight(array, _Kept(tensor, self.runtime))
+        self.read("weight", tensor)
+        if not torch.is_grad_enabled():
+            self._derived = _Kept(tensor, self.runtime)
 
-    def write(self, tensor: Tensor) -> Any:
-        """An array over a new, contiguous tensor, which has the values when the call ends."""
+    def write(self, name: str, tensor: Tensor | None) -> None:
+        """Names an array over a new, contiguous tensor, which has the values when the call ends."""
+        if tensor is None:
+            return
         lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
-        array = self._array(tensor, lies, _address(tensor, lies.nbytes))
-        if self.in_place and array.size:
-            self._written.append(array)
-        return array
+        self._add(name, tensor, lies, _address(tensor, lies.nbytes))
+        if self.in_place and lies.nbytes:
+            self._written.append(name)
+
+    def call(
+        self,
+        make: Callable[..., None],
+        *options: Hashable,
+        numbers: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Queues what `make(draft, *options)` drafts for the arrays. The recipe is kept for tensors
+        that lie so, which are known to need no checks. Raises as clconv's functions do."""
+        runtime, lie = self.runtime, self._lie
+        key = (make, options, *lie, *lie.values(), runtime.workspace_limit, runtime.exact)
+        recipe: Recipe | None = runtime.recipes.get(key) if self.in_place else None
+        if recipe is not None:
+            buffers = {name: (buffer, 0) for name, buffer in self._memory.items()}
+            follow_on_buffers(runtime, recipe, buffers, numbers, self._derived)
+            return
+        arrays = {name: self._array(name) for name in lie}
+        if self._derived is not None:
+            arrays["weight"] = KnownWeight(arrays["weight"], self._derived)
+        call = Call(runtime, **arrays)
+        recipe = call.recipe(make, *options)
+        call.follow(recipe, numbers)
+        all_buffers = self.in_place and all(one.nbytes for one in lie.values())
+        if all_buffers and not recipe.copies:
+            runtime.recipes.set_default(key, recipe)
 
     def _map_results(self) -> bool:
         """Lets the host see the results, which is what mapping a buffer does; whether it waited."""
         queue = self.runtime.queue
-        for left, array in enumerate(self._written, 1 - len(self._written)):
-            memory: Any = array.base_data
+        for left, name in enumerate(self._written, 1 - len(self._written)):
+            buffer, size = self._memory[name], (self._lie[name].nbytes,)
             mapped, _ = cl.enqueue_map_buffer(
-                queue, memory, cl.map_flags.READ, 0, array.shape, array.dtype, is_blocking=left == 0
+                queue, buffer, cl.map_flags.READ, 0, size, BYTE, is_blocking=left == 0
             )
             mapped.base.release(queue)
         return bool(self._written)
@@ -140,8 +174,13 @@ class Arrays:
         self._spans.append((begin, end))
         return True
 
-    def _array(self, tensor: Tensor, lies: _Lies, address: int) -> Any:
+    def _add(self, name: str, tensor: Tensor, lies: _Lies, address: int) -> None:
         self._tensors.append(tensor)
+        self._lie[name] = lies
+        self._memory[name] = self._over(lies, address)
+
+    def _over(self, lies: _Lies, address: int) -> Any:
+        """What gives access to a tensor's memory. Raises OutOfMemoryError."""
         runtime, outline = self.runtime, lies.outline
         if lies.nbytes == 0:  # no buffer is that small
             make = runtime.empty if self.in_place else np.empty
@@ -152,16 +191,22 @@ class Arrays:
                 outline["shape"], outline["dtype"], memory, strides=outline["strides"]
             )
         try:
-            buffer = cl.Buffer(runtime.context, OVER_MEMORY, hostbuf=memory)
+            return cl.Buffer(runtime.context, OVER_MEMORY, hostbuf=memory)
         except (cl.MemoryError, cl.LogicError) as error:
             raise OutOfMemoryError(
                 f"a tensor of {lies.nbytes} bytes; {runtime.info.name} takes at most "
                 f"{runtime.profile.max_alloc_bytes} bytes at once"
             ) from error
+
+    def _array(self, name: str) -> Any:
+        """The array of a name, as clconv's functions take it."""
+        memory = self._memory[name]
+        if not isinstance(memory, cl.Buffer):
+            return memory
         array = cl_array.Array.__new__(cl_array.Array)
-        vars(array).update(outline)
-        array.queue, array.context = runtime.queue, runtime.context
-        array.base_data, array.events = buffer, []
+        vars(array).update(self._lie[name].outline)
+        array.queue, array.context = self.runtime.queue, self.runtime.context
+        array.base_data, array.events = memory, []
         return array
 
 
@@ -198,9 +243,11 @@ class _Kept(Derived):
         return tensor._version, tensor.data_ptr(), layout, weakref.ref(self._runtime)
 
 
-class _Lies(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Lies:
     """How tensors of one shape, strides and dtype lie: bytes from the first to the last, those of
-    an element, the type of their memory, and an array but for its memory."""
+    an element, the type of their memory, and an array but for its memory. Each is equal to itself
+    alone, which makes it a quick key."""
 
     nbytes: int
     itemsize: int

@@ -8,7 +8,9 @@ torch.func and torch.compile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +21,12 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, register_flop_formula
 
-from clconv import functional
+from clconv.calls.recipes import (
+    draft_conv1d,
+    draft_conv1d_backward,
+    draft_conv_transpose1d,
+    draft_conv_transpose1d_backward,
+)
 from clconv.errors import ArrayTypeError
 from clconv.geometry import Geometry
 from clconv.runtime import default_runtime
@@ -27,18 +34,18 @@ from clconv.torch.memory import DTYPES, Arrays
 
 Gradients = tuple[Tensor | None, ...]  # of input, weight and bias
 Shape = tuple[int, ...]
+# What gradients are that nothing is added to.
+NEW = MappingProxyType({"scale": 1.0, "momentum": 0.0})
 
 
 # Computing
 
 
-def _check(tensors: dict[str, Tensor | None]) -> None:
+def _check(**tensors: Tensor | None) -> None:
     """ArrayTypeError unless the tensors have one dtype, of those that kernels compute in."""
-    first = next(iter(tensors.values()))
+    dtype = next(iter(tensors.values())).dtype  # type: ignore[union-attr]
     for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        if tensor.dtype not in DTYPES or (first is not None and tensor.dtype is not first.dtype):
+        if tensor is not None and (tensor.dtype is not dtype or dtype not in DTYPES):
             raise ArrayTypeError(
                 f"{name} has dtype {tensor.dtype}, expected that of x, one of "
                 f"{', '.join(map(str, DTYPES))}"
@@ -47,24 +54,18 @@ def _check(tensors: dict[str, Tensor | None]) -> None:
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
     """The result, (N, Cout, Lout), on the device."""
-    _check({"x": x, "weight": weight, "bias": bias})
+    _check(x=x, weight=weight, bias=bias)
     if x.dtype is torch.bfloat16:
         bias = None if bias is None else bias.float()
         return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)
-    one = Geometry(*layer)
-    channels = weight.shape[1] * one.groups if one.transposed else weight.shape[0]
-    length = one.out_length(x.shape[-1], weight.shape[2])
-    y = x.new_empty((*x.shape[:-2], channels, length))
-    call = functional.conv_transpose1d if one.transposed else functional.conv1d
+    one = _geometry(*layer)
+    y = x.new_empty(_out_shape(x.shape, weight.shape, one))
     with Arrays(default_runtime()) as arrays:
-        call(
-            arrays.read(x),
-            arrays.weight(weight),
-            arrays.read(bias),
-            **one.options,
-            out=arrays.write(y),
-            runtime=arrays.runtime,
-        )
+        arrays.read("x", x)
+        arrays.weight(weight)
+        arrays.read("bias", bias)
+        arrays.write("out", y)
+        arrays.call(draft_conv_transpose1d if one.transposed else draft_conv1d, one, None, "auto")
     return y
 
 
@@ -72,23 +73,31 @@ def _convolution_backward(
     x: Tensor, weight: Tensor, grad: Tensor, need: list[bool], *layer: Any
 ) -> Gradients:
     """The gradients of input, weight and bias that are needed, on the device."""
-    _check({"x": x, "weight": weight, "grad_output": grad})
+    _check(x=x, weight=weight, grad_output=grad)
     if x.dtype is torch.bfloat16:
         found = _convolution_backward(x.float(), weight.float(), grad.float(), need, *layer)
         return tuple(None if t is None else t.to(x.dtype) for t in found)
-    one, grads = Geometry(*layer), _fake_backward(x, weight, grad, need)
-    call = functional.conv_transpose1d_backward if one.transposed else functional.conv1d_backward
+    one, grads = _geometry(*layer), _fake_backward(x, weight, grad, need)
+    draft = draft_conv_transpose1d_backward if one.transposed else draft_conv1d_backward
     with Arrays(default_runtime()) as arrays:
-        call(
-            arrays.read(x),
-            arrays.read(weight),
-            arrays.read(grad),
-            **one.options,
-            need=need,
-            out=tuple(None if t is None else arrays.write(t) for t in grads),
-            runtime=arrays.runtime,
-        )
+        arrays.read("x", x)
+        arrays.read("weight", weight)
+        arrays.read("grad_output", grad)
+        for name, tensor in zip(("out_x", "out_weight", "out_bias"), grads, strict=True):
+            arrays.write(name, tensor)
+        arrays.call(draft, one, tuple(need), "auto", numbers=NEW)
     return grads
+
+
+def _geometry(stride: int, padding: Sequence[int], *rest: Any) -> Geometry:
+    """Of the dispatcher's arguments, as a key."""
+    return Geometry(stride, tuple(padding), *rest)
+
+
+@lru_cache(maxsize=1024)
+def _out_shape(shape: Shape, weight_shape: Shape, one: Geometry) -> Shape:
+    channels = weight_shape[1] * one.groups if one.transposed else weight_shape[0]
+    return (*shape[:-2], channels, one.out_length(shape[-1], weight_shape[2]))
 
 
 def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
@@ -135,8 +144,18 @@ class _Below(NamedTuple):
     tangents: bool
 
 
+_unpack_dual: Any = torch._VF._unpack_dual  # which takes a while to find
+
+
+def _ends(keys: Any) -> bool:
+    """Whether the dispatcher would come to the kernel for CPU tensors next, past what only counts
+    changes in place: then there is no need to ask it."""
+    following: Any = keys & torch._C._after_ADInplaceOrView_keyset
+    return bool(following.highestPriorityTypeId() == torch._C.DispatchKey.CPU)
+
+
 def _has_tangent(tensor: Tensor | None) -> bool:
-    return tensor is not None and torch._VF._unpack_dual(tensor, level=0)[1] is not None
+    return tensor is not None and _unpack_dual(tensor, level=0)[1] is not None
 
 
 class _Derivative(_SingleLevelFunction):
@@ -144,6 +163,7 @@ class _Derivative(_SingleLevelFunction):
     dispatcher calls it for: inputs are those of the operator, and where to go on."""
 
     operator: Any
+    compute: Any  # its kernel for CPU tensors
     apply: Any  # PyTorch's
 
     @classmethod
@@ -162,12 +182,17 @@ class _Derivative(_SingleLevelFunction):
                 inputs = unwrap_dead_wrappers(inputs)
                 return cls.apply(*inputs, _Below(below, graph, tangents))
         with torch._C._AutoDispatchBelowAutograd():
+            if _ends(below):
+                return cls.compute(*inputs)
             return cls.operator.redispatch(below, *inputs)
 
     @classmethod
     def forward(cls, *inputs: Any) -> Any:
         """At the next level, or on the device; derivatives may be wanted of other levels, too."""
         *own, (below, graph, tangents) = inputs
+        if _ends(below):
+            with torch.set_grad_enabled(graph), torch._C._AutoDispatchBelowAutograd():
+                return cls.compute(*own)
         with (
             torch.set_grad_enabled(graph),
             forward_ad._set_fwd_grad_enabled(tangents),
@@ -376,7 +401,7 @@ def _define(
     """An operator of the dispatcher."""
     name = _library.define(signature)
     packet: Any = getattr(torch.ops.clconv, name)
-    derivative.operator = packet.default
+    derivative.operator, derivative.compute = packet.default, staticmethod(compute)
     _library.impl(name, compute, "CPU")
     _library.impl(name, derivative.kernel, "Autograd", with_keyset=True)
     torch.library.register_fake(f"clconv::{name}", fake, lib=_library)

@@ -1713,9 +1713,15 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "what is derived is kept while weights train",
-            "if torch.is_grad_enabled():",
-            "if False:",
+            "if not torch.is_grad_enabled():",
+            "if True:",
             CONTRACT,
+        ),
+        (
+            "a recipe for tensors that lie otherwise is followed",
+            "*lie.values(), runtime",
+            "runtime",
+            "tests/test_torch.py -k test_views",
         ),
         (
             "tensors of a call that overlap get buffers over the same memory",
