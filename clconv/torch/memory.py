@@ -136,7 +136,8 @@ class Arrays:
         """Queues what `make(draft, *options)` drafts for the arrays. The recipe is kept for tensors
         that lie so, which are known to need no checks. Raises as clconv's functions do."""
         runtime, lie = self.runtime, self._lie
-        key = (make, options, *lie, *lie.values(), runtime.workspace_limit, runtime.exact)
+        kept = self._derived is not None
+        key = (make, options, *lie, *lie.values(), runtime.workspace_limit, runtime.exact, kept)
         recipe: Recipe | None = runtime.recipes.get(key) if self.in_place else None
         if recipe is not None:
             buffers = {name: (buffer, 0) for name, buffer in self._memory.items()}
