@@ -289,6 +289,27 @@ def test_weights_are_transformed_once(runtime, rng):
     assert counts == [4, 4, 3]
 
 
+def test_who_keeps_transforms_takes_them_sooner(first_runtime):
+    """Prepared weights, and PyTorch's without gradients; each call has a recipe of its own kind."""
+    torch = pytest.importorskip("torch")
+    import clconv.torch
+
+    with Runtime(first_runtime.device, profile=profile("zen5")) as own:
+        x, weight = np.zeros((1, 256, 400), "f"), np.zeros((256, 256, 11), "f")
+        prepared, layer = clconv.prepare_weight(weight), clconv.torch.Conv1d(256, 256, 11)
+        calls = (
+            lambda: F.conv1d(x, weight), lambda: F.conv1d(x, prepared),
+            lambda: layer(torch.from_numpy(x)), torch.no_grad()(lambda: layer(torch.from_numpy(x))),
+        )  # fmt: skip
+        counts = []
+        for _ in range(2):
+            for call in calls:
+                before = own.launches
+                call()
+                counts.append(own.launches - before)
+        assert counts == [1, 4, 1, 4, 1, 3, 1, 3]
+
+
 # Planning
 
 
