@@ -24,7 +24,7 @@ ${fourier.constants()}
 <%def name="turn_weights()">\
 NO_UNROLL for (int begin = 0; begin < KERNEL_SIZE; begin += LANES) {
     // The last vector begins early, so that it reads no more than a channel's weights.
-    const int k = begin + LANES <= KERNEL_SIZE || KERNEL_SIZE < LANES ? begin : KERNEL_SIZE - LANES;
+    const int k = ${"begin" if kernel_size < lanes else "begin + LANES <= KERNEL_SIZE ? begin : KERNEL_SIZE - LANES"};
     // Where a channel has fewer weights than a vector, those of the next follow, but not behind the last.
     if (there == LANES && from + (LANES - 1L) * ${rows}KERNEL_SIZE + k + LANES <= weight_end) {
 % for e in range(lanes):
