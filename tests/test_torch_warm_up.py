@@ -289,8 +289,9 @@ def test_a_rehearsal_leaves_nothing_behind(own):
     weight = torch.ones(4, 3, 3)
     states = []
     for runtime in (Rehearsal(own), own):
-        with runtime:
-            states.append(memory._Kept(weight, runtime)._state())
+        with torch.no_grad(), memory.Arrays(runtime) as arrays:
+            arrays.weight(weight)
+            states.append(arrays._derived._state)
     assert states[0] != states[1]
     rehearsal, found = Rehearsal(own), []
     with rehearsal:
