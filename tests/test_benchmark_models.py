@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -134,6 +134,20 @@ def test_report_has_ratios_and_geometric_means():
         "one: clconv takes 0.50 times as long as onnxruntime (geometric mean), is faster on 1 of "
         "1 networks, at worst 0.50 (fast)",
     ]
+
+
+def test_the_picture(tmp_path):
+    """Bars are drawn for what there is, also where a peer or a pass is missing."""
+    pytest.importorskip("matplotlib")
+    import benchmark_models_plot
+
+    fast = _measured("fast", {"torch": 8.0, "clconv": 2.0, "onnxruntime": 4.0})
+    slow = _measured("slow", {"torch": 1.0, "clconv": 4.0, "onnxruntime": None})
+    content = {"networks": [asdict(one) for one in (fast, slow, Measured("gone", "rare"))]}
+    ratios = [benchmark_models_plot._ratio(one, "one", "torch") for one in content["networks"]]
+    assert ratios == [4.0, 0.25, None]
+    benchmark_models_plot.draw(content, str(tmp_path / "networks.png"))
+    assert (tmp_path / "networks.png").read_bytes().startswith(b"\x89PNG")
 
 
 # The list and the options
