@@ -89,16 +89,19 @@ def _computed(problem, pass_, arrays, variant="spectral", **options):
 
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", spectral.EXAMPLES)
-def test_every_tile_keeps_the_bound(runtime, rng, name, pass_):
-    """Each path of the kernels, by the smallest, the largest and the best tile."""
+def test_every_tile_keeps_the_bound(runtime, first_runtime, rng, name, pass_):
+    """Each path of the kernels, by the best tile, on the first device the smallest and largest,
+    too: kernels take long to build."""
     problem = spectral.EXAMPLES[name]
     if problem.dtype == np.float64 and not runtime.profile.fp64:
         pytest.skip(f"{runtime.info.name} has no float64")
     arrays = _data(rng, problem)
     found = runtime.plans(problem, pass_, variant="spectral")
     by_size = sorted(found, key=lambda plan: plan.tile["size"])
-    for plan in {id(plan): plan for plan in (found[0], by_size[0], by_size[-1])}.values():
-        result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
+    chosen = [found[0], *((by_size[0], by_size[-1]) if runtime is first_runtime else ())]
+    for plan in {id(plan): plan for plan in chosen}.values():
+        with runtime:
+            result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
         what = f"{name} {dict(plan.tile)}"
         testing.assert_right(result, problem, pass_, given, what, sums=plan.sums_bound)
 
@@ -256,8 +259,11 @@ def test_weight_gradients_in_turns(runtime, rng):
 @pytest.mark.parametrize(("taps", "dilation"), [(129, 1), (1025, 1), (2500, 1), (130, 3)])
 def test_long_filters(runtime, rng, taps, dilation):
     """One channel a group, by tiles of a row side by side: fewer than there are lanes, and more."""
-    for length in (taps * dilation, 70_001):
-        problem = Conv1dProblem(2, 2, length, 2, taps, 1, (taps // 2, 5), dilation, 2)
+    channels = 2 if taps < 1000 else 1
+    for length in (taps * dilation, 40_001):
+        problem = Conv1dProblem(
+            channels, channels, length, channels, taps, 1, (taps // 2, 5), dilation, channels
+        )
         arrays = _data(rng, problem)
         for pass_ in PASSES[:2]:
             plan = runtime.plans(problem, pass_, variant="spectral")[0]
@@ -307,7 +313,8 @@ def test_who_keeps_transforms_takes_them_sooner(first_runtime):
                 before = own.launches
                 call()
                 counts.append(own.launches - before)
-        assert counts == [1, 4, 1, 4, 1, 3, 1, 3]
+        # One launch more, of the last, looks whether the weights are the same.
+        assert counts == [1, 4, 1, 5, 1, 3, 1, 4]
 
 
 # Planning
