@@ -13,6 +13,9 @@ included; `backward` is all three gradients, and counts those of input and weigh
 layer is min(peak, flops / bytes * copy bandwidth), with each array's bytes once; peak and bandwidth
 are measured before the layers and after them. Arrays that stay in a cache can exceed it.
 
+The weights of clconv and PyTorch are given anew in each call, ONNX Runtime has them as constants.
+`--against prepared` adds clconv with weights that were prepared, forward.
+
 With --all-candidates clconv's own plans are compared instead: see `benchmark_candidates`.
 """
 
@@ -37,6 +40,7 @@ from clconv.commands import benchmark_candidates, options, roofline
 from clconv.commands.benchmark_worker import (
     NOISY,
     PEERS,
+    PREPARED,
     Pace,
     Worker,
     WorkerError,
@@ -203,6 +207,7 @@ def summary(
 ) -> list[str]:
     """A line per figure; layers that are tiny count for no time."""
     lines = []
+    others = [peer for peer in peers if peer != PREPARED]
     for pass_ in dict.fromkeys(one.pass_ for one in measured):
         ours = [one for one in measured if one.pass_ == pass_ and not one.layer.is_tiny]
         for peer in peers:
@@ -214,9 +219,9 @@ def summary(
                     f"layers: {len(found)})",
                     f"{pass_}: lowest ratio to {peer} {min(found)[0]:.2f} ({min(found)[1]})",
                 ]
-        beside = [one for one in ours if any(one.results[p].median_us for p in peers)]
+        beside = [one for one in ours if any(one.results[p].median_us for p in others)]
         if beside:
-            fast = sum(_is_fastest(one, peers) for one in beside)
+            fast = sum(_is_fastest(one, others) for one in beside)
             lines.append(
                 f"{pass_}: clconv is at least as fast as the fastest peer on {fast} of "
                 f"{len(beside)} layers"

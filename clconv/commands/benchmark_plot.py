@@ -19,6 +19,7 @@ matplotlib.use("Agg")  # draws without a screen
 import matplotlib.pyplot as plt
 from matplotlib.text import Text
 
+from clconv.commands.benchmark_worker import PREPARED
 from clconv.commands.layers import Layer
 
 # A hue a peer; the forward pass is the darker shade.
@@ -40,7 +41,7 @@ def draw(content: dict[str, Any], path: str) -> None:
     passes = list(dict.fromkeys(p for _, _, p in results))
     height = max(3.6 * len(passes) + 1, 1.6 + 0.36 * len(layers))
     figure = plt.figure(figsize=(15, height), dpi=130, layout="constrained")
-    peers = [name for name in content["versions"] if name != "clconv"]
+    peers = [name for name in content["versions"] if name not in ("clconv", PREPARED)]
     left, right = figure.subfigures(1, 2, width_ratios=(6, 8)) if peers else (None, figure)
     if left is not None:
         _ratios(left.subplots(), list(layers), results, peers)

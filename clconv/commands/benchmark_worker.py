@@ -26,7 +26,9 @@ from clconv import settings
 from clconv.commands.layers import Layer
 from clconv.commands.roofline import Roofline, median_seconds
 
-PEERS = ("torch", "onnxruntime")
+# clconv with prepared weights is measured as a peer of itself.
+PREPARED = "prepared"
+PEERS = ("torch", "onnxruntime", PREPARED)
 CALLS = 3
 PROBES = 16
 # Of the largest value: finds an implementation that computes something else, no more.
@@ -64,9 +66,10 @@ class Clconv:
         sizes = x.nbytes + weight.nbytes + grad.nbytes
         if pass_ == "forward":
             outs = [runtime.empty(grad.shape)]
+            given = self._given(layer, weight)
 
             def call() -> None:
-                functional.conv1d(x, weight, None, *place, out=outs[0], runtime=runtime)
+                functional.conv1d(x, given, None, *place, out=outs[0], runtime=runtime)
                 runtime.finish()
 
             used = [(problem, Pass.FORWARD, Epilogue(), sizes)]
@@ -92,6 +95,10 @@ class Clconv:
             if p is Pass.WEIGHT_GRADIENT and plan.sums_bias:
                 break
         return Job(call, lambda: [a.get() for a in outs], plans)
+
+    def _given(self, layer: Layer, weight: Any) -> Any:
+        """The weights as the forward pass gets them."""
+        return weight
 
     def _describe(self, plan: Any) -> dict[str, Any]:
         return {
@@ -142,6 +149,22 @@ class Clconv:
         if self._roofline is None:
             self._roofline = Roofline(self._runtime)
         return self._roofline
+
+
+class Prepared(Clconv):
+    """clconv with weights that `prepare_weight` has made ready."""
+
+    def prepare(self, layer: Layer, pass_: str) -> Job:
+        """The forward pass."""
+        if pass_ != "forward":
+            raise NotImplementedError("gradients are taken of weights that change")
+        return super().prepare(layer, pass_)
+
+    def _given(self, layer: Layer, weight: Any) -> Any:
+        from clconv import prepare_weight
+
+        place = layer.stride, layer.dilation, layer.groups
+        return prepare_weight(weight, *place, runtime=self._runtime)
 
 
 class Torch:
@@ -218,6 +241,7 @@ IMPLEMENTATIONS: dict[str, Callable[[str | None], Any]] = {
     "clconv": Clconv,
     "torch": Torch,
     "onnxruntime": OnnxRuntime,
+    PREPARED: Prepared,
 }
 
 
