@@ -34,6 +34,7 @@ __all__ = [
     "fill",
     "flat",
     "host_values",
+    "interleave",
     "pad",
     "pad_gradient",
     "row_statistic",
@@ -308,6 +309,40 @@ def extend(
     result = runtime.empty((*rows, length + sum(pads)), x.dtype) if out is None else out
     _pad(runtime, "extend", mode, contiguous(runtime, x), result, length, pads, {"fill": fill})
     return result
+
+
+# Positions of all rows that a work-item of `interleave` moves.
+MOVED_TOGETHER = 64
+
+
+def interleave(
+    runtime: Runtime, x: cl_array.Array, y: cl_array.Array, every: int, first: int
+) -> None:
+    """Queues y[n, first + c + i every] = x[n, c, i] as far as y (N, L) goes; x is (N, C, P). Rows
+    and channels may lie anywhere, their elements follow each other."""
+    batch, channels, positions = x.shape
+    chunks = -(-positions // MOVED_TOGETHER)
+    if not batch or not chunks:
+        return
+    size = x.dtype.itemsize
+    numbers = {
+        "chunks": chunks, "channels": channels, "positions": positions, "length": y.shape[1],
+        "every": every, "first": first, "x_batch": x.strides[0] // size,
+        "x_channel": x.strides[1] // size, "y_batch": y.strides[0] // size,
+    }  # fmt: skip
+    launch = _launch(
+        runtime,
+        "interleave",
+        np.dtype(np.float32),  # of no meaning here
+        batch * chunks,
+        (
+            Operand("x", Layout.FLAT, element=_RAW[size]),
+            Operand("y", Layout.FLAT, written=True, element=_RAW[size]),
+        ),
+        numbers,
+        constants=(("chunk", MOVED_TOGETHER),),
+    )
+    runtime.run_one(launch, {"x": flat(x), "y": flat(y)}, {}, (x,), (y,))
 
 
 def row_statistic(runtime: Runtime, x: cl_array.Array, statistic: str) -> cl_array.Array:

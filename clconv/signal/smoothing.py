@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyopencl.array as cl_array
+from numpy.typing import NDArray
 
 from clconv.calls.elementwise import extend
 from clconv.errors import ProblemError
@@ -99,14 +101,24 @@ def _interpolate_ends(
         if not places:
             return
         # The value at each place is a sum over the window.
-        rows_of = [
-            ask_scipy("savgol_coeffs", taps, order, deriv, delta, pos=place, use="dot")
-            for place in places
-        ]
-        weight = runtime.to_device(np.stack(rows_of)[:, None].astype(sums.dtype))
+        rows_of = _fitted(taps, order, deriv, delta, tuple(places))
+        weight = runtime.to_device(rows_of[:, None].astype(sums.dtype))
         window = sliced(x, 2, start, start + taps)
         ends = outputs(runtime, window, weight, taps - 1, 1, sums)
         copy_all(runtime, _turned(ends), sliced(y, 2, start + places[0], start + places[0] + half))
+
+
+@lru_cache(maxsize=64)
+def _fitted(
+    taps: int, order: int, deriv: int, delta: float, places: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """(places, K): what gives the polynomial's values there from the samples of a window."""
+    return np.stack(
+        [
+            ask_scipy("savgol_coeffs", taps, order, deriv, delta, pos=place, use="dot")
+            for place in places
+        ]
+    )
 
 
 def _turned(ends: cl_array.Array) -> cl_array.Array:

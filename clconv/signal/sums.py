@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyopencl.array as cl_array
 
 from clconv import functional
-from clconv.calls.elementwise import add_scaled
+from clconv.calls.elementwise import add_scaled, interleave
 from clconv.calls.layouts import Array
 from clconv.geometry import PhaseBlock, Resampling, part_of
+from clconv.planning.cost import CALL_PRODUCTS
 from clconv.runtime import Runtime
 from clconv.signal.arrays import copy_all, device_view, is_complex, planes, rows, sliced, whole_copy
 from clconv.signal.numbers import Sums
 
 __all__ = ["filtered", "outputs", "resampled", "weights"]
 
-# Phases of a resampling share windows as long as at most this many zeros stand beside a phase's
-# taps: a call for each phase would read the signal as often as there are phases.
-ZEROS_PER_TAP = 0.5
+# Phases of a resampling share windows, with at most so many zeros beside each tap. A call for each
+# phase multiplies none, but reads the signal as often as there are phases.
+ZEROS_PER_TAP = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0)
 
 
 def weights(
@@ -188,35 +191,43 @@ def _by_phases(
 ) -> cl_array.Array:
     """A convolution for each block of phases, whose results are interleaved."""
     batch, parts, _ = x.shape
-    h_is_complex = is_complex(h)
-    if not h_is_complex:
+    sides = 2 if is_complex(h) else 1
+    if sides == 1:
         x = _apart(runtime, x)
-    made_parts = 2 if h_is_complex else parts
-    y = runtime.empty((batch, made_parts, count), sums.dtype)
-    size = y.dtype.itemsize
-    for block in of.blocks(ZEROS_PER_TAP):
+    y = runtime.empty((batch, max(parts, sides), count), sums.dtype)
+    for block in _blocks(of, batch * parts * count):
         rest = count - block.first
         if rest < 1:
             break
         weight = weights(runtime, _block_taps(runtime, h, block), x.shape[1], sums)
         each = -(-rest // of.up)
         part = outputs(runtime, x, weight, block.last_sample, each, sums, step=of.down)
+        # (N, phases P', each), the planes of x being in N where h is real.
         phases = len(block.taps)
-        # (N, phases, P, each), the planes being in the batch where h is real.
-        shape = (batch, parts, phases, each) if not h_is_complex else (batch, phases, 2, each)
-        part = device_view(part, shape)
-        steps = [y.strides[0], y.strides[1], size, of.up * size]
-        if h_is_complex:
-            steps[1:3] = steps[2:0:-1]
-        axis = 1 if h_is_complex else 2
-        # The last phases may have one output fewer.
-        full = min(phases, rest - (each - 1) * of.up)
-        for start, stop, length in ((0, full, each), (full, phases, each - 1)):
-            if stop > start and length:
-                source = sliced(sliced(part, axis, start, stop), 3, 0, length)
-                begin = (block.first + start) * size
-                copy_all(runtime, source, device_view(y, tuple(source.shape), tuple(steps), begin))
+        for side in range(sides):
+            steps = part.strides[0], sides * part.strides[1], part.strides[2]
+            source = device_view(part, (part.shape[0], phases, each), steps, side * part.strides[1])
+            target = device_view(
+                y, (part.shape[0], count), (sides * y.strides[1], y.strides[2]),
+                side * y.strides[1],
+            )  # fmt: skip
+            interleave(runtime, source, target, of.up, block.first)
     return y
+
+
+@lru_cache(maxsize=256)
+def _all_blocks(of: Resampling, most_zeros: float) -> tuple[PhaseBlock, ...]:
+    return tuple(of.blocks(most_zeros))
+
+
+def _blocks(of: Resampling, count: int) -> tuple[PhaseBlock, ...]:
+    """The division of phases that takes the least time for so many outputs of all rows."""
+
+    def cost(blocks: tuple[PhaseBlock, ...]) -> float:
+        products = sum(len(block.taps) * block.kernel_size for block in blocks)
+        return products * count / of.up + len(blocks) * CALL_PRODUCTS
+
+    return min((_all_blocks(of, zeros) for zeros in ZEROS_PER_TAP), key=cost)
 
 
 def _block_taps(runtime: Runtime, h: Array, block: PhaseBlock) -> Array:
@@ -225,12 +236,13 @@ def _block_taps(runtime: Runtime, h: Array, block: PhaseBlock) -> Array:
     host = isinstance(h, np.ndarray)
     made = np.zeros(shape, h.dtype) if host else runtime.zeros(shape, h.dtype)
     for phase, (taps, stop) in enumerate(zip(block.taps, block.stops, strict=True)):
+        if isinstance(h, np.ndarray):
+            own = h[taps]
+            made[phase, stop - own.shape[0] : stop] = own[::-1]
+            continue
         own = sliced_by(h, taps)
         count = own.shape[0]
         row = sliced(sliced(made, 0, phase, phase + 1), 1, stop - count, stop)
-        turned = sliced(own, 0, 0, count, -1)
-        if host:
-            row[0] = turned
-        elif count:
-            copy_all(runtime, _as_row(turned), row)
+        if count:
+            copy_all(runtime, _as_row(sliced(own, 0, 0, count, -1)), row)
     return made
