@@ -284,6 +284,11 @@ class PhaseBlock(NamedTuple):
     kernel_size: int
     last_sample: int  # of the windows of the first outputs
 
+    @property
+    def products(self) -> int:
+        """Of an output of each phase, those by zeros included."""
+        return len(self.taps) * self.kernel_size
+
 
 class Resampling(NamedTuple):
     """y[m] = sum_k h[k] x_up[first + m down - k], x_up having up - 1 zeros between samples.

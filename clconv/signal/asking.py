@@ -24,7 +24,8 @@ def ask_scipy(function: str, *args: Any, **options: Any) -> Any:
     """What SciPy gives; its errors become ProblemErrors with the same words."""
     call: Callable[..., Any] = getattr(scipy.signal, function)
     try:
-        return call(*args, **options)
+        with np.errstate(all="ignore"):
+            return call(*args, **options)
     except TypeError as error:
         raise ArrayTypeError(f"scipy.signal.{function}: {error}") from error
     except (ValueError, NotImplementedError, IndexError) as error:

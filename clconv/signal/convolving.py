@@ -151,10 +151,11 @@ def _of_two(
     if pair is None:
         return door.of_nothing("in1", "in2", mode=mode, method=method)
     dtypes = door["in1"].dtype, door["in2"].dtype
-    dimensions = len(door["in1"].shape)
     dtype = np.result_type(*dtypes)
-    if method == "direct" and dimensions > 1:
-        scipy_dtype(function, *dtypes, dimensions=dimensions, method=method)
+    # Where NumPy's own convolution does not serve, SciPy's has not all dtypes.
+    shorter = mode == "same" and door["in1"].size < door["in2"].size
+    if method == "direct" and (len(door["in1"].shape) > 1 or shorter):
+        scipy_dtype(function, *dtypes, dimensions=2, method=method)
     exact = True if method == "direct" else None
     return _scalar(door, convolved(door, pair, dtype, exact))
 

@@ -33,7 +33,7 @@ def lfilter(
     a: one number, by which b is divided.
     x: an array of any shape, filtered along `axis`.
     zi: None, or the filter's state before the first sample: of x's shape with K - 1 along `axis`,
-        or 1 along others.
+        or 1 along others; it may be on the host, too.
     runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
     Returns y, of x's shape; with `zi` (y, zf), zf being the state after the last sample. Raises
@@ -44,7 +44,7 @@ def lfilter(
     [1.0, 3.0, 5.0]
     """
     states = {} if zi is None else {"zi": zi}
-    door = Door("lfilter", runtime, {"x": x, **states}, {"b": b, "a": a})
+    door = Door("lfilter", runtime, {"x": x}, {"b": b, "a": a, **states})
     b, x = _numerator(door), door["x"]
     axis = axis_of(axis, len(x.shape))
     taps, length = b.shape[0], x.shape[axis]

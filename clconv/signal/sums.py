@@ -224,7 +224,7 @@ def _blocks(of: Resampling, count: int) -> tuple[PhaseBlock, ...]:
     """The division of phases that takes the least time for so many outputs of all rows."""
 
     def cost(blocks: tuple[PhaseBlock, ...]) -> float:
-        products = sum(len(block.taps) * block.kernel_size for block in blocks)
+        products = sum(block.products for block in blocks)
         return products * count / of.up + len(blocks) * CALL_PRODUCTS
 
     return min((_all_blocks(of, zeros) for zeros in ZEROS_PER_TAP), key=cost)

@@ -140,7 +140,14 @@ def case_of(
 ) -> Case:
     """A case with its bounds. `magnitude` gives the sums of the products' magnitudes, of `terms`
     roundings, for float32; `norms` is what float64's errors are measured by."""
-    expected = asked(function, arguments, options)
+    given = arguments
+    if function == "filtfilt":
+        # The state that SciPy's filters start in is as accurate as the filter's dtype.
+        kept = asked(function, arguments, options)
+        given = [wide(np.asarray(one)) for one in arguments[:2]] + arguments[2:]
+        if isinstance(kept, list) and real_dtype(kept[0].dtype) != np.float64:
+            given = arguments
+    expected = asked(function, given, options)
     if isinstance(expected, Exception):
         return Case(function, arguments, options, expected, [])
     bounds: list[Any] = []
