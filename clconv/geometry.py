@@ -210,6 +210,11 @@ class Geometry(NamedTuple):
             output_padding=self.output_padding + max(-surplus, 0),
         )
 
+    def as_filter(self, kernel_size: int) -> Resampling:
+        """A convolution as a filter of whole windows, of which every `stride`-th output counts."""
+        window = self.window(kernel_size)
+        return Resampling(window, 1, self.stride, window - 1 - self.pads(kernel_size)[0])
+
     def latency(self, kernel_size: int) -> int:
         """Samples that must follow sample q * stride until output q is known: the window's but its
         first, less the padding."""
@@ -329,6 +334,20 @@ class Resampling(NamedTuple):
     def delayed(self, samples: int) -> Resampling:
         """The same of a signal with so many more samples before it."""
         return self._replace(first=self.first + samples * self.up)
+
+    def halo(self) -> tuple[int, int]:
+        """(before, after): samples around m down / up, rounded down, that output m is made of."""
+        return max((self.kernel_size - 1 - self.first) // self.up, 0), max(
+            -(-self.first // self.up), 0
+        )
+
+    def outputs_before(self, sample: int) -> int:
+        """Outputs m whose m down / up lies before a sample."""
+        return -(-sample * self.up // self.down)
+
+    def from_output(self, output: int) -> Resampling:
+        """The same without the outputs before that one."""
+        return self._replace(first=self.first + output * self.down)
 
     def cropped(self, length: int, count: int) -> tuple[int, int, int]:
         """(left, right, output_padding) of the transposed convolution that gives `count` outputs,

@@ -22,7 +22,17 @@ from clconv.signal.asking import ask_scipy, real_dtype
 from clconv.signal.numbers import Sums
 from clconv.signal.sums import resampled
 
-__all__ = ["MODES", "decimate", "resample_poly", "upfirdn"]
+__all__ = [
+    "MODES",
+    "decimate",
+    "decimating",
+    "factor",
+    "ratio",
+    "resample_poly",
+    "resampled_along",
+    "upfirdn",
+    "window_filter",
+]
 
 # How a signal goes on beyond its ends.
 MODES = (
@@ -64,17 +74,17 @@ def upfirdn(
     h, x = door["h"], door["x"]
     if len(h.shape) != 1 or h.size == 0:
         raise ProblemError(f"h has shape {h.shape}, expected (K,), K at least 1")
-    up, down = _factor("up", up), _factor("down", down)
+    up, down = factor("up", up), factor("down", down)
     axis = axis_of(axis, len(x.shape))
     mode = _mode("mode", mode, MODES)
     if x.size == 0:
         return door.of_nothing("h", "x", up=up, down=down, axis=axis, mode=mode, cval=cval)
     of = Resampling(h.shape[0], up, down, 0)
     dtype = np.result_type(h.dtype, x.dtype, np.float32)
-    return _resampled(door, h, axis, of, of.full_length(x.shape[axis]), dtype, mode, cval)
+    return resampled_along(door, h, axis, of, of.full_length(x.shape[axis]), dtype, mode, cval)
 
 
-def _factor(name: str, value: Any) -> int:
+def factor(name: str, value: Any) -> int:
     """A factor as SciPy takes it: what int makes of it."""
     try:
         number = int(value)
@@ -90,7 +100,7 @@ def _mode(name: str, value: Any, known: tuple[str, ...]) -> str:
     return str(mode)
 
 
-def _resampled(
+def resampled_along(
     door: Door,
     h: Array,
     axis: int,
@@ -207,13 +217,13 @@ def resample_poly(
     """
     door = Door("resample_poly", runtime, {"x": x})
     x = door["x"]
-    up, down = _ratio(up, down)
+    up, down = ratio(up, down)
     if cval is not None and padtype != "constant":
         raise ProblemError(f"cval is {cval!r} and padtype {padtype!r}, expected 'constant'")
     axis = axis_of(axis, len(x.shape))
     if up == down == 1:
         return _copy(door)
-    h = _window(window, up, down, x.dtype)
+    h = window_filter(window, up, down, x.dtype)
     mode = _mode("padtype", padtype, (*BACKGROUNDS, *MODES))
     if x.size == 0:
         return door.of_nothing(
@@ -224,14 +234,14 @@ def resample_poly(
         h *= up
     dtype = np.result_type(h.dtype, x.dtype, np.float32)
     count = of.centered_length(x.shape[axis])
-    return _resampled(door, h, axis, of, count, dtype, mode, 0 if cval is None else cval)
+    return resampled_along(door, h, axis, of, count, dtype, mode, 0 if cval is None else cval)
 
 
-def _ratio(up: Any, down: Any) -> tuple[int, int]:
+def ratio(up: Any, down: Any) -> tuple[int, int]:
     """Both factors without what they have in common. Raises ProblemError."""
     found = []
     for name, value in (("up", up), ("down", down)):
-        number = _factor(name, value)
+        number = factor(name, value)
         if number != value:
             raise ProblemError(f"{name} is {value!r}, expected an integer")
         found.append(number)
@@ -239,7 +249,7 @@ def _ratio(up: Any, down: Any) -> tuple[int, int]:
     return found[0] // common, found[1] // common
 
 
-def _window(window: Any, up: int, down: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def window_filter(window: Any, up: int, down: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The filter, which SciPy designs unless it is given; an array of its own."""
     if isinstance(window, cl_array.Array):
         window = host_values(window)
@@ -291,7 +301,7 @@ def decimate(
     door = Door("decimate", runtime, {"x": x})
     x = door["x"]
     q = _index("q", q)
-    taps = _decimating(q, n, ftype, x.dtype)
+    taps = decimating(q, n, ftype, x.dtype)
     axis = axis_of(axis, len(x.shape))
     if zero_phase:
         return resample_poly(x, 1, q, axis, taps, runtime=runtime)
@@ -300,7 +310,7 @@ def decimate(
     of = Resampling(taps.shape[0], 1, whole("q", q, 1), 0)
     count = min(of.centered_length(x.shape[axis]), of.full_length(x.shape[axis]))
     dtype = np.result_type(taps.dtype, x.dtype, np.float32)
-    return _resampled(door, taps, axis, of, count, dtype, "constant", 0)
+    return resampled_along(door, taps, axis, of, count, dtype, "constant", 0)
 
 
 def _index(name: str, value: Any) -> int:
@@ -310,7 +320,7 @@ def _index(name: str, value: Any) -> int:
         raise ArrayTypeError(f"{name} is {value!r}, expected an integer") from error
 
 
-def _decimating(q: int, n: Any, ftype: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+def decimating(q: int, n: Any, ftype: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The filter of a decimation. Raises ProblemError."""
     if isinstance(ftype, scipy.signal.dlti):
         system = ftype.to_tf()

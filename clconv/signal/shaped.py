@@ -122,6 +122,12 @@ def pair_of(
     x, h, turn_x, turn_h = in1, in2, turned_first, turned_second
     # The filter is the shorter one; convolution commutes. What is conjugated is the filter.
     longer = math.prod(h.shape[i] for i in along) > math.prod(x.shape[i] for i in along)
+    if len(along) > 1:  # rows that share a filter are the signal's
+        wide = [
+            max(a.shape[i] for i in everywhere if i not in along) if len(along) < a.ndim else 1
+            for a in (x, h)
+        ]
+        longer = wide[1] > 1 or (longer and wide[0] == 1)
     if (longer and not (turn_h and is_complex(h))) or (turn_x and is_complex(x)):
         x, h, turn_x, turn_h = h, x, turn_h, turn_x
     for i in everywhere if turn_x else ():
