@@ -32,7 +32,7 @@ def test_example(first_runtime, tmp_path, capsys, monkeypatch, name):
     assert lines[0] == f"Device: {first_runtime.info.name} ({first_runtime.info.platform})"
     assert picture.read_bytes().startswith(b"\x89PNG")
     real = getattr(module, function)
-    monkeypatch.setattr(module, function, lambda *given: real(*given) * np.float32(1.01))
+    monkeypatch.setattr(module, function, lambda *given: np.roll(real(*given), 1, -1))
     assert module.main(arguments) == 1
 
 
