@@ -52,7 +52,7 @@ def test_conv1d(rng, chunks, groups, options):
     )
 
 
-@pytest.mark.parametrize("length", [(3, 40), (5,), (17, 1, 8, 19)])
+@pytest.mark.parametrize("length", [(5,), (17, 1, 8, 19)])
 @pytest.mark.parametrize("mode", ["full", "same", "valid"])
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64, np.int16])
 def test_convolve(rng, mode, dtype, length):
@@ -69,8 +69,8 @@ def test_convolve(rng, mode, dtype, length):
         np.testing.assert_array_equal(made.compute(), expected)
 
 
-@pytest.mark.parametrize("chunk", [100, 33, 4])
-@pytest.mark.parametrize(("up", "down"), [(1, 1), (1, 4), (3, 1), (3, 2), (2, 5), (7, 3), (4, 6)])
+@pytest.mark.parametrize("chunk", [33, 4])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (1, 4), (3, 1), (3, 2), (2, 5), (4, 6)])
 def test_resampling(rng, up, down, chunk):
     x, h = integers(rng, (2, 100)), integers(rng, (11,))
     there = da.from_array(x, (1, chunk))

@@ -14,7 +14,7 @@ from clconv.errors import ArrayTypeError, ProblemError
 from clconv.problem import Pass
 from clconv.runtime import Runtime
 from clconv.signal.arrays import Door, axis_of
-from clconv.signal.asking import real_dtype, scipy_dtype
+from clconv.signal.asking import ask_scipy, real_dtype, scipy_dtype
 from clconv.signal.shaped import Pair, convolved, pair_of
 
 __all__ = ["choose_conv_method", "convolve", "correlate", "fftconvolve", "oaconvolve"]
@@ -152,12 +152,22 @@ def _of_two(
         return door.of_nothing("in1", "in2", mode=mode, method=method)
     dtypes = door["in1"].dtype, door["in2"].dtype
     dtype = np.result_type(*dtypes)
-    # Where NumPy's own convolution does not serve, SciPy's has not all dtypes.
     shorter = mode == "same" and door["in1"].size < door["in2"].size
-    if method == "direct" and (len(door["in1"].shape) > 1 or shorter):
-        scipy_dtype(function, *dtypes, dimensions=2, method=method)
+    if method != "fft" and (len(door["in1"].shape) > 1 or shorter):
+        _check_direct(function, door["in1"], door["in2"], mode, method)
     exact = True if method == "direct" else None
     return _scalar(door, convolved(door, pair, dtype, exact))
+
+
+def _check_direct(function: str, in1: Array, in2: Array, mode: str, method: str) -> None:
+    """ProblemError where SciPy sums directly, and has no sums of such dtypes."""
+    try:
+        scipy_dtype(function, in1.dtype, in2.dtype, dimensions=2, method="direct")
+    except ProblemError:
+        # "auto" depends on the shapes alone, of floating-point arrays.
+        hollow = (np.broadcast_to(np.zeros((), one.dtype), one.shape) for one in (in1, in2))
+        if method == "direct" or ask_scipy("choose_conv_method", *hollow, mode=mode) == "direct":
+            raise
 
 
 def _by_axes(

@@ -52,7 +52,7 @@ def memory() -> int:
 def write(y: da.Array, path: Path, workers: int) -> list[int]:
     """Computes the array into a zarr array; the most bytes of each process."""
     if not workers:
-        with ProgressBar(dt=10):
+        with ProgressBar(dt=1):
             y.to_zarr(str(path), compute=True)
         return [memory()]
     from distributed import Client, LocalCluster, progress
