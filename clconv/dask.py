@@ -190,26 +190,8 @@ def conv1d(
 
     Raises ProblemError for shapes and options that no convolution has.
     """
-    x = _signal("x", x)
-    weight = np.asarray(weight)
-    if x.ndim not in (2, 3) or weight.ndim != 3 or 0 in x.shape:
-        raise ProblemError(
-            f"x has shape {x.shape} and weight {weight.shape}, expected (N, Cin, L), or (Cin, L), "
-            "and (Cout, Cin / groups, K)"
-        )
-    batch, channels, length = (1, *x.shape)[-3:]
-    given = Geometry(stride, padding, dilation, groups)
-    short = min(length, CHECKED)
-    sizes = (batch, channels, short), weight.shape[0], weight.shape[2]
-    problem = Conv1dProblem.of(given, *sizes, dtype=x.dtype)
-    if weight.shape != problem.weight_shape or weight.dtype != x.dtype:
-        raise ProblemError(
-            f"weight is {weight.dtype}{weight.shape}, expected {x.dtype}{problem.weight_shape}"
-        )
-    if max(problem.pads) >= problem.window > 1:
-        raise ProblemError(
-            f"padding is {padding}, expected less than {problem.window}, a window's samples"
-        )
+    x, weight = _signal("x", x), np.asarray(weight)
+    problem = _problem(x, weight, Geometry(stride, padding, dilation, groups))
     geometry = Geometry(problem.stride, problem.pads, problem.dilation, problem.groups)
     inner, outer = problem.group_in, problem.group_out
     axis = x.ndim - 2
@@ -235,9 +217,31 @@ def conv1d(
         return result
 
     of = geometry.as_filter(problem.kernel_size)
-    count = geometry.out_length(length, problem.kernel_size)
+    count = geometry.out_length(x.shape[-1], problem.kernel_size)
     outs = tuple(last - first for first, last in pairwise(firsts))
     return _by_chunks(x, x.ndim - 1, of, count, x.dtype, compute, {axis: outs})
+
+
+def _problem(x: da.Array, weight: Array, given: Geometry) -> Conv1dProblem:
+    """The convolution, of at most `CHECKED` samples. Raises ProblemError."""
+    if x.ndim not in (2, 3) or weight.ndim != 3 or 0 in x.shape:
+        raise ProblemError(
+            f"x has shape {x.shape} and weight {weight.shape}, expected (N, Cin, L), or (Cin, L), "
+            "and (Cout, Cin / groups, K)"
+        )
+    batch, channels, length = (1, *x.shape)[-3:]
+    short = min(length, CHECKED)
+    sizes = (batch, channels, short), weight.shape[0], weight.shape[2]
+    problem = Conv1dProblem.of(given, *sizes, dtype=x.dtype)
+    if weight.shape != problem.weight_shape or weight.dtype != x.dtype:
+        raise ProblemError(
+            f"weight is {weight.dtype}{weight.shape}, expected {x.dtype}{problem.weight_shape}"
+        )
+    if max(problem.pads) >= problem.window > 1:
+        raise ProblemError(
+            f"padding is {given.padding}, expected less than {problem.window}, a window's samples"
+        )
+    return problem
 
 
 def convolve(in1: da.Array, in2: Array, mode: str = "full", method: str = "auto") -> da.Array:

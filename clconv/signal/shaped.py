@@ -120,15 +120,7 @@ def pair_of(
         in2 = _middle(in1, in2, turned_second)
     ranges = {i: outputs_in(mode, in1.shape[i], in2.shape[i]) for i in along}
     x, h, turn_x, turn_h = in1, in2, turned_first, turned_second
-    # The filter is the shorter one; convolution commutes. What is conjugated is the filter.
-    longer = math.prod(h.shape[i] for i in along) > math.prod(x.shape[i] for i in along)
-    if len(along) > 1:  # rows that share a filter are the signal's
-        wide = [
-            max(a.shape[i] for i in everywhere if i not in along) if len(along) < a.ndim else 1
-            for a in (x, h)
-        ]
-        longer = wide[1] > 1 or (longer and wide[0] == 1)
-    if (longer and not (turn_h and is_complex(h))) or (turn_x and is_complex(x)):
+    if _is_filter_first(x, h, along, turn_x, turn_h):
         x, h, turn_x, turn_h = h, x, turn_h, turn_x
     for i in everywhere if turn_x else ():
         x = sliced(x, i, 0, x.shape[i], -1)
@@ -151,6 +143,19 @@ def pair_of(
             f"more is left to scipy.signal.{function}"
         )
     return pair
+
+
+def _is_filter_first(
+    x: Array, h: Array, along: tuple[int, ...], turn_x: bool, turn_h: bool
+) -> bool:
+    """Whether x is the better filter: the shorter one, since convolution commutes. What is
+    conjugated must be the filter."""
+    longer = math.prod(h.shape[i] for i in along) > math.prod(x.shape[i] for i in along)
+    if len(along) > 1:  # rows that share a filter are the signal's
+        others = [i for i in range(len(x.shape)) if i not in along]
+        x_rows, h_rows = (max((a.shape[i] for i in others), default=1) for a in (x, h))
+        longer = h_rows > 1 or (longer and x_rows == 1)
+    return (longer and not (turn_h and is_complex(h))) or (turn_x and is_complex(x))
 
 
 def _is_swapped(shape1: Shape, shape2: Shape, axes: tuple[int, ...]) -> bool:
