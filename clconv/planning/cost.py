@@ -435,6 +435,6 @@ def windows(
 
 # Calls
 
-# Multiply-adds of all cores in the time of a call and its launches: fitted to 0.1 ms on two cores
-# of Zen 5. A resampling takes larger blocks of phases where that saves calls.
+# Multiply-adds of all cores in the time of a call and its launches (estimate: 0.1 ms on two cores).
+# A resampling takes larger blocks of phases where that saves calls.
 CALL_PRODUCTS = 1e7
