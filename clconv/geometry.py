@@ -1,10 +1,11 @@
-"""Where are the windows of a convolution, and how long is its output?
+"""Where are the windows of a convolution or a resampling, and how long is its output?
 
 Sizes may be PyTorch's symbols of integers.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,9 +16,14 @@ __all__ = [
     "MAX_POSITIONS",
     "Geometry",
     "Padding",
+    "Part",
+    "PhaseBlock",
     "Progress",
+    "Resampling",
     "in_series",
+    "outputs_in",
     "padding_pair",
+    "part_of",
     "reached_by",
     "whole",
     "window_of",
@@ -204,6 +210,11 @@ class Geometry(NamedTuple):
             output_padding=self.output_padding + max(-surplus, 0),
         )
 
+    def as_filter(self, kernel_size: int) -> Resampling:
+        """A convolution as a filter of whole windows, of which every `stride`-th output counts."""
+        window = self.window(kernel_size)
+        return Resampling(window, 1, self.stride, window - 1 - self.pads(kernel_size)[0])
+
     def latency(self, kernel_size: int) -> int:
         """Samples that must follow sample q * stride until output q is known: the window's but its
         first, less the padding."""
@@ -232,3 +243,142 @@ def in_series(stages: Iterable[tuple[int, int]]) -> tuple[int, int]:
         latency += its_latency * stride
         stride *= its_stride
     return stride, latency
+
+
+class Part(NamedTuple):
+    """The samples, and the zeros beside them, that some outputs of a filter are made of."""
+
+    start: int
+    stop: int
+    left: int
+    right: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no window reaches a sample, so that all outputs are 0."""
+        return self.start >= self.stop
+
+
+def part_of(length: int, kernel_size: int, first: int, count: int, stride: int = 1) -> Part:
+    """What makes `count` outputs of the full convolution of so many samples, from output `first`
+    on, `stride` apart: output i is made of the samples up to i."""
+    begin = first - (kernel_size - 1)
+    end = first + reached_by(count, 1, stride)
+    return Part(max(begin, 0), min(end, length), max(-begin, 0), max(end - length, 0))
+
+
+def outputs_in(mode: str, length: int, kernel_size: int) -> tuple[int, int]:
+    """(first, count) among the outputs of the full convolution, in SciPy's modes."""
+    if mode == "full":
+        return 0, reached_by(length, kernel_size, 1)
+    if mode == "same":
+        return (kernel_size - 1) // 2, length
+    return kernel_size - 1, windows_in(length, kernel_size, 1)
+
+
+class PhaseBlock(NamedTuple):
+    """Phases of a resampling that share their windows of `kernel_size` samples.
+
+    Phase `first` + i has the taps `taps[i]`, a slice of the filter, of which the first is
+    multiplied by sample `stops[i]` - 1 of the window, the next one by the sample before.
+    """
+
+    first: int
+    taps: tuple[slice, ...]
+    stops: tuple[int, ...]
+    kernel_size: int
+    last_sample: int  # of the windows of the first outputs
+
+    @property
+    def products(self) -> int:
+        """Of an output of each phase, those by zeros included."""
+        return len(self.taps) * self.kernel_size
+
+
+class Resampling(NamedTuple):
+    """y[m] = sum_k h[k] x_up[first + m down - k], x_up having up - 1 zeros between samples.
+
+    None of these is multiplied: outputs up apart, a phase, have every up-th tap in common.
+    """
+
+    kernel_size: int
+    up: int
+    down: int
+    first: int
+
+    def reduced(self) -> tuple[slice, Resampling]:
+        """The taps that any output needs, and the resampling by them with factors that share
+        none."""
+        common = math.gcd(self.up, self.down)
+        skipped = self.first % common
+        taps = slice(skipped, None, common)
+        kernel_size = -(-(self.kernel_size - skipped) // common)
+        return taps, Resampling(
+            kernel_size, self.up // common, self.down // common, self.first // common
+        )
+
+    def full_length(self, length: int) -> int:
+        """Outputs of so many samples until the filter has passed the last one."""
+        return (reached_by(length, self.kernel_size, self.up) - 1) // self.down + 1
+
+    def centered_length(self, length: int) -> int:
+        """Outputs that last as long as so many samples."""
+        return -(-length * self.up // self.down)
+
+    def reach(self, length: int, count: int) -> tuple[int, int]:
+        """(left, right): samples before and after so many that `count` outputs are made of."""
+        begin = -((self.kernel_size - 1 - self.first) // self.up)
+        end = (self.first + (count - 1) * self.down) // self.up + 1
+        return max(-begin, 0), max(end - length, 0)
+
+    def delayed(self, samples: int) -> Resampling:
+        """The same of a signal with so many more samples before it."""
+        return self._replace(first=self.first + samples * self.up)
+
+    def halo(self) -> tuple[int, int]:
+        """(before, after): samples around m down / up, rounded down, that output m is made of."""
+        return max((self.kernel_size - 1 - self.first) // self.up, 0), max(
+            -(-self.first // self.up), 0
+        )
+
+    def outputs_before(self, sample: int) -> int:
+        """Outputs m whose m down / up lies before a sample."""
+        return -(-sample * self.up // self.down)
+
+    def from_output(self, output: int) -> Resampling:
+        """The same without the outputs before that one."""
+        return self._replace(first=self.first + output * self.down)
+
+    def cropped(self, length: int, count: int) -> tuple[int, int, int]:
+        """(left, right, output_padding) of the transposed convolution that gives `count` outputs,
+        where down is 1."""
+        right = reached_by(length, self.kernel_size, self.up) - self.first - count
+        return self.first, max(right, 0), max(-right, 0)
+
+    def _phase(self, phase: int) -> tuple[slice, int]:
+        """The taps of a phase, and the last sample of its first window."""
+        sample, remainder = divmod(self.first + phase * self.down, self.up)
+        return slice(remainder, None, self.up), sample
+
+    def blocks(self, most_zeros: float) -> list[PhaseBlock]:
+        """The phases in order, in blocks as large as zeros among the weights stay below this part
+        of the taps of a phase: windows begin at different samples."""
+        taps_of_one = -(-self.kernel_size // self.up)
+        spread = int(taps_of_one * most_zeros)
+        found: list[PhaseBlock] = []
+        first = 0
+        while first < self.up:
+            start = self._phase(first)[1]
+            last = first
+            while last + 1 < self.up and self._phase(last + 1)[1] - start <= spread:
+                last += 1
+            phases = [self._phase(phase) for phase in range(first, last + 1)]
+            end = phases[-1][1]
+            counts = [len(range(*taps.indices(self.kernel_size))) for taps, _ in phases]
+            size = max(end - phase[1] + taps for phase, taps in zip(phases, counts, strict=True))
+            size = max(size, 1)
+            stops = tuple(size - (end - sample) for _, sample in phases)
+            taps = tuple(one for one, _ in phases)
+            found.append(PhaseBlock(first, taps, stops, size, end))
+            first = last + 1
+        return found

@@ -255,6 +255,7 @@ ELSEWHERE = {
     ("calls/elementwise.py", "pad"): "an array and its own padding",
     ("calls/elementwise.py", "pad_gradient"): "an array and its own padding",
     ("calls/elementwise.py", "_pad"): "an array and its own padding",
+    ("calls/elementwise.py", "extend"): "an array and its own padding",
     ("layers/pad1d.py", ""): "what modes make padding of",
     ("layers/pad1d.py", "dataShapeFrom"): "a layer that only pads",
     ("layers/pad1d.py", "gradShapeFrom"): "a layer that only pads",

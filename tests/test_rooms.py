@@ -24,7 +24,11 @@ _ROOMS = (
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",
     "rehearsal", "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options",
     "calls.prepared", "calls.draft",
-    "calls.recipes", "calls.call", "functional", "tuning.bench", "tuning.verifier", "tuning",
+    "calls.recipes", "calls.call", "functional",
+    "signal.asking", "signal.arrays", "signal.numbers", "signal.sums", "signal.shaped",
+    "signal.convolving", "signal.filtering", "signal.resampling", "signal.smoothing", "signal",
+    "dask",
+    "tuning.bench", "tuning.verifier", "tuning",
     "layers", "layers.copying", "layers.variable", "layers.storage", "layers.hdf5",
     "layers.module", "layers.initialisation", "layers.convolution", "conv1d", "layers.deconv1d",
     "layers.pad1d", "layers.sequential", "streaming",
@@ -92,7 +96,8 @@ PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
     "torch": {"torch"}, "torch.warming": {"torch", "tqdm"}, "onnx": {"onnx"},
-    "layers.hdf5": {"h5py"}, "files": {"safetensors"},
+    "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
+    "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
     "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
     "commands.tune": {"tqdm", "onnx", "google"},

@@ -30,12 +30,15 @@ __all__ = [
     "contiguous",
     "convert",
     "copy_view",
+    "extend",
     "fill",
     "fingerprint",
     "flat",
     "host_values",
+    "interleave",
     "pad",
     "pad_gradient",
+    "row_statistic",
 ]
 
 LOCAL = 64
@@ -235,18 +238,25 @@ def add_scaled(
         copy_view(runtime, y, target)
 
 
-_C_TYPES = {"float16": "ushort", "float32": "float", "float64": "double"}
+_C_TYPES = {
+    "float16": "ushort", "float32": "float", "float64": "double", "bool": "uchar",
+    "int8": "char", "int16": "short", "int32": "int", "int64": "long",
+    "uint8": "uchar", "uint16": "ushort", "uint32": "uint", "uint64": "ulong",
+}  # fmt: skip
 
 
 def convert(runtime: Runtime, array: cl_array.Array, dtype: Any) -> cl_array.Array:
-    """A contiguous array of the same values in another dtype, rounded to nearest even, queued."""
+    """A contiguous array of the same values in another dtype, queued: rounded to nearest even, or
+    of whole numbers what integers keep of them, their last bits. One of the dtypes is a
+    floating-point one."""
     source, target = array.dtype, np.dtype(dtype)
     result = runtime.empty(array.shape, target)
     if array.size == 0:
         return result
     array = contiguous(runtime, array)
     # What is smaller in memory decides which loads and stores the kernel needs.
-    narrow = min(source, target, key=lambda d: d.itemsize)
+    floating = [one for one in (source, target) if one.kind == "f"]
+    narrow = min(floating, key=lambda d: d.itemsize)
     launch = _launch(
         runtime,
         "convert",
@@ -307,6 +317,77 @@ def pad_gradient(
     length = padded - sum(pads)
     result = runtime.empty((batch, channels, length), grad.dtype)
     _pad(runtime, "pad_gradient", mode, contiguous(runtime, grad), result, length, pads, {})
+    return result
+
+
+def extend(
+    runtime: Runtime,
+    x: cl_array.Array,
+    pads: tuple[int, int],
+    mode: str,
+    fill: float = 0.0,
+    *,
+    out: cl_array.Array | None = None,
+) -> cl_array.Array:
+    """(…, left + L + right) of x (…, L), queued, by as many samples as are wanted; the modes are
+    those of scipy.signal.upfirdn, and "odd" for less samples than there are."""
+    *rows, length = x.shape
+    result = runtime.empty((*rows, length + sum(pads)), x.dtype) if out is None else out
+    _pad(runtime, "extend", mode, contiguous(runtime, x), result, length, pads, {"fill": fill})
+    return result
+
+
+# Positions of all rows that a work-item of `interleave` moves.
+MOVED_TOGETHER = 64
+
+
+def interleave(
+    runtime: Runtime, x: cl_array.Array, y: cl_array.Array, every: int, first: int
+) -> None:
+    """Queues y[n, first + c + i every] = x[n, c, i] as far as y (N, L) goes; x is (N, C, P). Rows
+    and channels may lie anywhere, their elements follow each other."""
+    batch, channels, positions = x.shape
+    chunks = -(-positions // MOVED_TOGETHER)
+    if not batch or not chunks:
+        return
+    size = x.dtype.itemsize
+    numbers = {
+        "chunks": chunks, "channels": channels, "positions": positions, "length": y.shape[1],
+        "every": every, "first": first, "x_batch": x.strides[0] // size,
+        "x_channel": x.strides[1] // size, "y_batch": y.strides[0] // size,
+    }  # fmt: skip
+    launch = _launch(
+        runtime,
+        "interleave",
+        np.dtype(np.float32),  # of no meaning here
+        batch * chunks,
+        (
+            Operand("x", Layout.FLAT, element=_RAW[size]),
+            Operand("y", Layout.FLAT, written=True, element=_RAW[size]),
+        ),
+        numbers,
+        constants=(("chunk", MOVED_TOGETHER),),
+    )
+    runtime.run_one(launch, {"x": flat(x), "y": flat(y)}, {}, (x,), (y,))
+
+
+def row_statistic(runtime: Runtime, x: cl_array.Array, statistic: str) -> cl_array.Array:
+    """(…, 1) of x (…, L), queued: the "minimum", "maximum" or "median" of each row."""
+    *rows, length = x.shape
+    result = runtime.empty((*rows, 1), x.dtype)
+    if result.size == 0:
+        return result
+    launch = _launch(
+        runtime,
+        "row_statistic",
+        x.dtype,
+        result.size,
+        (Operand("x", Layout.FLAT), Operand("y", Layout.FLAT, written=True)),
+        {"length": length},
+        constants=(("statistic", statistic),),
+    )
+    x = contiguous(runtime, x)
+    runtime.run_one(launch, {"x": flat(x), "y": flat(result)}, {}, (x,), (result,))
     return result
 
 

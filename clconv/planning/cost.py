@@ -23,6 +23,7 @@ from typing import NamedTuple
 from clconv.planning.profiles import DeviceProfile
 
 __all__ = [
+    "CALL_PRODUCTS",
     "PARTS",
     "Blocks",
     "Core",
@@ -450,3 +451,10 @@ def windows(
     a_turn = Tally(setup=WINDOW_LOOP * loop)
     a_turn.overlapped({"arithmetic": float(sums)}, {"loads": WINDOW_READ * reads})
     return a_turn.cost(2 * turns / device.peak_flops)
+
+
+# Calls
+
+# Multiply-adds of all cores in the time of a call and its launches (estimate: 0.1 ms on two cores).
+# A resampling takes larger blocks of phases where that saves calls.
+CALL_PRODUCTS = 1e7

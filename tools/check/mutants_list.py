@@ -37,6 +37,7 @@ GEMM = (
 )
 SHAPES = "tests/test_gpu_variants.py -k 'test_shape and (64x128 or 32x32)'"
 FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
+SIGNAL = "tests/test_signal.py"
 WINDOW = (
     "tests/test_gpu_variants.py -k 'test_named_problem and window and "
     "(several or share or depth or few or wider)'"
@@ -1210,8 +1211,8 @@ _ROWS: dict[str, list[Row]] = {
     "calls/elementwise.py": [
         (
             "conversion has the wider type's loads",
-            "narrow = min(source, target,",
-            "narrow = max(source, target,",
+            "narrow = min(floating,",
+            "narrow = max(floating,",
             LAYERS,
         ),
         (
@@ -1784,6 +1785,57 @@ _ROWS: dict[str, list[Row]] = {
             "return tensor.unflatten(channels, (size, -1)).movedim(channels - (channels < 0), 0)",
             "return tensor.unflatten(channels, (-1, size)).movedim(channels, 0)",
             TORCH_AUTOGRAD,
+        ),
+    ],
+    "signal/sums.py": [
+        (
+            "the imaginary part has the wrong sign",
+            "pieces = ((real, negative), (imaginary, real))",
+            "pieces = ((real, imaginary), (negative, real))",
+            SIGNAL,
+        ),
+        (
+            "taps of a phase come in order",
+            "made[phase, stop - own.shape[0] : stop] = own[::-1]",
+            "made[phase, stop - own.shape[0] : stop] = own",
+            SIGNAL,
+        ),
+        (
+            "one side of complex results is interleaved twice",
+            "side * part.strides[1]",
+            "0 * part.strides[1]",
+            SIGNAL,
+        ),
+    ],
+    "signal/shaped.py": [
+        ("no conjugate", "turn_h,\n    )", "False,\n    )", SIGNAL),
+        (
+            "reversed signals are not",
+            "x = sliced(x, i, 0, x.shape[i], -1)",
+            "x = sliced(x, i, 0, x.shape[i], 1)",
+            SIGNAL,
+        ),
+    ],
+    "signal/numbers.py": [
+        ("whole numbers beyond float64", "if bound > EXACT_DOUBLE:", "if False:", SIGNAL),
+        ("float32 beyond its whole numbers", "= 2**24, 2**53", "= 2**25, 2**53", SIGNAL),
+    ],
+    "signal/filtering.py": [
+        ("the second filter is turned", "sums, reverse=False)", "sums)", SIGNAL),
+        ("no state is added", "add_scaled(door.runtime, place, 1.0, state)", "pass", SIGNAL),
+    ],
+    "dask.py": [
+        (
+            "chunks forget what came before",
+            "start = max(samples[here] - before, 0)",
+            "start = samples[here]",
+            "tests/test_dask.py",
+        ),
+        (
+            "all chunks have the first channels' weights",
+            "here = slice(firsts[place[axis]], firsts[place[axis] + 1])",
+            "here = slice(firsts[0], firsts[1])",
+            "tests/test_dask.py",
         ),
     ],
     "torch/layers.py": [

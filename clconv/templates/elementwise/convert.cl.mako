@@ -1,5 +1,8 @@
-## convert: y[i] = x[i] in another dtype, rounded to nearest even
+## convert: y[i] = x[i] in another dtype, rounded to nearest even, or the last bits of a whole number
 ## One work-item owns every global size-th i.
+<%
+    value = "load(x + x_offset + i)" if source == "float16" else "x[x_offset + i]"
+%>\
 % if "float64" in (source, target):
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 % endif
@@ -22,6 +25,10 @@ void convert(${signature})
     for (long i = get_global_id(0); i < count; i += get_global_size(0)) {
 % if target == "float16":
         store(y + y_offset + i, ${"to_sum(x[x_offset + i])" if source == "float64" else "x[x_offset + i]"});
+% elif target == "bool":
+        y[y_offset + i] = ${value} != 0;
+% elif target not in ("float32", "float64"):
+        y[y_offset + i] = (long)${value};
 % elif source == "float16":
         y[y_offset + i] = load(x + x_offset + i);
 % else:

@@ -1,0 +1,351 @@
+"""Signals larger than memory: convolutions and SciPy's filters on dask arrays, chunk by chunk.
+
+Chunks along time get as many samples of their neighbours as their outputs are made of; so results
+are those of the whole signal. Nothing is computed before dask is asked for it. Each worker computes
+on the device that `CLCONV_DEVICE` names there, else threads take turns on the devices of the
+default one's kind. `import clconv` does not import this module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from clconv import functional, settings
+from clconv.drivers.discovery import devices
+from clconv.errors import ArrayTypeError, ProblemError
+from clconv.geometry import Geometry, Padding, Resampling, outputs_in, part_of, whole
+from clconv.problem import Conv1dProblem
+from clconv.runtime import Runtime, default_runtime
+from clconv.signal.arrays import Door, axis_of
+from clconv.signal.asking import scipy_dtype
+from clconv.signal.convolving import convolve as convolve_arrays
+from clconv.signal.resampling import decimating, factor, ratio, resampled_along, window_filter
+
+__all__ = [
+    "conv1d",
+    "convolve",
+    "correlate",
+    "decimate",
+    "lfilter",
+    "resample_poly",
+    "upfirdn",
+    "worker_runtime",
+]
+
+Array = NDArray[Any]
+# What computes outputs of a chunk with its neighbours' samples: the chunk, the resampling from the
+# first wanted output on, how many, and where the chunk is among the chunks of each axis.
+Compute = Callable[[Array, Resampling, int, tuple[int, ...]], Array]
+
+# Problems are checked for signals of at most so many samples, beyond which kernels have no
+# positions: chunks are shorter.
+CHECKED = 2**30
+
+
+# A device for each worker
+
+_runtimes: dict[str, Runtime] = {}
+_turns = itertools.count()
+_mine = threading.local()
+_making = threading.Lock()
+
+
+def worker_runtime() -> Runtime:
+    """The runtime of this thread of a worker: the default one where `CLCONV_DEVICE` names a device,
+    or where there is but one of its kind, else that of each device in turn."""
+    first = default_runtime()
+    if settings.device_choice() is not None:
+        return first
+    own = first.info
+    ids = [
+        one.id
+        for one in devices()
+        if one.why_not is None and (one.kind, one.platform) == (own.kind, own.platform)
+    ]
+    if len(ids) < 2:
+        return first
+    if not hasattr(_mine, "turn"):
+        _mine.turn = _worker_number() + next(_turns)
+    chosen = ids[_mine.turn % len(ids)]
+    with _making:
+        if chosen not in _runtimes:
+            _runtimes[chosen] = first if chosen == own.id else Runtime(chosen)
+    return _runtimes[chosen]
+
+
+def _worker_number() -> int:
+    """Workers of a cluster begin with different devices: by their number, if they have one."""
+    try:
+        from distributed import get_worker
+
+        name = str(get_worker().name)
+    except (ImportError, ValueError):  # threads of this process alone
+        return 0
+    return int(name) if name.isdigit() else sum(name.encode())
+
+
+# Chunks
+
+
+def _by_chunks(
+    x: da.Array,
+    axis: int,
+    of: Resampling,
+    count: int,
+    dtype: np.dtype[Any],
+    compute: Compute,
+    other_chunks: Mapping[int, tuple[int, ...]] | None = None,
+) -> da.Array:
+    """`count` outputs along an axis, those of each chunk computed with its neighbours' samples;
+    `other_chunks` are the result's along axes whose lengths change."""
+    before, after = of.halo()
+    if len(x.chunks[axis]) > 1:
+        least = max(before, after, 1)
+        x = x.rechunk({axis: da.overlap.ensure_minimum_chunksize(least, x.chunks[axis])})
+    samples = [0, *itertools.accumulate(x.chunks[axis])]
+    bounds = [*(min(of.outputs_before(start), count) for start in samples[:-1]), count]
+    chunks = list(x.chunks)
+    chunks[axis] = tuple(last - first for first, last in pairwise(bounds))
+    for other, sizes in (other_chunks or {}).items():
+        chunks[other] = sizes
+    lapped = x
+    if len(x.chunks[axis]) > 1:
+        depth = {i: (before, after) if i == axis else (0, 0) for i in range(x.ndim)}
+        lapped = da.overlap.overlap(x, depth, "none")
+
+    def of_chunk(block: Array, block_info: Any = None) -> Array:
+        place = tuple(block_info[0]["chunk-location"])
+        here = place[axis]
+        outputs = bounds[here + 1] - bounds[here]
+        shape = tuple(sizes[i] for sizes, i in zip(chunks, place, strict=True))
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        start = max(samples[here] - before, 0)
+        return compute(block, of.delayed(-start).from_output(bounds[here]), outputs, place)
+
+    meta: Array = np.empty((0,) * x.ndim, dtype)
+    return lapped.map_blocks(of_chunk, chunks=tuple(chunks), dtype=dtype, meta=meta)
+
+
+def _signal(name: str, x: Any) -> da.Array:
+    if not isinstance(x, da.Array):
+        raise ArrayTypeError(f"{name} is a {type(x).__name__}, expected a dask array")
+    if any(n != n for n in x.shape):
+        raise ProblemError(f"{name} has shape {x.shape}, expected known lengths")
+    return x
+
+
+def _filter(name: str, h: Any) -> Array:
+    """(K,) in memory. Raises ProblemError."""
+    if isinstance(h, da.Array):
+        raise ArrayTypeError(f"{name} is a dask array, expected one in memory")
+    taps = np.asarray(h)
+    if taps.ndim != 1 or taps.size == 0:
+        raise ProblemError(f"{name} has shape {taps.shape}, expected (K,), K at least 1")
+    return taps
+
+
+def _resampled(
+    x: da.Array, axis: int, h: Array, of: Resampling, count: int, dtype: np.dtype[Any]
+) -> da.Array:
+    """`count` outputs of a filter along an axis, or of a resampling."""
+
+    def compute(block: Array, own: Resampling, outputs: int, place: tuple[int, ...]) -> Array:
+        door = Door("upfirdn", worker_runtime(), {"x": block})
+        result: Array = resampled_along(door, h, axis, own, outputs, dtype, "constant", 0)
+        return result
+
+    return _by_chunks(x, axis, of, count, dtype, compute)
+
+
+# Convolutions
+
+
+def conv1d(
+    x: da.Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int = 1,
+    padding: Padding = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    activation: str | tuple[str, float] | None = None,
+    variant: str = "auto",
+    exact: bool | None = None,
+) -> da.Array:
+    """clconv.functional.conv1d on a dask array (N, Cin, L) or (Cin, L), in any chunks.
+
+    weight (Cout, Cin / groups, K) and bias (Cout,) are NumPy arrays of x's dtype. Padding is
+    narrower than a window. Chunks along channels stay where each holds whole groups, else a chunk
+    has all channels.
+
+    Raises ProblemError for shapes and options that no convolution has.
+    """
+    x, weight = _signal("x", x), np.asarray(weight)
+    problem = _problem(x, weight, Geometry(stride, padding, dilation, groups))
+    geometry = Geometry(problem.stride, problem.pads, problem.dilation, problem.groups)
+    inner, outer = problem.group_in, problem.group_out
+    axis = x.ndim - 2
+    if any(size % inner for size in x.chunks[axis]):
+        x = x.rechunk({axis: -1})
+    firsts = [0, *itertools.accumulate(size // inner * outer for size in x.chunks[axis])]
+    options: dict[str, Any] = {"activation": activation, "variant": variant, "exact": exact}
+
+    def compute(block: Array, own: Resampling, outputs: int, place: tuple[int, ...]) -> Array:
+        here = slice(firsts[place[axis]], firsts[place[axis] + 1])
+        part = part_of(block.shape[-1], own.kernel_size, own.first, outputs, own.down)
+        result: Array = functional.conv1d(
+            block[..., part.start : part.stop],
+            weight[here],
+            None if bias is None else bias[here],
+            own.down,
+            (part.left, part.right),
+            geometry.dilation,
+            block.shape[axis] // inner,
+            runtime=worker_runtime(),
+            **options,
+        )
+        return result
+
+    of = geometry.as_filter(problem.kernel_size)
+    count = geometry.out_length(x.shape[-1], problem.kernel_size)
+    outs = tuple(last - first for first, last in pairwise(firsts))
+    return _by_chunks(x, x.ndim - 1, of, count, x.dtype, compute, {axis: outs})
+
+
+def _problem(x: da.Array, weight: Array, given: Geometry) -> Conv1dProblem:
+    """The convolution, of at most `CHECKED` samples. Raises ProblemError."""
+    if x.ndim not in (2, 3) or weight.ndim != 3 or 0 in x.shape:
+        raise ProblemError(
+            f"x has shape {x.shape} and weight {weight.shape}, expected (N, Cin, L), or (Cin, L), "
+            "and (Cout, Cin / groups, K)"
+        )
+    batch, channels, length = (1, *x.shape)[-3:]
+    short = min(length, CHECKED)
+    sizes = (batch, channels, short), weight.shape[0], weight.shape[2]
+    problem = Conv1dProblem.of(given, *sizes, dtype=x.dtype)
+    if weight.shape != problem.weight_shape or weight.dtype != x.dtype:
+        raise ProblemError(
+            f"weight is {weight.dtype}{weight.shape}, expected {x.dtype}{problem.weight_shape}"
+        )
+    if max(problem.pads) >= problem.window > 1:
+        raise ProblemError(
+            f"padding is {given.padding}, expected less than {problem.window}, a window's samples"
+        )
+    return problem
+
+
+def convolve(in1: da.Array, in2: Array, mode: str = "full", method: str = "auto") -> da.Array:
+    """scipy.signal.convolve of a dask array with a NumPy array, longer than 1 along one axis alone.
+
+    Modes, dtypes and whole numbers are as in clconv.signal.convolve.
+    """
+    return _convolved("convolve", in1, in2, mode, method)
+
+
+def correlate(in1: da.Array, in2: Array, mode: str = "full", method: str = "auto") -> da.Array:
+    """scipy.signal.correlate of a dask array with a NumPy array, longer than 1 along one axis
+    alone."""
+    return _convolved("correlate", in1, in2, mode, method)
+
+
+def _convolved(function: str, in1: Any, in2: Any, mode: str, method: str) -> da.Array:
+    x = _signal("in1", in1)
+    if isinstance(in2, da.Array):
+        raise ArrayTypeError("in2 is a dask array, expected one in memory")
+    h = np.asarray(in2)
+    along = [i for i, n in enumerate(h.shape) if n > 1] or [h.ndim - 1]
+    if h.ndim != x.ndim or not h.ndim or len(along) > 1:
+        raise ProblemError(
+            f"in1 has shape {x.shape} and in2 {h.shape}, expected as many dimensions, and in2 "
+            "longer than 1 along one of them"
+        )
+    if mode not in ("full", "same", "valid"):
+        raise ProblemError(f"mode is {mode!r}, expected 'full', 'same' or 'valid'")
+    if method not in ("auto", "direct", "fft"):
+        raise ProblemError(f"method is {method!r}, expected 'auto', 'direct' or 'fft'")
+    axis = along[0]
+    taps = h.reshape(-1)
+    if function == "correlate":
+        taps = taps[::-1].conj()
+    if mode == "valid" and x.shape[axis] < taps.size:
+        raise ProblemError(
+            f"in2 has {taps.size} values along axis {axis}, expected at most {x.shape[axis]}, "
+            "those of in1, in mode 'valid'"
+        )
+    first, count = outputs_in(mode, x.shape[axis], taps.size)
+    dtype = np.result_type(x.dtype, h.dtype)
+    of = Resampling(taps.size, 1, 1, first)
+    if dtype.kind in "fc":
+        return _resampled(x, axis, taps, of, count, dtype)
+    laid = taps.reshape(h.shape)
+
+    def compute(block: Array, own: Resampling, outputs: int, place: tuple[int, ...]) -> Array:
+        whole_one: Array = convolve_arrays(block, laid, runtime=worker_runtime())
+        index = [slice(None)] * block.ndim
+        index[axis] = slice(own.first, own.first + outputs)
+        return whole_one[tuple(index)]
+
+    return _by_chunks(x, axis, of, count, dtype, compute)
+
+
+# Filters
+
+
+def lfilter(b: Any, a: Any, x: da.Array, axis: int = -1) -> da.Array:
+    """scipy.signal.lfilter of a dask array, for filters with a finite impulse response: b is (K,),
+    a one number."""
+    x = _signal("x", x)
+    taps, divisor = _filter("b", np.atleast_1d(b)), _filter("a", np.atleast_1d(a))
+    if divisor.size > 1:
+        raise ProblemError(
+            f"a has {divisor.size} coefficients, expected one: filters with an infinite impulse "
+            "response are left to scipy.signal.lfilter"
+        )
+    axis = axis_of(axis, x.ndim)
+    dtype = np.result_type(taps, divisor, x.dtype)
+    scipy_dtype("lfilter", dtype, dtype, dtype, size=1)
+    h = taps.astype(dtype) / divisor[0].astype(dtype)
+    return _resampled(x, axis, h, Resampling(h.size, 1, 1, 0), x.shape[axis], dtype)
+
+
+def upfirdn(h: Any, x: da.Array, up: int = 1, down: int = 1, axis: int = -1) -> da.Array:
+    """scipy.signal.upfirdn of a dask array, with zeros beyond its ends; h is (K,)."""
+    x, taps = _signal("x", x), _filter("h", h)
+    axis = axis_of(axis, x.ndim)
+    of = Resampling(taps.size, factor("up", up), factor("down", down), 0)
+    dtype = np.result_type(taps.dtype, x.dtype, np.float32)
+    return _resampled(x, axis, taps, of, of.full_length(x.shape[axis]), dtype)
+
+
+def resample_poly(
+    x: da.Array, up: int, down: int, axis: int = 0, window: Any = ("kaiser", 5.0)
+) -> da.Array:
+    """scipy.signal.resample_poly of a dask array, with zeros beyond its ends."""
+    x = _signal("x", x)
+    up, down = ratio(up, down)
+    axis = axis_of(axis, x.ndim)
+    if up == down == 1:
+        return x
+    h = window_filter(window, up, down, x.dtype)
+    of = Resampling(h.size, up, down, (h.size - 1) // 2)
+    h *= up
+    dtype = np.result_type(h.dtype, x.dtype, np.float32)
+    return _resampled(x, axis, h, of, of.centered_length(x.shape[axis]), dtype)
+
+
+def decimate(
+    x: da.Array, q: int, n: int | None = None, ftype: Any = "iir", axis: int = -1
+) -> da.Array:
+    """scipy.signal.decimate of a dask array by an FIR filter without delay: `ftype` is "fir"."""
+    x = _signal("x", x)
+    return resample_poly(x, 1, whole("q", q, 1), axis, decimating(q, n, ftype, x.dtype))
