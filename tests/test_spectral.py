@@ -10,7 +10,7 @@ import pytest
 import clconv
 from clconv import Conv1dProblem, OutOfMemoryError, Pass, ProblemError, Runtime, testing
 from clconv import functional as F
-from clconv.planning.planner import candidates, plans
+from clconv.planning.planner import candidates, other_of_layer, plans
 from clconv.planning.profiles import PROFILES, profile
 from clconv.variants import spectral
 from clconv.variants.base import Request
@@ -355,6 +355,16 @@ def test_no_length_compiles(first_runtime, lengths):
         built.append(len(runtime.programs))
     assert taken[0] != taken[1]
     assert built[0] == built[1]
+
+
+@pytest.mark.parametrize(("channels", "others"), [(3, 0), (64, 1)])
+def test_only_kernels_that_a_length_may_take_are_built(channels, others):
+    """Of few channels transforms are never faster."""
+    for length in (40, 20000):
+        problem = Conv1dProblem(1, channels, length, channels, 9, 1, 4)
+        found = candidates(problem, Pass.FORWARD, profile("zen5"))
+        first = next(found)
+        assert len(list(other_of_layer(first, found))) == others
 
 
 @pytest.mark.parametrize("pass_", PASSES)

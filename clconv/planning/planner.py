@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from clconv import testing
+from clconv.bounded import Bounded
 from clconv.errors import OutOfMemoryError, ProblemError
 from clconv.planning.cost import Cost
 from clconv.planning.profiles import DeviceProfile
@@ -46,6 +47,9 @@ LAUNCHES = {
 }  # fmt: skip
 # Digits by which costs are compared: the order in which they are summed up decides nothing.
 DIGITS = 7
+
+# Batches and lengths for which designs that decide are compared with others before any is needed.
+SIZES_PROBED = ((1, 1), (1, 256), (1, 4096), (16, 65536))
 
 # How many layers' designs are remembered, each for a pass, device and epilogue: about 0.2 MB.
 LAYERS_KEPT = 256
@@ -266,9 +270,38 @@ def other_of_layer(plan: KernelPlan, following: Iterator[KernelPlan]) -> Iterato
     """Of the plans behind a plan the one that the layer may take instead for another batch or
     length; none where the choice follows from the layer."""
     for other in following:
-        if other.design.decides is not plan.design.decides:
+        if other.design.decides is not plan.design.decides and _is_better_somewhere(other, plan):
             yield other
         return
+
+
+def _is_better_somewhere(one: KernelPlan, other: KernelPlan) -> bool:
+    """Whether a plan is predicted to be faster than another for any of some sizes of the layer."""
+    request = one.request
+    key = request.problem.layer, request.pass_, request.device, request.epilogue, *(
+        (plan.variant, *plan.tile.items()) for plan in (one, other)
+    )  # fmt: skip
+    known = _better.get(key)
+    if known is None:
+        known = _better.set_default(key, any(
+            _rank(replace(one, request=sized).cost_parts)
+            < _rank(replace(other, request=sized).cost_parts)
+            for sized in _sizes_of_layer(request)
+        ))  # fmt: skip
+    return known
+
+
+_better: Bounded[Hashable, bool] = Bounded(LAYERS_KEPT)
+
+
+def _sizes_of_layer(request: Request) -> Iterator[Request]:
+    """The request for short and long rows, few and many, with what weights give kept and not."""
+    problem = request.problem
+    for batch, length in SIZES_PROBED:
+        length = max(length, problem.window)
+        sized = replace(problem, batch=batch, length=length, cropped=0)
+        for kept in (False, True):
+            yield replace(request, problem=sized, kept=kept)
 
 
 def chosen_first(
