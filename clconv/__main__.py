@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _shell() -> int:
-    """The same, where a reader that has seen enough, as `| head`, is no error."""
+    """The same, where a reader that has seen enough, as `| head`, is no error, and Ctrl-C at any
+    time is 130."""
     try:
         status = main()
         sys.stdout.flush()
@@ -53,6 +54,9 @@ def _shell() -> int:
         # What is still to be written at exit has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("\ninterrupted", flush=True)
+        return 130
     return status
 
 

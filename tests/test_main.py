@@ -128,3 +128,15 @@ def test_the_benchmark_measures_the_clconv_that_asks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with benchmark.Worker("clconv", None) as worker:
         assert worker.version.startswith(f"clconv {clconv.__version__} on ")
+
+
+def test_ctrl_c_in_any_command(monkeypatch, capsys):
+    """130 and a word, no traceback; also while a command tells what it found."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.COMMANDS, "check", (interrupted, "waits"))
+    monkeypatch.setattr(sys, "argv", ["clconv", "check"])
+    assert command._shell() == 130
+    assert capsys.readouterr().out == "\ninterrupted\n"
