@@ -345,6 +345,8 @@ def test_torch_prepares_without_gradients(runtime, only_toy, rng):
                 lambda data: data.mul_(0.99),  # as moving averages of weights do
                 lambda data: data[5, 4, 2].add_(1),
                 lambda data: data.copy_(data.roll(1, 2)),
+                lambda data: data.neg_(),
+                lambda data: data[:, 1].neg_(),
             ):
                 change(layer.weight.data)  # which has no version
                 assert [derives() for _ in range(2)] == [True, False]

@@ -10,7 +10,7 @@ import pytest
 
 import clconv.functional as F
 from clconv import Conv1D, Deconv1D, Pad1D, ProblemError, Sequential, Variable, gpuarray
-from clconv.calls.elementwise import copy_view, fill, host_values
+from clconv.calls.elementwise import copy_view, fill, fingerprint, host_values
 from clconv.errors import ArrayTypeError
 from clconv.streaming import StreamingConv1D
 
@@ -238,3 +238,25 @@ def test_between_elements(runtime):
     ):
         with pytest.raises(ProblemError, match="array starts at byte 2 of its buffer"):
             call()
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_fingerprints_tell_changes(runtime, dtype):
+    """Signs above all, which products alone would not spread: of all values, a part, or two."""
+    rng = np.random.default_rng(20240229)
+    values = rng.standard_normal(64 * 64 * 8).astype(dtype)
+    places = (slice(None), slice(512, 1024), [0, 16], [0, 64], [0, 4096], [5])
+    changed = [values]
+    for place in places:
+        for change in (lambda part: -part, lambda part: part[::-1], lambda part: part + 1):
+            other = values.copy()
+            other[place] = change(other[place])
+            if not np.array_equal(other, values):
+                changed.append(other)
+    changed.append(values[:-1])
+    found = []
+    for one in changed:
+        array = runtime.to_device(one)
+        found += [fingerprint(runtime, array.base_data, one.nbytes, one.itemsize)] * 2
+    assert found[0::2] == found[1::2]
+    assert len(set(found)) == len(changed)

@@ -164,16 +164,16 @@ class Programs:
 
     def finish(self, kernel: Kernel, source: str, queue: Any) -> None:
         """Builds a kernel that may be launched later, down to machine code: drivers that make that
-        at the first launch are given one that finds nothing to do. A refusal is remembered. Raises
-        OutOfMemoryError."""
+        at the first launch are given one that finds nothing to do. Nothing is raised where that
+        fails, since the kernel may never be needed; who needs it is told."""
         try:
             made = self.kernel(kernel, source)
-        except BuildError:
-            return
-        if self.finishes_at_launch and not self._finished.get(source):
-            self._finished.set_default(source, True)
-            made.set_args(*no_arguments(kernel))
-            cl.enqueue_nd_range_kernel(queue, made, kernel.local_size, kernel.local_size)
+            if self.finishes_at_launch and not self._finished.get(source):
+                made.set_args(*no_arguments(kernel))
+                cl.enqueue_nd_range_kernel(queue, made, kernel.local_size, kernel.local_size)
+                self._finished.set_default(source, True)
+        except (BuildError, OutOfMemoryError, cl.Error) as error:
+            _log.info("%s, which is not needed yet, is not made ready: %s", kernel.name, error)
 
     def _check_local_size(self, made: Any, kernel: Kernel) -> None:
         """BuildError where the device cannot run a kernel's work-groups."""

@@ -49,7 +49,9 @@ LAUNCHES = {
 DIGITS = 7
 
 # Batches and lengths for which designs that decide are compared with others before any is needed.
-SIZES_PROBED = ((1, 1), (1, 256), (1, 4096), (16, 65536))
+SIZES_PROBED = tuple(
+    (batch, length) for batch in (1, 8, 64) for length in (1, 64, 256, 1024, 4096, 65536)
+)
 
 # How many layers' designs are remembered, each for a pass, device and epilogue: about 0.2 MB.
 LAYERS_KEPT = 256
@@ -278,9 +280,14 @@ def other_of_layer(plan: KernelPlan, following: Iterator[KernelPlan]) -> Iterato
 def _is_better_somewhere(one: KernelPlan, other: KernelPlan) -> bool:
     """Whether a plan is predicted to be faster than another for any of some sizes of the layer."""
     request = one.request
-    key = request.problem.layer, request.pass_, request.device, request.epilogue, *(
-        (plan.variant, *plan.tile.items()) for plan in (one, other)
-    )  # fmt: skip
+    key = (
+        request.problem.layer,
+        request.pass_,
+        request.device,
+        request.epilogue,
+        request.workspace_limit,
+        *((plan.variant, *plan.tile.items()) for plan in (one, other)),
+    )
     known = _better.get(key)
     if known is None:
         known = _better.set_default(key, any(

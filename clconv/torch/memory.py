@@ -228,8 +228,9 @@ class _Kept(Derived):
 
     def get(self, preparation: Schedule) -> Mapping[str, Any] | None:
         """The buffers; None where they are not kept, or of other values."""
+        state = self._state  # of the values that will be derived from, if they are
         found = _derived.get(self._tensor)
-        if found is None or found[0] != self._state:
+        if found is None or found[0] != state:
             return None
         return found[1].get(preparation)
 

@@ -52,17 +52,22 @@ def _check(**tensors: Tensor | None) -> None:
             )
 
 
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
-    """The result, (N, Cout, Lout), on the device."""
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any, lasts: bool = True
+) -> Tensor:
+    """The result, (N, Cout, Lout), on the device; `lasts` says that the weight may come again."""
     _check(x=x, weight=weight, bias=bias)
     if x.dtype is torch.bfloat16:
         bias = None if bias is None else bias.float()
-        return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)
+        return _convolution(x.float(), weight.float(), bias, *layer, lasts=False).to(x.dtype)
     one = _geometry(*layer)
     y = x.new_empty(_out_shape(x.shape, weight.shape, one))
     with Arrays(default_runtime()) as arrays:
         arrays.read("x", x)
-        arrays.weight(weight)
+        if lasts:
+            arrays.weight(weight)
+        else:
+            arrays.read("weight", weight)
         arrays.read("bias", bias)
         arrays.write("out", y)
         arrays.call(draft_conv_transpose1d if one.transposed else draft_conv1d, one, None, "auto")

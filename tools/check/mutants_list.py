@@ -626,6 +626,14 @@ _ROWS: dict[str, list[Row]] = {
         ),
         ("the result's offset is left out", "result + result_offset + i", "result + i", PLACES),
     ],
+    "templates/elementwise/fingerprint.cl.mako": [
+        (
+            "an even number of changed signs is not seen",
+            "* PRIME << HALF | ((state) ^ (word)) * PRIME >> HALF)",
+            "* PRIME)",
+            "tests/test_memory_kinds.py -k fingerprint",
+        ),
+    ],
     "templates/elementwise/copy.cl.mako": [
         (
             "two strides are exchanged",

@@ -1,7 +1,8 @@
 ## fingerprint: states[item*4 + i], i < 4, of the words of a share:
-##   state = (state ^ word) * PRIME for word after word, in each of 16 lanes of 4 vectors
+##   state = rotate((state ^ word) * PRIME, HALF) for word after word, in each of 16 lanes of 4 vectors
 ## PRIME is odd, so that a step loses nothing: a change of one word changes the result, and so does all but
-## certainly any other.
+## certainly any other. The product carries a change to higher bits alone, so they go to the lower half: a
+## change of a sign would stay what it is, and another one undo it.
 ##
 ## A work-item owns the share `item` of `share` blocks of 64 words; the last one has the rest too.
 <%
@@ -9,6 +10,8 @@
     prime = "0x9E3779B97F4A7C15UL" if word == "ulong" else "0x9E3779B1u"
 %>\
 #define PRIME ${prime}
+#define HALF ${32 if word == "ulong" else 16}
+#define STEP(state, word) (((state) ^ (word)) * PRIME << HALF | ((state) ^ (word)) * PRIME >> HALF)
 typedef ${word}16 WORDS __attribute__((aligned(sizeof(${word}))));
 typedef ${lane}16 STATE __attribute__((aligned(sizeof(${lane}))));
 
@@ -23,13 +26,13 @@ void fingerprint(${signature})
         long i = 0;
         for (; i + 64 <= here; i += 64) {
             __global const WORDS *from = (__global const WORDS *)(at + i);
-            a = (a ^ convert_${lane}16(from[0])) * PRIME;
-            b = (b ^ convert_${lane}16(from[1])) * PRIME;
-            c = (c ^ convert_${lane}16(from[2])) * PRIME;
-            d = (d ^ convert_${lane}16(from[3])) * PRIME;
+            a = STEP(a, convert_${lane}16(from[0]));
+            b = STEP(b, convert_${lane}16(from[1]));
+            c = STEP(c, convert_${lane}16(from[2]));
+            d = STEP(d, convert_${lane}16(from[3]));
         }
         for (; i < here; ++i) {
-            a.s0 = (a.s0 ^ at[i]) * PRIME;
+            a.s0 = STEP(a.s0, at[i]);
             a = a.s123456789abcdef0;
         }
         __global STATE *to = (__global STATE *)(states + states_offset + item * 64);

@@ -186,8 +186,8 @@ def turns(tiles: Tiles, other_bytes: int) -> Iterator[tuple[int, int]]:
     most = min(max(most, LEAST_TURN_BYTES), TURN_BYTES)
     if request.workspace_limit is not None:
         most = min(most, request.workspace_limit - other_bytes)
-    # Less what the pitches of x and y add.
-    turn = max(1, min((most - tiles.size * LINE) // tiles.place_bytes, places))
+    # Less what the pitches of x and y add, two lines a point each at most.
+    turn = max(1, min((most - 2 * tiles.size * LINE) // tiles.place_bytes, places))
     turn = ceil_div(places, ceil_div(places, turn))
     for first in range(0, places, turn):
         yield first, min(turn, places - first)
