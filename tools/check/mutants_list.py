@@ -632,7 +632,7 @@ _ROWS: dict[str, list[Row]] = {
             "* PRIME << HALF | ((state) ^ (word)) * PRIME >> HALF)",
             "* PRIME)",
             "tests/test_memory_kinds.py -k fingerprint",
-        ),
+        )
     ],
     "templates/elementwise/copy.cl.mako": [
         (
@@ -1778,8 +1778,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "bfloat16 comes back as float32",
-            "return _convolution(x.float(), weight.float(), bias, *layer).to(x.dtype)",
-            "return _convolution(x.float(), weight.float(), bias, *layer)",
+            "return _convolution(x.float(), weight.float(), bias, *layer, lasts=False).to(x.dtype)",
+            "return _convolution(x.float(), weight.float(), bias, *layer, lasts=False)",
             TORCH,
         ),
         (
