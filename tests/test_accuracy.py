@@ -163,16 +163,23 @@ def _check_remainders(rng, layer, lengths):
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_named_problem_in_half(runtime, rng, name):
-    problem = _problem(runtime, PROBLEMS[name], "float16")
+def test_named_problem_in_half(first_runtime, rng, name):
+    problem = _problem(first_runtime, PROBLEMS[name], "float16")
     assert {"direct", "strip"} <= _check_all_passes(rng, problem, NAMES)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem_in_double(runtime, rng, name):
+def test_named_problem_in_double(first_runtime, rng, name):
     """Other vectors, the same code: by every variant where there are tiles of each kind."""
     names = NAMES if name in TILED else ["direct"]
-    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], "float64"), names)
+    _check_all_passes(rng, _problem(first_runtime, PROBLEMS[name], "float64"), names)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("name", [*TILED][:2])
+def test_dtypes_on_every_device(runtime, rng, name, dtype):
+    """Two of these problems; the others take long on drivers that compile slowly."""
+    _check_all_passes(rng, _problem(runtime, PROBLEMS[name], dtype), NAMES)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

@@ -182,7 +182,7 @@ def bounded(result, true, magnitude, terms):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_torch_s_sample_inputs(runtime, name, dtype):
+def test_torch_s_sample_inputs(first_runtime, name, dtype):
     ours, theirs = FUNCTIONS[name]
     found = samples(name, dtype)
     assert len(found) >= 10
