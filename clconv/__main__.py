@@ -55,7 +55,7 @@ def _shell() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("\ninterrupted", flush=True)
+        sys.stdout.write("\ninterrupted\n")
         return 130
     return status
 
