@@ -6,6 +6,7 @@ and devices, runtimes and plans.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from clconv import errors, functional, gpuarray
@@ -68,6 +69,20 @@ __all__ = [
 __version__ = VERSION
 
 Device = Runtime | DeviceProfile | str | None
+
+# Modules that are imported when they are first used: most need packages that are optional.
+_LATER = ("dask", "files", "onnx", "signal", "streaming", "testing", "torch", "tuning")
+
+
+def __getattr__(name: str) -> Any:
+    """Imports one of the modules that `import clconv` leaves out."""
+    if name in _LATER:
+        return importlib.import_module(f"clconv.{name}")
+    raise AttributeError(f"module 'clconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
 
 
 def _known(device: Any) -> Runtime | DeviceProfile:

@@ -106,7 +106,7 @@ def test_prediction(tmp_path, capsys):
     assert {row[2] for row in rows[3:]} == {"window"}
     assert all(0 < int(row[-1]) <= 100 for row in rows)
     with pytest.raises(SystemExit):
-        predict.main(["--device", "gfx9000"])
+        predict.main(["--profile", "gfx9000"])
 
 
 @pytest.mark.parametrize("device", ["gfx1030", "cpu", "zen5"])

@@ -91,7 +91,7 @@ class Call:
             if not isinstance(array, (cl_array.Array, np.ndarray)):
                 raise ArrayTypeError(
                     f"{self._said(name)} is a {type(array).__module__}.{type(array).__qualname__}, "
-                    "expected a NumPy array or a pyopencl.array.Array"
+                    f"expected a NumPy array or a pyopencl.array.Array{_way_to_arrays(array)}"
                 )
         host = {name: isinstance(array, np.ndarray) for name, array in self.arrays.items()}
         if self.prepared is not None:
@@ -227,6 +227,15 @@ class Call:
         if not self.host:
             return result
         return self.runtime.to_host(result, self.arrays.get(name))
+
+
+def _way_to_arrays(value: Any) -> str:
+    """What makes an array of it, or takes it, as the end of a sentence."""
+    if isinstance(value, (list, tuple)):
+        return ": numpy.asarray makes one"
+    if type(value).__module__.partition(".")[0] == "torch":
+        return ": clconv.torch has the same functions for tensors"
+    return ""
 
 
 class Commands:

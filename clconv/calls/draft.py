@@ -106,15 +106,18 @@ class Draft:
             if layout.dtype not in DTYPES:
                 raise ProblemError(
                     f"{self.said(name)} has dtype {layout.dtype}, expected float32, float16 or "
-                    "float64"
+                    f"float64: {self.said(name)}.astype('float32') converts it"
                 )
         first, *others = self.layouts
         dtype = self.layouts[first].dtype
         for name in others:
-            if self.layouts[name].dtype != dtype:
+            other = self.layouts[name].dtype
+            if other != dtype:
+                # Of NumPy's doubles and a network's floats it is the doubles that nobody chose.
+                wide, narrow = (first, other) if dtype.itemsize > other.itemsize else (name, dtype)
                 raise ProblemError(
-                    f"{self.said(name)} has dtype {self.layouts[name].dtype}, expected {dtype}, "
-                    f"that of {self.said(first)}"
+                    f"{self.said(name)} has dtype {other}, expected {dtype}, that of "
+                    f"{self.said(first)}: {self.said(wide)}.astype('{narrow}') makes them alike"
                 )
         return dtype
 

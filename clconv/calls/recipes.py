@@ -25,6 +25,8 @@ __all__ = [
 
 
 def _check_weight(said: str, shape: Shape, expected: str) -> None:
+    if len(shape) == 4 and shape[2] == 1:  # as layers keep them
+        expected += ": weight[:, :, 0] is a layer's W without its axis of height"
     if len(shape) != 3:
         raise ProblemError(f"{said} {shape}, expected {expected}")
     if 0 in shape:

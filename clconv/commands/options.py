@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["at_least", "file", "names", "picture", "require", "seconds"]
+from clconv.errors import DeviceError
+from clconv.planning.profiles import DeviceProfile, profile
+
+__all__ = ["at_least", "file", "known_profile", "names", "picture", "require", "seconds"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -56,6 +59,14 @@ def seconds(most: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def known_profile(text: str) -> DeviceProfile:
+    """A device to plan for without having it."""
+    try:
+        return profile(text)
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def file(text: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from clconv import Conv1dProblem, KernelPlan, Pass, plan
 from clconv.commands.layers import load
+from clconv.commands.options import known_profile
 from clconv.commands.text import table
 from clconv.planning.cost import PARTS, Cost
 from clconv.planning.planner import plans
@@ -115,8 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m clconv predict", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--device", required=True, choices=PROFILES, metavar="PROFILE",
-                        help=f"one of {', '.join(PROFILES)}")  # fmt: skip
+    parser.add_argument(
+        "--profile", "--device", required=True, type=known_profile,
+        help=f"a card, such as rtx3080, or one of {', '.join(PROFILES)}",
+    )  # fmt: skip
     parser.add_argument(
         "--layers", metavar="FILE", help="Python file with a list LAYERS (default: the public set)"
     )
@@ -129,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         layers = load(arguments.layers)
     except ValueError as error:
         parser.error(f"--layers: {error}")
-    device = PROFILES[arguments.device]
+    device = arguments.profile
     print(f"A prediction for {device.name} from a cost model, not a measurement:")
     rows = []
     for layer in layers:

@@ -305,16 +305,21 @@ def choose(wanted: object = None) -> Any:
     that lists what there is, or says why nothing works.
     """
     found = meant(wanted)
-    wanted = wanted if wanted is not None else settings.device_choice()
-    if wanted is None and settings.pyopencl_choice() is None:
-        return _working(found, "no OpenCL device can run anything")
-    return _working(found, f"device is {wanted or settings.pyopencl_choice()!r}")
+    for said, value in (
+        ("device", wanted),
+        ("CLCONV_DEVICE", settings.device_choice()),
+        ("PYOPENCL_CTX", settings.pyopencl_choice()),
+    ):
+        if value is not None:
+            return _working(found, f"{said} is {value!r}")
+    return _working(found, "no OpenCL device can run anything")
 
 
 def meant(wanted: object = None) -> list[Found]:
     """The devices that `wanted` may mean, as for `choose`, best first; at least one. Builds
     nothing."""
     check_process()
+    said = "CLCONV_DEVICE" if wanted is None else "device"
     if wanted is None:
         wanted = settings.device_choice()
     found = find()
@@ -331,7 +336,7 @@ def meant(wanted: object = None) -> list[Found]:
         )
     if isinstance(wanted, int):
         if not 0 <= wanted < len(found):
-            raise DeviceError(f"device is {wanted}, expected an index of: {_table(found)}")
+            raise DeviceError(f"{said} is {wanted}, expected an index of: {_table(found)}")
         return [found[wanted]]
     text = wanted.strip().lower()
     matching = [one for one in found if text == one.info.id]
@@ -341,7 +346,7 @@ def meant(wanted: object = None) -> list[Found]:
         matching = [one for one in found if text in one.info.name.lower()]
         matching = matching or [one for one in found if text in one.info.platform.lower()]
     if not matching:
-        raise DeviceError(f"device is {wanted!r}, which matches none of: {_table(found)}")
+        raise DeviceError(f"{said} is {wanted!r}, which matches none of: {_table(found)}")
     return matching
 
 

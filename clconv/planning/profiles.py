@@ -438,6 +438,22 @@ ARCHITECTURES = (
     (r"Iris.* Graphics [56]\d\d|HD Graphics [56]\d\d", "skl"),
 )
 
+# The same by the names that cards are sold under, without spaces and hyphens.
+CARDS = (
+    (r"radeonvii|mi[56]0", "gfx906"),
+    (r"mi2[15]0", "gfx90a"),
+    (r"mi3\d\d", "gfx942"),
+    (r"rx6\d\d0", "gfx1030"),
+    (r"rx7\d\d0", "gfx1100"),
+    (r"rx90\d0", "gfx1201"),
+    (r"rtx20\d0|gtx16\d0|teslat4", "sm_75"),
+    (r"rtx[34]0\d0|rtxa\d000", "sm_86"),
+    (r"h[12]00", "sm_90"),
+    (r"rtx50\d0", "sm_120"),
+    (r"arca\d{3}", "acm-g10"),
+    (r"irisxe", "tgllp"),
+)
+
 
 def with_core(reported: DeviceProfile, name: str) -> DeviceProfile:
     """What OpenCL reports of a CPU, with what is known of the cores that the profile `name` has."""
@@ -468,7 +484,16 @@ def refined(reported: DeviceProfile, name: str) -> DeviceProfile:
 
 
 def profile(name: str) -> DeviceProfile:
-    """The profile of this name; DeviceError that lists the names otherwise."""
-    if name not in PROFILES:
-        raise DeviceError(f"no device profile {name!r}, expected one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    """The profile of this name, or of the architecture of the GPU or card that it names;
+    DeviceError that lists the names otherwise."""
+    if name in PROFILES:
+        return PROFILES[name]
+    card = re.sub(r"[\s-]", "", name.lower())
+    for known, text in ((ARCHITECTURES, name), (CARDS, card)):
+        for pattern, its_profile in known:
+            if re.search(pattern, text):
+                return PROFILES[its_profile]
+    raise DeviceError(
+        f"no device profile {name!r}, expected one of {', '.join(PROFILES)}, or a card, such as "
+        "'RTX 3080'"
+    )
