@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clconv import ProblemError
 from clconv.onnx import Backend
-from clconv.torch import Conv1d, ConvTranspose1d, conv1d, convert, report, revert, tune
+from clconv.torch import Conv1d, ConvTranspose1d, conv1d, convert, patched, report, revert, tune
 
 SAME = "ignore:Using padding='same' with even kernel lengths"
 
@@ -340,6 +340,38 @@ def test_report(runtime):
     direct = "computed by PyTorch: torch.nn.functional.conv1d called directly"
     assert lines[1] == f"borrowed  torch.nn.functional.conv1d (1, 4, 10) * (4, 1, 3)  {direct}"
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Functional(nn.Module):
+    """A model without layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randint(-4, 5, (4, 3, 5)).float())
+
+    def forward(self, x):
+        y = TF.conv1d(input=x, weight=self.weight, stride=2)
+        return TF.conv_transpose1d(y, self.weight, None, 2)
+
+
+def test_patched_functions(runtime):
+    """Calls that no layer shows, with gradients, under torch.func and compiled; others, and those
+    after the block, are PyTorch's."""
+    model, x = Functional(), torch.randint(-4, 5, (2, 3, 50)).float()
+    expected = model(x)
+    with patched():
+        y = model(x)
+        assert torch.equal(y, expected)
+        assert [one.where for one in report(model, x)] == ["clconv", "clconv"]
+        loss = torch.func.grad(lambda weight: TF.conv1d(x, weight).sum())
+        of_weight = loss(model.weight)
+        assert torch.equal(torch.compile(model, backend="aot_eager", fullgraph=True)(x), expected)
+        ones = torch.ones(1, 1, 4, dtype=torch.complex64)
+        assert torch.equal(TF.conv1d(ones, ones), 4 * ones[:, :, :1])  # which clconv has not
+    assert torch.equal(of_weight, torch.func.grad(lambda w: TF.conv1d(x, w).sum())(model.weight))
+    gradients = [torch.autograd.grad(each.sum(), model.weight)[0] for each in (y, model(x))]
+    assert torch.equal(*gradients)
+    assert [one.where for one in report(model, x)] == ["PyTorch", "PyTorch"]
 
 
 def test_report_of_a_model_that_raises(runtime):

@@ -158,7 +158,10 @@ class _Calls(TorchFunctionMode):
             name = f"clconv.torch.{func.__name__}"
             self._note(name, named, "clconv", self._witness.why())
         elif func in THEIRS and named["weight"].dim() == 3:
-            self._note(THEIRS[func], named, "PyTorch", self._why_there(THEIRS[func]))
+            if self._witness.taken:  # in a block of `patched`
+                self._note(THEIRS[func], named, "clconv", self._witness.why())
+            else:
+                self._note(THEIRS[func], named, "PyTorch", self._why_there(THEIRS[func]))
         return result
 
     def others(self) -> list[Convolution]:
