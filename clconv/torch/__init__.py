@@ -4,7 +4,8 @@
 torch.nn.functional, `report` says where each convolution is computed, `warm_up` builds their
 kernels before the first call, `tune` finds the fastest ones; `Conv1d` and `ConvTranspose1d` are
 torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, with derivatives
-in both modes, of any order. They are operators of PyTorch's dispatcher, so that torch.compile and torch.export keep them in their graphs.
+in both modes, of any order. They are operators of PyTorch's dispatcher, so that torch.compile and
+torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
 read and write it in place; elsewhere every call copies tensors to the device and results back. A
