@@ -64,6 +64,7 @@ def conv1d(
     runtime: Runtime | None = None,
     exact: bool | None = None,
     pre_activation: Array | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """The 1-D cross-correlation of PyTorch's conv1d, with what follows it in the same kernel.
 
@@ -98,6 +99,7 @@ def conv1d(
         runtime,
         FORWARD_NAMES,
         exact,
+        layout,
         x=x,
         weight=weight,
         bias=bias,
@@ -163,6 +165,7 @@ def conv_transpose1d(
     runtime: Runtime | None = None,
     exact: bool | None = None,
     pre_activation: Array | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """The transposed convolution of PyTorch's conv_transpose1d, with what follows it.
 
@@ -188,6 +191,7 @@ def conv_transpose1d(
         runtime,
         FORWARD_NAMES,
         exact,
+        layout,
         x=x,
         weight=weight,
         bias=bias,
@@ -213,6 +217,7 @@ def conv1d_input(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """The gradient of conv1d with respect to its input, of shape `input_size`.
 
@@ -231,7 +236,7 @@ def conv1d_input(
     [[[1.0, 2.0, 3.0, 2.0, 1.0]]]
     """
     shape = shape_of("input_size", input_size, (2, 3))
-    call = Call(runtime, ONE_OUT, exact, weight=weight, grad_output=grad_output, out_x=out)
+    call = Call(runtime, ONE_OUT, exact, layout, weight=weight, grad_output=grad_output, out_x=out)
     options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_input, *options))["out_x"]
 
@@ -251,6 +256,7 @@ def conv1d_weight(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its weight.
 
@@ -270,7 +276,7 @@ def conv1d_weight(
     """
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, ONE_OUT, exact, x=x, grad_output=grad_output, out_weight=out)
+    call = Call(runtime, ONE_OUT, exact, layout, x=x, grad_output=grad_output, out_weight=out)
     options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_weight, *options), numbers_)["out_weight"]
 
@@ -283,6 +289,7 @@ def conv1d_bias(
     momentum: float = 0.0,
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its bias, (Cout,).
 
@@ -296,7 +303,7 @@ def conv1d_bias(
     [10.0, 10.0, 10.0]
     """
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, ONE_OUT, exact, grad_output=grad_output, out_bias=out)
+    call = Call(runtime, ONE_OUT, exact, layout, grad_output=grad_output, out_bias=out)
     return call.follow(call.recipe(draft_conv1d_bias), numbers_)["out_bias"]
 
 
@@ -316,6 +323,7 @@ def conv1d_backward(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv1d, which share what they have in common.
 
@@ -336,7 +344,9 @@ def conv1d_backward(
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = Call(
+        runtime, THREE_OUTS, exact, layout, x=x, weight=weight, grad_output=grad_output, **outs
+    )
     options = Geometry(stride, padding, dilation, groups), needed, variant
     results = call.follow(call.recipe(draft_conv1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
@@ -359,6 +369,7 @@ def conv_transpose1d_backward(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv_transpose1d.
 
@@ -377,7 +388,9 @@ def conv_transpose1d_backward(
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = Call(
+        runtime, THREE_OUTS, exact, layout, x=x, weight=weight, grad_output=grad_output, **outs
+    )
     geometry = Geometry(stride, padding, dilation, groups, True, output_padding)
     options = geometry, needed, variant
     results = call.follow(call.recipe(draft_conv_transpose1d_backward, *options), numbers_)

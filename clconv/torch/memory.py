@@ -152,7 +152,7 @@ class Arrays:
         recipe = call.recipe(make, *options)
         call.follow(recipe, numbers)
         all_buffers = self.in_place and all(one.nbytes for one in lie.values())
-        if all_buffers and not recipe.copies:
+        if all_buffers:
             runtime.recipes.set_default(key, recipe)
 
     def _map_results(self) -> bool:

@@ -1,5 +1,13 @@
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="sums" file="sums.cl.mako"/>\
+<%def name="stored(i, j, bias_name)"><%
+    value = "s%d_%d" % (i, j)
+    if "bias" in bound:
+        value += " + (VECTOR)" + bias_name
+    if activation:
+        value = "activate(%s, slope)" % value
+    return value
+%></%def>\
 ## How a tile's sums become a piece of y.
 ##
 ## Most tiles are whole and in one row: they are stored without a test, if nothing but a bias and a
@@ -8,8 +16,13 @@
 // Most tiles are whole and in one row: stores without a test.
 const int start = first + vector_at[0] + out_shift;
 const int plain = whole && start >= 0 && start + VECTORS * LANES <= out_limit;
+% if lies["y"] == "channels":
+__global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_batch_stride
+    + (long)start * y_position_stride + ((long)g * CHANNELS + m);
+% else:
 __global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_batch_stride
     + ((long)g * CHANNELS + m) * y_channel_stride + start;
+% endif
 % if prefetch_distance is not None:
 // Lines that are there when they are written keep nobody waiting.
 if (plain${" && last_block" if spill_elements else ""}) {
@@ -21,6 +34,45 @@ if (plain${" && last_block" if spill_elements else ""}) {
 % endif
 </%def>\
 <%def name="store_plain()">\
+% if lies["y"] == "channels":
+${store_plain_channels()}
+% else:
+${store_plain_rows()}
+% endif
+</%def>\
+## Four channels at a time, which lie side by side; those that the tile before stores are left out.
+<%def name="store_plain_channels()">\
+% for i in range(0, channel_tile, 4):
+<%
+    last = min(i + 4, channel_tile) - 1
+    part = last - i < 3
+%>\
+{
+% if "bias" in bound:
+% for e in range(i, last + 1):
+    const SUM b${e} = load(bias + bias_offset + ((long)g * CHANNELS + m + ${e}));
+% endfor
+% endif
+% for j in range(vectors):
+    ${store_channels(i, last, j)}
+% endfor
+}
+% endfor
+</%def>\
+<%def name="store_channels(first, last, j)">\
+% if last - first == 3:
+${"if (m + %d >= wanted) " % first if channels % channel_tile else ""}store_four(y_tile + (${j * lanes} * y_position_stride + ${first}), y_position_stride,
+    ${", ".join(stored(e, j, "b%d" % e) for e in range(first, last + 1))});
+% endif
+% if last - first < 3 or channels % channel_tile:
+${"else {" if last - first == 3 else "{"}
+% for e in range(first, last + 1):
+    ${"if (m + %d >= wanted) " % e if channels % channel_tile else ""}store_apart(y_tile + (${j * lanes} * y_position_stride + ${e}), y_position_stride, ${stored(e, j, "b%d" % e)});
+% endfor
+}
+% endif
+</%def>\
+<%def name="store_plain_rows()">\
 % for i in range(channel_tile):
 ${"if (m + %d >= wanted) " % i if channels % channel_tile else ""}{
     ${store_row(i)}
@@ -32,14 +84,7 @@ ${"if (m + %d >= wanted) " % i if channels % channel_tile else ""}{
 const SUM b = load(bias + bias_offset + ((long)g * CHANNELS + m + ${i}));
 % endif
 % for j in range(vectors):
-<%
-    value = "s%d_%d" % (i, j)
-    if "bias" in bound:
-        value += " + (VECTOR)b"
-    if activation:
-        value = "activate(%s, slope)" % value
-%>\
-store_vector(y_tile + ${i} * y_channel_stride + ${j} * LANES, ${value});
+store_vector(y_tile + ${i} * y_channel_stride + ${j} * LANES, ${stored(i, j, "b")});
 % endfor
 </%def>\
 ## All others: vector by vector, each with a test. `mend` is done to a sum before.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import EXACT, Design, Request, accumulator
+from clconv.variants.base import EXACT, Design, Request, accumulator, layout_refusal
 from clconv.variants.depthwise import convolution, weight_gradient
 from clconv.variants.depthwise.examples import EXAMPLES
 
@@ -23,6 +23,8 @@ MOST_TAPS = 4096
 def refusal(request: Request) -> str | None:
     """Why the variant cannot serve: not a CPU, more input channels, a stride, too wide a window."""
     problem, device = request.problem, request.device
+    if not request.in_rows:
+        return layout_refusal(request)
     if device.vector_floats == 1:
         return f"it is for CPUs, {device.name} has no vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:
