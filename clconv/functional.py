@@ -2,7 +2,8 @@
 
 Every array of a call is a `pyopencl.array.Array` of one context, and so is the result; or every
 one is a NumPy array, and so is the result. Device arrays may be views. Calls on device arrays
-queue work and return at once. Shapes are (N, C, L), or (C, L) unbatched.
+queue work and return at once. Shapes are (N, C, L), or (C, L) unbatched; with `layout="NLC"` those
+of all arrays that have positions are (N, L, C), or (L, C). Weights and biases stay as they are.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def conv1d(
     exact: True keeps to variants that form the definition's own sums, so that integers come out
         exact; None means what the runtime says.
     pre_activation: an array like `out` that takes the values before the activation.
+    layout: "NLC" means that x, residual, out, pre_activation and the result are (N, L, C); without
+        a copy where that is predicted to be faster.
 
     Raises ProblemError for shapes and options that no convolution has, DeviceError.
 
@@ -178,7 +181,7 @@ def conv_transpose1d(
     stride, dilation: samples of the result, at least 1.
     padding: samples of the result that are cropped: an int or (left, right).
     output_padding: samples that are appended, less than stride or dilation.
-    activation, residual, out, variant, runtime, exact, pre_activation: as in `conv1d`.
+    activation, residual, out, variant, runtime, exact, pre_activation, layout: as in `conv1d`.
 
     Raises ProblemError for shapes and options that no convolution has, DeviceError.
 
@@ -227,6 +230,7 @@ def conv1d_input(
     weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, out, variant, runtime, exact: as in `conv1d`.
+    layout: "NLC" means that input_size, grad_output, out and the result are (N, L, C).
 
     Raises ProblemError where the shapes do not belong together, DeviceError.
 
@@ -264,6 +268,7 @@ def conv1d_weight(
     weight_size: (Cout, Cin / groups, K), the result's shape.
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
+    layout: "NLC" means that x and grad_output are (N, L, C).
     out: takes the result; its old values are read only where momentum is not 0.
     scale, momentum: numbers.
 
@@ -295,6 +300,7 @@ def conv1d_bias(
 
     grad_output: (N, Cout, Lout), or (Cout, Lout) unbatched; summed over N and Lout.
     out, scale, momentum, runtime, exact: as in `conv1d_weight`.
+    layout: "NLC" means that grad_output is (N, L, C).
 
     Raises ProblemError, DeviceError.
 
@@ -330,6 +336,7 @@ def conv1d_backward(
     x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cout, Cin / groups, K);
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
+    layout: "NLC" means that x, grad_output, out[0] and grad_x are (N, L, C).
     need: which of the three are computed; the others are None.
     out: arrays for the three, or None. Those of weight and bias accumulate:
         momentum * out + scale * gradient.
@@ -376,7 +383,7 @@ def conv_transpose1d_backward(
     x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cin, Cout / groups, K);
     grad_output: (N, Cout, Lout), the gradient of conv_transpose1d's result.
     stride, padding, output_padding, groups, dilation: as in `conv_transpose1d`.
-    need, out, scale, momentum, variant, runtime, exact: as in `conv1d_backward`.
+    need, out, scale, momentum, variant, runtime, exact, layout: as in `conv1d_backward`.
 
     Raises ProblemError where the shapes do not belong together, DeviceError.
 

@@ -191,6 +191,8 @@ TURN_ELEMENT, WRITE_SUM = 0.8, 3.0
 # Of rows that are read in place (depthwise): bytes that come and go in a cycle; storing 32 bytes,
 # with what a tile begins with; a sum at least, of 32 bytes (fitted; two a cycle in the guide).
 IN_PLACE_BYTES, IN_PLACE_STORE, IN_PLACE_SUM = 4.0, 4.0, 0.57
+# Copying 32 bytes of channels that lie side by side to local memory (fitted).
+CHANNELS_STAGE = 1.0
 # Of their weight gradient: a sum at least and copying 32 bytes of x or y, keeping the sums of a tap
 # (fitted), and the latency of a chain of sums (guide).
 ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0

@@ -216,15 +216,15 @@ def designs(
         raise ProblemError(f"variant is {variant!r}, expected 'auto' or one of {', '.join(names)}")
     request = Request(layer.typical(), pass_, device, epilogue)
     found, refusals = _of_variants(request, variant, exact)
-    if not found:
-        raise ProblemError(
-            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
-        )
     if layouts != IN_ROWS:
         lying = replace(request, x_layout=layouts[0], y_layout=layouts[1])
         in_place, _ = _of_variants(lying, variant, exact)
         found = [(name, _on_copies(design, lying)) for name, design in found]
         found += [(name, _in_place(design)) for name, design in in_place]
+    if not found:
+        raise ProblemError(
+            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
+        )
     return tuple(sorted(found, key=lambda named: _rank(named[1].cost)))
 
 

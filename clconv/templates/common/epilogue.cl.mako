@@ -1,5 +1,11 @@
 ## What is done to sums before they are stored: activation(sum + bias + residual).
-<%def name="functions()"><%
+<%def name="functions()">\
+${activation_function()}
+% if lies["y"] == "channels":
+${positions_apart()}
+% endif
+</%def>\
+<%def name="activation_function()"><%
     f = "" if dtype == "float64" else "f"
 %>\
 % if activation:
@@ -19,9 +25,6 @@ static inline VECTOR activate(VECTOR v, SUM slope)
     return v / (1.0${f} + exp(-v));
 % endif
 }
-% endif
-% if lies["y"] == "channels":
-${positions_apart()}
 % endif
 </%def>\
 ## As load_positions and store_positions, where channels lie side by side.

@@ -3,7 +3,8 @@
 ##   n a matrix, which begins x_batch and y_batch elements behind the one before
 ##
 ## For CPUs: one work-item a work-group, which owns BLOCK rows r of a matrix times BLOCK columns s, in
-## turn. Four columns of LANES rows are turned in registers. Dimension 0 is such blocks, and loops.
+## turn. LANES columns of LANES rows are
+## turned in registers, so that whole lines are written. Dimension 0 is such blocks, and loops.
 #define BLOCK ${block}
 
 % if dtype != "float16":
@@ -23,15 +24,17 @@ void transpose(${signature})
         __global STORED *to = y + y_offset + n * y_batch + r_first * y_step + s_first;
         int r_whole = 0, s_whole = 0;
 % if lanes % 4 == 0 and dtype != "float16":
-        r_whole = r_count / LANES * LANES, s_whole = s_count / 4 * 4;
-        for (int s = 0; s < s_whole; s += 4)
+        r_whole = r_count / LANES * LANES, s_whole = s_count / LANES * LANES;
+        for (int s = 0; s < s_whole; s += LANES)
             for (int r = 0; r < r_whole; r += LANES) {
                 __global const STORED *at = from + s * x_step + r;
-                VECTOR v[4] = {load_vector(at), load_vector(at + x_step), load_vector(at + 2 * x_step), load_vector(at + 3 * x_step)};
-                turn_four(v);
                 __global STORED *into = to + r * y_step + s;
+% for q in range(lanes // 4):
+                VECTOR v${q}[4] = {${", ".join("load_vector(at + %d * x_step)" % (4 * q + e) for e in range(4))}};
+                turn_four(v${q});
+% endfor
 % for e in range(lanes):
-                *(__global FOUR *)(into + ${e} * y_step) = ${channels.four("v[%d]" % (e % 4), e // 4)};
+                store_vector(into + ${e} * y_step, (VECTOR)(${", ".join(capture(channels.four, "v%d[%d]" % (q, e % 4), e // 4) for q in range(lanes // 4))}));
 % endfor
             }
 % endif
