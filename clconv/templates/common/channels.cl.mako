@@ -81,8 +81,8 @@ static inline void stage_channels(__local SUM *to, const int pitch, __global con
 }
 </%def>\
 ##
-## Writing.
-<%def name="store_functions()">\
+## Writing, and what is read beside it.
+<%def name="four_functions()">\
 // LANES elements, `apart` from each other.
 static inline void store_apart(__global STORED *at, const long apart, const VECTOR v)
 {
@@ -111,5 +111,90 @@ static inline void store_four(__global STORED *at, const long apart, const VECTO
     store_apart(at + ${i}, apart, v${i});
 % endfor
 % endif
+}
+% if "residual" in bound:
+
+// What store_four stored.
+static inline void load_four(__global const STORED *at, const long apart, VECTOR v[4])
+{
+% if lanes % 4 == 0 and dtype != "float16":
+% for i in range(4):
+    v[${i}] = (VECTOR)(${", ".join("*(__global const FOUR *)(at + %d * apart)" % (4 * b + i) for b in range(lanes // 4))});
+% endfor
+    turn_four(v);
+% else:
+% for i in range(4):
+    v[${i}] = (VECTOR)(${", ".join("load(at + (%d * apart + %d))" % (e, i) for e in range(lanes))});
+% endfor
+% endif
+}
+% endif
+</%def>\
+## What is done to four channels of sums v[0] … v[3] of positions from `at` on before they are stored.
+<%def name="finish_four(channel, at)"><%
+    def place(name):
+        return "{0} + {0}_offset + n * {0}_batch_stride + (long)({1}) * {0}_position_stride + {2}, {0}_position_stride".format(name, at, channel)
+    values = "v[0], v[1], v[2], v[3]"
+%>\
+% if "bias" in bound:
+for (int e = 0; e < 4; ++e) v[e] += (VECTOR)load(bias + bias_offset + ${channel} + e);
+% endif
+% if "residual" in bound:
+VECTOR beside[4];
+load_four(${place("residual")}, beside);
+for (int e = 0; e < 4; ++e) v[e] += beside[e];
+% endif
+% if "pre_activation" in bound:
+store_four(${place("pre_activation")}, ${values});
+% endif
+% if activation:
+NO_UNROLL for (int e = 0; e < 4; ++e) v[e] = activate(v[e], slope);
+% endif
+store_four(${place("y")}, ${values});
+</%def>\
+##
+## Lanes that are channels.
+<%def name="lane_functions()">\
+// The first `there` lanes in memory; the others are 0, or left alone.
+static inline VECTOR load_lanes(__global const STORED *at, const int there)
+{
+    if (there >= LANES) return load_vector(at);
+    LANE_ARRAY v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) v.lane[e] = e < there ? load(at + (e < there ? e : 0)) : (SUM)0;
+    return v.vector;
+}
+
+static inline void store_lanes(__global STORED *at, const VECTOR value, const int there)
+{
+    if (there >= LANES) {
+        store_vector(at, value);
+        return;
+    }
+    LANE_ARRAY v;
+    v.vector = value;
+    NO_UNROLL for (int e = 0; e < there; ++e) store(at + e, v.lane[e]);
+}
+</%def>\
+## What is done to the sums of LANES channels, of which `there` are, at position `at` before they are
+## stored.
+<%def name="finish(sums, channel, at, there)"><%
+    def place(name):
+        return "{0} + {0}_offset + n * {0}_batch_stride + (long)({1}) * {0}_position_stride + {2}".format(name, at, channel)
+%>\
+{
+    VECTOR value = ${sums};
+% if "bias" in bound:
+    value += load_lanes(bias + bias_offset + ${channel}, ${there});
+% endif
+% if "residual" in bound:
+    value += load_lanes(${place("residual")}, ${there});
+% endif
+% if "pre_activation" in bound:
+    store_lanes(${place("pre_activation")}, value, ${there});
+% endif
+% if activation:
+    value = activate(value, slope);
+% endif
+    store_lanes(${place("y")}, value, ${there});
 }
 </%def>\

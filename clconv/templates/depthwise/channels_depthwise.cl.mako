@@ -1,3 +1,4 @@
+<%namespace name="channels_" file="channels.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 ## channels_depthwise, one channel a group, channels side by side in memory; the forward pass:
 ##   y[n,q,c] = epilogue(sum_{k<KERNEL_SIZE} weight[c,k] * x[n, q*STRIDE + k*DILATION - lead, c])
@@ -34,25 +35,7 @@
 #define STRIP (REACH + (CHUNK - 1) * STRIDE + 1)  // vectors of the strip a vector of channels
 % endif
 
-// The first `there` lanes in memory, the others 0 or left alone.
-static inline VECTOR load_lanes(__global const STORED *at, const int there)
-{
-    if (there >= LANES) return load_vector(at);
-    LANE_ARRAY v;
-    NO_UNROLL for (int e = 0; e < LANES; ++e) v.lane[e] = e < there ? load(at + (e < there ? e : 0)) : (SUM)0;
-    return v.vector;
-}
-
-static inline void store_lanes(__global STORED *at, const VECTOR value, const int there)
-{
-    if (there >= LANES) {
-        store_vector(at, value);
-        return;
-    }
-    LANE_ARRAY v;
-    v.vector = value;
-    NO_UNROLL for (int e = 0; e < there; ++e) store(at + e, v.lane[e]);
-}
+${channels_.lane_functions()}
 
 ${epilogue.activation_function()}
 
@@ -90,25 +73,6 @@ for (int k = ${rest}; k < KERNEL_SIZE; ++k) {
 % endfor
 }
 % endif
-</%def>\
-## What is done to the sum of a position.
-<%def name="finish(sum, q)">\
-{
-    VECTOR v = ${sum};
-% if "bias" in bound:
-    v += load_lanes(bias + bias_offset + c, there);
-% endif
-% if "residual" in bound:
-    v += load_lanes(residual + residual_offset + n * residual_batch_stride + (long)(${q}) * residual_position_stride + c, there);
-% endif
-% if "pre_activation" in bound:
-    store_lanes(pre_activation + pre_activation_offset + n * pre_activation_batch_stride + (long)(${q}) * pre_activation_position_stride + c, v, there);
-% endif
-% if activation:
-    v = activate(v, slope);
-% endif
-    store_lanes(y_row + (long)(${q}) * y_position_stride + c, v, there);
-}
 </%def>\
 % if direct:
 // The sum of one position, anywhere; what lies beyond an end of x is ${"no product" if backward else "zero"}.
@@ -208,7 +172,7 @@ if (!odd)
 % endif
 {
 % for j in range(vectors):
-    ${finish("s%d" % j, "q_first + t_first + %d" % j)}
+    ${channels_.finish("s%d" % j, "c", "q_first + t_first + %d" % j, "there")}
 % endfor
     continue;
 }
@@ -226,7 +190,7 @@ NO_UNROLL for (int t = t_first; t < t_end; ++t) {
     s0 = sum_inside(s0, own_taps, x_row + c, x_position_stride, first, LENGTH, there);
 % endif
 % endif
-    ${finish("s0", "q_first + t")}
+    ${channels_.finish("s0", "c", "q_first + t", "there")}
 }
 </%def>\
 <%def name="stage()">\

@@ -89,16 +89,13 @@ if (near_end) {
 }
 </%def>\
 ## A count, not a test: of a loop with a test that is the same each time compilers make two.
-<%def name="mend(sum, t)">\
-% if lies["x"] == "rows":
-${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS * x_channel_stride, x_channel_stride,
-% elif lies["x"] == "channels":
-${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS, 1, x_position_stride,
-% else:
-${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS * x_channel_stride, x_channel_stride, x_position_stride,
-% endif
-    weight + weight_offset + ((long)g * TERMS * CHANNELS + m + i) * KERNEL_SIZE, ${t}, out_length);
+<%def name="mend(sum, t, i='i')">\
+${sum} = sums_inside(${sum}, odd * LANES, ${x_rows()},
+    weight + weight_offset + ((long)g * TERMS * CHANNELS + m + ${i}) * KERNEL_SIZE, ${t}, out_length);
 </%def>\
+<%def name="x_rows()">x + x_offset + n * x_batch_stride + (long)g * TERMS${{
+    "rows": " * x_channel_stride, x_channel_stride", "channels": ", 1, x_position_stride",
+    "strided": " * x_channel_stride, x_channel_stride, x_position_stride"}[lies["x"]]}</%def>\
 <%def name="tile()">\
 const int u = first + vector_at[0];
 const int near_end = !whole || u + reach_low < 0 || u + VECTORS * LANES > out_length;

@@ -1,3 +1,4 @@
+<%namespace name="channels_" file="channels.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
 <%namespace name="sums" file="sums.cl.mako"/>\
 <%def name="stored(i, j, bias_name)"><%
@@ -22,6 +23,12 @@ __global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_bat
 % else:
 __global STORED *y_tile = y + y_offset + (long)(n_first + vector_row[0]) * y_batch_stride
     + ((long)g * CHANNELS + m) * y_channel_stride + start;
+% endif
+% if lies["y"] == "channels":
+// Positions that are a multiple of half a page apart share few lines of the first-level cache.
+if (plain${" && last_block" if spill_elements else ""} && y_position_stride % ${32 * line} == 0) {
+    NO_UNROLL for (int e = 0; e < VECTORS * LANES; ++e) PREFETCH(y_tile + e * y_position_stride, 1);
+}
 % endif
 % if prefetch_distance is not None:
 // Lines that are there when they are written keep nobody waiting.
@@ -89,6 +96,38 @@ store_vector(y_tile + ${i} * y_channel_stride + ${j} * LANES, ${stored(i, j, "b"
 </%def>\
 ## All others: vector by vector, each with a test. `mend` is done to a sum before.
 <%def name="store_checked(mend=None)">\
+% if lies["y"] == "channels":
+${store_checked_channels(mend)}
+% else:
+${store_checked_rows(mend)}
+% endif
+</%def>\
+## Four channels at a time where there are so many, which lie side by side.
+<%def name="store_checked_channels(mend)">\
+${sums.in_array()}
+NO_UNROLL for (int i = wanted - m, step; i < CHANNEL_TILE; i += step) {
+    step = i + 4 <= CHANNEL_TILE ? 4 : 1;
+    const long channel = (long)g * CHANNELS + m + i;
+    NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
+        const long n = n_first + vector_row[j];
+        const int at = first + vector_at[j];
+        const int inside = at + out_shift >= 0 && at + LANES + out_shift <= out_limit;
+% if mend:
+        NO_UNROLL for (int e = 0; e < step; ++e) {
+            ${mend("sums[(i + e) * VECTORS + j]", "at", "i + e")}
+        }
+% endif
+        if (inside && step == 4) {
+            VECTOR v[4] = {sums[i * VECTORS + j], sums[(i + 1) * VECTORS + j], sums[(i + 2) * VECTORS + j], sums[(i + 3) * VECTORS + j]};
+            ${channels_.finish_four("channel", "at + out_shift")}
+        } else
+            NO_UNROLL for (int e = 0; e < step; ++e) {
+                ${epilogue.finish("sums[(i + e) * VECTORS + j]", "(channel + e)", "at", "1", "out_shift", "out_limit")}
+            }
+    }
+}
+</%def>\
+<%def name="store_checked_rows(mend)">\
 ${sums.in_array()}
 NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
     NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
@@ -115,6 +154,40 @@ NO_UNROLL for (int i = 0; i < CHANNEL_TILE * VECTORS; ++i) {
 </%def>\
 ## The sums of all phases, in the order of positions.
 <%def name="store_interleaved(mend)">\
+% if lies["y"] == "channels":
+${store_interleaved_channels(mend)}
+% else:
+${store_interleaved_rows(mend)}
+% endif
+</%def>\
+<%def name="store_interleaved_channels(mend)">\
+NO_UNROLL for (int i = wanted - m, step; i < CHANNEL_TILE; i += step) {
+    step = i + 4 <= CHANNEL_TILE ? 4 : 1;
+    const long channel = (long)g * CHANNELS + m + i;
+    NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
+        const long n = n_first + vector_row[j];
+        const int begin = (first + vector_at[j]) * STRIDE - pad;
+        NO_UNROLL for (int t = 0; t < STRIDE; ++t) {
+            const int at = begin + t * LANES;
+            if (at >= length) break;
+            const int inside = at >= 0 && at + LANES <= length;
+            VECTOR v[4];
+            NO_UNROLL for (int e = 0; e < step; ++e) {
+                v[e] = *(__local const VECTOR *)(interleaved + (((i + e) * VECTORS + j) * STRIDE + t) * LANES);
+                ${mend("v[e]", "at + pad", "i + e")}
+            }
+            if (inside && step == 4) {
+                ${channels_.finish_four("channel", "at")}
+            } else
+                NO_UNROLL for (int e = 0; e < step; ++e) {
+                    const VECTOR sum = v[e];
+                    ${epilogue.finish("sum", "(channel + e)", "at", "1", "0", "length")}
+                }
+        }
+    }
+}
+</%def>\
+<%def name="store_interleaved_rows(mend)">\
 NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
     NO_UNROLL for (int j = 0; j < VECTORS && v + j < vector_count; ++j) {
         const long n = n_first + vector_row[j];

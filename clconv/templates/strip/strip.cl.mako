@@ -57,7 +57,7 @@ ${channels_.stage_functions(step)}
 ${stage_apart(step)}
 % endif
 % if lies["y"] == "channels":
-${channels_.store_functions()}
+${channels_.four_functions()}
 % endif
 </%def>\
 <%def name="stage_apart(step)">\

@@ -138,9 +138,7 @@ class Geometry:
         """Modelled cycles of a vector of sums that is stored, of a tile of so many channels."""
         if self.request.y_layout is Layout.ROWS:
             return cost.STORE_VECTOR * self.core.width
-        epilogue = self.request.epilogue
-        plain = not (epilogue.residual or epilogue.keep) and self.lanes % 4 == 0
-        turned = channels // 4 * 4 if plain else 0
+        turned = channels // 4 * 4 if self.lanes % 4 == 0 else 0
         return self.core.store_apart(self.lanes, turned / channels)
 
     @cached_property
