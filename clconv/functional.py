@@ -2,7 +2,8 @@
 
 Every array of a call is a `pyopencl.array.Array` of one context, and so is the result; or every
 one is a NumPy array, and so is the result. Device arrays may be views. Calls on device arrays
-queue work and return at once. Shapes are (N, C, L), or (C, L) unbatched.
+queue work and return at once. Shapes are (N, C, L), or (C, L) unbatched; with `layout="NLC"` those
+of all arrays that have positions are (N, L, C), or (L, C). Weights and biases stay as they are.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def conv1d(
     runtime: Runtime | None = None,
     exact: bool | None = None,
     pre_activation: Array | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """The 1-D cross-correlation of PyTorch's conv1d, with what follows it in the same kernel.
 
@@ -86,6 +88,8 @@ def conv1d(
     exact: True keeps to variants that form the definition's own sums, so that integers come out
         exact; None means what the runtime says.
     pre_activation: an array like `out` that takes the values before the activation.
+    layout: "NLC" means that x, residual, out, pre_activation and the result are (N, L, C); without
+        a copy where that is predicted to be faster.
 
     Raises ProblemError for shapes and options that no convolution has, DeviceError.
 
@@ -98,6 +102,7 @@ def conv1d(
         runtime,
         FORWARD_NAMES,
         exact,
+        layout,
         x=x,
         weight=weight,
         bias=bias,
@@ -163,6 +168,7 @@ def conv_transpose1d(
     runtime: Runtime | None = None,
     exact: bool | None = None,
     pre_activation: Array | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """The transposed convolution of PyTorch's conv_transpose1d, with what follows it.
 
@@ -175,7 +181,7 @@ def conv_transpose1d(
     stride, dilation: samples of the result, at least 1.
     padding: samples of the result that are cropped: an int or (left, right).
     output_padding: samples that are appended, less than stride or dilation.
-    activation, residual, out, variant, runtime, exact, pre_activation: as in `conv1d`.
+    activation, residual, out, variant, runtime, exact, pre_activation, layout: as in `conv1d`.
 
     Raises ProblemError for shapes and options that no convolution has, DeviceError.
 
@@ -188,6 +194,7 @@ def conv_transpose1d(
         runtime,
         FORWARD_NAMES,
         exact,
+        layout,
         x=x,
         weight=weight,
         bias=bias,
@@ -213,6 +220,7 @@ def conv1d_input(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """The gradient of conv1d with respect to its input, of shape `input_size`.
 
@@ -222,6 +230,7 @@ def conv1d_input(
     weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, out, variant, runtime, exact: as in `conv1d`.
+    layout: "NLC" means that input_size, grad_output, out and the result are (N, L, C).
 
     Raises ProblemError where the shapes do not belong together, DeviceError.
 
@@ -231,7 +240,7 @@ def conv1d_input(
     [[[1.0, 2.0, 3.0, 2.0, 1.0]]]
     """
     shape = shape_of("input_size", input_size, (2, 3))
-    call = Call(runtime, ONE_OUT, exact, weight=weight, grad_output=grad_output, out_x=out)
+    call = Call(runtime, ONE_OUT, exact, layout, weight=weight, grad_output=grad_output, out_x=out)
     options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_input, *options))["out_x"]
 
@@ -251,6 +260,7 @@ def conv1d_weight(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its weight.
 
@@ -258,6 +268,7 @@ def conv1d_weight(
     weight_size: (Cout, Cin / groups, K), the result's shape.
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
+    layout: "NLC" means that x and grad_output are (N, L, C).
     out: takes the result; its old values are read only where momentum is not 0.
     scale, momentum: numbers.
 
@@ -270,7 +281,7 @@ def conv1d_weight(
     """
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, ONE_OUT, exact, x=x, grad_output=grad_output, out_weight=out)
+    call = Call(runtime, ONE_OUT, exact, layout, x=x, grad_output=grad_output, out_weight=out)
     options = Geometry(stride, padding, dilation, groups), shape, variant
     return call.follow(call.recipe(draft_conv1d_weight, *options), numbers_)["out_weight"]
 
@@ -283,11 +294,13 @@ def conv1d_bias(
     momentum: float = 0.0,
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its bias, (Cout,).
 
     grad_output: (N, Cout, Lout), or (Cout, Lout) unbatched; summed over N and Lout.
     out, scale, momentum, runtime, exact: as in `conv1d_weight`.
+    layout: "NLC" means that grad_output is (N, L, C).
 
     Raises ProblemError, DeviceError.
 
@@ -296,7 +309,7 @@ def conv1d_bias(
     [10.0, 10.0, 10.0]
     """
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, ONE_OUT, exact, grad_output=grad_output, out_bias=out)
+    call = Call(runtime, ONE_OUT, exact, layout, grad_output=grad_output, out_bias=out)
     return call.follow(call.recipe(draft_conv1d_bias), numbers_)["out_bias"]
 
 
@@ -316,12 +329,14 @@ def conv1d_backward(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv1d, which share what they have in common.
 
     x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cout, Cin / groups, K);
     grad_output: (N, Cout, Lout), the gradient of conv1d's result.
     stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
+    layout: "NLC" means that x, grad_output, out[0] and grad_x are (N, L, C).
     need: which of the three are computed; the others are None.
     out: arrays for the three, or None. Those of weight and bias accumulate:
         momentum * out + scale * gradient.
@@ -336,7 +351,9 @@ def conv1d_backward(
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = Call(
+        runtime, THREE_OUTS, exact, layout, x=x, weight=weight, grad_output=grad_output, **outs
+    )
     options = Geometry(stride, padding, dilation, groups), needed, variant
     results = call.follow(call.recipe(draft_conv1d_backward, *options), numbers_)
     return results.get("out_x"), results.get("out_weight"), results.get("out_bias")
@@ -359,13 +376,14 @@ def conv_transpose1d_backward(
     variant: Choice = "auto",
     runtime: Runtime | None = None,
     exact: bool | None = None,
+    layout: str = "NCL",
 ) -> Gradients:
     """(grad_x, grad_weight, grad_bias) of conv_transpose1d.
 
     x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cin, Cout / groups, K);
     grad_output: (N, Cout, Lout), the gradient of conv_transpose1d's result.
     stride, padding, output_padding, groups, dilation: as in `conv_transpose1d`.
-    need, out, scale, momentum, variant, runtime, exact: as in `conv1d_backward`.
+    need, out, scale, momentum, variant, runtime, exact, layout: as in `conv1d_backward`.
 
     Raises ProblemError where the shapes do not belong together, DeviceError.
 
@@ -377,7 +395,9 @@ def conv_transpose1d_backward(
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
-    call = Call(runtime, THREE_OUTS, exact, x=x, weight=weight, grad_output=grad_output, **outs)
+    call = Call(
+        runtime, THREE_OUTS, exact, layout, x=x, weight=weight, grad_output=grad_output, **outs
+    )
     geometry = Geometry(stride, padding, dilation, groups, True, output_padding)
     options = geometry, needed, variant
     results = call.follow(call.recipe(draft_conv_transpose1d_backward, *options), numbers_)

@@ -9,6 +9,7 @@ import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
 
+from clconv.drivers.programs import HasSources
 from clconv.planning.planner import KernelPlan, other_of_layer
 from clconv.render import render
 from clconv.runtime import Argument, Command, Prepared, Runtime
@@ -64,7 +65,7 @@ class Rehearsal(Runtime):
             refused.append(plan)
         return self._runtime.prepare(refused)  # which says why there is none
 
-    def kernels(self, prepared: Prepared) -> list[Any]:
+    def kernels(self, prepared: HasSources) -> list[Any]:
         return [None] * len(prepared.sources)
 
     def allocated(self, workspaces: Iterable[Workspace]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mako.exceptions import text_error_template
 from mako.lookup import TemplateLookup
 
 from clconv.errors import RenderError
-from clconv.variants.base import Kernel, Layout, Operand, Scalar, accumulator
+from clconv.variants.base import Kernel, Operand, Scalar, accumulator
 
 __all__ = ["render", "sum_dtype"]
 
@@ -61,10 +61,8 @@ _templates = TemplateLookup(
 def _parameters(operand: Operand) -> list[str]:
     const = "" if operand.written else "const "
     name = operand.name
-    parameters = [f"__global {const}{operand.element} *{name}", f"const long {name}_offset"]
-    if operand.layout is Layout.ROWS:
-        parameters += [f"const long {name}_batch_stride", f"const long {name}_channel_stride"]
-    return parameters
+    numbers = [f"const long {name}_{number}" for number in operand.layout.numbers]
+    return [f"__global {const}{operand.element} *{name}", *numbers]
 
 
 def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
@@ -88,6 +86,7 @@ def render(kernel: Kernel) -> str:
             "signature": parameters,
             "arguments": [one.split()[-1].lstrip("*") for one in parameters.split(",")],
             "bound": frozenset(operand.name for operand in kernel.operands),
+            "lies": {operand.name: operand.layout.value for operand in kernel.operands},
         }
         parts.append(
             _templates.get_template(f"{kernel.name}.cl.mako").render(**names, indented=_indented)

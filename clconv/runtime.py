@@ -26,11 +26,11 @@ from clconv.drivers.discovery import (
     require,
 )
 from clconv.drivers.memory import Memory, check_context, memory_of
-from clconv.drivers.programs import Programs
+from clconv.drivers.programs import HasSources, Programs
 from clconv.drivers.registry import Registry
 from clconv.drivers.workers import Job, Tell, build_all, is_wide
 from clconv.errors import BuildError, DeviceError
-from clconv.planning.planner import Choice, KernelPlan, candidates, other_of_layer
+from clconv.planning.planner import IN_ROWS, Choice, KernelPlan, Layouts, candidates, other_of_layer
 from clconv.planning.profiles import DeviceProfile
 from clconv.planning.profiles import profile as named_profile
 from clconv.planning.records import Database, RecordKey
@@ -259,15 +259,16 @@ class Runtime:
         choice: Choice | None = None,
         exact: bool | None = None,
         kept: bool = False,
+        layouts: Layouts = IN_ROWS,
     ) -> Iterator[KernelPlan]:
         """The plans for this device, best first, each made when it is asked for: "auto" starts with
         `choice`, or what the user's tuning found to be the fastest for exactly this problem and
-        limit. `kept` says that what is derived from the weights is. Raises ProblemError,
-        OutOfMemoryError."""
+        limit. `kept` says that what is derived from the weights is, `layouts` how x and y lie:
+        tuning only knows rows. Raises ProblemError, OutOfMemoryError."""
 
         def choices() -> list[Choice]:
             first = [] if choice is None else [choice]
-            if variant != "auto":
+            if variant != "auto" or layouts != IN_ROWS:
                 return first
             key = RecordKey(problem, pass_, self.workspace_limit)
             return first + self.records.choices(key)
@@ -282,6 +283,7 @@ class Runtime:
             choices=choices,
             exact=self.exact if exact is None else exact,
             kept=kept,
+            layouts=layouts,
         )
 
     def plans(
@@ -355,8 +357,8 @@ class Runtime:
 
     # Launches
 
-    def kernels(self, prepared: Prepared) -> list[Any]:
-        """This thread's kernels of a prepared plan, built if necessary."""
+    def kernels(self, prepared: HasSources) -> list[Any]:
+        """This thread's kernels of a prepared plan or copy, built if necessary."""
         return [self.programs.kernel(kernel, source) for kernel, source in prepared.sources]
 
     def allocated(self, workspaces: Iterable[Workspace]) -> dict[str, Any]:

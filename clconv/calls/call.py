@@ -8,7 +8,7 @@ themselves.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
-from clconv.calls.draft import NO_NAMES, Draft, Filling, Recipe, Step
-from clconv.calls.elementwise import copy_view
+from clconv.calls.draft import NO_NAMES, Copy, Draft, Filling, Recipe, Step
 from clconv.calls.layouts import Array, Layout, Shape, share_bytes
 from clconv.calls.options import as_key
 from clconv.calls.prepared import Derived, KnownWeight, PreparedWeight
 from clconv.drivers.discovery import check_process
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import Command, Runtime, check_context, default_runtime, memory_of, runtime_of
-from clconv.variants.base import Schedule
+from clconv.variants.base import Schedule, Workspace
 
 __all__ = ["Accumulations", "Call", "follow_on_buffers"]
 
@@ -47,10 +46,12 @@ class Call:
         runtime: Runtime | None,
         names: Mapping[str, str] = NO_NAMES,
         exact: bool | None = None,
+        layout: str = "NCL",
         **arrays: Array | None,
     ) -> None:
         self.names = names
         self.exact = exact
+        self.channels_last = layout == "NLC"
         self.prepared: PreparedWeight | None = None
         self._derived: Derived | None = None
         weight = arrays.get("weight")
@@ -64,6 +65,8 @@ class Call:
         self.host = self._on_host()
         if runtime is not None and not isinstance(runtime, Runtime):
             raise ArrayTypeError(f"runtime is {runtime!r}, expected a clconv.Runtime or None")
+        if layout not in ("NCL", "NLC"):
+            raise ProblemError(f"layout is {layout!r}, expected 'NCL' or 'NLC'")
         if exact is not None and not isinstance(exact, bool):
             raise ProblemError(f"exact is {exact!r}, expected True, False or None")
         if runtime is not None:
@@ -155,7 +158,8 @@ class Call:
         if named is not None:
             runtime = self.runtime
             exact = runtime.exact if self.exact is None else self.exact
-            key = (make, named, *self.arrays, *layouts, runtime.workspace_limit, exact, kept)
+            state = runtime.workspace_limit, exact, kept, self.channels_last
+            key = (make, named, *self.arrays, *layouts, *state)
             if self.prepared is not None:
                 key = (*key, self.prepared.geometry)
             known: Recipe | None = self.runtime.recipes.get(key)
@@ -164,7 +168,8 @@ class Call:
         names_and_layouts = zip(self.arrays, layouts, strict=True)
         laid = {name: Layout(*one) for name, one in names_and_layouts}
         prepared_for = None if self.prepared is None else self.prepared.geometry
-        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for, kept)
+        last = self.channels_last
+        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for, kept, last)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
@@ -185,23 +190,18 @@ class Call:
         for name, shape in recipe.results.items():
             if name not in arrays:
                 arrays[name] = runtime.empty(shape, recipe.dtype)
-        originals = [(name, arrays[name]) for name in recipe.copies]
-        for name, array in originals:
-            arrays[name] = runtime.empty(array.shape, recipe.dtype)
         size = recipe.dtype.itemsize
         buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
         waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
         later: list[Command] = []
-        given = Commands(runtime, buffers, numbers_, self._derived)
+        given = Commands(runtime, recipe, buffers, numbers_, self._derived)
         for step in recipe.steps:
             commands += given.preparing(step)
             late = step.accumulates and waiting is not None
             target = later if late else commands
             target += given.launching(step)
         # So far nothing was queued; from here on nothing is checked.
-        for name, array in originals:
-            copy_view(runtime, array, arrays[name])
         reads = [arrays[name] for name in recipe.reads]
         writes = [arrays[name] for name in recipe.results]
         if waiting is not None and later:
@@ -245,20 +245,28 @@ class Commands:
     def __init__(
         self,
         runtime: Runtime,
+        recipe: Recipe,
         buffers: dict[str, tuple[Any, int]],
         numbers_: Mapping[str, float],
         derived: Derived | None,
     ) -> None:
         self._runtime = runtime
         self._buffers = buffers
+        if recipe.copied:
+            self._allocate(recipe.copied)
         self._numbers = numbers_
         self._derived = derived
         self._made: dict[Schedule, Mapping[str, Any]] = {}
 
+    def _allocate(self, workspaces: Iterable[Workspace]) -> None:
+        found = self._runtime.allocated(workspaces)
+        self._buffers.update((name, (buffer, 0)) for name, buffer in found.items())
+
     def preparing(self, step: Step) -> list[Command]:
-        """What derives from the weights, unless it is there."""
+        """What derives from the weights, unless it is there, and copies of what a step reads."""
+        copies = self._copying(step.before)
         if not step.preparation:
-            return []
+            return copies
         preparation = step.prepared.plan.preparation
         there = self._made.get(preparation)
         if there is None and self._derived is not None:
@@ -268,16 +276,22 @@ class Commands:
             made = self._made[preparation] = self._runtime.allocated(preparation.workspaces)
         self._buffers.update((name, (buffer, 0)) for name, buffer in made.items())
         kernels = self._runtime.kernels(step.prepared)
-        return self._filled(kernels, step.preparation) if there is None else []
+        return copies + (self._filled(kernels, step.preparation) if there is None else [])
+
+    def _copying(self, copies: Iterable[Copy]) -> list[Command]:
+        return [
+            command
+            for copy in copies
+            for command in self._filled(self._runtime.kernels(copy), copy.launches)
+        ]
 
     def launching(self, step: Step) -> list[Command]:
-        """The step's own launches."""
+        """The step's own launches, and copies of what they write."""
         plan = step.prepared.plan
         if plan.schedule.workspaces:
-            own = self._runtime.allocated(plan.schedule.workspaces)
-            self._buffers.update((name, (buffer, 0)) for name, buffer in own.items())
-        kernels = self._runtime.kernels(step.prepared)
-        return self._filled(kernels[len(step.preparation) :], step.launches)
+            self._allocate(plan.schedule.workspaces)
+        kernels = self._runtime.kernels(step.prepared)[len(step.preparation) :]
+        return self._filled(kernels, step.launches) + self._copying(step.after)
 
     def _filled(self, kernels: Sequence[Any], fillings: Sequence[Filling]) -> list[Command]:
         """Launches with their arguments. The buffers are those of now: the next step may have
@@ -308,9 +322,9 @@ def follow_on_buffers(
     numbers_: Mapping[str, float],
     derived: Derived | None,
 ) -> None:
-    """Queues a recipe that copies nothing, on buffers that no other queue uses: of each array its
+    """Queues a recipe on buffers that no other queue uses: of each array its
     buffer and where in it, in elements."""
-    given = Commands(runtime, buffers, numbers_, derived)
+    given = Commands(runtime, recipe, buffers, numbers_, derived)
     commands: list[Command] = []
     for step in recipe.steps:
         commands += given.preparing(step)

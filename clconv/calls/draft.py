@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from clconv.calls.layouts import Layout, Shape, three_dimensions
+from clconv.calls.copying import copying
+from clconv.calls.layouts import Layout, Shape, exchanged, three_dimensions
 from clconv.calls.options import check_sizes
 from clconv.errors import ProblemError
 from clconv.geometry import Geometry
+from clconv.planning.planner import IN_ROWS, KernelPlan, Layouts
 from clconv.planning.planner import Choice as PlanChoice
-from clconv.planning.planner import KernelPlan
 from clconv.problem import DTYPES, Conv1dProblem, Epilogue, Pass
+from clconv.render import render
 from clconv.runtime import Argument, Prepared, Runtime, arguments
-from clconv.variants.base import Launch
+from clconv.variants.base import Kernel, Launch, Workspace
+from clconv.variants.base import Layout as Lies
 
 __all__ = ["Choice", "Draft", "Filling", "Gap", "Recipe", "Step"]
 
+# Arrays that have positions; "NLC" exchanges their last two dimensions.
+TENSORS = frozenset(("x", "residual", "grad_output", "out", "out_keep", "out_x"))
 # "auto", the name of a variant, or choices by pass, tried before the planner's own order.
 Choice = str | Mapping[Pass, PlanChoice]
 # The numbers of `momentum * out + scale * gradient`.
@@ -42,22 +48,33 @@ class Filling(NamedTuple):
     numbers: tuple[tuple[int, str], ...]
 
 
+class Copy(NamedTuple):
+    """A launch that copies an array to one that lies otherwise, with its OpenCL C."""
+
+    sources: tuple[tuple[Kernel, str], ...]
+    launches: tuple[Filling, ...]
+
+
 class Step(NamedTuple):
-    """One pass: what its plan derives from the weights, then its launches. `accumulates` says that
-    it writes to an array of the caller's."""
+    """One pass: what its plan derives from the weights, copies of what it reads, its launches, and
+    copies of what they write. `accumulates` says that it writes to an array of the caller's."""
 
     prepared: Prepared
     preparation: tuple[Filling, ...]
+    before: tuple[Copy, ...]
     launches: tuple[Filling, ...]
+    after: tuple[Copy, ...]
     accumulates: bool
 
 
 class Recipe(NamedTuple):
-    """What a call does with its arrays, which go by name."""
+    """What a call does with its arrays, which go by name. `copies` are those that do not lie as
+    kernels take them, `copied` the memory for them."""
 
     dtype: np.dtype[Any]
     results: Mapping[str, Shape]
-    copies: tuple[str, ...]  # of arrays that do not lie as kernels read them
+    copies: tuple[str, ...]
+    copied: tuple[Workspace, ...]
     reads: tuple[str, ...]
     steps: tuple[Step, ...]
 
@@ -65,7 +82,8 @@ class Recipe(NamedTuple):
 class Draft:
     """A recipe that is being made: checks the layout of the arrays, plans and builds.
 
-    Every ProblemError that follows from layouts and options comes from here.
+    Every ProblemError that follows from layouts and options comes from here. Shapes and strides are
+    in the order (N, C, L), except for what callers see: with `channels_last` that is (N, L, C).
     """
 
     def __init__(
@@ -76,24 +94,31 @@ class Draft:
         exact: bool | None = None,
         prepared_for: Geometry | None = None,
         kept: bool = False,
+        channels_last: bool = False,
     ) -> None:
         self.runtime = runtime
+        self._channels_last = channels_last
         self._prepared_for = prepared_for
         self._kept = kept
         self._exact = exact
-        self.layouts = dict(layouts)
+        self.layouts = {
+            name: layout.exchanged if channels_last and name in TENSORS else layout
+            for name, layout in layouts.items()
+        }
         self._names = names
         self.dtype = self._one_dtype()
         self.given = frozenset(layouts)
         self._results: dict[str, Shape] = {}
-        self._copies: list[str] = []
+        self._copied: dict[tuple[str, Lies], tuple[Workspace, Layout]] = {}
         self._reads: list[str] = []
         self._steps: list[Step] = []
 
     def recipe(self) -> Recipe:
         """What was drafted so far."""
         reads = tuple(dict.fromkeys(self._reads))
-        return Recipe(self.dtype, self._results, tuple(self._copies), reads, tuple(self._steps))
+        copies = tuple(dict.fromkeys(name for name, _ in self._copied))
+        copied = tuple(workspace for workspace, _ in self._copied.values())
+        return Recipe(self.dtype, self._results, copies, copied, reads, tuple(self._steps))
 
     # Checks
 
@@ -130,10 +155,19 @@ class Draft:
         shape = self.shape(name)
         if len(shape) not in (2, 3):
             raise ProblemError(
-                f"{self.said(name)} has shape {shape}, expected (N, C, L), or (C, L) unbatched"
+                f"{self.said(name)} has shape {self.as_seen(shape)}, expected {self._expected}"
             )
-        check_sizes(f"{self.said(name)} has shape", shape)
+        check_sizes(f"{self.said(name)} has shape", self.as_seen(shape))
         return three_dimensions(shape)
+
+    def as_seen(self, shape: Shape) -> Shape:
+        """A tensor's shape in the caller's order, or back from there."""
+        return exchanged(shape) if self._channels_last else shape
+
+    @property
+    def _expected(self) -> str:
+        three, two = ("N, L, C", "L, C") if self._channels_last else ("N, C, L", "C, L")
+        return f"({three}), or ({two}) unbatched"
 
     def unbatched(self, shape: tuple[int, int, int], like: str) -> Shape:
         """A (N, C, L) without N where the array of this name has none."""
@@ -142,15 +176,24 @@ class Draft:
     def expect(self, name: str, shape: Shape) -> None:
         """ProblemError unless the array, if given, has this shape."""
         if name in self.given and self.shape(name) != shape:
-            raise ProblemError(f"{self.said(name)} has shape {self.shape(name)}, expected {shape}")
+            found = self.shape(name)
+            if name in TENSORS:
+                found, shape = self.as_seen(found), self.as_seen(shape)
+            raise ProblemError(f"{self.said(name)} has shape {found}, expected {shape}")
 
     def expect_out(self, name: str, shape: Shape) -> None:
         """ProblemError unless this `out`, if given, can take a result of that shape."""
         self.expect(name, shape)
-        if name in self.given and not self.layouts[name].is_contiguous:
+        if name in self.given and not self._caller_layout(name).is_contiguous:
             raise ProblemError(
-                f"{self.said(name)} has strides {self.layouts[name].strides}, expected contiguous"
+                f"{self.said(name)} has strides {self._caller_layout(name).strides}, expected "
+                "contiguous"
             )
+
+    def _caller_layout(self, name: str) -> Layout:
+        """An array's, with dimensions in the caller's order."""
+        turned = self._channels_last and name in TENSORS
+        return self.layouts[name].exchanged if turned else self.layouts[name]
 
     def check_prepared(self, problem: Conv1dProblem, transposed: bool = False) -> None:
         """ProblemError where the weights were prepared for something else than the problem."""
@@ -174,44 +217,81 @@ class Draft:
 
     def result(self, name: str, shape: Shape) -> None:
         """The call gives an array of this shape, its out of this name or a new one."""
-        self._results[name] = shape
-        self.layouts[name] = Layout.contiguous(shape, self.dtype)
+        turned = self._channels_last and name in TENSORS
+        self._results[name] = self.as_seen(shape) if turned else shape
+        layout = Layout.contiguous(self._results[name], self.dtype)
+        self.layouts[name] = layout.exchanged if turned else layout
 
-    def _rows(self, name: str) -> Shape:
-        """Strides of batch and channel of an array whose positions follow each other, copied where
-        they do not."""
-        size = self.dtype.itemsize
-        shape, strides, _ = self.layouts[name]
-        if (strides[-1] != size and shape[-1] > 1) or any(step % size for step in strides):
-            self._copy(name)
-            strides = self.layouts[name].strides
-        return tuple([step // size for step in (0, *strides)[-3:-1]])
-
-    def _flat(self, name: str) -> Shape:
-        """No strides, of an array that is contiguous, copied where it is not."""
-        if not self.layouts[name].is_contiguous:
-            self._copy(name)
-        return ()
-
-    def _copy(self, name: str) -> None:
+    def _lies(self, name: str) -> Lies:
+        """How kernels could address an array that has positions."""
         shape, strides, dtype = self.layouts[name]
-        if any(step % dtype.itemsize for step in strides):
+        size = dtype.itemsize
+        if any(step % size for step in strides):
             raise ProblemError(
-                f"{self.said(name)} has strides {strides}, expected multiples of "
-                f"{dtype.itemsize} bytes"
+                f"{self.said(name)} has strides {self._caller_layout(name).strides}, expected "
+                f"multiples of {size} bytes"
             )
-        self._copies.append(name)
-        self.layouts[name] = Layout.contiguous(shape, dtype)
+        if strides[-1] == size:
+            return Lies.ROWS
+        if shape[-2] > 1 and strides[-2] == size:
+            return Lies.CHANNELS
+        return Lies.ROWS if shape[-1] == 1 else Lies.STRIDED
+
+    def _argument(self, name: str, lies: Lies, copies: list[Copy]) -> Argument:
+        """An array as a kernel takes it that addresses it so: the array, or a copy where it lies
+        otherwise."""
+        layout = self.layouts[name]
+        if lies is Lies.FLAT:
+            fits = layout.is_contiguous
+        else:
+            fits = lies in (self._lies(name), Lies.STRIDED)
+        place = name
+        if not fits:
+            place, layout = self._copy(name, lies, copies)
+        _, *strides = (step // self.dtype.itemsize for step in (0, 0, 0, *layout.strides)[-4:])
+        batch, channel, position = strides
+        steps = {"batch_stride": batch, "channel_stride": channel, "position_stride": position}
+        return (Gap(place), 0, *(steps[number] for number in lies.numbers[1:]))
+
+    def _copy(self, name: str, lies: Lies, copies: list[Copy]) -> tuple[str, Layout]:
+        """The name and the layout of an array's copy, once for all passes that read it."""
+        shape, strides, dtype = self.layouts[name]
+        size = dtype.itemsize
+        known = self._copied.get((name, lies))
+        if known is not None:
+            return known[0].name, known[1]
+        if lies is Lies.CHANNELS:
+            layout = Layout.contiguous(exchanged(shape), dtype).exchanged
+        else:
+            layout = Layout.contiguous(shape, dtype)
+        workspace = Workspace(f"{name} in {lies.value}", dtype, math.prod(shape))
+        self._copied[name, lies] = workspace, layout
+        both = [tuple(step // size for step in steps) for steps in (strides, layout.strides)]
+        ends = [name, workspace.name]
+        if name in self._results:
+            both.reverse(), ends.reverse()
+        if 0 not in shape:
+            launch = copying(self.runtime.profile, size, shape, *both)
+            bound: dict[str, Argument] = {"x": (Gap(ends[0]), 0), "y": (Gap(ends[1]), 0)}
+            filling = _filling(launch, bound, {})
+            copies.append(Copy(((launch.kernel, render(launch.kernel)),), (filling,)))
+        return workspace.name, layout
 
     # Passes
 
     def plans(
-        self, problem: Conv1dProblem, pass_: Pass, epilogue: Epilogue, variant: Choice
+        self,
+        problem: Conv1dProblem,
+        pass_: Pass,
+        epilogue: Epilogue,
+        variant: Choice,
+        layouts: Layouts = IN_ROWS,
     ) -> Iterator[KernelPlan]:
-        """The plans to try, in order. Raises ProblemError where the variant cannot serve."""
+        """The plans to try, in order, for x and y that lie so. Raises ProblemError where the
+        variant cannot serve."""
         if isinstance(variant, str):
             return self.runtime.candidates(
-                problem, pass_, epilogue, variant, None, self._exact, self._kept
+                problem, pass_, epilogue, variant, None, self._exact, self._kept, layouts
             )
         if not isinstance(variant, Mapping):
             raise ProblemError(f"variant is {variant!r}, expected 'auto' or the name of a variant")
@@ -219,7 +299,7 @@ class Draft:
         if not isinstance(choice, PlanChoice | None):
             raise ProblemError(f"variant of {pass_.value} is {choice!r}, expected a plan's choice")
         return self.runtime.candidates(
-            problem, pass_, epilogue, "auto", choice, self._exact, self._kept
+            problem, pass_, epilogue, "auto", choice, self._exact, self._kept, layouts
         )
 
     def add(
@@ -230,11 +310,11 @@ class Draft:
         variant: Choice,
         operands: Mapping[str, str],
         numbers_: Mapping[str, float],
-        flat: Sequence[str],
     ) -> KernelPlan:
-        """Plans and builds one pass. `operands` maps the kernels' names to the call's, `flat` are
-        those of them that are read as a whole. Returns the plan that the device built."""
-        prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant))
+        """Plans and builds one pass. `operands` maps the kernels' names to the call's. Returns the
+        plan that the device built."""
+        x, y = (self._lies(operands[one]) if one in operands else Lies.ROWS for one in "xy")
+        prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant, (x, y)))
         plan = prepared.plan
         bound: dict[str, Argument] = {
             operand.name: (None, 0)  # of launches that do without
@@ -243,9 +323,12 @@ class Draft:
             if operand.workspace
         }
         bound |= {one.name: (Gap(one.name), 0) for one in plan.workspaces}
-        for operand, name in operands.items():
-            strides = self._flat(name) if operand in flat else self._rows(name)
-            bound[operand] = (Gap(name), 0, *strides)
+        before: list[Copy] = []
+        after: list[Copy] = []
+        for operand, lies in _operands(plan).items():
+            name = operands[operand]
+            copies = after if name in self._results else before
+            bound[operand] = self._argument(name, lies, copies)
         self._reads += [name for name in operands.values() if name not in self._results]
         given: dict[str, Gap | float] = {name: Gap(name) for name in ACCUMULATION}
         given |= {"bias_momentum": Gap("momentum"), **numbers_}
@@ -254,11 +337,23 @@ class Draft:
             Step(
                 prepared,
                 tuple(_filling(launch, bound, given) for launch in plan.preparation.launches),
+                tuple(before),
                 tuple(_filling(launch, bound, given) for launch in plan.launches),
+                tuple(after),
                 accumulates,
             )
         )
         return plan
+
+
+def _operands(plan: KernelPlan) -> dict[str, Lies]:
+    """The arrays of a call that a plan's kernels take, and how they address them."""
+    return {
+        operand.name: operand.layout
+        for kernel in plan.kernels
+        for operand in kernel.operands
+        if not operand.workspace
+    }
 
 
 def _filling(

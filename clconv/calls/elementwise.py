@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,18 +9,10 @@ import pyopencl as cl
 import pyopencl.array as cl_array
 from numpy.typing import NDArray
 
+from clconv.calls.copying import RAW, copying, over_elements
 from clconv.errors import ProblemError
 from clconv.runtime import Argument, Runtime, memory_of, runtime_of
-from clconv.variants.base import (
-    MAX_GROUPS,
-    Constants,
-    Kernel,
-    Launch,
-    Layout,
-    Operand,
-    kernel_constants,
-    scalars,
-)
+from clconv.variants.base import Kernel, Layout, Operand, kernel_constants, scalars
 
 __all__ = [
     "activation_gradient",
@@ -40,32 +30,6 @@ __all__ = [
     "pad_gradient",
     "row_statistic",
 ]
-
-LOCAL = 64
-
-
-def _launch(
-    runtime: Runtime,
-    name: str,
-    dtype: np.dtype[Any],
-    count: int,
-    operands: tuple[Operand, ...],
-    numbers: Mapping[str, int] = MappingProxyType({}),
-    open_sums: str = "",
-    constants: Constants = (),
-) -> Launch:
-    """A kernel over `count` elements, which gets 64-bit `numbers`; of those of the sums' type it
-    has the names."""
-    local = min(LOCAL, runtime.profile.max_work_group_size, runtime.profile.max_work_item_sizes[0])
-    kernel = Kernel(
-        name,
-        kernel_constants(runtime.profile, dtype, 1) + constants,
-        operands,
-        scalars(long_names=" ".join(("count", *numbers)), sum_names=open_sums),
-        (local, 1, 1),
-    )
-    size = min(-(-count // local), MAX_GROUPS) * local
-    return kernel.launch((size, 1, 1), count=count, **numbers)
 
 
 def flat(array: cl_array.Array) -> Argument:
@@ -96,8 +60,6 @@ def host_values(array: cl_array.Array) -> NDArray[Any]:
     return result
 
 
-# What moves an element of so many bytes, whatever it means.
-_RAW = {1: "uchar", 2: "ushort", 4: "uint", 8: "ulong", 16: "uint4"}
 Strides = tuple[int, ...]
 # Words that a work-item takes in a step, and shares of them a core.
 FINGERPRINT_BLOCK, SHARES_A_CORE = 64, 4
@@ -109,7 +71,7 @@ def fingerprint(runtime: Runtime, buffer: Any, nbytes: int, itemsize: int) -> by
     words = nbytes // itemsize
     blocks = words // FINGERPRINT_BLOCK
     count = max(1, min(blocks, SHARES_A_CORE * runtime.profile.compute_units))
-    word, lane = _RAW[itemsize], "ulong" if itemsize == 8 else "uint"
+    word, lane = RAW[itemsize], "ulong" if itemsize == 8 else "uint"
     kernel = Kernel(
         "fingerprint",
         (*kernel_constants(runtime.profile, np.dtype(np.float32), 1), ("word", word)),
@@ -124,28 +86,6 @@ def fingerprint(runtime: Runtime, buffer: Any, nbytes: int, itemsize: int) -> by
     states = runtime.empty(count * FINGERPRINT_BLOCK, f"u{8 if itemsize == 8 else 4}")
     runtime.run_one(launch, {"words": (buffer, 0), "states": flat(states)}, {}, (), (states,))
     return runtime.to_host(states).tobytes()
-
-
-def _four(shape: tuple[int, ...], *strides: Strides) -> tuple[list[int], list[list[int]]]:
-    """Shape and strides of the same elements in four dimensions, neighbours joined where all
-    strides allow. ProblemError where that takes more."""
-    sizes: list[int] = []
-    steps: list[list[int]] = [[] for _ in strides]
-    for i, size in enumerate(shape):
-        if size == 1:
-            continue
-        if sizes and all(s[-1] == size * one[i] for s, one in zip(steps, strides, strict=True)):
-            sizes[-1] *= size
-            for s, one in zip(steps, strides, strict=True):
-                s[-1] = one[i]
-        else:
-            sizes.append(size)
-            for s, one in zip(steps, strides, strict=True):
-                s.append(one[i])
-    missing = 4 - len(sizes)
-    if missing < 0:
-        raise ProblemError(f"array has shape {shape}, expected a view of at most 4 dimensions")
-    return [1] * missing + sizes, [[0] * missing + s for s in steps]
 
 
 def _whole(array: cl_array.Array) -> bool:
@@ -172,26 +112,13 @@ def copy_view(
         runtime.copy(source, target)
         return
     size = source.dtype.itemsize
-    if size not in _RAW:
+    if size not in RAW:
         raise ProblemError(f"array has dtype {source.dtype}, expected elements of 1 to 16 bytes")
     places = (source.strides, target.strides if strides is None else strides)
     if any(step % size for steps in places for step in steps):
         raise ProblemError(f"array has strides {places}, expected multiples of {size} bytes")
-    sizes, (x_steps, y_steps) = _four(tuple(source.shape), *places)
-    numbers = {f"size_{i}": sizes[i] for i in (1, 2, 3)}
-    for name, steps in (("x", x_steps), ("y", y_steps)):
-        numbers |= {f"{name}_stride_{i}": s // size for i, s in enumerate(steps)}
-    launch = _launch(
-        runtime,
-        "copy",
-        np.dtype(np.float32),  # of no meaning here
-        source.size,
-        (
-            Operand("x", Layout.FLAT, element=_RAW[size]),
-            Operand("y", Layout.FLAT, written=True, element=_RAW[size]),
-        ),
-        numbers,
-    )
+    steps = [tuple(step // size for step in one) for one in places]
+    launch = copying(runtime.profile, size, tuple(source.shape), *steps)
     y = (target.base_data, _start(target) + start // size)
     runtime.run_one(launch, {"x": flat(source), "y": y}, {}, (source,), (target,))
 
@@ -224,8 +151,8 @@ def add_scaled(
     """Queues `target += rate * source`, of arrays or views of one shape and dtype."""
     if target.size == 0:
         return
-    launch = _launch(
-        runtime,
+    launch = over_elements(
+        runtime.profile,
         "update",
         target.dtype,
         target.size,
@@ -257,8 +184,8 @@ def convert(runtime: Runtime, array: cl_array.Array, dtype: Any) -> cl_array.Arr
     # What is smaller in memory decides which loads and stores the kernel needs.
     floating = [one for one in (source, target) if one.kind == "f"]
     narrow = min(floating, key=lambda d: d.itemsize)
-    launch = _launch(
-        runtime,
+    launch = over_elements(
+        runtime.profile,
         "convert",
         narrow,
         array.size,
@@ -281,8 +208,8 @@ def activation_gradient(
     if grad.size == 0:
         return result
     grad = contiguous(runtime, grad)
-    launch = _launch(
-        runtime,
+    launch = over_elements(
+        runtime.profile,
         "activation_gradient",
         grad.dtype,
         grad.size,
@@ -356,14 +283,14 @@ def interleave(
         "every": every, "first": first, "x_batch": x.strides[0] // size,
         "x_channel": x.strides[1] // size, "y_batch": y.strides[0] // size,
     }  # fmt: skip
-    launch = _launch(
-        runtime,
+    launch = over_elements(
+        runtime.profile,
         "interleave",
         np.dtype(np.float32),  # of no meaning here
         batch * chunks,
         (
-            Operand("x", Layout.FLAT, element=_RAW[size]),
-            Operand("y", Layout.FLAT, written=True, element=_RAW[size]),
+            Operand("x", Layout.FLAT, element=RAW[size]),
+            Operand("y", Layout.FLAT, written=True, element=RAW[size]),
         ),
         numbers,
         constants=(("chunk", MOVED_TOGETHER),),
@@ -377,8 +304,8 @@ def row_statistic(runtime: Runtime, x: cl_array.Array, statistic: str) -> cl_arr
     result = runtime.empty((*rows, 1), x.dtype)
     if result.size == 0:
         return result
-    launch = _launch(
-        runtime,
+    launch = over_elements(
+        runtime.profile,
         "row_statistic",
         x.dtype,
         result.size,
@@ -403,8 +330,8 @@ def _pad(
 ) -> None:
     if result.size == 0:
         return
-    launch = _launch(
-        runtime,
+    launch = over_elements(
+        runtime.profile,
         kernel,
         result.dtype,
         result.size,

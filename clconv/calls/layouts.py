@@ -10,7 +10,7 @@ import pyopencl.array as cl_array
 
 from clconv.runtime import memory_of
 
-__all__ = ["Array", "Layout", "Shape", "share_bytes", "three_dimensions"]
+__all__ = ["Array", "Layout", "Shape", "exchanged", "share_bytes", "three_dimensions"]
 
 Array = Any  # numpy.ndarray or pyopencl.array.Array
 Shape = tuple[int, ...]
@@ -37,6 +37,16 @@ class Layout(NamedTuple):
         ideal = self.contiguous(self.shape, self.dtype).strides
         steps = zip(self.shape, self.strides, ideal, strict=True)
         return 0 in self.shape or all(n == 1 or a == b for n, a, b in steps)
+
+    @property
+    def exchanged(self) -> Layout:
+        """That of the same array with its last two dimensions exchanged."""
+        return Layout(exchanged(self.shape), exchanged(self.strides), self.dtype)
+
+
+def exchanged(sizes: Shape) -> Shape:
+    """(N, C, L) as (N, L, C) and back, also without N; others stay."""
+    return (*sizes[:-2], *sizes[:-3:-1])
 
 
 def three_dimensions(sizes: Shape) -> tuple[int, int, int]:

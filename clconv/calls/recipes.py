@@ -118,11 +118,12 @@ def draft_result(
     if problem.batch:
         # 0.0 and -0.0 are one key.
         numbers_ = {"slope": slope + 0.0}
-        draft.add(problem, pass_, epilogue, variant, operands, numbers_, ("weight", "bias"))
+        draft.add(problem, pass_, epilogue, variant, operands, numbers_)
 
 
 def draft_conv1d_input(draft: Draft, geometry: Geometry, shape: Shape, variant: Choice) -> None:
     check_sizes("input_size is", shape)
+    shape = draft.as_seen(shape)
     problem = problem_of(draft, geometry, three_dimensions(shape), draft.shape("weight"))
     draft.expect("grad_output", problem.output_shape[3 - len(shape) :])
     draft_gradients(draft, problem, shape, (True, False, False), variant)
@@ -243,6 +244,5 @@ def draft_gradients(
             continue
         if name not in draft.given:
             numbers_ = {**numbers_, "momentum": 0.0}  # there is no old value to keep of
-        flat = ("weight", "result", "bias")
-        plan = draft.add(its_problem, pass_, epilogue, by, operands, numbers_, flat)
+        plan = draft.add(its_problem, pass_, epilogue, by, operands, numbers_)
         bias_is_summed = plan.sums_bias

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyopencl as cl
@@ -21,9 +21,9 @@ from clconv.drivers import binaries
 from clconv.drivers.building import binary_of, built, has_kernel, program_of_binary
 from clconv.errors import BuildError, OutOfMemoryError
 from clconv.render import sum_dtype
-from clconv.variants.base import Kernel, Layout
+from clconv.variants.base import Kernel
 
-__all__ = ["Programs", "identity_of", "no_arguments"]
+__all__ = ["HasSources", "Programs", "identity_of", "no_arguments"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +47,14 @@ def identity_of(device: Any) -> tuple[str, ...]:
         device.driver_version,
         str(cl.VERSION_TEXT),
     )
+
+
+class HasSources(Protocol):
+    """What has kernels, each with its OpenCL C."""
+
+    @property
+    def sources(self) -> tuple[tuple[Kernel, str], ...]:
+        """In the order of its launches."""
 
 
 class Programs:
@@ -194,7 +202,7 @@ def _argument_dtypes(kernel: Kernel) -> list[Any]:
     """For pyopencl's fast path: None for buffers, dtypes for numbers."""
     dtypes: list[Any] = []
     for operand in kernel.operands:
-        dtypes += [None] + [np.dtype(np.int64)] * (3 if operand.layout is Layout.ROWS else 1)
+        dtypes += [None] + [np.dtype(np.int64)] * len(operand.layout.numbers)
     sums = sum_dtype(kernel)
     return dtypes + [_SCALARS.get(s.type, sums) for s in kernel.scalars]
 

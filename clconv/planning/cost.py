@@ -31,6 +31,7 @@ __all__ = [
     "ProductTile",
     "Sums",
     "Tally",
+    "copied",
     "core",
     "few_columns",
     "fourier_bandwidth",
@@ -86,6 +87,10 @@ class Cost:
     def launched(self, seconds: float) -> Cost:
         """With the seconds that its launches take."""
         return Cost(**self.parts | {"launch": seconds}, hidden=self.hidden)
+
+    def copying(self, seconds: float) -> Cost:
+        """With the seconds that copying arrays takes."""
+        return Cost(**self.parts | {"memory": self.memory + seconds}, hidden=self.hidden)
 
     def bounded(self, memory: float) -> Cost:
         """The same overlapped with so many seconds of memory traffic: the longer of the two
@@ -166,6 +171,9 @@ CONVERT_WEIGHT = 1.5
 STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
 # Setting up a tile; storing 32 bytes of sums; keeping them for the next channels (fitted).
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR = 40.0, 8.0, 2.0
+# The same where channels lie side by side, and neither do positions nor their neighbours: 32 bytes
+# that are turned, and an element alone, staged and stored (fitted).
+STAGE_TURNED, STAGE_ELEMENT, STORE_TURNED, STORE_ELEMENT = 12.0, 2.0, 12.0, 3.0
 # Beginning to write a row: its pages, and lines that come in before they are overwritten (fitted).
 WRITE_ROW = 150.0
 # Bytes of weights that come from the second-level cache in a cycle (fitted; guide: at most 32).
@@ -183,6 +191,8 @@ TURN_ELEMENT, WRITE_SUM = 0.8, 3.0
 # Of rows that are read in place (depthwise): bytes that come and go in a cycle; storing 32 bytes,
 # with what a tile begins with; a sum at least, of 32 bytes (fitted; two a cycle in the guide).
 IN_PLACE_BYTES, IN_PLACE_STORE, IN_PLACE_SUM = 4.0, 4.0, 0.57
+# Copying 32 bytes of channels that lie side by side to local memory (fitted).
+CHANNELS_STAGE = 1.0
 # Of their weight gradient: a sum at least and copying 32 bytes of x or y, keeping the sums of a tap
 # (fitted), and the latency of a chain of sums (guide).
 ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
@@ -256,10 +266,21 @@ class Core:
         """Cycles of a vector of a strip that is staged."""
         return self.width * (STAGE_GATHERED if gathered else STAGE_VECTOR)
 
-    def ends(self, sums: int, blocks: int) -> tuple[float, float]:
-        """Cycles of a tile's set-up and of its stores, for all blocks of channels."""
-        moved = STORE_VECTOR + (blocks - 1) * HOLD_VECTOR
-        return TILE_SETUP * blocks, moved * self.width * sums
+    def stage_apart(self, lanes: int, *, turned: bool) -> float:
+        """The same where positions are not contiguous: turned with their neighbours, or one by
+        one."""
+        return self.width * STAGE_TURNED if turned else lanes * STAGE_ELEMENT
+
+    def store_apart(self, lanes: int, turned: float) -> float:
+        """Cycles of a vector of sums that is stored to positions that are not contiguous; `turned`
+        is the share of those that are turned with their neighbours."""
+        return turned * self.width * STORE_TURNED + (1 - turned) * lanes * STORE_ELEMENT
+
+    def ends(self, sums: int, blocks: int, store: float) -> tuple[float, float]:
+        """Cycles of a tile's set-up and of its stores, `store` of a vector, for all blocks of
+        channels."""
+        moved = store + (blocks - 1) * HOLD_VECTOR * self.width
+        return TILE_SETUP * blocks, moved * sums
 
     def in_place(self, side: int, groups: int) -> Sums:
         """A tap of a weight gradient whose rows are read in place: taps side by side, and groups of
@@ -454,6 +475,19 @@ def windows(
 
 
 # Calls
+
+# Copying an element of 4 bytes whose neighbours in memory are others than in the copy: cycles of a
+# core, which transposes (fitted), and how often a GPU moves its bytes, whose lines are not used
+# whole (estimate).
+COPY_ELEMENT, COPY_MOVES = 2.0, 8.0
+
+
+def copied(device: DeviceProfile, nbytes: float) -> float:
+    """Seconds in which arrays of so many bytes are copied to where they lie otherwise."""
+    if device.vector_floats > 1:
+        return core(device).cycle * COPY_ELEMENT * nbytes / 4
+    return COPY_MOVES * nbytes / device.peak_bandwidth
+
 
 # Multiply-adds of all cores in the time of a call and its launches (estimate: 0.1 ms on two cores).
 # A resampling takes larger blocks of phases where that saves calls.

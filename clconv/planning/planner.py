@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from clconv import testing
 from clconv.bounded import Bounded
 from clconv.errors import OutOfMemoryError, ProblemError
-from clconv.planning.cost import Cost
+from clconv.planning.cost import Cost, copied
 from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
 from clconv.render import render
@@ -23,14 +24,17 @@ from clconv.variants.base import (
     ErrorClass,
     Kernel,
     Launch,
+    Layout,
     Request,
     Schedule,
     Workspace,
 )
 
 __all__ = [
+    "IN_ROWS",
     "Choice",
     "KernelPlan",
+    "Layouts",
     "candidates",
     "chosen_first",
     "designs",
@@ -41,6 +45,9 @@ __all__ = [
 
 # A bound of a pass's sums, of its arrays by name.
 SumsBound = Callable[[Mapping[str, Any]], Any]
+# How what a pass reads and writes by position lies, as the fields of Request.
+Layouts = tuple[Layout, Layout]
+IN_ROWS: Layouts = (Layout.ROWS, Layout.ROWS)
 # Kernels that a pass queues: those of a layer's parameters are summed in shares, and added.
 LAUNCHES = {
     Pass.FORWARD: 1, Pass.INPUT_GRADIENT: 1, Pass.WEIGHT_GRADIENT: 2, Pass.BIAS_GRADIENT: 2,
@@ -143,7 +150,8 @@ class KernelPlan:
         typical = self.problem.layer.typical()
         amount = max(self.problem.batch, 1) * self.problem.positions(self.pass_)
         work = self.design.cost * (amount / typical.positions(self.pass_))
-        return work.launched(LAUNCHES[self.pass_] * self.request.device.launch_seconds)
+        launches = LAUNCHES[self.pass_] + self.design.copies
+        return work.launched(launches * self.request.device.launch_seconds)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -195,16 +203,35 @@ def designs(
     epilogue: Epilogue,
     variant: str,
     exact: bool = False,
+    layouts: Layouts = IN_ROWS,
 ) -> tuple[tuple[str, Design], ...]:
     """The names of variants with their designs for a layer, best first; at least one.
 
-    With `exact` only those whose error class is "exact". Raises ProblemError where the variant
-    asked for cannot serve, with the reason.
+    With `exact` only those whose error class is "exact". Where x and y do not lie in rows
+    (`layouts`), some designs read and write them in place, and others work on copies. Raises
+    ProblemError where the variant asked for cannot serve, with the reason.
     """
     names = [v.NAME for v in VARIANTS]
     if variant != "auto" and variant not in names:
         raise ProblemError(f"variant is {variant!r}, expected 'auto' or one of {', '.join(names)}")
     request = Request(layer.typical(), pass_, device, epilogue)
+    found, refusals = _of_variants(request, variant, exact)
+    if layouts != IN_ROWS:
+        lying = replace(request, x_layout=layouts[0], y_layout=layouts[1])
+        in_place, _ = _of_variants(lying, variant, exact)
+        found = [(name, _on_copies(design, lying)) for name, design in found]
+        found += [(name, _in_place(design)) for name, design in in_place]
+    if not found:
+        raise ProblemError(
+            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
+        )
+    return tuple(sorted(found, key=lambda named: _rank(named[1].cost)))
+
+
+def _of_variants(
+    request: Request, variant: str, exact: bool
+) -> tuple[list[tuple[str, Design]], list[str]]:
+    """The designs of all variants that may and can serve, and why others cannot."""
     found: list[tuple[str, Design]] = []
     refusals = []
     for one in VARIANTS:
@@ -217,11 +244,51 @@ def designs(
             refusals.append(f"{one.NAME} ({why})")
             continue
         found += [(one.NAME, design) for design in one.designs(request)]
-    if not found:
-        raise ProblemError(
-            f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
-        )
-    return tuple(sorted(found, key=lambda named: _rank(named[1].cost)))
+    return found, refusals
+
+
+def _in_place(design: Design) -> Design:
+    """Told apart from the design for rows."""
+    return replace(design, tile={**design.tile, "in_place": 1})
+
+
+def _on_copies(design: Design, lying: Request) -> Design:
+    """The design for rows with what it takes to copy arrays that lie as in a request."""
+    copies, seconds = _copies(lying)
+    predicted = design.predicted
+
+    def in_rows(request: Request) -> Request:
+        return replace(request, x_layout=Layout.ROWS, y_layout=Layout.ROWS)
+
+    def with_copies(request: Request) -> Cost:
+        assert predicted is not None
+        _, seconds = _copies(request)
+        launching = copies * request.device.launch_seconds
+        cost = predicted(in_rows(request))
+        return cost.copying(seconds).launched(cost.launch + launching)
+
+    return replace(
+        design,
+        cost=design.cost.copying(seconds),
+        schedule=lambda request: design.schedule(in_rows(request)),
+        predicted=None if predicted is None else with_copies,
+        copies=copies,
+    )
+
+
+def _copies(request: Request) -> tuple[int, float]:
+    """How many arrays of a request do not lie in rows, and the seconds that copying them takes."""
+    problem, pass_ = request.problem, request.pass_
+    x, y = math.prod(problem.input_shape), math.prod(problem.output_shape)
+    if pass_ is Pass.INPUT_GRADIENT:
+        x, y = y, x
+    of_y = 1
+    if pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        of_y += request.epilogue.residual + request.epilogue.keep
+    of_x = int(request.x_layout is not Layout.ROWS)
+    of_y *= request.y_layout is not Layout.ROWS
+    nbytes = (of_x * x + of_y * y) * problem.dtype.itemsize
+    return of_x + of_y, copied(request.device, nbytes)
 
 
 def _rank(cost: Cost) -> float:
@@ -240,16 +307,17 @@ def candidates(
     choices: Callable[[], Sequence[Choice]] = list,
     exact: bool = False,
     kept: bool = False,
+    layouts: Layouts = IN_ROWS,
 ) -> Iterator[KernelPlan]:
     """The plans, best first, each made when it is needed. The first of `choices()` that is among
     them goes before the others. `kept` says that what is derived from the weights need not be
-    derived in every call.
+    derived in every call, `layouts` how x and y lie.
 
     Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
     `workspace_limit` bytes.
     """
-    request = Request(problem, pass_, device, epilogue, workspace_limit, kept=kept)
-    found = designs(problem.layer, pass_, device, epilogue, variant, exact)
+    request = Request(problem, pass_, device, epilogue, workspace_limit, None, kept, *layouts)
+    found = designs(problem.layer, pass_, device, epilogue, variant, exact, layouts)
     return _fitting(request, _for_request(request, found), choices)
 
 
@@ -286,6 +354,8 @@ def _is_better_somewhere(one: KernelPlan, other: KernelPlan) -> bool:
         request.device,
         request.epilogue,
         request.workspace_limit,
+        request.x_layout,
+        request.y_layout,
         *((plan.variant, *plan.tile.items()) for plan in (one, other)),
     )
     known = _better.get(key)

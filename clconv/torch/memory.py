@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from clconv.calls.call import Call, follow_on_buffers
-from clconv.calls.draft import Recipe
+from clconv.calls.draft import TENSORS, Recipe
 from clconv.calls.elementwise import fingerprint
+from clconv.calls.layouts import exchanged
 from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ArrayTypeError, OutOfMemoryError
 from clconv.runtime import Runtime
@@ -62,12 +63,13 @@ class Arrays:
 
     There each is a buffer over the tensor's own memory, made for each call: OpenCL promises nothing
     about memory that the host writes while a buffer over it exists. Otherwise they are NumPy arrays
-    over it, which a call copies. Used in a `with` statement: after it, also if it raised, no
-    kernel uses the tensors any more.
+    over it, which a call copies. With `channels_last` their dimensions are in the order of "NLC".
+    Used in a `with` statement: after it, also if it raised, no kernel uses the tensors any more.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, channels_last: bool = False) -> None:
         self.runtime = runtime
+        self._layout = "NLC" if channels_last else "NCL"
         self.in_place = shares_memory(runtime)
         self._tensors: list[Tensor] = []
         self._lie: dict[str, _Lies] = {}
@@ -104,11 +106,11 @@ class Arrays:
         """Names an array with the values of a tensor of any strides; none for None."""
         if tensor is None:
             return
-        lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+        lies = self._lies_as(name, tensor)
         address = _address(tensor, lies.nbytes)
         if self.in_place and (address % lies.itemsize or not self._apart(address, lies.nbytes)):
             tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
-            lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+            lies = self._lies_as(name, tensor)
             address = _address(tensor, lies.nbytes)
         self._add(name, tensor, lies, address)
 
@@ -121,10 +123,11 @@ class Arrays:
             self._derived = _Kept(tensor, self.runtime, buffer, lies)
 
     def write(self, name: str, tensor: Tensor | None) -> None:
-        """Names an array over a new, contiguous tensor, which has the values when the call ends."""
+        """Names an array over a new tensor without gaps, which has the values when the call
+        ends."""
         if tensor is None:
             return
-        lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+        lies = self._lies_as(name, tensor)
         self._add(name, tensor, lies, _address(tensor, lies.nbytes))
         if self.in_place and lies.nbytes:
             self._written.append(name)
@@ -138,7 +141,7 @@ class Arrays:
         """Queues what `make(draft, *options)` drafts for the arrays. The recipe is kept for tensors
         that lie so, which are known to need no checks. Raises as clconv's functions do."""
         runtime, lie = self.runtime, self._lie
-        state = runtime.workspace_limit, runtime.exact, self._derived is not None
+        state = runtime.workspace_limit, runtime.exact, self._derived is not None, self._layout
         key = (make, options, *lie, *lie.values(), *state)
         recipe: Recipe | None = runtime.recipes.get(key) if self.in_place else None
         if recipe is not None:
@@ -148,11 +151,11 @@ class Arrays:
         arrays = {name: self._array(name) for name in lie}
         if self._derived is not None:
             arrays["weight"] = KnownWeight(arrays["weight"], self._derived)
-        call = Call(runtime, **arrays)
+        call = Call(runtime, layout=self._layout, **arrays)
         recipe = call.recipe(make, *options)
         call.follow(recipe, numbers)
         all_buffers = self.in_place and all(one.nbytes for one in lie.values())
-        if all_buffers and not recipe.copies:
+        if all_buffers:
             runtime.recipes.set_default(key, recipe)
 
     def _map_results(self) -> bool:
@@ -176,6 +179,13 @@ class Arrays:
             return False
         self._spans.append((begin, end))
         return True
+
+    def _lies_as(self, name: str, tensor: Tensor) -> _Lies:
+        """How a tensor lies, its dimensions in the order of the call."""
+        shape, strides = tensor.shape, tensor.stride()
+        if self._layout == "NLC" and name in TENSORS:
+            shape, strides = exchanged(shape), exchanged(strides)
+        return _lies(shape, strides, tensor.dtype)
 
     def _add(self, name: str, tensor: Tensor, lies: _Lies, address: int) -> None:
         self._tensors.append(tensor)

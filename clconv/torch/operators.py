@@ -61,8 +61,8 @@ def _convolution(
         bias = None if bias is None else bias.float()
         return _convolution(x.float(), weight.float(), bias, *layer, lasts=False).to(x.dtype)
     one = _geometry(*layer)
-    y = x.new_empty(_out_shape(x.shape, weight.shape, one))
-    with Arrays(default_runtime()) as arrays:
+    y = _like(x, _out_shape(x.shape, weight.shape, one))
+    with Arrays(default_runtime(), is_channels_last(x)) as arrays:
         arrays.read("x", x)
         if lasts:
             arrays.weight(weight)
@@ -84,7 +84,7 @@ def _convolution_backward(
         return tuple(None if t is None else t.to(x.dtype) for t in found)
     one, grads = _geometry(*layer), _fake_backward(x, weight, grad, need)
     draft = draft_conv_transpose1d_backward if one.transposed else draft_conv1d_backward
-    with Arrays(default_runtime()) as arrays:
+    with Arrays(default_runtime(), is_channels_last(x)) as arrays:
         arrays.read("x", x)
         arrays.read("weight", weight)
         arrays.read("grad_output", grad)
@@ -92,6 +92,20 @@ def _convolution_backward(
             arrays.write(name, tensor)
         arrays.call(draft, one, tuple(need), "auto", numbers=NEW)
     return grads
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a tensor (N, C, L) or (C, L) lies as (N, L, C): its channels follow each other, and
+    its positions do not. So does then what is made of it."""
+    (*_, channels, length), (*_, channel_step, step) = x.shape, x.stride()
+    return channels > 1 and length > 1 and channel_step == 1 and step >= channels
+
+
+def _like(x: Tensor, shape: Shape) -> Tensor:
+    """A new tensor of a shape, without gaps, which lies as x does."""
+    if is_channels_last(x):
+        return x.new_empty((*shape[:-2], shape[-1], shape[-2])).transpose(-1, -2)
+    return x.new_empty(shape)
 
 
 def _geometry(stride: int, padding: Sequence[int], *rest: Any) -> Geometry:
@@ -119,15 +133,19 @@ def by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> T
 
 
 def _fake_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
-    return x.new_empty(by_pytorch(x, weight, bias, *layer).shape)
+    return _like(x, by_pytorch(x, weight, bias, *layer).shape)
 
 
 def _fake_backward(
     x: Tensor, weight: Tensor, grad: Tensor, need: list[bool], *layer: Any
 ) -> Gradients:
-    shapes = (x.shape, weight.shape, (grad.shape[-2],))
-    return tuple(
-        x.new_empty(shape) if needed else None for shape, needed in zip(shapes, need, strict=True)
+    shapes = (weight.shape, (grad.shape[-2],))
+    return (
+        _like(x, x.shape) if need[0] else None,
+        *(
+            x.new_empty(shape) if needed else None
+            for shape, needed in zip(shapes, need[1:], strict=True)
+        ),
     )
 
 

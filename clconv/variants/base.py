@@ -55,6 +55,7 @@ __all__ = [
     "grouped_taps",
     "kernel_constants",
     "launch_partials",
+    "layout_refusal",
     "local_items",
     "partials_limit",
     "phase_constants",
@@ -99,12 +100,37 @@ CALLING = frozenset({"sigmoid", "tanh", "gelu", "silu"})
 MAX_GROUPS = 65535
 
 
+class Layout(enum.Enum):
+    """How a kernel addresses an array, and so which arguments it gets behind the pointer, all in
+    elements."""
+
+    ROWS = "rows"  # positions are contiguous
+    CHANNELS = "channels"  # channels are contiguous
+    STRIDED = "strided"  # neither need be
+    FLAT = "flat"  # all is
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names of those arguments, each behind the array's own."""
+        return _NUMBERS[self]
+
+
+_NUMBERS = {
+    Layout.ROWS: ("offset", "batch_stride", "channel_stride"),
+    Layout.CHANNELS: ("offset", "batch_stride", "position_stride"),
+    Layout.STRIDED: ("offset", "batch_stride", "channel_stride", "position_stride"),
+    Layout.FLAT: ("offset",),
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """All that planning depends on.
 
     `kernel` names the one to run where a design has several for one job; None lets the model
-    choose. `kept` says that what is derived from the weights is kept from call to call.
+    choose. `kept` says that what is derived from the weights is kept from call to call. `x_layout`
+    and `y_layout` say how what a pass reads and writes by position lies; what is read or written
+    beside y lies as y does.
     """
 
     problem: Conv1dProblem
@@ -114,19 +140,19 @@ class Request:
     workspace_limit: int | None = None
     kernel: str | None = None
     kept: bool = False
+    x_layout: Layout = Layout.ROWS
+    y_layout: Layout = Layout.ROWS
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether the positions of all arrays are contiguous."""
+        return self.x_layout is self.y_layout is Layout.ROWS
 
     def asking(self) -> Request:
         """The same with the widest vectors of a CPU, for kernels that ask for them."""
         if self.epilogue.activation in CALLING or not self.device.instruction_sets:
             return self
         return replace(self, device=self.device.asking())
-
-
-class Layout(enum.Enum):
-    """How a kernel addresses an array, and so which arguments it gets."""
-
-    ROWS = "rows"  # pointer, offset, batch stride, channel stride; positions are contiguous
-    FLAT = "flat"  # pointer, offset; contiguous
 
 
 @dataclass(frozen=True)
@@ -258,7 +284,8 @@ class Design:
     read. `predicted` is the cost of one request, if it is known better than in proportion to batch
     and positions. It `decides` where that is far off: then the planner compares it, with its
     launches, to that of designs that do not, and which of the two is taken depends on batch and
-    length.
+    length. `copies` arrays that do not lie as its kernels take them are copied in each call, which
+    its costs include.
     """
 
     tile: Mapping[str, int]
@@ -268,6 +295,7 @@ class Design:
     preparation: Schedule = Schedule()
     predicted: Callable[[Request], Cost] | None = field(default=None, compare=False)
     decides: bool = False
+    copies: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))
@@ -300,6 +328,14 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
     if device.vector_floats == 1:
         return 1
     return max(1, min(16, device.vector_floats * 4 // accumulator(dtype).itemsize))
+
+
+def layout_refusal(request: Request) -> str | None:
+    """Of variants that read and write contiguous positions alone: why they cannot serve."""
+    for name, layout in (("x", request.x_layout), ("y", request.y_layout)):
+        if layout is not Layout.ROWS:
+            return f"the positions of {name} are not contiguous ({layout.value}), as it takes them"
+    return None
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -367,15 +403,15 @@ def phase_constants(problem: Conv1dProblem) -> Constants:
 def convolution_operands(request: Request) -> tuple[Operand, ...]:
     """The arrays of the forward pass and of the input gradient, those of the epilogue as
     epilogue.cl.mako names them."""
-    epilogue = request.epilogue
-    operands = [Operand("x", Layout.ROWS), Operand("weight", Layout.FLAT)]
+    epilogue, y_layout = request.epilogue, request.y_layout
+    operands = [Operand("x", request.x_layout), Operand("weight", Layout.FLAT)]
     if epilogue.bias:
         operands.append(Operand("bias", Layout.FLAT))
     if epilogue.residual:
-        operands.append(Operand("residual", Layout.ROWS))
+        operands.append(Operand("residual", y_layout))
     if epilogue.keep:
-        operands.append(Operand("pre_activation", Layout.ROWS, written=True))
-    return (*operands, Operand("y", Layout.ROWS, written=True))
+        operands.append(Operand("pre_activation", y_layout, written=True))
+    return (*operands, Operand("y", y_layout, written=True))
 
 
 def partials_limit(request: Request, result_bytes: int) -> float:

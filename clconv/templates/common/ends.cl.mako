@@ -8,7 +8,7 @@
 %>\
 // v with those of its first `count` lanes that are NaN made again. Lane e is y at t = p + pad =
 // first + e; rows are those of the ${terms} channels read, taps the weights of the channel written.
-static inline VECTOR sums_inside(const VECTOR v, const int count, __global const STORED *rows, const long channel_stride,
+static inline VECTOR sums_inside(const VECTOR v, const int count, __global const STORED *rows, const long channel_stride,${"" if lies["x"] == "rows" else " const long position_stride,"}
                                  __global const STORED *taps, const int first, const int out_length)
 {
     LANE_ARRAY sums;
@@ -25,7 +25,7 @@ static inline VECTOR sums_inside(const VECTOR v, const int count, __global const
             continue;
         }
         if (at >= 0 && at % ${stride} == 0 && at / ${stride} < out_length)
-            sum = load(taps + ((long)c * ${channels * kernel_size} + k)) * load(rows + c * channel_stride + at / ${stride}) + sum;
+            sum = load(taps + ((long)c * ${channels * kernel_size} + k)) * load(rows + c * channel_stride + at / ${stride}${"" if lies["x"] == "rows" else " * position_stride"}) + sum;
         sums.lane[e] = sum;
     }
     return sums.vector;

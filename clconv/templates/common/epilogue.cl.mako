@@ -1,5 +1,11 @@
 ## What is done to sums before they are stored: activation(sum + bias + residual).
-<%def name="functions()"><%
+<%def name="functions()">\
+${activation_function()}
+% if lies["y"] == "channels":
+${positions_apart()}
+% endif
+</%def>\
+<%def name="activation_function()"><%
     f = "" if dtype == "float64" else "f"
 %>\
 % if activation:
@@ -21,24 +27,57 @@ static inline VECTOR activate(VECTOR v, SUM slope)
 }
 % endif
 </%def>\
-<%def name="finish(sums, channel, first, step, shift, limit)">\
+## As load_positions and store_positions, where channels lie side by side.
+<%def name="positions_apart()">\
+static inline VECTOR load_positions_apart(__global const STORED *row, const long apart, const int first, const int step,
+                                          const int shift, const int limit, const int inside)
+{
+    LANE_ARRAY v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) {
+        const long p = (long)(first + e) * step + shift;
+        const int ok = inside || (p >= 0 && p < limit);
+        const SUM value = load(row + (ok ? p : 0) * apart);
+        v.lane[e] = ok ? value : (SUM)0;
+    }
+    return v.vector;
+}
+
+static inline void store_positions_apart(__global STORED *row, const long apart, VECTOR v, const int first, const int step,
+                                         const int shift, const int limit, const int inside)
+{
+    LANE_ARRAY lanes;
+    lanes.vector = v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) {
+        const long p = (long)(first + e) * step + shift;
+        if (inside || (p >= 0 && p < limit)) store(row + p * apart, lanes.lane[e]);
+    }
+}
+</%def>\
+<%def name="finish(sums, channel, first, step, shift, limit)"><%
+    apart = lies["y"] == "channels"
+    positions = "positions_apart" if apart else "positions"
+    def row_of(name):
+        """The first position of a channel; where channels lie side by side, the step to the next too."""
+        row = "{0} + {0}_offset + n * {0}_batch_stride + {1}".format(name, channel)
+        return "{1}, {0}_position_stride".format(name, row) if apart else "{1} * {0}_channel_stride".format(name, row)
+%>\
 {  // lane e belongs at (${first} + e) * ${step} + ${shift}
     VECTOR v = ${sums};
 % if "bias" in bound:
     v += (VECTOR)load(bias + bias_offset + ${channel});
 % endif
 % if "residual" in bound:
-    v += load_positions(residual + residual_offset + n * residual_batch_stride + ${channel} * residual_channel_stride,
+    v += load_${positions}(${row_of("residual")},
                         ${first}, ${step}, ${shift}, ${limit}, inside);
 % endif
 % if "pre_activation" in bound:
-    store_positions(pre_activation + pre_activation_offset + n * pre_activation_batch_stride + ${channel} * pre_activation_channel_stride,
+    store_${positions}(${row_of("pre_activation")},
                     v, ${first}, ${step}, ${shift}, ${limit}, inside);
 % endif
 % if activation:
     v = activate(v, slope);
 % endif
-    store_positions(y + y_offset + n * y_batch_stride + ${channel} * y_channel_stride,
+    store_${positions}(${row_of("y")},
                     v, ${first}, ${step}, ${shift}, ${limit}, inside);
 }
 </%def>\

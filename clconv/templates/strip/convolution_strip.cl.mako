@@ -26,6 +26,7 @@ ${tiles.constants()}
 ${tiles.first_channel()}
 
 ${strip.functions(stride)}
+${strip.functions_apart(stride)}
 
 ${epilogue.functions()}
 % if paired:
@@ -36,7 +37,13 @@ ${strip.stage_pair()}
 ${sums.functions()}
 
 <%def name="stage()">\
-% if paired:
+% if lies["x"] == "channels":
+for (int b = 0; b < ROWS; ++b)
+    stage_channels(to + b * tap_row_pitch, channel_pitch, x_row, x_position_stride, c_count, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length);
+% elif lies["x"] == "strided":
+for (int b = 0; b < ROWS; ++b)
+    stage_apart(to + b * tap_row_pitch, x_row, x_position_stride, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length);
+% elif paired:
 stage_pair(to, tap_row_pitch, x_row, (long)first * STRIDE - pad, row_count * LANES + ${(kernel_size - 1) // rows * spacing}, length, next);
 % else:
 for (int b = 0; b < ROWS; ++b)

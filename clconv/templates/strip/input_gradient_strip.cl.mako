@@ -28,6 +28,7 @@ ${tiles.constants()}
 ${tiles.first_channel()}
 
 ${strip.functions(1)}
+${strip.functions_apart(1)}
 ${ends.functions(terms, channels, stride)}
 
 ${epilogue.functions()}
@@ -35,7 +36,13 @@ ${epilogue.functions()}
 ${sums.functions()}
 
 <%def name="stage()">\
-% if rows == 1:
+% if lies["x"] == "channels":
+for (int b = 0; b < ROWS; ++b)
+    stage_channels(to + b * tap_row_pitch, channel_pitch, x_row, x_position_stride, c_count, (long)first${" + reach_low" if rows == 1 else " - b * DILATION"}, tap_row_pitch, out_length);
+% elif lies["x"] == "strided":
+for (int b = 0; b < ROWS; ++b)
+    stage_apart(to + b * tap_row_pitch, x_row, x_position_stride, (long)first${" + reach_low" if rows == 1 else " - b * DILATION"}, tap_row_pitch, out_length);
+% elif rows == 1:
 stage(to, x_row, (long)first + reach_low, row_pitch, out_length, next);
 % else:
 for (int b = 0; b < ROWS; ++b)
@@ -82,10 +89,13 @@ if (near_end) {
 }
 </%def>\
 ## A count, not a test: of a loop with a test that is the same each time compilers make two.
-<%def name="mend(sum, t)">\
-${sum} = sums_inside(${sum}, odd * LANES, x + x_offset + n * x_batch_stride + (long)g * TERMS * x_channel_stride, x_channel_stride,
-    weight + weight_offset + ((long)g * TERMS * CHANNELS + m + i) * KERNEL_SIZE, ${t}, out_length);
+<%def name="mend(sum, t, i='i')">\
+${sum} = sums_inside(${sum}, odd * LANES, ${x_rows()},
+    weight + weight_offset + ((long)g * TERMS * CHANNELS + m + ${i}) * KERNEL_SIZE, ${t}, out_length);
 </%def>\
+<%def name="x_rows()">x + x_offset + n * x_batch_stride + (long)g * TERMS${{
+    "rows": " * x_channel_stride, x_channel_stride", "channels": ", 1, x_position_stride",
+    "strided": " * x_channel_stride, x_channel_stride, x_position_stride"}[lies["x"]]}</%def>\
 <%def name="tile()">\
 const int u = first + vector_at[0];
 const int near_end = !whole || u + reach_low < 0 || u + VECTORS * LANES > out_length;

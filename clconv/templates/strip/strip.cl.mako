@@ -1,3 +1,4 @@
+<%namespace name="channels_" file="channels.cl.mako"/>\
 ## What kernels that stage strips of rows in local memory share.
 <%def name="functions(step)">\
 // A vector of sums anywhere in local memory.
@@ -42,6 +43,31 @@ static inline void stage(__local SUM *to, __global const STORED *row, const long
 % endif
     for (; t < end; ++t) to[t] = load(from + (long)t * ${step});
     for (; t < count; ++t) to[t] = 0;
+}
+</%def>\
+
+## Where positions are not contiguous.
+<%def name="functions_apart(step)">\
+% if "channels" in (lies["x"], lies["y"]):
+${channels_.functions()}
+% endif
+% if lies["x"] == "channels":
+${channels_.stage_functions(step)}
+% elif lies["x"] == "strided":
+${stage_apart(step)}
+% endif
+% if lies["y"] == "channels":
+${channels_.four_functions()}
+% endif
+</%def>\
+<%def name="stage_apart(step)">\
+// to[t] = row[(first + t * ${step}) * apart] for t < count, 0 where first + t * ${step} lies outside 0 <= … < length.
+static inline void stage_apart(__local SUM *to, __global const STORED *row, const long apart, const long first, const int count, const int length)
+{
+    for (int t = 0; t < count; ++t) {
+        const long p = first + (long)t * ${step};
+        to[t] = p >= 0 && p < length ? load(row + p * apart) : (SUM)0;
+    }
 }
 </%def>\
 

@@ -82,14 +82,24 @@ for (long task = group; task < tasks; task += groups) {
 }
 </%def>\
 <%def name="of_terms(stage, tile)">\
+% if lies["x"] == "channels":
+for (int row = 0; row < n_count; ++row) {
+    __global const STORED *x_row = x + x_offset + (long)(n_first + row) * x_batch_stride + ((long)g * TERMS + c_first);
+    __local SUM *to = strip + row * row_pitch;
+    ${stage()}
+}
+% else:
 for (int c = 0; c < c_count; ++c)
     for (int row = 0; row < n_count; ++row) {
+% if lies["x"] == "rows":
         const long next = c + PREFETCH_ROWS < c_count ? PREFETCH_ROWS * x_channel_stride : 0;
+% endif
         __global const STORED *x_row = x + x_offset + (long)(n_first + row) * x_batch_stride
             + ((long)g * TERMS + c_first + c) * x_channel_stride;
         __local SUM *to = strip + c * channel_pitch + row * row_pitch;
         ${stage()}
     }
+% endif
 __global const STORED *group_weights = weight + weight_offset
     + (long)g * CHANNELS * TERMS * KERNEL_SIZE + (long)c_first * ${weight_strides[1]};
 for (int tile_first = group_tile; tile_first < group_end; tile_first += BLOCK_TILES) {

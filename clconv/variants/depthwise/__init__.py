@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import EXACT, Design, Request, accumulator
-from clconv.variants.depthwise import convolution, weight_gradient
+from clconv.variants.base import EXACT, Design, Layout, Request, accumulator, layout_refusal
+from clconv.variants.depthwise import channels, convolution, weight_gradient
 from clconv.variants.depthwise.examples import EXAMPLES
 
 __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
@@ -29,6 +29,10 @@ def refusal(request: Request) -> str | None:
         return f"{device.name} has no float64"
     if request.pass_ is Pass.BIAS_GRADIENT:
         return "it computes no bias gradients of their own"
+    if _lanes_are_channels(request):
+        return channels.refusal(request)
+    if not request.in_rows:
+        return layout_refusal(request)
     if problem.group_in > 1:
         return f"a group has {problem.group_in} input channels, expected 1"
     if request.pass_ is Pass.INPUT_GRADIENT and problem.group_out > 1:
@@ -46,7 +50,14 @@ def refusal(request: Request) -> str | None:
     return None
 
 
+def _lanes_are_channels(request: Request) -> bool:
+    return request.x_layout is request.y_layout is Layout.CHANNELS
+
+
 def designs(request: Request) -> Iterator[Design]:
     """A design for some numbers of vectors or taps in registers."""
+    if _lanes_are_channels(request):
+        yield from channels.designs(request)
+        return
     weights = request.pass_ is Pass.WEIGHT_GRADIENT
     yield from (weight_gradient if weights else convolution).designs(request)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import EXACT, Design, Request
+from clconv.variants.base import EXACT, Design, Request, layout_refusal
 from clconv.variants.direct import bias_gradient, convolution, weight_gradient
 from clconv.variants.direct.examples import EXAMPLES
 
@@ -30,6 +30,8 @@ PASSES = {
 
 def refusal(request: Request) -> str | None:
     """Why the variant cannot serve; only a float64 problem without float64 hardware."""
+    if not request.in_rows:
+        return layout_refusal(request)
     if request.problem.dtype == np.float64 and not request.device.fp64:
         return f"{request.device.name} has no float64"
     return None

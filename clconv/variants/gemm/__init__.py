@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import EXACT, Design, Request
+from clconv.variants.base import EXACT, Design, Request, layout_refusal
 from clconv.variants.gemm import convolution, weight_gradient
 from clconv.variants.gemm.examples import EXAMPLES
 from clconv.variants.gemm.tiles import Matrices, fitting
@@ -23,6 +23,8 @@ MAX_STRIDE = 2**20
 def refusal(request: Request) -> str | None:
     """Why the variant cannot serve: no GPU, no float64, sizes beyond 32 bits, tiny work-groups."""
     problem, device = request.problem, request.device
+    if not request.in_rows:
+        return layout_refusal(request)
     if device.vector_floats > 1:
         return f"it is for GPUs, {device.name} has vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import Design, ErrorClass, Request
+from clconv.variants.base import Design, ErrorClass, Request, layout_refusal
 from clconv.variants.spectral import convolution, rows, weight_gradient
 from clconv.variants.spectral.bound import bound
 from clconv.variants.spectral.examples import EXAMPLES
@@ -26,6 +26,8 @@ def refusal(request: Request) -> str | None:
     """Why the variant cannot serve: no CPU, another pass, few or too many taps, both a stride and a
     dilation."""
     problem, device = request.problem, request.device
+    if not request.in_rows:
+        return layout_refusal(request)
     if device.vector_floats == 1:
         return f"it is for CPUs, {device.name} has no vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:

@@ -13,6 +13,7 @@ from clconv.planning.cost import Cost, Tally
 from clconv.variants.base import (
     Design,
     Kernel,
+    Layout,
     Request,
     Schedule,
     ceil_div,
@@ -20,6 +21,7 @@ from clconv.variants.base import (
     convolution_operands,
     grid,
     grouped_taps,
+    layout_refusal,
     scalars,
 )
 from clconv.variants.strip.form import form
@@ -53,7 +55,9 @@ MOST_VECTORS = 512
 
 
 def refusal(request: Request) -> str | None:
-    """Why strips cannot serve: not even the smallest fits."""
+    """Why strips cannot serve: not even the smallest fits, or y has gaps."""
+    if request.y_layout is Layout.STRIDED:
+        return layout_refusal(replace(request, x_layout=Layout.ROWS))
     geometry = widest(request)
     if geometry.row_elements(1) > geometry.strip:
         return (
@@ -238,7 +242,10 @@ def _prefetch_distance(geometry: Geometry, tile: Tile, block_tiles: int) -> int 
     """How many places before a place is summed the lines of its output are prefetched; None where
     they are not: where a vector is a line without being asked for, as Intel's runtime has it, short
     sums are faster so."""
-    device, problem = geometry.request.device, geometry.problem
+    request, problem = geometry.request, geometry.problem
+    device = request.device
+    if request.y_layout is not Layout.ROWS:
+        return None
     cycles = _tile_cycles(geometry, tile)
     if geometry.lanes * problem.dtype.itemsize >= 64 and not device.asked_for:
         return None if cycles < PREFETCH_WHOLE_LINES else 0
@@ -325,9 +332,10 @@ def _with_channels(
         return
     blocks = ceil_div(geometry.terms, term_block)
     taps = geometry.terms * problem.kernel_size
-    moved = geometry.core.width * tile.sums
-    ends = blocks * (cost.TILE_SETUP + (blocks > 1) * cost.HOLD_VECTOR * moved)
-    step = taps * tile.cycles + geometry.phases * (ends + cost.STORE_VECTOR * moved)
+    held = (blocks > 1) * cost.HOLD_VECTOR * geometry.core.width * tile.sums
+    ends = blocks * (cost.TILE_SETUP + held)
+    stores = geometry.store_vector(tile.channels) * tile.sums
+    step = taps * tile.cycles + geometry.phases * (ends + stores)
     # Weights stay in the first-level cache from the second step on.
     weights = taps * geometry.item_bytes / cost.WEIGHT_BYTES
     tile_cost = tile.channels * (weights + rows * cost.WRITE_ROW) + steps * step
@@ -356,7 +364,8 @@ def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> Cost
     on batch and length."""
     problem = geometry.problem
     taps = geometry.terms * problem.kernel_size
-    setup, stores = geometry.core.ends(tile.sums, ceil_div(geometry.terms, term_block))
+    a_sum = geometry.store_vector(tile.channels)
+    setup, stores = geometry.core.ends(tile.sums, ceil_div(geometry.terms, term_block), a_sum)
     # Vectors of positions of all batch elements and groups, each in all tiles of channels; the last
     # tile of a row is half empty.
     vectors = problem.batch * problem.groups * geometry.positions / geometry.lanes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import Request, vector_lanes
+from clconv.variants.base import Layout, Request, vector_lanes
 
 __all__ = ["Form", "form"]
 
@@ -83,6 +83,7 @@ def form(
         channel_unroll=CHANNEL_UNROLL if a_channel <= FEW_UNROLLED else 1,
         side_by_side=rows > 1 and vectors > 1 and terms <= FEW_BESIDE_ADDRESSES,
         paired=forward
+        and request.x_layout is Layout.ROWS
         and (problem.stride, problem.dilation, rows) == (2, 1, 2)
         and vector_lanes(request.device, problem.dtype) > 1,
         plain_end=plain_end,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from clconv.planning import cost
 from clconv.planning.cost import Core, Sums, core
 from clconv.problem import Conv1dProblem, Pass
-from clconv.variants.base import Request, accumulator, ceil_div, vector_lanes
+from clconv.variants.base import Layout, Request, accumulator, ceil_div, vector_lanes
 
 __all__ = [
     "LEAST_LOCAL_BYTES",
@@ -127,7 +128,18 @@ class Geometry:
     @cached_property
     def stage_vector(self) -> float:
         """Modelled cycles of a vector that is staged."""
-        return self.core.stage(gathered=self.forward and self.problem.stride > 1)
+        problem, layout = self.problem, self.request.x_layout
+        if layout is Layout.ROWS:
+            return self.core.stage(gathered=self.forward and problem.stride > 1)
+        turned = layout is Layout.CHANNELS and self.terms >= self.lanes and self.lanes % 4 == 0
+        return self.core.stage_apart(self.lanes, turned=turned)
+
+    def store_vector(self, channels: int) -> float:
+        """Modelled cycles of a vector of sums that is stored, of a tile of so many channels."""
+        if self.request.y_layout is Layout.ROWS:
+            return cost.STORE_VECTOR * self.core.width
+        turned = channels // 4 * 4 if self.lanes % 4 == 0 else 0
+        return self.core.store_apart(self.lanes, turned / channels)
 
     @cached_property
     def row_vectors(self) -> int:

@@ -20,6 +20,7 @@ from clconv.variants.base import (
     common_constants,
     gradient_arguments,
     grid,
+    layout_refusal,
     partials_limit,
     scalars,
     share_sums,
@@ -145,7 +146,9 @@ class Geometry:
 
 
 def refusal(request: Request) -> str | None:
-    """Why strips cannot serve: not even the smallest fits."""
+    """Why strips cannot serve: not even the smallest fits, or positions are not contiguous."""
+    if not request.in_rows:
+        return layout_refusal(request)
     if Geometry(request, 1, 1).term_block < 1:
         problem = request.problem
         return (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants.base import EXACT, Design, Request
+from clconv.variants.base import EXACT, Design, Request, layout_refusal
 from clconv.variants.window import convolution, weight_gradient
 from clconv.variants.window.examples import EXAMPLES
 from clconv.variants.window.room import FEW_CHANNELS, room
@@ -21,6 +21,8 @@ ERROR_CLASS = EXACT
 def refusal(request: Request) -> str | None:
     """Why the variant cannot serve: no GPU, many channels, windows too wide for local memory."""
     problem, device = request.problem, request.device
+    if not request.in_rows:
+        return layout_refusal(request)
     if device.vector_floats > 1:
         return f"it is for GPUs, {device.name} has vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:
