@@ -22,7 +22,7 @@ _ROOMS = (
     "drivers", "drivers.binaries", "drivers.icd",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",
-    "rehearsal", "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options",
+    "rehearsal", "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.host", "calls.options",
     "calls.prepared", "calls.draft",
     "calls.recipes", "calls.call", "functional",
     "signal.asking", "signal.arrays", "signal.numbers", "signal.sums", "signal.shaped",
