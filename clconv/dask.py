@@ -159,9 +159,9 @@ def _resampled(
     """`count` outputs of a filter along an axis, or of a resampling."""
 
     def compute(block: Array, own: Resampling, outputs: int, place: tuple[int, ...]) -> Array:
-        door = Door("upfirdn", worker_runtime(), {"x": block})
-        result: Array = resampled_along(door, h, axis, own, outputs, dtype, "constant", 0)
-        return result
+        with Door("upfirdn", worker_runtime(), {"x": block}) as door:
+            result: Array = resampled_along(door, h, axis, own, outputs, dtype, "constant", 0)
+            return result
 
     return _by_chunks(x, axis, of, count, dtype, compute)
 

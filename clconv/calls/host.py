@@ -11,7 +11,7 @@ import pyopencl as cl
 import pyopencl.array as cl_array
 from numpy.typing import NDArray
 
-from clconv.calls.layouts import Layout, Shape
+from clconv.calls.layouts import Shape
 from clconv.drivers.discovery import driver_errors
 from clconv.runtime import Runtime
 
@@ -38,7 +38,8 @@ class HostArrays:
         self.in_place = runtime.memory.shares_host
         self._spans: list[tuple[int, int]] = []
         self._borrowed: list[NDArray[Any]] = []
-        self._results: dict[int, NDArray[Any]] = {}  # by the number of their buffer
+        # By the number of their buffer, which is kept, since another might get that number.
+        self._results: dict[int, tuple[cl_array.Array, NDArray[Any]]] = {}
         self._waited = False
 
     def __enter__(self) -> HostArrays:
@@ -84,7 +85,7 @@ class HostArrays:
             values = self.runtime.memory.host_empty(shape, dtype) if out is None else out
             borrowed = self._over(values)
             if borrowed is not None:
-                self._results[borrowed.base_data.int_ptr] = values
+                self._results[borrowed.base_data.int_ptr] = borrowed, values
                 return borrowed
         if counts and out is not None:
             return self.runtime.to_device(out)
@@ -96,15 +97,16 @@ class HostArrays:
         runtime, buffer = self.runtime, result.base_data
         known = self._results.get(buffer.int_ptr) if self._results and result.size else None
         self._waited = True
-        if known is None:
+        if known is None or known[1].nbytes != result.nbytes:
             return runtime.to_host(result, out)
+        values = known[1]
         with driver_errors(runtime.info.name, f"give an array of {result.nbytes} bytes back"):
             # Mapping is what shows a buffer's content to the host.
             mapped, _ = cl.enqueue_map_buffer(
-                runtime.queue, buffer, cl.map_flags.READ, 0, (known.nbytes,), _BYTE
+                runtime.queue, buffer, cl.map_flags.READ, 0, (values.nbytes,), _BYTE
             )
             mapped.base.release(runtime.queue)
-        return known
+        return values
 
     def _over(self, values: NDArray[Any]) -> cl_array.Array | None:
         """A device array over a NumPy array's memory; None where that is not allowed."""

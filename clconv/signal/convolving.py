@@ -156,7 +156,8 @@ def _of_two(
     if method != "fft" and (len(door["in1"].shape) > 1 or shorter):
         _check_direct(function, door["in1"], door["in2"], mode, method)
     exact = True if method == "direct" else None
-    return _scalar(door, convolved(door, pair, dtype, exact))
+    with door:
+        return _scalar(door, convolved(door, pair, dtype, exact))
 
 
 def _check_direct(function: str, in1: Array, in2: Array, mode: str, method: str) -> None:
@@ -179,7 +180,8 @@ def _by_axes(
     dtypes = door["in1"].dtype, door["in2"].dtype
     # Without an axis to convolve along it is a product.
     dtype = scipy_dtype(function, *dtypes) if pair.along else np.result_type(*dtypes)
-    return _scalar(door, convolved(door, pair, dtype, None))
+    with door:
+        return _scalar(door, convolved(door, pair, dtype, None))
 
 
 def _scalar(door: Door, result: Array) -> Any:
