@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ MODES = (
     "constant", "wrap", "edge", "smooth", "symmetric", "reflect", "antisymmetric", "antireflect",
     "line",
 )  # fmt: skip
+# Filters that SciPy designed; it takes longer than some signals.
+DESIGNS_KEPT = 64
 # What resample_poly may subtract from each row, and add again.
 BACKGROUNDS = ("mean", "median", "minimum", "maximum")
 
@@ -260,8 +263,16 @@ def window_filter(window: Any, up: int, down: int, dtype: np.dtype[Any]) -> NDAr
             raise ProblemError(f"window has shape {h.shape}, expected (K,), K at least 1")
         return h
     rate = max(up, down)
-    h = np.asarray(ask_scipy("firwin", 20 * rate + 1, 1.0 / rate, window=window))
-    return h.astype(real_dtype(dtype)) if dtype.kind in "fc" else h
+    try:
+        h = _designed(window, rate)
+    except TypeError:  # which no dictionary can keep
+        h = _designed.__wrapped__(window, rate)
+    return h.astype(real_dtype(dtype)) if dtype.kind in "fc" else h.copy()
+
+
+@lru_cache(maxsize=DESIGNS_KEPT)
+def _designed(window: Any, rate: int) -> NDArray[Any]:
+    return np.asarray(ask_scipy("firwin", 20 * rate + 1, 1.0 / rate, window=window))
 
 
 def _copy(door: Door) -> Any:

@@ -15,6 +15,7 @@ from clconv.planning.cost import CALL_PRODUCTS
 from clconv.runtime import Runtime
 from clconv.signal.arrays import copy_all, device_view, is_complex, planes, rows, sliced, whole_copy
 from clconv.signal.numbers import Sums
+from clconv.signal.phases import resample_rows, serves
 
 __all__ = ["filtered", "outputs", "resampled", "weights"]
 
@@ -166,6 +167,16 @@ def resampled(
         left, right, beyond = of.cropped(x.shape[2], count)
         if beyond < of.up:
             return _interpolated(runtime, x, h, of, (left, right, beyond), sums, out)
+    if isinstance(h, np.ndarray) and not is_complex(h) and serves(runtime.profile, of, sums.dtype):
+        batch, parts, length = x.shape
+        y = runtime.empty((batch, parts, count), sums.dtype) if out is None else out
+        rows_of_x = device_view(
+            (apart := _apart(runtime, x)), (batch * parts, length), _without(apart, 1)
+        )
+        resample_rows(
+            runtime, rows_of_x, h.astype(sums.dtype), of, device_view(y, (batch * parts, count))
+        )
+        return y
     return _by_phases(runtime, x, h, of, count, sums, out)
 
 
