@@ -25,7 +25,7 @@ _ROOMS = (
     "rehearsal", "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.host", "calls.options",
     "calls.prepared", "calls.draft",
     "calls.recipes", "calls.call", "functional",
-    "signal.asking", "signal.arrays", "signal.numbers", "signal.phases", "signal.sums", "signal.shaped",
+    "signal.asking", "signal.arrays", "signal.numbers", "signal.long", "signal.phases", "signal.sums", "signal.shaped",
     "signal.convolving", "signal.filtering", "signal.resampling", "signal.smoothing", "signal",
     "dask",
     "tuning.bench", "tuning.verifier", "tuning",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -248,17 +249,21 @@ def device_view(
     kind = array.dtype if dtype is None else np.dtype(dtype)
     if strides is None:
         strides = Layout.contiguous(shape, kind).strides
-    owner: Any = array.context if array.queue is None else array.queue
-    return cl_array.Array(
-        owner,
-        shape,
-        kind,
-        allocator=array.allocator,
-        data=array.base_data,
-        offset=array.offset + start,
-        strides=strides,
-        events=array.events,
-    )
+    # The constructor takes longer than a small kernel.
+    view = cl_array.Array.__new__(cl_array.Array)
+    vars(view).update(vars(_outline(shape, strides, kind)))
+    view.queue, view.context = array.queue, array.context
+    view.allocator, view.base_data = array.allocator, array.base_data
+    view.offset, view.events = array.offset + start, array.events
+    return view
+
+
+@lru_cache(maxsize=1024)
+def _outline(shape: Shape, strides: Shape, dtype: np.dtype[Any]) -> cl_array.Array:
+    """An array but for its memory."""
+    array = cl_array.Array(None, shape, dtype, data=0, strides=strides)
+    assert array.flags is not None  # found out now, and kept
+    return array
 
 
 def along(array: Array, axis: int) -> tuple[Array, tuple[int, ...]]:

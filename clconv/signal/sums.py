@@ -13,7 +13,9 @@ from clconv.calls.layouts import Array
 from clconv.geometry import PhaseBlock, Resampling, part_of
 from clconv.planning.cost import CALL_PRODUCTS
 from clconv.runtime import Runtime
+from clconv.signal import long
 from clconv.signal.arrays import copy_all, device_view, is_complex, planes, rows, sliced, whole_copy
+from clconv.signal.long import convolve_rows
 from clconv.signal.numbers import Sums
 from clconv.signal.phases import resample_rows, serves
 
@@ -79,6 +81,8 @@ def outputs(
         nothing = runtime.empty(shape, sums.dtype) if out is None else out
         fill(runtime, nothing, 0)
         return nothing
+    if step == groups == 1 and _is_long(runtime, weight, count, sums):
+        return _long_outputs(runtime, x, weight, first, count, sums, out)
     y: cl_array.Array = functional.conv1d(
         sliced(x, 2, part.start, part.stop),
         weight,
@@ -90,6 +94,41 @@ def outputs(
         exact=sums.exact,
     )
     return y
+
+
+def _is_long(runtime: Runtime, weight: cl_array.Array, count: int, sums: Sums) -> bool:
+    """Whether the filter has more taps than the planner's variants transform, and may be."""
+    exact = runtime.exact if sums.exact is None else sums.exact
+    return not exact and long.serves(runtime.profile, sums.dtype, weight.shape[2], count)
+
+
+def _long_outputs(
+    runtime: Runtime,
+    x: cl_array.Array,
+    weight: cl_array.Array,
+    first: int,
+    count: int,
+    sums: Sums,
+    out: cl_array.Array | None,
+) -> cl_array.Array:
+    """What `outputs` gives, one pair of channels after the other."""
+    y = runtime.empty((x.shape[0], weight.shape[0], count), sums.dtype) if out is None else out
+    for channel in range(weight.shape[0]):
+        target = _channel(y, channel)
+        for source in range(weight.shape[1]):
+            taps = sliced(sliced(weight, 0, channel, channel + 1), 1, source, source + 1)
+            taps = device_view(taps, (weight.shape[2],))
+            part = runtime.empty((x.shape[0], count), sums.dtype) if source else target
+            convolve_rows(runtime, _channel(x, source), taps, weight.shape[2] - 1 - first, part)
+            if source:
+                add_scaled(runtime, target, 1.0, part)
+    return y
+
+
+def _channel(x: cl_array.Array, channel: int) -> cl_array.Array:
+    """One channel of x (N, C, L), (N, L)."""
+    one = sliced(x, 1, channel, channel + 1)
+    return device_view(one, (x.shape[0], x.shape[2]), _without(one, 1))
 
 
 def filtered(
