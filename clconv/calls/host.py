@@ -85,7 +85,7 @@ class HostArrays:
             values = self.runtime.memory.host_empty(shape, dtype) if out is None else out
             borrowed = self._over(values)
             if borrowed is not None:
-                self._results[borrowed.base_data.int_ptr] = borrowed, values
+                self._results[_number(borrowed)] = borrowed, values
                 return borrowed
         if counts and out is not None:
             return self.runtime.to_device(out)
@@ -94,8 +94,9 @@ class HostArrays:
     def values(self, result: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The values of a contiguous array, in NumPy's memory, once everything queued before has
         run: in `out` if that is given. Raises DeviceError, OutOfMemoryError."""
-        runtime, buffer = self.runtime, result.base_data
-        known = self._results.get(buffer.int_ptr) if self._results and result.size else None
+        runtime: Runtime = self.runtime
+        buffer: Any = result.base_data
+        known = self._results.get(_number(result)) if self._results and result.size else None
         self._waited = True
         if known is None or known[1].nbytes != result.nbytes:
             return runtime.to_host(result, out)
@@ -133,3 +134,9 @@ class HostArrays:
             offset=address - begin,
             strides=values.strides,
         )
+
+
+def _number(array: cl_array.Array) -> int:
+    """That of its buffer."""
+    buffer: Any = array.base_data
+    return int(buffer.int_ptr)

@@ -28,9 +28,8 @@ __all__ = ["resample_rows", "serves"]
 
 # Phases that share what they read of the strip. Their windows begin at different samples.
 PHASES = 4
-# Local memory of the strip at most, half a second-level cache, and its least rows: few lengths
-# are compiled.
-STRIP_BYTES, LEAST_ROWS = 256 << 10, 128
+# Local memory of the strip at most, of which a task takes what it needs.
+STRIP_BYTES = 128 << 10
 # Windows that the samples of a period have room for, at least.
 WINDOWS = 2
 # Tasks a core, where there are as many periods and phases.
@@ -38,11 +37,10 @@ TASKS_A_CORE = 8
 
 
 class _Cut(NamedTuple):
-    """Phases of a period, and of a task, and the rows of its strip."""
+    """Phases of a period, and of a task."""
 
     phases: int
     part_phases: int
-    strip: int
 
 
 def serves(profile: DeviceProfile, of: Resampling, dtype: np.dtype[Any]) -> bool:
@@ -50,8 +48,14 @@ def serves(profile: DeviceProfile, of: Resampling, dtype: np.dtype[Any]) -> bool
     return profile.kind == "cpu" and _cut(profile, of, dtype, 1) is not None
 
 
+def _strip(profile: DeviceProfile, dtype: np.dtype[Any]) -> int:
+    """Rows of the strip; the same whatever is resampled, so that nothing is compiled again."""
+    lanes = vector_lanes(profile, dtype)
+    return min(STRIP_BYTES, profile.local_bytes) // (lanes * dtype.itemsize) - lanes
+
+
 def _cut(profile: DeviceProfile, of: Resampling, dtype: np.dtype[Any], count: int) -> _Cut | None:
-    """How `count` outputs of a row are cut; None where the least strip has no room."""
+    """How `count` outputs of a row are cut; None where the fewest phases have no room."""
     lanes = vector_lanes(profile, dtype)
     taps = ceil_div(of.kernel_size, of.up)
     # Several periods count as one until their samples are more than a window's, if there are
@@ -62,12 +66,10 @@ def _cut(profile: DeviceProfile, of: Resampling, dtype: np.dtype[Any], count: in
     wanted = TASKS_A_CORE * profile.compute_units
     part = ceil_div(phases, ceil_div(wanted, ceil_div(ceil_div(count, phases), lanes)))
     part = ceil_div(part, lanes) * lanes
-    room = min(STRIP_BYTES, profile.local_bytes) // (lanes * dtype.itemsize) - lanes
     while part:
         samples = ceil_div(min(part, phases) * of.down, of.up) + taps + lanes
-        strip = max(LEAST_ROWS, 1 << samples.bit_length())
-        if strip <= room:
-            return _Cut(phases, part, strip)
+        if samples <= _strip(profile, dtype):
+            return _Cut(phases, part)
         part = part // 2 // lanes * lanes
     return None
 
@@ -94,7 +96,11 @@ def resample_rows(
     lanes = vector_lanes(profile, x.dtype)
     kernel = Kernel(
         "resample",
-        (*kernel_constants(profile, x.dtype, lanes), ("phases", PHASES), ("strip", cut.strip)),
+        (
+            *kernel_constants(profile, x.dtype, lanes),
+            ("phases", PHASES),
+            ("strip", _strip(profile, x.dtype)),
+        ),
         (
             Operand("x", Layout.FLAT),
             Operand("panel", Layout.FLAT),

@@ -1829,7 +1829,7 @@ _ROWS: dict[str, list[Row]] = {
         ("float32 beyond its whole numbers", "= 2**24, 2**53", "= 2**25, 2**53", SIGNAL),
     ],
     "signal/filtering.py": [
-        ("the second filter is turned", "sums, reverse=False)", "sums)", SIGNAL),
+        ("the second filter is turned", "sums, reverse=False, out=out)", "sums)", SIGNAL),
         ("no state is added", "add_scaled(door.runtime, place, 1.0, state)", "pass", SIGNAL),
     ],
     "dask.py": [
