@@ -15,7 +15,9 @@ from clconv.problem import Pass
 from clconv.runtime import Runtime
 from clconv.signal.arrays import Door, axis_of
 from clconv.signal.asking import ask_scipy, real_dtype, scipy_dtype
+from clconv.signal.numbers import Sums
 from clconv.signal.shaped import Pair, convolved, pair_of
+from clconv.signal.sums import is_long
 
 __all__ = ["choose_conv_method", "convolve", "correlate", "fftconvolve", "oaconvolve"]
 
@@ -119,6 +121,9 @@ def choose_conv_method(
     if pair is None or dtype.kind not in "fc":
         return "direct"
     problem = pair.problem(real_dtype(dtype))
+    sums = Sums(problem.dtype, None)
+    if problem.groups == 1 and is_long(door.runtime, problem.kernel_size, problem.out_length, sums):
+        return "fft"
     plan = next(door.runtime.candidates(problem, Pass.FORWARD))
     return "direct" if plan.error_class == "exact" else "fft"
 

@@ -19,7 +19,7 @@ from clconv.signal.long import convolve_rows
 from clconv.signal.numbers import Sums
 from clconv.signal.phases import resample_rows, serves
 
-__all__ = ["filtered", "outputs", "resampled", "weights"]
+__all__ = ["filtered", "is_long", "outputs", "resampled", "weights"]
 
 # Phases of a resampling share windows, with at most so many zeros beside each tap. A call for each
 # phase multiplies none, but reads the signal as often as there are phases.
@@ -81,7 +81,7 @@ def outputs(
         nothing = runtime.empty(shape, sums.dtype) if out is None else out
         fill(runtime, nothing, 0)
         return nothing
-    if step == groups == 1 and _is_long(runtime, weight, count, sums):
+    if step == groups == 1 and is_long(runtime, weight.shape[2], count, sums):
         return _long_outputs(runtime, x, weight, first, count, sums, out)
     y: cl_array.Array = functional.conv1d(
         sliced(x, 2, part.start, part.stop),
@@ -96,10 +96,11 @@ def outputs(
     return y
 
 
-def _is_long(runtime: Runtime, weight: cl_array.Array, count: int, sums: Sums) -> bool:
-    """Whether the filter has more taps than the planner's variants transform, and may be."""
+def is_long(runtime: Runtime, taps: int, count: int, sums: Sums) -> bool:
+    """Whether a filter has more taps than the planner's variants transform, and its sums need not
+    be the definition's own."""
     exact = runtime.exact if sums.exact is None else sums.exact
-    return not exact and long.serves(runtime.profile, sums.dtype, weight.shape[2], count)
+    return not exact and long.serves(runtime.profile, sums.dtype, taps, count)
 
 
 def _long_outputs(
