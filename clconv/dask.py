@@ -25,17 +25,21 @@ from clconv.geometry import Geometry, Padding, Resampling, outputs_in, part_of, 
 from clconv.problem import Conv1dProblem
 from clconv.runtime import Runtime, default_runtime
 from clconv.signal.arrays import Door, axis_of
-from clconv.signal.asking import scipy_dtype
+from clconv.signal.asking import ask_scipy, scipy_dtype
 from clconv.signal.convolving import convolve as convolve_arrays
 from clconv.signal.resampling import decimating, factor, ratio, resampled_along, window_filter
+from clconv.signal.smoothing import savgol_filter as smooth
 
 __all__ = [
     "conv1d",
     "convolve",
     "correlate",
     "decimate",
+    "fftconvolve",
     "lfilter",
+    "oaconvolve",
     "resample_poly",
+    "savgol_filter",
     "upfirdn",
     "worker_runtime",
 ]
@@ -159,9 +163,9 @@ def _resampled(
     """`count` outputs of a filter along an axis, or of a resampling."""
 
     def compute(block: Array, own: Resampling, outputs: int, place: tuple[int, ...]) -> Array:
-        door = Door("upfirdn", worker_runtime(), {"x": block})
-        result: Array = resampled_along(door, h, axis, own, outputs, dtype, "constant", 0)
-        return result
+        with Door("upfirdn", worker_runtime(), {"x": block}) as door:
+            result: Array = resampled_along(door, h, axis, own, outputs, dtype, "constant", 0)
+            return result
 
     return _by_chunks(x, axis, of, count, dtype, compute)
 
@@ -258,30 +262,36 @@ def correlate(in1: da.Array, in2: Array, mode: str = "full", method: str = "auto
     return _convolved("correlate", in1, in2, mode, method)
 
 
+def fftconvolve(in1: da.Array, in2: Array, mode: str = "full", axes: Any = None) -> da.Array:
+    """scipy.signal.fftconvolve of a dask array with a NumPy array, longer than 1 along one axis
+    alone, which is one of `axes`; None means all."""
+    return _by_axes("fftconvolve", in1, in2, mode, axes)
+
+
+def oaconvolve(in1: da.Array, in2: Array, mode: str = "full", axes: Any = None) -> da.Array:
+    """scipy.signal.oaconvolve of a dask array: the same as `fftconvolve`."""
+    return _by_axes("oaconvolve", in1, in2, mode, axes)
+
+
+def _by_axes(function: str, in1: Any, in2: Any, mode: str, axes: Any) -> da.Array:
+    x, h, axis = _filtered_by(in1, in2, mode)
+    if axes is not None:
+        several = axes if isinstance(axes, (tuple, list)) else [axes]
+        known = [axis_of(one, x.ndim, "axes") for one in several]
+        if not known or (h.size > 1 and axis not in known):
+            raise ProblemError(f"axes is {axes!r}, expected {axis} among them, where in2 is long")
+    dtype = scipy_dtype(function, x.dtype, h.dtype)
+    first, count = outputs_in(mode, x.shape[axis], h.size)
+    return _resampled(x, axis, h.reshape(-1), Resampling(h.size, 1, 1, first), count, dtype)
+
+
 def _convolved(function: str, in1: Any, in2: Any, mode: str, method: str) -> da.Array:
-    x = _signal("in1", in1)
-    if isinstance(in2, da.Array):
-        raise ArrayTypeError("in2 is a dask array, expected one in memory")
-    h = np.asarray(in2)
-    along = [i for i, n in enumerate(h.shape) if n > 1] or [h.ndim - 1]
-    if h.ndim != x.ndim or not h.ndim or len(along) > 1:
-        raise ProblemError(
-            f"in1 has shape {x.shape} and in2 {h.shape}, expected as many dimensions, and in2 "
-            "longer than 1 along one of them"
-        )
-    if mode not in ("full", "same", "valid"):
-        raise ProblemError(f"mode is {mode!r}, expected 'full', 'same' or 'valid'")
+    x, h, axis = _filtered_by(in1, in2, mode)
     if method not in ("auto", "direct", "fft"):
         raise ProblemError(f"method is {method!r}, expected 'auto', 'direct' or 'fft'")
-    axis = along[0]
     taps = h.reshape(-1)
     if function == "correlate":
         taps = taps[::-1].conj()
-    if mode == "valid" and x.shape[axis] < taps.size:
-        raise ProblemError(
-            f"in2 has {taps.size} values along axis {axis}, expected at most {x.shape[axis]}, "
-            "those of in1, in mode 'valid'"
-        )
     first, count = outputs_in(mode, x.shape[axis], taps.size)
     dtype = np.result_type(x.dtype, h.dtype)
     of = Resampling(taps.size, 1, 1, first)
@@ -296,6 +306,29 @@ def _convolved(function: str, in1: Any, in2: Any, mode: str, method: str) -> da.
         return whole_one[tuple(index)]
 
     return _by_chunks(x, axis, of, count, dtype, compute)
+
+
+def _filtered_by(in1: Any, in2: Any, mode: str) -> tuple[da.Array, Array, int]:
+    """Both arrays, and the axis along which the second one is long. Raises ProblemError."""
+    x = _signal("in1", in1)
+    if isinstance(in2, da.Array):
+        raise ArrayTypeError("in2 is a dask array, expected one in memory")
+    h = np.asarray(in2)
+    along = [i for i, n in enumerate(h.shape) if n > 1] or [h.ndim - 1]
+    if h.ndim != x.ndim or not h.size or not h.ndim or len(along) > 1:
+        raise ProblemError(
+            f"in1 has shape {x.shape} and in2 {h.shape}, expected as many dimensions, and in2 "
+            "longer than 1 along one of them"
+        )
+    if mode not in ("full", "same", "valid"):
+        raise ProblemError(f"mode is {mode!r}, expected 'full', 'same' or 'valid'")
+    axis = along[0]
+    if mode == "valid" and x.shape[axis] < h.size:
+        raise ProblemError(
+            f"in2 has {h.size} values along axis {axis}, expected at most {x.shape[axis]}, "
+            "those of in1, in mode 'valid'"
+        )
+    return x, h, axis
 
 
 # Filters
@@ -349,3 +382,65 @@ def decimate(
     """scipy.signal.decimate of a dask array by an FIR filter without delay: `ftype` is "fir"."""
     x = _signal("x", x)
     return resample_poly(x, 1, whole("q", q, 1), axis, decimating(q, n, ftype, x.dtype))
+
+
+# What numpy.pad calls the modes of `savgol_filter`.
+PADDING = {"mirror": "reflect", "nearest": "edge", "wrap": "wrap", "constant": "constant"}
+
+
+def savgol_filter(
+    x: da.Array,
+    window_length: int,
+    polyorder: int,
+    deriv: int = 0,
+    delta: float = 1.0,
+    axis: int = -1,
+    mode: str = "interp",
+    cval: float = 0.0,
+) -> da.Array:
+    """scipy.signal.savgol_filter of a dask array of real numbers, in every mode."""
+    x = _signal("x", x)
+    if mode != "interp" and mode not in PADDING:
+        raise ProblemError(f"mode is {mode!r}, expected one of {', '.join((*PADDING, 'interp'))}")
+    if x.dtype.kind == "c":
+        raise ProblemError(f"x has dtype {x.dtype}, expected real numbers")
+    taps = ask_scipy("savgol_coeffs", window_length, polyorder, deriv=deriv, delta=delta)
+    axis = axis_of(axis, x.ndim)
+    length, after = x.shape[axis], taps.size // 2
+    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    if mode != "interp":
+        width = [(taps.size - 1 - after, after) if i == axis else (0, 0) for i in range(x.ndim)]
+        levels = {"constant_values": cval} if mode == "constant" else {}
+        padded = da.pad(x.astype(dtype), width, PADDING[mode], **levels)
+        of = Resampling(taps.size, 1, 1, taps.size - 1)
+        return _resampled(padded, axis, taps, of, length, dtype)
+    if taps.size > length:
+        raise ProblemError(
+            f"window_length is {taps.size}, expected at most {length}, the samples along axis, in "
+            "mode 'interp'"
+        )
+    of = Resampling(taps.size, 1, 1, 2 * after)
+    pieces = [_resampled(x, axis, taps, of, length - 2 * after, dtype)]
+    if after:
+        fit = window_length, polyorder, deriv, delta, axis
+        ends = (0, taps.size), (length - taps.size, length)
+        first, last = (_whole_windows(x, axis, *end, fit, dtype) for end in ends)
+        pieces = [_part(first, axis, 0, after), *pieces, _part(last, axis, taps.size - after, None)]
+    return da.concatenate(pieces, axis)
+
+
+def _whole_windows(
+    x: da.Array, axis: int, start: int, stop: int, fit: tuple[Any, ...], dtype: np.dtype[Any]
+) -> da.Array:
+    """The smoothed samples of a part of x that is no longer than a window."""
+
+    def smoothed(block: Array) -> Array:
+        result: Array = smooth(block, *fit, runtime=worker_runtime())
+        return result
+
+    part = _part(x, axis, start, stop).rechunk({axis: -1})
+    return part.map_blocks(smoothed, dtype=dtype, meta=np.empty((0,) * x.ndim, dtype))
+
+
+def _part(x: da.Array, axis: int, start: int, stop: int | None) -> da.Array:
+    return x[(slice(None),) * axis + (slice(start, stop),)]

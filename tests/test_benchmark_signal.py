@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
-from benchmark_signal import Case, How, Measured, Result, cases, draw, measure, report, summary
+from benchmark_signal import (
+    Case,
+    How,
+    Measured,
+    Result,
+    cases,
+    draw,
+    main,
+    measure,
+    report,
+    summary,
+)
 from benchmark_signal_worker import CLASSES, SAME_FILTER, NotServed, Server
 
 from clconv.commands.benchmark_worker import WorkerError
@@ -79,3 +93,23 @@ def test_the_cases():
     assert len({(case.up, case.down) for case in found}) == 6
     assert len({case.name for case in found}) == len(found)
     assert set(SAME_FILTER) < set(CLASSES)
+
+
+def test_earlier_runs_are_told_again(tmp_path, capsys):
+    """Several files make one table, in the order of the cases."""
+    files = []
+    for place, case in enumerate(cases()[:2]):
+        results = {n: Result(n, ms, [ms], [0.0]) for n, ms in (("clconv", 1.0), ("scipy", 2.0))}
+        content = {
+            "versions": {"clconv": f"clconv {place}", "scipy": "scipy 1"},
+            "cases": [asdict(Measured(case, results))],
+        }
+        files.insert(0, tmp_path / f"{place}.json")
+        files[0].write_text(json.dumps(content))
+    picture = tmp_path / "again.png"
+    assert main(["--read", *map(str, files), "--plot", str(picture)]) == 0
+    said = capsys.readouterr().out
+    assert said.index(cases()[0].name) < said.index(cases()[1].name)
+    assert "0.50 (scipy)" in said
+    assert "scipy: scipy 1" in said
+    assert picture.read_bytes().startswith(b"\x89PNG")

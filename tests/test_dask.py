@@ -93,6 +93,33 @@ def test_lfilter_and_decimate(rng):
     np.testing.assert_allclose(made, signal.decimate(x, 3, ftype="fir"), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["fftconvolve", "oaconvolve"])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_convolution_by_axes(rng, name, dtype):
+    x, h = integers(rng, (40, 3)).astype(dtype), integers(rng, (6, 1)).astype(dtype)
+    there = da.from_array(x, (9, 2))
+    for mode in ("full", "same", "valid"):
+        for axes in (0, (0, 1), None):
+            made = getattr(cd, name)(there, h, mode, axes)
+            expected = getattr(signal, name)(x, h, mode, axes)
+            assert (made.dtype, made.shape) == (expected.dtype, expected.shape)
+            np.testing.assert_allclose(made.compute(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("window", [1, 6, 7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_savgol_filter(rng, window, dtype):
+    """The ends are those of the whole signal, whatever the chunks."""
+    x = integers(rng, (30, 2)).astype(dtype)
+    there = da.from_array(x, (7, 1))
+    for mode in ("interp", "mirror", "nearest", "wrap", "constant"):
+        options = {"axis": 0, "mode": mode, "cval": 2.0}
+        made = cd.savgol_filter(there, window, min(2, window - 1), **options)
+        expected = signal.savgol_filter(x, window, min(2, window - 1), **options)
+        assert (made.dtype, made.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_allclose(made.compute(), expected, rtol=0, atol=1e-5)
+
+
 def test_nothing_is_computed_before_it_is_asked_for(rng):
     def refuse(block):
         raise AssertionError("computed")
@@ -140,6 +167,9 @@ X = da.ones((2, 20), chunks=(1, 5))
         (lambda: cd.convolve(X, np.ones((3, 3))), "in2 longer than 1 along one"),
         (lambda: cd.convolve(X, np.ones((1, 30)), "valid"), "in2 has 30 values along axis 1"),
         (lambda: cd.convolve(X, np.ones((1, 3)), "middle"), "mode is 'middle', expected"),
+        (lambda: cd.oaconvolve(X, np.ones((1, 3)), axes=0), "axes is 0, expected 1 among them"),
+        (lambda: cd.savgol_filter(X, 21, 2), "window_length is 21, expected at most 20"),
+        (lambda: cd.savgol_filter(X, 5, 2, mode="odd"), "mode is 'odd', expected one of mirror"),
         (lambda: cd.conv1d(X, np.ones((1, 3, 3))), r"weight is float64\(1, 3, 3\), expected"),
         (lambda: cd.conv1d(X, np.ones((1, 2, 3)), padding=3), "padding is 3, expected less than"),
         (lambda: cd.resample_poly(X, 1.5, 2), "up is 1.5, expected an integer"),

@@ -22,10 +22,11 @@ _ROOMS = (
     "drivers", "drivers.binaries", "drivers.icd",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",
-    "rehearsal", "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.options",
-    "calls.prepared", "calls.draft",
+    "rehearsal", "calls", "calls.elementwise", "gpuarray", "calls.layouts", "calls.host",
+    "calls.options", "calls.prepared", "calls.draft",
     "calls.recipes", "calls.call", "functional",
-    "signal.asking", "signal.arrays", "signal.numbers", "signal.sums", "signal.shaped",
+    "signal.asking", "signal.arrays", "signal.numbers", "signal.long", "signal.phases",
+    "signal.sums", "signal.shaped",
     "signal.convolving", "signal.filtering", "signal.resampling", "signal.smoothing", "signal",
     "dask",
     "tuning.bench", "tuning.verifier", "tuning",
@@ -187,8 +188,10 @@ def test_the_map_names_every_module():
     folders = {path.parent for path in there} - {Path("clconv")}
     folders |= {Path("clconv/templates")}
     modules = {path for path in there if path.name != "__init__.py"}
-    shared = {Path("clconv/templates/common"), Path("clconv/templates/elementwise")}
-    assert set(mapped) == modules | folders | shared
+    templates = {
+        Path("clconv/templates", name) for name in ("common", "elementwise", "long", "resampling")
+    }
+    assert set(mapped) == modules | folders | templates
 
 
 def test_templates_say_what_they_compute():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,22 @@ def draw(content: dict[str, Any], path: str) -> None:
         if peers:
             of_first = "ONNX Runtime instead" if place == 0 else None
             axes.plot([r for _, r in peers], [y for y, _ in peers], "k|", ms=6, label=of_first)
-    axes.set_yticks(range(len(networks)), [one["name"] for one in networks])
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    ticks = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3)
-    axes.set_xlim(ticks[0], ticks[-1])  # what ONNX Runtime unrolls takes far longer
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.axvline(1, color="black", lw=0.8)
+    # What ONNX Runtime unrolls takes far longer.
+    ratio_axis(axes, [one["name"] for one in networks], (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3))
     axes.set_xlabel("PyTorch's time in clconv's: right of 1, clconv is faster")
     axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path)
+
+
+def ratio_axis(axes: Any, names: Sequence[str], ticks: Sequence[float]) -> None:
+    """Names from above to below, and ratios around 1 from the first tick to the last."""
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(ticks[0], ticks[-1])
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.axvline(1, color="black", lw=0.8)
 
 
 def _ratio(network: dict[str, Any], pass_: str, peer: str) -> float | None:

@@ -39,6 +39,10 @@ from clconv.commands.text import table
 
 BOUND = 1e-3
 MOST_CALLS = 50
+# Of the picture: what it shows, and how.
+KINDS = {"filter": "filters", "resample": "resampling"}
+FASTER, SLOWER = "#1b7f5c", "#b8860b"
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 # Signals from here on count in the summary.
 LONG = 10**5
 
@@ -178,23 +182,37 @@ def summary(everything: Sequence[Measured]) -> list[str]:
 
 
 def draw(everything: Sequence[Measured], path: str) -> None:
-    """Saves a picture: how many times as fast as the fastest other, by length."""
+    """Saves a picture: the fastest other's time in clconv's, with its name, of each case."""
+    from benchmark_models_plot import ratio_axis
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    ax = figure.subplots()
-    for kind in ("filter", "resample"):
-        points = [
-            (one.case.length * one.case.batch, 1 / best[0])
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 2), KINDS, strict=True):
+        found = [
+            (one.case, best)
             for one in everything
             if one.case.kind == kind and (best := one.best_peer()) is not None
         ]
-        if points:
-            ax.scatter(*zip(*points, strict=True), label=kind, alpha=0.7)
-    ax.axhline(1, color="black", lw=0.8)
-    ax.set(xscale="log", yscale="log", xlabel="samples", ylabel="times as fast as the best other")
-    ax.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+        ratios = [1 / ratio for _, (ratio, _) in found]
+        colours = [SLOWER if ratio < 1 else FASTER for ratio in ratios]
+        axes.barh(range(len(found)), [r - 1 for r in ratios], left=1, color=colours)
+        for place, (ratio, (_, (_, peer))) in enumerate(zip(ratios, found, strict=True)):
+            axes.text(max(ratio, 1), place, f" {ratio:.3g} {peer}", va="center", fontsize=7)
+        ratio_axis(axes, [case.name for case, _ in found], TICKS)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.set_title(KINDS[kind])
+        axes.set_xlabel("the fastest other's time in clconv's")
+    figure.savefig(path, dpi=110)
+
+
+def read(path: str) -> tuple[dict[str, str], list[Measured]]:
+    """What `--json` wrote: versions, and what was measured."""
+    content = json.loads(Path(path).read_text())
+    found = [
+        Measured(Case(**one["case"]), {name: Result(**r) for name, r in one["results"].items()})
+        for one in content["cases"]
+    ]
+    return content["versions"], found
 
 
 def started(names: Sequence[str], device: str | None, stack: ExitStack) -> dict[str, Worker]:
@@ -213,6 +231,21 @@ def started(names: Sequence[str], device: str | None, stack: ExitStack) -> dict[
     return workers
 
 
+def tell_again(paths: Sequence[str], plot: str | None) -> int:
+    """The report, and the picture, of what runs measured earlier, in the order of `cases`."""
+    versions: dict[str, str] = {}
+    by_name: dict[str, Measured] = {}
+    for path in paths:
+        those, found = read(path)
+        versions |= those
+        by_name |= {one.case.name: one for one in found}
+    everything = [by_name[case.name] for case in cases() if case.name in by_name]
+    print(report(everything, list(versions), [f"{n}: {v}" for n, v in versions.items()]))
+    if plot:
+        draw(everything, plot)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """1 where clconv was timed on nothing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -228,8 +261,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of a round while others are busy (%(default)s)")  # fmt: skip
     add("--device", help="clconv's: index, id or part of a name")
     add("--json", type=options.file, metavar="FILE", help="for all figures")
+    add("--read", nargs="+", metavar="FILE",
+        help="measures nothing, but tells of what --json wrote earlier")  # fmt: skip
     add("--plot", type=options.file, metavar="FILE", help="for a picture; needs matplotlib")
     asked = parser.parse_args(argv)
+    if asked.read:
+        return tell_again(asked.read, asked.plot)
     chosen = [case for case in cases() if re.search(asked.only, case.name)]
     if not chosen:
         parser.error(f"--only is {asked.only!r}, which matches no case")

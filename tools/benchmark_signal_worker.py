@@ -145,7 +145,7 @@ class Torch:
                 rows: Samples = made.contiguous().numpy()
             return rows
 
-        small = case.taps * case.length * case.batch <= 4e10
+        small = case.taps * case.length * case.batch <= 4e9
         return [by_fft, *([direct] if small else [])]
 
 

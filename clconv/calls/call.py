@@ -17,6 +17,7 @@ import numpy as np
 import pyopencl.array as cl_array
 
 from clconv.calls.draft import NO_NAMES, Copy, Draft, Filling, Recipe, Step
+from clconv.calls.host import HostArrays
 from clconv.calls.layouts import Array, Layout, Shape, share_bytes
 from clconv.calls.options import as_key
 from clconv.calls.prepared import Derived, KnownWeight, PreparedWeight
@@ -185,8 +186,17 @@ class Call:
     def follow(self, recipe: Recipe, numbers_: Mapping[str, float] = MappingProxyType({})) -> Any:
         """The recipe's results by name. `numbers_` are the scalars, which may differ in each
         call."""
+        if not self.host:
+            return self._follow(recipe, numbers_, self.arrays)
+        with HostArrays(self.runtime) as host:
+            results = self._follow(recipe, numbers_, self._placed(host, recipe, numbers_))
+            return {name: host.values(y, self.arrays.get(name)) for name, y in results.items()}
+
+    def _follow(
+        self, recipe: Recipe, numbers_: Mapping[str, float], arrays: dict[str, Array]
+    ) -> dict[str, cl_array.Array]:
+        """The recipe's results by name, of device arrays."""
         runtime = self.runtime
-        arrays = self._uploaded(numbers_) if self.host else self.arrays
         for name, shape in recipe.results.items():
             if name not in arrays:
                 arrays[name] = runtime.empty(shape, recipe.dtype)
@@ -211,22 +221,27 @@ class Call:
         if commands:
             runtime.enqueue(commands, reads, writes)
         given.keep()
-        return {name: self._back(name, arrays[name]) for name in recipe.results}
+        return {name: arrays[name] for name in recipe.results}
 
-    def _uploaded(self, numbers_: Mapping[str, float]) -> dict[str, Array]:
-        """The arrays on the device; outs only where their old values count."""
+    def _placed(
+        self, host: HostArrays, recipe: Recipe, numbers_: Mapping[str, float]
+    ) -> dict[str, Array]:
+        """The NumPy arrays on the device, and the results; outs with their values only where these
+        count."""
         counting = ACCUMULATING if numbers_.get("momentum") else frozenset()
-        return {
-            name: self.runtime.to_device(array) if isinstance(array, np.ndarray) else array
-            for name, array in self.arrays.items()
-            if not name.startswith("out") or name in counting
-        }
-
-    def _back(self, name: str, result: cl_array.Array) -> Array:
-        """A result as the caller wants it: the device array, or its values in NumPy's memory."""
-        if not self.host:
-            return result
-        return self.runtime.to_host(result, self.arrays.get(name))
+        placed: dict[str, Array] = {}
+        for name, array in self.arrays.items():
+            if not isinstance(array, np.ndarray):
+                placed[name] = array
+            elif name.startswith("out"):
+                counts = name in counting
+                placed[name] = host.write(array.shape, array.dtype, array, counts=counts)
+            else:
+                placed[name] = host.read(array)
+        for name, shape in recipe.results.items():
+            if name not in placed:
+                placed[name] = host.write(shape, recipe.dtype)
+        return placed
 
 
 def _way_to_arrays(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
 from collections.abc import Hashable, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
 import pyopencl.tools
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from clconv.bounded import Bounded
 from clconv.drivers.discovery import check_process
@@ -23,6 +24,9 @@ __all__ = ["Memory", "check_context", "memory_of"]
 
 # Arrays without memory, by shape and dtype.
 OUTLINES_KEPT = 1024
+# Of buffers over the host's memory, be it read or written: Intel's runtime copies all of it for a
+# buffer that is said to be read only.
+OVER_HOST = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
 
 
 class Memory:
@@ -34,6 +38,8 @@ class Memory:
         self._name = name
         self._limits = limits
         self._allocating = threading.Lock()
+        # Whether the device reads and writes the host's memory itself.
+        self.shares_host = bool(queue.device.host_unified_memory)
         self.outlines: Bounded[Hashable, cl_array.Array] = Bounded(OUTLINES_KEPT)
 
     def allocate(self, nbytes: int) -> Any:
@@ -87,13 +93,30 @@ class Memory:
             raise ProblemError(
                 f"shape is {shape!r} and dtype {dtype!r}, expected integers and a dtype"
             ) from error
+        array = self._outlined(key)
+        array.base_data = self.allocate(array.nbytes)
+        return array
+
+    def over(
+        self, memory: ctypes.Array[ctypes.c_byte], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> cl_array.Array:
+        """A contiguous array at the beginning of the host's memory, which must live as long. Raises
+        OutOfMemoryError."""
+        array = self._outlined((shape, dtype))
+        try:
+            array.base_data = cl.Buffer(self.queue.context, OVER_HOST, hostbuf=memory)
+        except (cl.MemoryError, cl.LogicError) as error:
+            raise self._out_of_memory(len(memory)) from error
+        return array
+
+    def _outlined(self, key: tuple[tuple[int, ...], np.dtype[Any]]) -> cl_array.Array:
+        """A new array but for its memory."""
         outline = self.outlines.get(key)
         if outline is None:
             outline = self.outlines.set_default(key, self._outline(*key))
         # The constructor takes longer than a launch; every array but the first is a copy.
         array = cl_array.Array.__new__(cl_array.Array)
         vars(array).update(vars(outline))
-        array.base_data = self.allocate(outline.nbytes)
         array.events = []
         return array
 
@@ -103,14 +126,22 @@ class Memory:
             raise ProblemError(f"shape is {shape}, expected sizes of at least 0")
         if dtype.hasobject:
             raise ProblemError(f"dtype is {dtype}, expected numbers")
-        nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes > self._limits.max_alloc_bytes:
-            raise self._out_of_memory(nbytes)
+        self.check_size(shape, dtype)
         no_memory: Any = False  # None would ask for some
         array = cl_array.Array(self.queue, shape, dtype, data=no_memory, allocator=self.pool)
         array.base_data = None
         _ = array.flags  # found out once for all copies
         return array
+
+    def check_size(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """OutOfMemoryError where no array may be as large."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes > self._limits.max_alloc_bytes:
+            raise self._out_of_memory(nbytes)
+
+    def host_empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An uninitialised NumPy array for results."""
+        return np.empty(shape, dtype)
 
     def trim(self) -> None:
         """Gives unused memory of the pool back to the device."""

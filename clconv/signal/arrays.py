@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ import pyopencl.array as cl_array
 from numpy.typing import NDArray
 
 from clconv.calls.elementwise import convert, copy_view
+from clconv.calls.host import HostArrays
 from clconv.calls.layouts import Array, Layout, Shape
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import Runtime, check_context, default_runtime, memory_of, runtime_of
@@ -50,7 +53,8 @@ class Door:
     """The arrays of one call by their names: all on the host, or all on one device.
 
     Filters (`coefficients`) may be on the host where signals are on the device. `function` is
-    SciPy's name, for errors.
+    SciPy's name, for errors. What is computed from the arrays is in a `with` statement: after it no
+    kernel uses NumPy's memory.
     """
 
     def __init__(
@@ -82,6 +86,19 @@ class Door:
         for name, array in there:
             check_context(name, array, runtime.context, runtime)
             memory_of(name, array)
+        self._memory = HostArrays(runtime)
+
+    def __enter__(self) -> Door:
+        self._memory.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._memory.__exit__(kind, error, traceback)
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
@@ -124,8 +141,21 @@ class Door:
     def rows_of(self, name: str, axis: int, dtype: Any) -> Rows:
         """A signal as rows of an axis, in a floating-point dtype."""
         view, order = along(self.arrays[name], axis)
-        parts = planes(self.runtime, view, np.dtype(dtype))
+        parts = self.planes(view, np.dtype(dtype))
         return Rows(rows(self.runtime, parts, 2), tuple(parts.shape[:-2]), order)
+
+    def planes(self, signal: Array, dtype: np.dtype[Any], at: int = -2) -> cl_array.Array:
+        """`planes` of a signal, or of a view of one, whose values may be NumPy's own."""
+        if isinstance(signal, np.ndarray):
+            signal = self._memory.read(signal, strided=True)
+        return planes(self.runtime, signal, dtype, at)
+
+    def room(self, shape: Shape, sums: np.dtype[Any], dtype: Any) -> cl_array.Array | None:
+        """A contiguous array for sums in the memory of the caller's result; None where that is no
+        NumPy array, or has another dtype."""
+        if not self.host or sums != np.dtype(dtype):
+            return None
+        return self._memory.write(shape, sums)
 
     def from_rows(self, y: cl_array.Array, of: Rows, dtype: Any) -> Array:
         """What the caller gets of results (N, P, L) of rows; imaginary parts that were not
@@ -169,7 +199,8 @@ class Door:
             sizes = [0] * len(own)
             for position, axis in enumerate(final):
                 sizes[axis] = own[position]
-            made = self.runtime.empty(tuple(sizes), dtype)
+            room = self.room(tuple(sizes), dtype, dtype)
+            made = self.runtime.empty(tuple(sizes), dtype) if room is None else room
             into = tuple(made.strides[axis] for axis in final)
             for plane in range(shape[plane_at]):
                 part = device_view(y, own, steps, plane * lies.strides[plane_at])
@@ -177,7 +208,7 @@ class Door:
                 copy_all(self.runtime, part, place)
         if not self.host:
             return made
-        values = self.runtime.to_host(made)
+        values = self._memory.values(made).reshape(made.shape)
         return values if straight and _is_sorted(order) else values.transpose(np.argsort(order))
 
 
@@ -218,17 +249,21 @@ def device_view(
     kind = array.dtype if dtype is None else np.dtype(dtype)
     if strides is None:
         strides = Layout.contiguous(shape, kind).strides
-    owner: Any = array.context if array.queue is None else array.queue
-    return cl_array.Array(
-        owner,
-        shape,
-        kind,
-        allocator=array.allocator,
-        data=array.base_data,
-        offset=array.offset + start,
-        strides=strides,
-        events=array.events,
-    )
+    # The constructor takes longer than a small kernel.
+    view = cl_array.Array.__new__(cl_array.Array)
+    vars(view).update(vars(_outline(shape, strides, kind)))
+    view.queue, view.context = array.queue, array.context
+    view.allocator, view.base_data = array.allocator, array.base_data
+    view.offset, view.events = array.offset + start, array.events
+    return view
+
+
+@lru_cache(maxsize=1024)
+def _outline(shape: Shape, strides: Shape, dtype: np.dtype[Any]) -> cl_array.Array:
+    """An array but for its memory."""
+    array = cl_array.Array(None, shape, dtype, data=0, strides=strides)
+    assert array.flags is not None  # found out now, and kept
+    return array
 
 
 def along(array: Array, axis: int) -> tuple[Array, tuple[int, ...]]:

@@ -15,7 +15,9 @@ from clconv.problem import Pass
 from clconv.runtime import Runtime
 from clconv.signal.arrays import Door, axis_of
 from clconv.signal.asking import ask_scipy, real_dtype, scipy_dtype
+from clconv.signal.numbers import Sums
 from clconv.signal.shaped import Pair, convolved, pair_of
+from clconv.signal.sums import is_long
 
 __all__ = ["choose_conv_method", "convolve", "correlate", "fftconvolve", "oaconvolve"]
 
@@ -119,6 +121,9 @@ def choose_conv_method(
     if pair is None or dtype.kind not in "fc":
         return "direct"
     problem = pair.problem(real_dtype(dtype))
+    sums = Sums(problem.dtype, None)
+    if problem.groups == 1 and is_long(door.runtime, problem.kernel_size, problem.out_length, sums):
+        return "fft"
     plan = next(door.runtime.candidates(problem, Pass.FORWARD))
     return "direct" if plan.error_class == "exact" else "fft"
 
@@ -156,7 +161,8 @@ def _of_two(
     if method != "fft" and (len(door["in1"].shape) > 1 or shorter):
         _check_direct(function, door["in1"], door["in2"], mode, method)
     exact = True if method == "direct" else None
-    return _scalar(door, convolved(door, pair, dtype, exact))
+    with door:
+        return _scalar(door, convolved(door, pair, dtype, exact))
 
 
 def _check_direct(function: str, in1: Array, in2: Array, mode: str, method: str) -> None:
@@ -179,7 +185,8 @@ def _by_axes(
     dtypes = door["in1"].dtype, door["in2"].dtype
     # Without an axis to convolve along it is a product.
     dtype = scipy_dtype(function, *dtypes) if pair.along else np.result_type(*dtypes)
-    return _scalar(door, convolved(door, pair, dtype, None))
+    with door:
+        return _scalar(door, convolved(door, pair, dtype, None))
 
 
 def _scalar(door: Door, result: Array) -> Any:

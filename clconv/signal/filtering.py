@@ -44,29 +44,31 @@ def lfilter(
     [1.0, 3.0, 5.0]
     """
     states = {} if zi is None else {"zi": zi}
-    door = Door("lfilter", runtime, {"x": x}, {"b": b, "a": a, **states})
-    b, x = _numerator(door), door["x"]
-    axis = axis_of(axis, len(x.shape))
-    taps, length = b.shape[0], x.shape[axis]
-    state_shape = (*x.shape[:axis], taps - 1, *x.shape[axis + 1 :])
-    if zi is not None:
-        _check_state(door["zi"], state_shape, axis)
-    dtype = np.result_type(*(door[name].dtype for name in ("b", "a", "x", *states)))
-    scipy_dtype("lfilter", dtype, dtype, dtype, size=1)
-    if x.size == 0:
-        return door.of_nothing("b", "a", "x", axis=axis, **({"zi": "zi"} if states else {}))
-    b = _divided(door, b, dtype)
-    sums = Sums(real_dtype(dtype), None)
-    of = door.rows_of("x", axis, sums.dtype)
-    if zi is None:
-        return door.from_rows(filtered(door.runtime, of.signal, b, 0, length, sums), of, dtype)
-    count = reached_by(length, taps, 1)
-    y = filtered(door.runtime, of.signal, b, 0, count, sums)
-    if dtype.kind == "c" and y.shape[1] == 1:
-        y = _with_imaginary(door.runtime, y)
-    _add_state(door, y, state_shape, axis, sums)
-    pieces = (sliced(y, 2, 0, length), sliced(y, 2, length, count))
-    return tuple(door.from_rows(piece, of, dtype) for piece in pieces)
+    with Door("lfilter", runtime, {"x": x}, {"b": b, "a": a, **states}) as door:
+        b, x = _numerator(door), door["x"]
+        axis = axis_of(axis, len(x.shape))
+        taps, length = b.shape[0], x.shape[axis]
+        state_shape = (*x.shape[:axis], taps - 1, *x.shape[axis + 1 :])
+        if zi is not None:
+            _check_state(door["zi"], state_shape, axis)
+        dtype = np.result_type(*(door[name].dtype for name in ("b", "a", "x", *states)))
+        scipy_dtype("lfilter", dtype, dtype, dtype, size=1)
+        if x.size == 0:
+            return door.of_nothing("b", "a", "x", axis=axis, **({"zi": "zi"} if states else {}))
+        b = _divided(door, b, dtype)
+        sums = Sums(real_dtype(dtype), None)
+        of = door.rows_of("x", axis, sums.dtype)
+        if zi is None:
+            room = door.room(of.signal.shape, sums.dtype, dtype)
+            y = filtered(door.runtime, of.signal, b, 0, length, sums, out=room)
+            return door.from_rows(y, of, dtype)
+        count = reached_by(length, taps, 1)
+        y = filtered(door.runtime, of.signal, b, 0, count, sums)
+        if dtype.kind == "c" and y.shape[1] == 1:
+            y = _with_imaginary(door.runtime, y)
+        _add_state(door, y, state_shape, axis, sums)
+        pieces = (sliced(y, 2, 0, length), sliced(y, 2, length, count))
+        return tuple(door.from_rows(piece, of, dtype) for piece in pieces)
 
 
 def _numerator(door: Door) -> Array:
@@ -157,32 +159,35 @@ def filtfilt(
     >>> filtfilt([0.5, 0.5], [1.0], np.arange(8.0)).tolist()
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     """
-    door = Door("filtfilt", runtime, {"x": x}, {"b": b, "a": a})
-    if method not in ("pad", "gust"):
-        raise ProblemError(f"method is {method!r}, expected 'pad'")
-    if method == "gust":
-        raise ProblemError("method is 'gust', expected 'pad': it is left to scipy.signal.filtfilt")
-    b, x = _numerator(door), door["x"]
-    axis = axis_of(axis, len(x.shape))
-    before, length = b.shape[0] - 1, x.shape[axis]
-    edge = _extension(padtype, padlen, b.shape[0], length)
-    dtype = _filtfilt_dtype(b.dtype, door["a"].dtype, x.dtype, min(b.shape[0], 2))
-    if x.size == 0:
-        return door.of_nothing(
-            "b", "a", "x", axis=axis, padtype=padtype, padlen=padlen, method=method
-        )
-    b = _divided(door, b, np.result_type(b.dtype, door["a"].dtype, np.float32))
-    sums = Sums(real_dtype(dtype), None)
-    # Extended in x's own precision, as SciPy does.
-    of = door.rows_of("x", axis, real_dtype(x.dtype) if x.dtype.kind in "fc" else sums.dtype)
-    reached = min(before, edge)  # no output needs more of the extension
-    signal = of.signal
-    if reached and padtype is not None:
-        signal = extend(door.runtime, signal, (reached, reached), EXTENSIONS[padtype])
-    if signal.dtype != sums.dtype:
-        signal = convert(door.runtime, signal, sums.dtype)
-    y = _both_ways(door.runtime, signal, b, before, length, reached, sums)
-    return door.from_rows(y, of, dtype)
+    with Door("filtfilt", runtime, {"x": x}, {"b": b, "a": a}) as door:
+        if method not in ("pad", "gust"):
+            raise ProblemError(f"method is {method!r}, expected 'pad'")
+        if method == "gust":
+            raise ProblemError(
+                "method is 'gust', expected 'pad': it is left to scipy.signal.filtfilt"
+            )
+        b, x = _numerator(door), door["x"]
+        axis = axis_of(axis, len(x.shape))
+        before, length = b.shape[0] - 1, x.shape[axis]
+        edge = _extension(padtype, padlen, b.shape[0], length)
+        dtype = _filtfilt_dtype(b.dtype, door["a"].dtype, x.dtype, min(b.shape[0], 2))
+        if x.size == 0:
+            return door.of_nothing(
+                "b", "a", "x", axis=axis, padtype=padtype, padlen=padlen, method=method
+            )
+        b = _divided(door, b, np.result_type(b.dtype, door["a"].dtype, np.float32))
+        sums = Sums(real_dtype(dtype), None)
+        # Extended in x's own precision, as SciPy does.
+        of = door.rows_of("x", axis, real_dtype(x.dtype) if x.dtype.kind in "fc" else sums.dtype)
+        reached = min(before, edge)  # no output needs more of the extension
+        signal = of.signal
+        if reached and padtype is not None:
+            signal = extend(door.runtime, signal, (reached, reached), EXTENSIONS[padtype])
+        if signal.dtype != sums.dtype:
+            signal = convert(door.runtime, signal, sums.dtype)
+        room = door.room((*signal.shape[:2], length), sums.dtype, dtype)
+        y = _both_ways(door.runtime, signal, b, before, length, reached, sums, room)
+        return door.from_rows(y, of, dtype)
 
 
 def _both_ways(
@@ -193,6 +198,7 @@ def _both_ways(
     length: int,
     reached: int,
     sums: Sums,
+    out: cl_array.Array | None,
 ) -> cl_array.Array:
     """Forward, then backward, of a signal that was extended by `reached` samples at each end. Both
     filters start in the state that their first sample would have brought, had it always been
@@ -202,7 +208,7 @@ def _both_ways(
     y = filtered(runtime, signal, b, before, length + reached, sums)
     if before > reached:
         y = extend(runtime, y, (0, before - reached), "edge")
-    return filtered(runtime, y, b, before, length, sums, reverse=False)
+    return filtered(runtime, y, b, before, length, sums, reverse=False, out=out)
 
 
 def _extension(padtype: Any, padlen: Any, taps: int, length: int) -> int:

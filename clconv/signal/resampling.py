@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ MODES = (
     "constant", "wrap", "edge", "smooth", "symmetric", "reflect", "antisymmetric", "antireflect",
     "line",
 )  # fmt: skip
+# Filters that SciPy designed; it takes longer than some signals.
+DESIGNS_KEPT = 64
 # What resample_poly may subtract from each row, and add again.
 BACKGROUNDS = ("mean", "median", "minimum", "maximum")
 
@@ -70,18 +73,18 @@ def upfirdn(
     >>> upfirdn([1.0, 1.0, 1.0], np.array([1.0, 2.0, 3.0]), up=3).tolist()
     [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]
     """
-    door = Door("upfirdn", runtime, {"x": x}, {"h": h})
-    h, x = door["h"], door["x"]
-    if len(h.shape) != 1 or h.size == 0:
-        raise ProblemError(f"h has shape {h.shape}, expected (K,), K at least 1")
-    up, down = factor("up", up), factor("down", down)
-    axis = axis_of(axis, len(x.shape))
-    mode = _mode("mode", mode, MODES)
-    if x.size == 0:
-        return door.of_nothing("h", "x", up=up, down=down, axis=axis, mode=mode, cval=cval)
-    of = Resampling(h.shape[0], up, down, 0)
-    dtype = np.result_type(h.dtype, x.dtype, np.float32)
-    return resampled_along(door, h, axis, of, of.full_length(x.shape[axis]), dtype, mode, cval)
+    with Door("upfirdn", runtime, {"x": x}, {"h": h}) as door:
+        h, x = door["h"], door["x"]
+        if len(h.shape) != 1 or h.size == 0:
+            raise ProblemError(f"h has shape {h.shape}, expected (K,), K at least 1")
+        up, down = factor("up", up), factor("down", down)
+        axis = axis_of(axis, len(x.shape))
+        mode = _mode("mode", mode, MODES)
+        if x.size == 0:
+            return door.of_nothing("h", "x", up=up, down=down, axis=axis, mode=mode, cval=cval)
+        of = Resampling(h.shape[0], up, down, 0)
+        dtype = np.result_type(h.dtype, x.dtype, np.float32)
+        return resampled_along(door, h, axis, of, of.full_length(x.shape[axis]), dtype, mode, cval)
 
 
 def factor(name: str, value: Any) -> int:
@@ -125,7 +128,8 @@ def resampled_along(
     else:
         if mode != "constant" or cval != 0:
             signal, of = _extended(runtime, signal, of, count, mode, cval)
-        y = resampled(runtime, signal, h, of, count, sums)
+        room = door.room((*signal.shape[:2], count), sums.dtype, dtype)
+        y = resampled(runtime, signal, h, of, count, sums, room)
     return door.from_rows(y, rows_of_x, dtype)
 
 
@@ -215,26 +219,26 @@ def resample_poly(
     >>> resample_poly(np.ones(400), 2, 3).shape
     (267,)
     """
-    door = Door("resample_poly", runtime, {"x": x})
-    x = door["x"]
-    up, down = ratio(up, down)
-    if cval is not None and padtype != "constant":
-        raise ProblemError(f"cval is {cval!r} and padtype {padtype!r}, expected 'constant'")
-    axis = axis_of(axis, len(x.shape))
-    if up == down == 1:
-        return _copy(door)
-    h = window_filter(window, up, down, x.dtype)
-    mode = _mode("padtype", padtype, (*BACKGROUNDS, *MODES))
-    if x.size == 0:
-        return door.of_nothing(
-            "x", up=up, down=down, axis=axis, window=window, padtype=padtype, cval=cval
-        )
-    of = Resampling(h.shape[0], up, down, (h.shape[0] - 1) // 2)
-    with np.errstate(over="ignore"):
-        h *= up
-    dtype = np.result_type(h.dtype, x.dtype, np.float32)
-    count = of.centered_length(x.shape[axis])
-    return resampled_along(door, h, axis, of, count, dtype, mode, 0 if cval is None else cval)
+    with Door("resample_poly", runtime, {"x": x}) as door:
+        x = door["x"]
+        up, down = ratio(up, down)
+        if cval is not None and padtype != "constant":
+            raise ProblemError(f"cval is {cval!r} and padtype {padtype!r}, expected 'constant'")
+        axis = axis_of(axis, len(x.shape))
+        if up == down == 1:
+            return _copy(door)
+        h = window_filter(window, up, down, x.dtype)
+        mode = _mode("padtype", padtype, (*BACKGROUNDS, *MODES))
+        if x.size == 0:
+            return door.of_nothing(
+                "x", up=up, down=down, axis=axis, window=window, padtype=padtype, cval=cval
+            )
+        of = Resampling(h.shape[0], up, down, (h.shape[0] - 1) // 2)
+        with np.errstate(over="ignore"):
+            h *= up
+        dtype = np.result_type(h.dtype, x.dtype, np.float32)
+        count = of.centered_length(x.shape[axis])
+        return resampled_along(door, h, axis, of, count, dtype, mode, 0 if cval is None else cval)
 
 
 def ratio(up: Any, down: Any) -> tuple[int, int]:
@@ -259,8 +263,16 @@ def window_filter(window: Any, up: int, down: int, dtype: np.dtype[Any]) -> NDAr
             raise ProblemError(f"window has shape {h.shape}, expected (K,), K at least 1")
         return h
     rate = max(up, down)
-    h = np.asarray(ask_scipy("firwin", 20 * rate + 1, 1.0 / rate, window=window))
-    return h.astype(real_dtype(dtype)) if dtype.kind in "fc" else h
+    try:
+        h = _designed(window, rate)
+    except TypeError:  # which no dictionary can keep
+        h = _designed.__wrapped__(window, rate)
+    return h.astype(real_dtype(dtype)) if dtype.kind in "fc" else h.copy()
+
+
+@lru_cache(maxsize=DESIGNS_KEPT)
+def _designed(window: Any, rate: int) -> NDArray[Any]:
+    return np.asarray(ask_scipy("firwin", 20 * rate + 1, 1.0 / rate, window=window))
 
 
 def _copy(door: Door) -> Any:
@@ -298,19 +310,19 @@ def decimate(
     >>> decimate(np.ones(100), 4, ftype="fir").shape
     (25,)
     """
-    door = Door("decimate", runtime, {"x": x})
-    x = door["x"]
-    q = _index("q", q)
-    taps = decimating(q, n, ftype, x.dtype)
-    axis = axis_of(axis, len(x.shape))
-    if zero_phase:
-        return resample_poly(x, 1, q, axis, taps, runtime=runtime)
-    if x.size == 0:
-        return upfirdn(taps, x, 1, q, axis, runtime=runtime)
-    of = Resampling(taps.shape[0], 1, whole("q", q, 1), 0)
-    count = min(of.centered_length(x.shape[axis]), of.full_length(x.shape[axis]))
-    dtype = np.result_type(taps.dtype, x.dtype, np.float32)
-    return resampled_along(door, taps, axis, of, count, dtype, "constant", 0)
+    with Door("decimate", runtime, {"x": x}) as door:
+        x = door["x"]
+        q = _index("q", q)
+        taps = decimating(q, n, ftype, x.dtype)
+        axis = axis_of(axis, len(x.shape))
+        if zero_phase:
+            return resample_poly(x, 1, q, axis, taps, runtime=runtime)
+        if x.size == 0:
+            return upfirdn(taps, x, 1, q, axis, runtime=runtime)
+        of = Resampling(taps.shape[0], 1, whole("q", q, 1), 0)
+        count = min(of.centered_length(x.shape[axis]), of.full_length(x.shape[axis]))
+        dtype = np.result_type(taps.dtype, x.dtype, np.float32)
+        return resampled_along(door, taps, axis, of, count, dtype, "constant", 0)
 
 
 def _index(name: str, value: Any) -> int:

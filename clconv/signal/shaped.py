@@ -19,7 +19,6 @@ from clconv.signal.arrays import (
     device_view,
     is_complex,
     permuted,
-    planes,
     rows,
     sliced,
     whole_copy,
@@ -213,7 +212,7 @@ def _in_rows(door: Door, pair: Pair, h: Array, dtype: np.dtype[Any], sums: Sums)
     if not pair.along:  # a row of one sample each
         signal = signal.reshape(*signal.shape, 1) if door.host else _with_one(signal)
     apart = is_complex(x) and not is_complex(h)
-    signal = planes(runtime, signal, sums.dtype, len(leading) if apart else -2)
+    signal = door.planes(signal, sums.dtype, len(leading) if apart else -2)
     batch = pair.elements(pair.batch, x)
     groups = pair.elements(pair.grouped, pair.h)
     parts = 2 if is_complex(x) else 1
@@ -234,7 +233,8 @@ def _in_rows(door: Door, pair: Pair, h: Array, dtype: np.dtype[Any], sums: Sums)
         runtime, _filters(runtime, h, pair.taps), 1 if apart else parts, sums, pair.conjugate
     )
     first, count = pair.ranges[pair.along[0]] if pair.along else (0, 1)
-    y = outputs(runtime, signal, weight, first, count, sums, groups=groups)
+    room = door.room((signal.shape[0], weight.shape[0], count), sums.dtype, dtype)
+    y = outputs(runtime, signal, weight, first, count, sums, groups=groups, out=room)
     sizes = [
         *(x.shape[i] for i in pair.batch),
         *(pair.h.shape[i] for i in (*pair.grouped, *pair.spread)),
@@ -262,7 +262,7 @@ def _in_planes(door: Door, pair: Pair, h: Array, dtype: np.dtype[Any], sums: Sum
     order = (*pair.batch, down, row)
     apart = is_complex(x) and not is_complex(h)
     at = len(pair.batch) if apart else len(order) - 1
-    signal = planes(runtime, permuted(x, order), sums.dtype, at)
+    signal = door.planes(permuted(x, order), sums.dtype, at)
     parts = 1 if apart else signal.shape[-2]
     # (N, rows, P, L), planes that do not meet being in N.
     if apart:
@@ -280,7 +280,9 @@ def _in_planes(door: Door, pair: Pair, h: Array, dtype: np.dtype[Any], sums: Sum
     weight = device_view(whole_copy(runtime, permuted(by_row, (1, 0, 2, 3))),
                          (sides, tall * parts, wide))  # fmt: skip
     start, length = pair.ranges[row]
-    y = runtime.empty((signal.shape[0], count, sides, length), sums.dtype)
+    shape = (signal.shape[0], count, sides, length)
+    room = door.room(shape, sums.dtype, dtype)
+    y = runtime.empty(shape, sums.dtype) if room is None else room
     for place in range(signal.shape[0]):
         one = sliced(signal, 0, place, place + 1)
         windows = device_view(

@@ -54,35 +54,38 @@ def savgol_filter(
     """
     if mode not in MODES:
         raise ProblemError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
-    door = Door("savgol_filter", runtime, {"x": x})
-    x, runtime = door["x"], door.runtime
-    coefficients = ask_scipy("savgol_coeffs", window_length, polyorder, deriv=deriv, delta=delta)
-    axis = axis_of(axis, len(x.shape))
-    taps, length = coefficients.shape[0], x.shape[axis]
-    if mode == "interp" and taps > length:
-        raise ProblemError(
-            f"window_length is {taps}, expected at most {length}, the samples along axis, in mode "
-            "'interp'"
+    with Door("savgol_filter", runtime, {"x": x}) as door:
+        x, runtime = door["x"], door.runtime
+        coefficients = ask_scipy(
+            "savgol_coeffs", window_length, polyorder, deriv=deriv, delta=delta
         )
-    if x.size == 0:
-        return door.of_nothing(
-            "x", window_length=taps, polyorder=polyorder, deriv=deriv, delta=delta, axis=axis,
-            mode=mode, cval=cval,
-        )  # fmt: skip
-    if x.dtype.kind == "c":
-        raise ProblemError(f"x has dtype {x.dtype}, expected real numbers")
-    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-    sums = Sums(dtype, None)
-    of = door.rows_of("x", axis, dtype)
-    # A window of an even number of samples has one more of them behind the output's own.
-    after = taps // 2
-    if mode == "interp":
-        y = filtered(runtime, of.signal, coefficients, after, length, sums)
-        _interpolate_ends(runtime, of.signal, y, taps, (polyorder, deriv, delta), sums)
-    else:
-        signal = extend(runtime, of.signal, (taps - 1 - after, after), EXTENSIONS[mode], cval)
-        y = filtered(runtime, signal, coefficients, taps - 1, length, sums)
-    return door.from_rows(y, of, dtype)
+        axis = axis_of(axis, len(x.shape))
+        taps, length = coefficients.shape[0], x.shape[axis]
+        if mode == "interp" and taps > length:
+            raise ProblemError(
+                f"window_length is {taps}, expected at most {length}, the samples along axis, in "
+                "mode 'interp'"
+            )
+        if x.size == 0:
+            return door.of_nothing(
+                "x", window_length=taps, polyorder=polyorder, deriv=deriv, delta=delta, axis=axis,
+                mode=mode, cval=cval,
+            )  # fmt: skip
+        if x.dtype.kind == "c":
+            raise ProblemError(f"x has dtype {x.dtype}, expected real numbers")
+        dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        sums = Sums(dtype, None)
+        of = door.rows_of("x", axis, dtype)
+        room = door.room(of.signal.shape, dtype, dtype)
+        # A window of an even number of samples has one more of them behind the output's own.
+        after = taps // 2
+        if mode == "interp":
+            y = filtered(runtime, of.signal, coefficients, after, length, sums, out=room)
+            _interpolate_ends(runtime, of.signal, y, taps, (polyorder, deriv, delta), sums)
+        else:
+            signal = extend(runtime, of.signal, (taps - 1 - after, after), EXTENSIONS[mode], cval)
+            y = filtered(runtime, signal, coefficients, taps - 1, length, sums, out=room)
+        return door.from_rows(y, of, dtype)
 
 
 def _interpolate_ends(

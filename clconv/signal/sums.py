@@ -8,15 +8,18 @@ import numpy as np
 import pyopencl.array as cl_array
 
 from clconv import functional
-from clconv.calls.elementwise import add_scaled, interleave
+from clconv.calls.elementwise import add_scaled, fill, interleave
 from clconv.calls.layouts import Array
 from clconv.geometry import PhaseBlock, Resampling, part_of
 from clconv.planning.cost import CALL_PRODUCTS
 from clconv.runtime import Runtime
+from clconv.signal import long
 from clconv.signal.arrays import copy_all, device_view, is_complex, planes, rows, sliced, whole_copy
+from clconv.signal.long import convolve_rows
 from clconv.signal.numbers import Sums
+from clconv.signal.phases import resample_rows, serves
 
-__all__ = ["filtered", "outputs", "resampled", "weights"]
+__all__ = ["filtered", "is_long", "outputs", "resampled", "weights"]
 
 # Phases of a resampling share windows, with at most so many zeros beside each tap. A call for each
 # phase multiplies none, but reads the signal as often as there are phases.
@@ -74,8 +77,12 @@ def outputs(
     last tap is the filter's first; (N, Cout, count)."""
     part = part_of(x.shape[2], weight.shape[2], first, count, step)
     if part.is_empty or count < 1:
-        nothing = runtime.zeros((x.shape[0], weight.shape[0], max(count, 0)), sums.dtype)
-        return nothing if out is None else out
+        shape = (x.shape[0], weight.shape[0], max(count, 0))
+        nothing = runtime.empty(shape, sums.dtype) if out is None else out
+        fill(runtime, nothing, 0)
+        return nothing
+    if step == groups == 1 and is_long(runtime, weight.shape[2], count, sums):
+        return _long_outputs(runtime, x, weight, first, count, sums, out)
     y: cl_array.Array = functional.conv1d(
         sliced(x, 2, part.start, part.stop),
         weight,
@@ -89,6 +96,42 @@ def outputs(
     return y
 
 
+def is_long(runtime: Runtime, taps: int, count: int, sums: Sums) -> bool:
+    """Whether a filter has more taps than the planner's variants transform, and its sums need not
+    be the definition's own."""
+    exact = runtime.exact if sums.exact is None else sums.exact
+    return not exact and long.serves(runtime.profile, sums.dtype, taps, count)
+
+
+def _long_outputs(
+    runtime: Runtime,
+    x: cl_array.Array,
+    weight: cl_array.Array,
+    first: int,
+    count: int,
+    sums: Sums,
+    out: cl_array.Array | None,
+) -> cl_array.Array:
+    """What `outputs` gives, one pair of channels after the other."""
+    y = runtime.empty((x.shape[0], weight.shape[0], count), sums.dtype) if out is None else out
+    for channel in range(weight.shape[0]):
+        target = _channel(y, channel)
+        for source in range(weight.shape[1]):
+            taps = sliced(sliced(weight, 0, channel, channel + 1), 1, source, source + 1)
+            taps = device_view(taps, (weight.shape[2],))
+            part = runtime.empty((x.shape[0], count), sums.dtype) if source else target
+            convolve_rows(runtime, _channel(x, source), taps, weight.shape[2] - 1 - first, part)
+            if source:
+                add_scaled(runtime, target, 1.0, part)
+    return y
+
+
+def _channel(x: cl_array.Array, channel: int) -> cl_array.Array:
+    """One channel of x (N, C, L), (N, L)."""
+    one = sliced(x, 1, channel, channel + 1)
+    return device_view(one, (x.shape[0], x.shape[2]), _without(one, 1))
+
+
 def filtered(
     runtime: Runtime,
     x: cl_array.Array,
@@ -99,18 +142,22 @@ def filtered(
     *,
     step: int = 1,
     reverse: bool = True,
+    out: cl_array.Array | None = None,
 ) -> cl_array.Array:
     """Outputs of a filter of every row: (N, P', count) of x (N, P, L), P' being 2 where x or h is
     complex.
 
-    h: (K,), on host or device. Without `reverse` its last tap meets the latest sample.
+    h: (K,), on host or device. Without `reverse` its last tap meets the latest sample. `out` is
+    contiguous, and of no complex result.
     """
     taps = h.shape[0]
     row = sliced(h, 0, 0, taps, -1 if reverse else 1)
     batch, parts, _ = x.shape
     if not is_complex(h):
         weight = weights(runtime, _as_row(row), 1, sums)
-        y = outputs(runtime, _apart(runtime, x), weight, first, count, sums, step=step)
+        own = None if out is None else device_view(out, (batch * parts, 1, count))
+        apart = _apart(runtime, x)
+        y = outputs(runtime, apart, weight, first, count, sums, step=step, out=own)
         return device_view(y, (batch, parts, count))
     weight = weights(runtime, _as_row(row), parts, sums)
     return outputs(runtime, x, weight, first, count, sums, step=step)
@@ -137,21 +184,40 @@ def _with_one(array: cl_array.Array) -> tuple[int, int, int]:
 
 
 def resampled(
-    runtime: Runtime, x: cl_array.Array, h: Array, of: Resampling, count: int, sums: Sums
+    runtime: Runtime,
+    x: cl_array.Array,
+    h: Array,
+    of: Resampling,
+    count: int,
+    sums: Sums,
+    out: cl_array.Array | None = None,
 ) -> cl_array.Array:
-    """`count` outputs of a resampling of every row, (N, P', count) of x (N, P, L); h is (K,)."""
+    """`count` outputs of a resampling of every row, (N, P', count) of x (N, P, L); h is (K,). `out`
+    is contiguous, and of no complex result."""
     taps, of = of.reduced()
     if of.kernel_size < 1:
         parts = 2 if is_complex(h) else x.shape[1]
-        return runtime.zeros((x.shape[0], parts, count), sums.dtype)
+        nothing = runtime.empty((x.shape[0], parts, count), sums.dtype) if out is None else out
+        fill(runtime, nothing, 0)
+        return nothing
     h = sliced_by(h, taps)
     if of.up == 1:
-        return filtered(runtime, x, h, of.first, count, sums, step=of.down)
+        return filtered(runtime, x, h, of.first, count, sums, step=of.down, out=out)
     if of.down == 1 and not is_complex(h):
         left, right, beyond = of.cropped(x.shape[2], count)
         if beyond < of.up:
-            return _interpolated(runtime, x, h, of, (left, right, beyond), sums)
-    return _by_phases(runtime, x, h, of, count, sums)
+            return _interpolated(runtime, x, h, of, (left, right, beyond), sums, out)
+    if isinstance(h, np.ndarray) and not is_complex(h) and serves(runtime.profile, of, sums.dtype):
+        batch, parts, length = x.shape
+        y = runtime.empty((batch, parts, count), sums.dtype) if out is None else out
+        rows_of_x = device_view(
+            (apart := _apart(runtime, x)), (batch * parts, length), _without(apart, 1)
+        )
+        resample_rows(
+            runtime, rows_of_x, h.astype(sums.dtype), of, device_view(y, (batch * parts, count))
+        )
+        return y
+    return _by_phases(runtime, x, h, of, count, sums, out)
 
 
 def sliced_by(h: Array, taps: slice) -> Array:
@@ -170,16 +236,20 @@ def _interpolated(
     of: Resampling,
     crop: tuple[int, int, int],
     sums: Sums,
+    out: cl_array.Array | None,
 ) -> cl_array.Array:
     """Outputs without decimation, by a transposed convolution: its kernels interleave phases."""
     left, right, beyond = crop
     batch, parts, _ = x.shape
+    if out is not None:
+        out = device_view(out, (batch * parts, 1, out.shape[2]))
     y = functional.conv_transpose1d(
         _apart(runtime, x),
         weights(runtime, _as_row(h), 1, sums),
         stride=of.up,
         padding=(left, right),
         output_padding=beyond,
+        out=out,
         runtime=runtime,
         exact=sums.exact,
     )
@@ -187,14 +257,20 @@ def _interpolated(
 
 
 def _by_phases(
-    runtime: Runtime, x: cl_array.Array, h: Array, of: Resampling, count: int, sums: Sums
+    runtime: Runtime,
+    x: cl_array.Array,
+    h: Array,
+    of: Resampling,
+    count: int,
+    sums: Sums,
+    out: cl_array.Array | None,
 ) -> cl_array.Array:
     """A convolution for each block of phases, whose results are interleaved."""
     batch, parts, _ = x.shape
     sides = 2 if is_complex(h) else 1
     if sides == 1:
         x = _apart(runtime, x)
-    y = runtime.empty((batch, max(parts, sides), count), sums.dtype)
+    y = runtime.empty((batch, max(parts, sides), count), sums.dtype) if out is None else out
     for block in _blocks(of, batch * parts * count):
         rest = count - block.first
         if rest < 1:

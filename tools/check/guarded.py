@@ -26,6 +26,7 @@ class GuardedMemory(Memory):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime.queue, runtime.info.name, runtime.profile)
         self.guarded: list[tuple[cl.Buffer, int]] = []
+        self.host_guarded: list[np.ndarray[Any, Any]] = []
 
     def allocate(self, nbytes: int) -> cl.Buffer:
         nbytes = max(nbytes, 1)
@@ -35,6 +36,12 @@ class GuardedMemory(Memory):
         part = whole.get_sub_region(GUARD_BYTES, nbytes)
         self.guarded.append((whole, nbytes))
         return part
+
+    def host_empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        whole = np.full(nbytes + 2 * GUARD_BYTES, GUARD)
+        self.host_guarded.append(whole)
+        return whole[GUARD_BYTES : GUARD_BYTES + nbytes].view(dtype).reshape(shape)
 
 
 class GuardedRuntime(Runtime):
@@ -52,9 +59,16 @@ class GuardedRuntime(Runtime):
         for whole, nbytes in self.memory.guarded:
             content = np.empty(nbytes + 2 * GUARD_BYTES, np.uint8)
             cl.enqueue_copy(self.queue, content, whole)
-            assert (content[:GUARD_BYTES] == GUARD).all(), "written before a buffer"
-            assert (content[GUARD_BYTES + nbytes :] == GUARD).all(), "written behind a buffer"
+            _check(content)
+        for content in self.memory.host_guarded:
+            _check(content)
         self.memory.guarded.clear()
+        self.memory.host_guarded.clear()
+
+
+def _check(content: np.ndarray[Any, Any]) -> None:
+    assert (content[:GUARD_BYTES] == GUARD).all(), "written before a buffer"
+    assert (content[-GUARD_BYTES:] == GUARD).all(), "written behind a buffer"
 
 
 def limited(name: str, own: DeviceProfile) -> DeviceProfile:

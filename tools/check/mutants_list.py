@@ -38,6 +38,8 @@ GEMM = (
 SHAPES = "tests/test_gpu_variants.py -k 'test_shape and (64x128 or 32x32)'"
 FEW_COLUMNS = "tests/test_gpu_variants.py -k 'test_few_columns and float32 and (gaps or wider)'"
 SIGNAL = "tests/test_signal.py"
+SIGNAL_KERNELS = "tests/test_signal_kernels.py"
+HOST_ARRAYS = "tests/test_host_arrays.py"
 WINDOW = (
     "tests/test_gpu_variants.py -k 'test_named_problem and window and "
     "(several or share or depth or few or wider)'"
@@ -1828,8 +1830,37 @@ _ROWS: dict[str, list[Row]] = {
         ("whole numbers beyond float64", "if bound > EXACT_DOUBLE:", "if False:", SIGNAL),
         ("float32 beyond its whole numbers", "= 2**24, 2**53", "= 2**25, 2**53", SIGNAL),
     ],
+    "signal/phases.py": [("taps of a phase come in order", "[::-1].T", ".T", SIGNAL_KERNELS)],
+    "signal/long.py": [
+        (
+            "all turns begin with the first sample",
+            "lead=self.pad - first * self.step",
+            "lead=self.pad",
+            SIGNAL_KERNELS,
+        )
+    ],
+    "templates/resampling/resample.cl.mako": [
+        (
+            "results are written behind the last one",
+            "(int)min((long)min(LANES, last + 1 - j_first), positions - begin)",
+            "min(LANES, last + 1 - j_first)",
+            SIGNAL_KERNELS,
+        )
+    ],
+    "templates/long/long_products.cl.mako": [
+        ("taps are not conjugate", "im${b} - xr * hi", "im${b} + xr * hi", SIGNAL_KERNELS)
+    ],
+    "calls/host.py": [
+        (
+            "a call that raises does not wait",
+            "if self._borrowed and (kind is not None or not self._waited):",
+            "if False:",
+            HOST_ARRAYS,
+        ),
+        ("a part is the whole", " or known[1].nbytes != result.nbytes", "", HOST_ARRAYS),
+    ],
     "signal/filtering.py": [
-        ("the second filter is turned", "sums, reverse=False)", "sums)", SIGNAL),
+        ("the second filter is turned", "sums, reverse=False, out=out)", "sums)", SIGNAL),
         ("no state is added", "add_scaled(door.runtime, place, 1.0, state)", "pass", SIGNAL),
     ],
     "dask.py": [
