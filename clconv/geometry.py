@@ -82,9 +82,11 @@ def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0
+        if padding == "causal":
+            return window - 1, 0
         if padding != "same":
             raise ProblemError(
-                f'padding is {padding!r}, expected an integer, a pair, "same" or "valid"'
+                f'padding is {padding!r}, expected an integer, a pair, "same", "valid" or "causal"'
             )
         if stride != 1:
             raise ProblemError(f'padding is "same" and stride is {stride}, expected stride 1')
@@ -222,7 +224,12 @@ class Geometry(NamedTuple):
 
     def causal_padding(self, kernel_size: int) -> tuple[int, int]:
         """The (left, right) with which no output needs a sample after its own."""
-        return self.window(kernel_size) - 1, 0
+        return self._replace(padding="causal").pads(kernel_size)
+
+    def causal_crop(self, kernel_size: int) -> tuple[int, int]:
+        """What a transposed convolution crops so that sample i gives the outputs from i stride on,
+        which need no later one."""
+        return 0, max(self.window(kernel_size) - self.stride, 0)
 
     def windows(self, length: int, kernel_size: int) -> int:
         """Windows that have all their samples among so many, padding included."""

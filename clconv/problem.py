@@ -134,10 +134,10 @@ class Conv1dProblem:
     """A 1-D convolution of (batch, in_channels, length) with (out_channels, in_channels / groups,
     kernel_size) to (batch, out_channels, out_length).
 
-    `padding` is an int, (left, right), "same" or "valid", kept as (left, right). No window reaches
-    the last `cropped` input samples: a convolution has none, one that is the gradient of a
-    transposed convolution has, where output_padding appends samples beyond a whole stride. Raises
-    ProblemError where no such convolution exists.
+    `padding` is an int, (left, right), "same", "valid" or "causal", kept as (left, right). No
+    window reaches the last `cropped` input samples: a convolution has none, one that is the
+    gradient of a transposed convolution has, where output_padding appends samples beyond a whole
+    stride. Raises ProblemError where no such convolution exists.
     """
 
     batch: int
