@@ -335,7 +335,8 @@ def _plain(value: Any) -> Any:
 
 
 def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_integer and int(value) >= least
 
 
 def is_pair(value: Any) -> bool:

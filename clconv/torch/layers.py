@@ -31,11 +31,10 @@ class Conv1d(nn.Conv1d):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        given: Any = 0 if padding == "causal" else padding  # torch.nn knows no such padding
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, given, dilation, groups, bias,
-            padding_mode, device, dtype,
-        )  # type: ignore[arg-type]  # fmt: skip
+        # torch.nn knows no such padding.
+        place: Any = kernel_size, stride, 0 if padding == "causal" else padding, dilation
+        rest: Any = groups, bias, padding_mode, device, dtype
+        super().__init__(in_channels, out_channels, *place, *rest)
         if padding == "causal":
             self.padding = "causal"
             one = Geometry(padding="causal", dilation=self.dilation[0])
