@@ -288,8 +288,8 @@ class Geometry(NamedTuple):
 
 
 def rounded_count(count: int) -> int:
-    """At least so many, but at most an eighth and 15 more, of few different numbers."""
-    step = max(16, 1 << max(count.bit_length() - 4, 0))
+    """At least so many, but at most a quarter or 15 more, one of few numbers."""
+    step = max(16, 1 << max(count.bit_length() - 3, 0))
     return -(-count // step) * step
 
 

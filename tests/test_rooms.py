@@ -35,7 +35,7 @@ _ROOMS = (
     "streaming.pieces", "streaming.stream", "streaming.convolution", "streaming.samples",
     "streaming.containers", "streaming",
     "files", "onnx", "torch.memory", "torch.operators", "torch.functions", "torch.layers",
-    "torch.conversion", "torch.reporting", "torch.tuning", "torch.warming", "torch",
+    "torch.conversion", "torch.streaming", "torch.reporting", "torch.tuning", "torch.warming", "torch",
     "commands", "commands.text", "commands.options", "commands.layers", "commands.roofline",
     "commands.benchmark_worker",
     "commands.benchmark_candidates", "commands.benchmark_plot", "commands.benchmark",

@@ -265,7 +265,8 @@ class StreamingConv1D(StreamingConvolution):
         if self._skip >= conv.stride:
             raise ModuleError(f"{path}skip is {self._skip}, expected less than {conv.stride}")
         length = 0 if self._kept is None else self._kept.length
-        if conv.geometry.windows(self._left + length, conv.size):
+        begins = not length and self._left == most
+        if not begins and conv.geometry.windows(self._left + length, conv.size):
             window = conv.geometry.window(conv.size)
             raise ModuleError(
                 f"{path}kept has {length} samples after {self._left} of padding, expected less "
