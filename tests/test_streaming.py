@@ -9,7 +9,6 @@ import pytest
 from clconv import (
     Conv1D,
     Conv1dProblem,
-    Deconv1D,
     DeviceError,
     Module,
     ModuleError,

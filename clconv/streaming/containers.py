@@ -20,9 +20,14 @@ from clconv.layers.module import Module
 from clconv.layers.pad1d import Pad1D
 from clconv.layers.parallel import Parallel
 from clconv.layers.sequential import Container, Sequential
-from clconv.problem import ACTIVATIONS
+from clconv.problem import KnownActivation
 from clconv.runtime import Runtime
-from clconv.streaming.convolution import StreamingConv1D, StreamingConvolution, StreamingDeconv1D
+from clconv.streaming.convolution import (
+    Addend,
+    StreamingConv1D,
+    StreamingConvolution,
+    StreamingDeconv1D,
+)
 from clconv.streaming.pieces import Array, History, Piece, Signal, joined
 from clconv.streaming.samples import StreamingActivation, StreamingPad1D, StreamingPointwise
 from clconv.streaming.stream import State, Stream, Target, loaded
@@ -201,11 +206,24 @@ class StreamingParallel(_StreamingContainer):
                     f"branch {i} has stride {stream.stride}, expected {self.streams[0].stride}, "
                     "that of branch 0"
                 )
+        self._adding = self._who_adds()
 
     def reset(self) -> None:
         """Forgets the signal; the next chunk begins a new one."""
         super().reset()
         self._waiting: tuple[History | None, ...] = (None,) * len(self.streams)
+
+    def _who_adds(self) -> tuple[int, StreamingConvolution] | None:
+        """Of a skip beside one branch, that branch and its last convolution, which can add the
+        skipped samples to its own: where each sample gives its output at once."""
+        if self.parallel.merge != "sum" or len(self.streams) != 2 or self.stride != 1:
+            return None
+        for i, stream in enumerate(self.streams):
+            other, last = self.streams[1 - i], _last_convolution(stream)
+            skips = isinstance(other, StreamingSequential) and not other.streams
+            if skips and last is not None and stream.latency == 0:
+                return i, last
+        return None
 
     @property
     def stride(self) -> int | Fraction:
@@ -259,10 +277,21 @@ class StreamingParallel(_StreamingContainer):
         signal = self._signal
         assert signal is not None
         shared = piece._replace(is_result=False)
+        known: dict[int, Piece | None] = {}
+        if self._adding is not None and signal.dtype != np.float16:
+            i, last = self._adding
+            last.addend = Addend(shared, target)
+            with self.net._placing("Data", i):
+                result = self.streams[i]._pushed(shared, signal)
+            added, last.addend = last.addend is None, None
+            if added:
+                return result
+            known = {i: result}
         results = []
         for i, stream in enumerate(self.streams):
             with self.net._placing("Data", i):
-                results.append(stream._pushed(shared, signal))
+                there = i in known
+                results.append(known[i] if there else stream._pushed(shared, signal))
         return self._merged(signal, results, target)
 
     def _finish(self) -> Piece | None:
@@ -340,10 +369,18 @@ def _fuse(first: Stream, second: Stream) -> None:
     """Lets a convolution compute the activation after it, if it can."""
     if not isinstance(first, StreamingConvolution) or not isinstance(second, StreamingActivation):
         return
-    name, slope = second.activation
-    if first.conv.activation is None and name in ACTIVATIONS:
-        first.follower = (name, slope) if name == "leaky_relu" else name
+    if first.conv.activation is None:
+        first.follower = KnownActivation(*second.activation)
         second.is_done_before = True
+
+
+def _last_convolution(stream: Stream) -> StreamingConvolution | None:
+    """The convolution that gives a chain's results as they are."""
+    if isinstance(stream, StreamingSequential) and stream.streams:
+        return _last_convolution(stream.streams[-1])
+    if isinstance(stream, StreamingConvolution) and stream._activation is None:
+        return stream
+    return None
 
 
 def _stream(module: Module, pointwise: tuple[type[Module], ...], variant: str) -> Stream:

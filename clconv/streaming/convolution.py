@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,13 @@ from clconv.errors import ModuleError
 from clconv.geometry import Geometry, rounded_count
 from clconv.layers.convolution import Convolution
 from clconv.layers.deconv1d import Deconv1D
+from clconv.problem import KnownActivation
 from clconv.streaming.pieces import History, Piece, Signal
 from clconv.streaming.stream import Stream, Target
 from clconv.variants import VARIANTS
 from clconv.variants.base import EXACT
 
-__all__ = ["StreamingConv1D", "StreamingConvolution", "StreamingDeconv1D"]
+__all__ = ["Addend", "StreamingConv1D", "StreamingConvolution", "StreamingDeconv1D"]
 
 
 class _RowsDraft(Draft):
@@ -54,6 +55,14 @@ def _keeps_bits(variant: str) -> bool:
     )
 
 
+class Addend(NamedTuple):
+    """What a convolution's next results are added to, if they are as many, and where these would
+    best be."""
+
+    piece: Piece
+    target: Target | None
+
+
 class StreamingConvolution(Stream):
     """What the streams of Conv1D and Deconv1D have in common."""
 
@@ -62,7 +71,9 @@ class StreamingConvolution(Stream):
         self.variant = variant
         self._rounds = _keeps_bits(variant)
         # The activation after it in a chain, which it computes too.
-        self.follower: tuple[str, float] | str | None = None
+        self.follower: KnownActivation | None = None
+        # What it adds its results to; it takes it away when it has.
+        self.addend: Addend | None = None
         super().__init__(conv)
 
     def reset(self) -> None:
@@ -72,7 +83,7 @@ class StreamingConvolution(Stream):
 
     def transient(self) -> dict[str, Any]:
         """The last chunk's length says nothing of a copy's."""
-        return {**super().transient(), "_last": 0}
+        return {**super().transient(), "_last": 0, "addend": None}
 
     def _sample_of(self, output: int) -> int:
         return self.conv.geometry.sample_of(output, self.conv.size)
@@ -123,6 +134,10 @@ class StreamingConvolution(Stream):
         signal, conv = self._signal, self.conv
         assert signal is not None
         self._check_weights()
+        residual = None
+        added = self.addend
+        if added is not None and added.piece.length == outputs and added.piece.room >= computed:
+            (residual, target), self.addend = added, None
         rows = None if target is None else target(computed)
         if rows is None:
             result = Piece.empty(signal, conv.outmaps, computed)
@@ -132,13 +147,18 @@ class StreamingConvolution(Stream):
         derived = None
         if isinstance(weight, KnownWeight):
             weight, derived = weight.array, weight.derived
-        recipe = self._recipe(signal, data, geometry, result, weight, bias, derived is not None)
+        recipe = self._recipe(
+            signal, data, geometry, result, weight, bias, residual, derived is not None
+        )
         size = signal.dtype.itemsize
         buffers = {"x": data.rows[:2], "out": result.rows[:2]}
+        if residual is not None:
+            buffers["residual"] = residual.rows[:2]
         for name, array in (("weight", weight), ("bias", bias)):
             if array is not None:
                 buffers[name] = (array.base_data, array.offset // size)
-        reads = [one for one in (weight, bias, data.array) if one is not None]
+        arrays = (weight, bias, data.array, None if residual is None else residual.array)
+        reads = [one for one in arrays if one is not None]
         follow_on_buffers(signal.runtime, recipe, buffers, {}, derived, reads)
         return result._replace(length=outputs)
 
@@ -150,6 +170,7 @@ class StreamingConvolution(Stream):
         result: Piece,
         weight: Any,
         bias: Any,
+        residual: Piece | None,
         kept: bool,
     ) -> Recipe:
         """What computes it, drafted once for all data that lie so."""
@@ -158,7 +179,8 @@ class StreamingConvolution(Stream):
         key: Hashable = (
             _RowsDraft, geometry, data.rows[2:], data.maps, data.length, result.rows[2:],
             result.length, signal.batch, signal.dtype, weight.shape, bias is None,
-            self._activation, variant, runtime.workspace_limit, exact, kept,
+            None if residual is None else residual.rows[2:], self._activation, variant,
+            runtime.workspace_limit, exact, kept,
         )  # fmt: skip
         known: Recipe | None = runtime.recipes.get(key)
         if known is not None:
@@ -171,6 +193,8 @@ class StreamingConvolution(Stream):
         }
         if bias is not None:
             layouts["bias"] = Layout.contiguous(tuple(bias.shape), signal.dtype)
+        if residual is not None:
+            layouts["residual"] = _layout(signal, residual._replace(length=result.length), size)
         draft = _RowsDraft(runtime, layouts, NO_NAMES, exact, None, kept)
         make = draft_conv_transpose1d if geometry.transposed else draft_conv1d
         make(draft, geometry, self._activation, variant)
