@@ -22,9 +22,11 @@ from clconv.errors import (
     ProblemError,
 )
 from clconv.functional import prepare_weight
+from clconv.layers.activation import Activation
 from clconv.layers.deconv1d import Deconv1D
 from clconv.layers.module import Module
 from clconv.layers.pad1d import Pad1D
+from clconv.layers.parallel import Parallel
 from clconv.layers.sequential import Sequential
 from clconv.layers.variable import Variable
 from clconv.planning.planner import KernelPlan, plans, serving
@@ -35,6 +37,7 @@ from clconv.runtime import Runtime, default_runtime
 from clconv.version import VERSION
 
 __all__ = [
+    "Activation",
     "BuildError",
     "ClconvError",
     "Conv1D",
@@ -49,6 +52,7 @@ __all__ = [
     "ModuleError",
     "OutOfMemoryError",
     "Pad1D",
+    "Parallel",
     "Pass",
     "PreparedWeight",
     "ProblemError",

@@ -7,7 +7,7 @@ from typing import Any
 
 from clconv import functional
 from clconv.errors import ModuleError
-from clconv.layers.convolution import Convolution, scheme_of
+from clconv.layers.convolution import Convolution, is_pair, scheme_of
 from clconv.problem import Pass
 from clconv.runtime import Runtime
 
@@ -17,7 +17,8 @@ __all__ = ["Conv1D"]
 class Conv1D(Convolution):
     """Cross-correlation of (N, inmaps, L) with W (outmaps, inmaps / groups, 1, size), plus b.
 
-    Lout = (L + 2 pad - dilation (size - 1) - 1) // stride + 1. `activation` is None, "relu",
+    Lout = (L + 2 pad - dilation (size - 1) - 1) // stride + 1. `pad` may also be (left, right), or
+    "causal": dilation (size - 1) on the left alone. `activation` is None, "relu",
     "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". With `exact` only
     variants that form the definition's own sums are used; None means what the runtime says. Raises
     ModuleError.
@@ -26,6 +27,7 @@ class Conv1D(Convolution):
     _functions = (functional.conv1d, functional.conv1d_backward)
     _passes = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
     _gradients_are_functional = True
+    _pads_beside = ', (left, right) or "causal"'
 
     def __init__(
         self,
@@ -33,7 +35,7 @@ class Conv1D(Convolution):
         outmaps: int,
         size: int,
         stride: int = 1,
-        pad: int = 0,
+        pad: int | Sequence[int] | str = 0,
         dilation: int = 1,
         wscale: float = 1.0,
         useBias: bool = True,
@@ -56,6 +58,10 @@ class Conv1D(Convolution):
             runtime,
             exact,
         )
+
+    @classmethod
+    def _is_pad(cls, value: Any) -> bool:
+        return super()._is_pad(value) or is_pair(value)
 
     def _check_length(self, length: int) -> None:
         geometry = self.geometry

@@ -15,12 +15,14 @@ import numpy as np
 
 from clconv.conv1d import Conv1D
 from clconv.errors import ModuleError
+from clconv.layers.activation import Activation
 from clconv.layers.convolution import Convolution
 from clconv.layers.deconv1d import Deconv1D
 from clconv.layers.hdf5 import h5py_or_error, load_hdf5, opened, save_hdf5
 from clconv.layers.module import Module
 from clconv.layers.pad1d import Pad1D
-from clconv.layers.sequential import Sequential
+from clconv.layers.parallel import Parallel
+from clconv.layers.sequential import Container, Sequential
 from clconv.layers.storage import (
     BFLOAT16,
     FILE_ERRORS,
@@ -73,7 +75,8 @@ def build(blueprint: Mapping[str, Any], classes: Iterable[type[Module]] = ()) ->
     Names of classes are looked up among clconv's layers and `classes`, nowhere else. Raises
     ModuleError.
     """
-    known = {one.__name__: one for one in (Conv1D, Deconv1D, Pad1D, Sequential, *classes)}
+    own = (Activation, Conv1D, Deconv1D, Pad1D, Parallel, Sequential)
+    known = {one.__name__: one for one in (*own, *classes)}
     return _build(blueprint, known)
 
 
@@ -90,7 +93,7 @@ def _build(blueprint: Any, known: Mapping[str, type[Module]]) -> Module:
     except TypeError as error:
         raise ModuleError(f"scheme of {name} is {scheme!r}: {error}") from error
     graph, by_name = blueprint.get("graph", []), blueprint.get("modules", {})
-    if isinstance(module, Sequential) and isinstance(graph, list) and isinstance(by_name, Mapping):
+    if isinstance(module, Container) and isinstance(graph, list) and isinstance(by_name, Mapping):
         for one in graph:
             # PuzzleLib lists the names, and has the blueprints beside.
             module.append(_build(by_name.get(one) if isinstance(one, str) else one, known))

@@ -76,8 +76,8 @@ def conv1d(
     weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
     bias: (Cout,), or None.
     stride, dilation: samples, at least 1.
-    padding: zeros in samples: an int, (left, right), "same" (the odd one to the right; stride 1) or
-        "valid".
+    padding: zeros in samples: an int, (left, right), "same" (the odd one to the right; stride 1),
+        "valid" or "causal" (as many on the left that no output needs a sample after its own).
     groups: a divisor of Cin and Cout.
     activation: None, "relu", "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu"
         (exact) or "silu".

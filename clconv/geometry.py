@@ -25,6 +25,7 @@ __all__ = [
     "padding_pair",
     "part_of",
     "reached_by",
+    "rounded_count",
     "whole",
     "window_of",
     "windows_in",
@@ -82,9 +83,11 @@ def padding_pair(padding: Padding, window: int, stride: int) -> tuple[int, int]:
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0
+        if padding == "causal":
+            return window - 1, 0
         if padding != "same":
             raise ProblemError(
-                f'padding is {padding!r}, expected an integer, a pair, "same" or "valid"'
+                f'padding is {padding!r}, expected an integer, a pair, "same", "valid" or "causal"'
             )
         if stride != 1:
             raise ProblemError(f'padding is "same" and stride is {stride}, expected stride 1')
@@ -222,7 +225,12 @@ class Geometry(NamedTuple):
 
     def causal_padding(self, kernel_size: int) -> tuple[int, int]:
         """The (left, right) with which no output needs a sample after its own."""
-        return self.window(kernel_size) - 1, 0
+        return self._replace(padding="causal").pads(kernel_size)
+
+    def causal_crop(self, kernel_size: int) -> tuple[int, int]:
+        """What a transposed convolution crops so that sample i gives the outputs from i stride on,
+        which need no later one."""
+        return 0, max(self.window(kernel_size) - self.stride, 0)
 
     def windows(self, length: int, kernel_size: int) -> int:
         """Windows that have all their samples among so many, padding included."""
@@ -234,6 +242,55 @@ class Geometry(NamedTuple):
         passed = outputs * self.stride
         start = max(passed - left, 0)
         return Progress(outputs, start, max(left - passed, 0), max(start - length, 0))
+
+    def reached(self, outputs: int, kernel_size: int, left: int) -> int:
+        """Samples, at least one, that so many windows reach after so much padding."""
+        return max(reached_by(outputs, self.window(kernel_size), self.stride) - left, 1)
+
+    # A transposed convolution of a signal that is here in part
+
+    def withheld(self, kernel_size: int) -> int:
+        """Positions that a transposed convolution's samples complete, but that are cropped where no
+        further sample comes."""
+        right = self.pads(kernel_size)[1]
+        return max(self.stride - self.window(kernel_size) - self.output_padding + right, 0)
+
+    def completed(self, crop: int, length: int, kernel_size: int) -> Progress:
+        """What a transposed convolution makes of at least one sample that is here: the outputs
+        after the first `crop` positions of these, as far as no later sample reaches them. `left` is
+        what is cropped the next time."""
+        end = length * self.stride - self.withheld(kernel_size)
+        if end <= crop:
+            return Progress(0, 0, crop, 0)
+        first = -((self.window(kernel_size) - 1 - end) // self.stride)  # that reaches the next
+        start = min(max(first, 0), length - 1)
+        return Progress(end - crop, start, end - start * self.stride, 0)
+
+    def part_of_outputs(self, crop: int, outputs: int, length: int, kernel_size: int) -> Geometry:
+        """The transposed convolution that gives so many outputs after the first `crop` positions of
+        so many samples."""
+        surplus = reached_by(length, self.window(kernel_size), self.stride) - crop - outputs
+        return self._replace(
+            padding=(crop, max(surplus, 0)), output_padding=max(-surplus, 0), transposed=True
+        )
+
+    def rest(self, crop: int, length: int, kernel_size: int) -> int:
+        """Outputs after the first `crop` positions of so many samples, where no more come."""
+        end = reached_by(length, self.window(kernel_size), self.stride) + self.output_padding
+        return max(end - self.pads(kernel_size)[1] - crop, 0)
+
+    def sample_of(self, output: int, kernel_size: int) -> int:
+        """The last sample that an output needs."""
+        if not self.transposed:
+            return output * self.stride + self.latency(kernel_size)
+        left = self.pads(kernel_size)[0]
+        return (output + left + self.withheld(kernel_size)) // self.stride
+
+
+def rounded_count(count: int) -> int:
+    """At least so many, but at most a quarter or 15 more, one of few numbers."""
+    step = max(16, 1 << max(count.bit_length() - 3, 0))
+    return -(-count // step) * step
 
 
 def in_series(stages: Iterable[tuple[int, int]]) -> tuple[int, int]:

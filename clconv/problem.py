@@ -23,7 +23,7 @@ from clconv.geometry import (
     windows_in,
 )
 
-__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "Layer", "Pass"]
+__all__ = ["ACTIVATIONS", "Conv1dProblem", "Epilogue", "KnownActivation", "Layer", "Pass"]
 
 MAX_BATCH = 2**31 - 1
 MAX_CHANNELS = 2**31 - 2**10
@@ -65,6 +65,13 @@ ACTIVATIONS = {
 }
 
 
+class KnownActivation(NamedTuple):
+    """An activation that kernels know, with its slope: one of ACTIVATIONS, or "elu"."""
+
+    name: str
+    slope: float
+
+
 @dataclass(frozen=True)
 class Epilogue:
     """What is done to a sum before it is stored: `activation(sum + bias + residual)`.
@@ -81,6 +88,8 @@ class Epilogue:
     @staticmethod
     def parse_activation(value: Any) -> tuple[str | None, float]:
         """(name, slope) of the forms that users write: None, "relu", ("leaky_relu", 0.2)."""
+        if isinstance(value, KnownActivation):
+            return value
         slope = 0.01
         name = value
         if isinstance(value, (tuple, list)) and len(value) == 2:
@@ -134,10 +143,10 @@ class Conv1dProblem:
     """A 1-D convolution of (batch, in_channels, length) with (out_channels, in_channels / groups,
     kernel_size) to (batch, out_channels, out_length).
 
-    `padding` is an int, (left, right), "same" or "valid", kept as (left, right). No window reaches
-    the last `cropped` input samples: a convolution has none, one that is the gradient of a
-    transposed convolution has, where output_padding appends samples beyond a whole stride. Raises
-    ProblemError where no such convolution exists.
+    `padding` is an int, (left, right), "same", "valid" or "causal", kept as (left, right). No
+    window reaches the last `cropped` input samples: a convolution has none, one that is the
+    gradient of a transposed convolution has, where output_padding appends samples beyond a whole
+    stride. Raises ProblemError where no such convolution exists.
     """
 
     batch: int

@@ -242,11 +242,14 @@ def test_bad_argument_is_named_with_its_value(runtime, layer, argument, value):
 
 @both_classes
 @pytest.mark.parametrize("argument", ["pad", "postpad"])
-@pytest.mark.parametrize("value", [-1, 0.5, (1, 2), None, False])
+@pytest.mark.parametrize("value", [-1, 0.5, (1, 2), (1, -2), (1, 2, 3), "same", None, False])
 def test_bad_padding_is_named_with_its_value(runtime, layer, argument, value):
     if argument == "postpad" and layer is Conv1D:
         with pytest.raises(TypeError, match="postpad"):
             layer(4, 4, 2, postpad=value)
+        return
+    if value == (1, 2) and layer is Conv1D:
+        assert layer(4, 4, 2, pad=value).pad == value
         return
     message = message_of(layer, 4, 4, 2, stride=3, **{argument: value})
     assert argument in message

@@ -9,7 +9,6 @@ import pytest
 from clconv import (
     Conv1D,
     Conv1dProblem,
-    Deconv1D,
     DeviceError,
     Module,
     ModuleError,
@@ -346,7 +345,6 @@ def test_wrong_first_chunk(runtime):
 
 def test_wrong_modules(runtime):
     for module, message in (
-        (Deconv1D(1, 1, 2), "cannot be streamed, expected Conv1D, Pad1D, Sequential or a class"),
         (ReLU(), "cannot be streamed"),
         (Pad1D(2, "wrap"), "has mode 'wrap', expected 'constant', 'reflect' or 'edge'"),
     ):

@@ -336,16 +336,18 @@ def follow_on_buffers(
     buffers: dict[str, tuple[Any, int]],
     numbers_: Mapping[str, float],
     derived: Derived | None,
+    reads: Sequence[cl_array.Array] = (),
+    writes: Sequence[cl_array.Array] = (),
 ) -> None:
-    """Queues a recipe on buffers that no other queue uses: of each array its
-    buffer and where in it, in elements."""
+    """Queues a recipe on buffers: of each array its buffer and where in it, in elements. `reads` and
+    `writes` are those arrays that another queue may use."""
     given = Commands(runtime, recipe, buffers, numbers_, derived)
     commands: list[Command] = []
     for step in recipe.steps:
         commands += given.preparing(step)
         commands += given.launching(step)
     if commands:
-        runtime.enqueue(commands, (), ())
+        runtime.enqueue(commands, reads, writes)
     given.keep()
 
 

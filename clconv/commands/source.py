@@ -22,7 +22,7 @@ from clconv.render import render
 
 
 def _padding(text: str) -> Any:
-    """An int, "left,right", "same" or "valid"."""
+    """An int, "left,right", "same", "valid" or "causal"."""
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -43,7 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         ("kernel-size", 3), ("stride", 1), ("dilation", 1), ("groups", 1),
     ):  # fmt: skip
         add(f"--{name}", type=int, default=default)
-    add("--padding", type=_padding, default=0, help='an integer, "left,right", same or valid')
+    add(
+        "--padding",
+        type=_padding,
+        default=0,
+        help='an integer, "left,right", same, valid or causal',
+    )
     add("--dtype", default="float32", choices=("float32", "float16", "float64"))
     add("--pass", dest="pass_", default="forward", help=", ".join(p.value for p in Pass))
     add("--variant", default="auto")

@@ -46,7 +46,8 @@ class Convolution(Module):
         self.activation = activation
         self.exact = exact
         self.inmaps, self.outmaps = scheme["inmaps"], scheme["outmaps"]
-        self.size, self.stride, self.pad = scheme["size"], scheme["stride"], scheme["pad"]
+        self.size, self.stride = scheme["size"], scheme["stride"]
+        self.pad: int | tuple[int, int] | str = scheme["pad"]
         self.dilation, self.groups = scheme["dilation"], scheme["groups"]
         self.useBias = scheme["useBias"]
         self._shapes = {"W": weight_shape, "b": (1, self.outmaps, 1, 1)}
@@ -66,8 +67,11 @@ class Convolution(Module):
 
     # Construction
 
-    @staticmethod
-    def check(scheme: Mapping[str, Any]) -> None:
+    # What `pad` may be beside an integer, in words.
+    _pads_beside = ' or "causal"'
+
+    @classmethod
+    def check(cls, scheme: Mapping[str, Any]) -> None:
         """ModuleError for sizes that no layer can have."""
         for name, least in (
             ("inmaps", 1),
@@ -80,14 +84,23 @@ class Convolution(Module):
             ("postpad", 0),
         ):
             value = scheme.get(name, least)
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-                raise ModuleError(f"{name} is {value!r}, expected an integer of at least {least}")
+            if _is_whole(value, least) or (name == "pad" and cls._is_pad(value)):
+                continue
+            beside = cls._pads_beside if name == "pad" else ""
+            raise ModuleError(
+                f"{name} is {value!r}, expected an integer of at least {least}{beside}"
+            )
         inmaps, outmaps, groups = scheme["inmaps"], scheme["outmaps"], scheme["groups"]
         if inmaps % groups or outmaps % groups:
             raise ModuleError(
                 "Number of input and output maps must be divisible by number of groups "
                 f"({inmaps} inmaps, {outmaps} outmaps, {groups} groups)"
             )
+
+    @classmethod
+    def _is_pad(cls, value: Any) -> bool:
+        """Whether `pad` may be this, which is no integer."""
+        return isinstance(value, str) and value == "causal"
 
     def getBlueprint(self) -> dict[str, Any]:
         """The class and its constructor's arguments."""
@@ -311,8 +324,21 @@ class Convolution(Module):
 def scheme_of(local_names: Mapping[str, Any]) -> dict[str, Any]:
     """A constructor's arguments in order, with integers as Python's own."""
     skipped = ("self", "activation", "runtime", "exact", "__class__")
-    return {
-        name: int(value) if isinstance(value, np.integer) else value
-        for name, value in local_names.items()
-        if name not in skipped
-    }
+    scheme = {name: _plain(value) for name, value in local_names.items() if name not in skipped}
+    if isinstance(scheme["pad"], (tuple, list)):
+        scheme["pad"] = tuple(map(_plain, scheme["pad"]))
+    return scheme
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_integer and int(value) >= least
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value is two integers of at least 0."""
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_whole(one, 0) for one in value)

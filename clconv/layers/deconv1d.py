@@ -18,8 +18,9 @@ __all__ = ["Deconv1D"]
 class Deconv1D(Convolution):
     """Transposed convolution of (N, inmaps, L) with W (inmaps, outmaps / groups, 1, size), plus b.
 
-    Lout = (L - 1) stride + dilation (size - 1) - 2 pad + 1 + postpad. `activation` as in Conv1D.
-    Raises ModuleError.
+    Lout = (L - 1) stride + dilation (size - 1) - 2 pad + 1 + postpad. `pad` may also be "causal":
+    what is beyond `stride` positions for each sample is cropped on the right alone, so that an
+    output needs no later sample. `activation` as in Conv1D. Raises ModuleError.
     """
 
     _functions = (functional.conv_transpose1d, functional.conv_transpose1d_backward)
@@ -32,7 +33,7 @@ class Deconv1D(Convolution):
         outmaps: int,
         size: int,
         stride: int = 1,
-        pad: int = 0,
+        pad: int | str = 0,
         dilation: int = 1,
         postpad: int = 0,
         wscale: float = 1.0,
@@ -63,7 +64,8 @@ class Deconv1D(Convolution):
     @property
     def geometry(self) -> Geometry:
         """How the layer's windows lie."""
-        return Geometry(self.stride, self.pad, self.dilation, self.groups, True, self.postpad)
+        one = Geometry(self.stride, self.pad, self.dilation, self.groups, True, self.postpad)
+        return one._replace(padding=one.causal_crop(self.size)) if self.pad == "causal" else one
 
     def _check_length(self, length: int) -> None:
         least = self.geometry.shortest_length(self.size)

@@ -1,11 +1,11 @@
-"""Layers one after the other."""
+"""Layers one after the other, and what all containers of layers share."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 from clconv import tuning
 from clconv.calls.call import Accumulations
@@ -16,7 +16,7 @@ from clconv.layers.module import Module
 from clconv.layers.variable import Variable
 from clconv.runtime import runtime_of
 
-__all__ = ["Sequential"]
+__all__ = ["Container", "Sequential"]
 
 
 # Up to so many bytes of data in all, gradients wait with what they are computed from.
@@ -31,7 +31,7 @@ class _Backward:
     or if that would keep too many arrays alive, each gradient is copied before it changes.
     """
 
-    def __init__(self, net: Sequential) -> None:
+    def __init__(self, net: Container) -> None:
         leaves = list(net._leaves())
         sizes = [one.inData.nbytes + one.data.nbytes for one in leaves]
         self._waits = sum(sizes) <= MOST_WAITING and all(
@@ -74,8 +74,11 @@ class _Backward:
 _running = threading.local()
 
 
-class Sequential(Module):
-    """A chain of modules; each takes the result of the one before.
+Own = TypeVar("Own", bound="Container")
+
+
+class Container(Module):
+    """Base of modules that are made of others, `graph`.
 
     Modules without a name are named by their place: "0", "1", …. An error inside is a ModuleError
     that says which module.
@@ -87,11 +90,15 @@ class Sequential(Module):
 
     # The container
 
-    def append(self, module: Module) -> Sequential:
+    def _of(self, modules: Iterable[Module]) -> Container:
+        """A container like this one of some of its modules."""
+        raise ModuleError(f"{type(self).__name__} does not define _of")
+
+    def append(self: Own, module: Module) -> Own:
         """Adds a module at the end; returns the container."""
         return self.insert(module, len(self.graph))
 
-    def extend(self, modules: Iterable[Module]) -> Sequential:
+    def extend(self: Own, modules: Iterable[Module]) -> Own:
         """Adds modules at the end; returns the container."""
         graph, names = list(self.graph), []
         try:
@@ -106,7 +113,7 @@ class Sequential(Module):
             raise
         return self
 
-    def insert(self, module: Module, index: int) -> Sequential:
+    def insert(self: Own, module: Module, index: int) -> Own:
         """Adds a module before the one at `index`; returns the container."""
         if not isinstance(module, Module):
             raise ModuleError(f"module is a {type(module).__name__}, expected a Module")
@@ -134,11 +141,11 @@ class Sequential(Module):
         return iter(self.graph)
 
     def __getitem__(self, key: int | str | slice) -> Any:
-        """The module at a place or of a name, or a Sequential of a slice."""
+        """The module at a place or of a name, or a container like this one of a slice."""
         if isinstance(key, str):
             return self.getByName(key)
         if isinstance(key, slice):
-            return Sequential(self.name).extend(self.graph[key])
+            return self._of(self.graph[key])
         if not -len(self.graph) <= key < len(self.graph):
             raise IndexError(f"index is {key}, expected a place in {len(self.graph)} modules")
         return self.graph[key]
@@ -154,7 +161,7 @@ class Sequential(Module):
     def _leaves(self) -> Iterator[Module]:
         """The modules that are no containers, of containers within too."""
         for module in self.graph:
-            if isinstance(module, Sequential):
+            if isinstance(module, Container):
                 yield from module._leaves()
             else:
                 yield module
@@ -237,13 +244,91 @@ class Sequential(Module):
 
     # Forward and backward
 
+    def remember(self) -> Callable[[], None]:
+        """What brings all modules back to the state they have now."""
+        restores = [super().remember(), *(module.remember() for module in self.graph)]
+
+        def restore() -> None:
+            for one in restores:
+                one()
+
+        return restore
+
     def _place(self, kind: str, index: int, error: Exception) -> ModuleError:
         return ModuleError(
             f"{self}:\n{kind} error in module {index} ({self.graph[index]}):\n{error}"
         )
 
     def checkDataType(self, dtype: Any) -> None:
-        """Left to the first module."""
+        """Left to the modules."""
+
+    def checkContext(self, name: str, array: Any) -> None:
+        """Left to the modules."""
+
+    def backward(
+        self,
+        grad: Any,
+        updParamGrads: bool = True,
+        updGrad: bool = True,
+        scale: float = 1.0,
+        momentum: float = 1.0,
+    ) -> Any:
+        """The gradient of the last input; parameters' gradients accumulate.
+
+        Without `updGrad` the container's own input gradient alone is skipped.
+        """
+        return super().backward(grad, updParamGrads, updGrad, scale, momentum)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Callable[[Module, bool], AbstractContextManager[None]]]:
+        """A block of a backward pass that changes all that it changes, or nothing; each module runs
+        in a block that is asked for with whether its parameters' gradients may change."""
+        outer: _Backward | None = getattr(_running, "backward", None)
+        running = _running.backward = _Backward(self) if outer is None else outer
+        before, restore = running.copies, self.remember()
+
+        def changing(module: Module, params: bool) -> AbstractContextManager[None]:
+            # A container within says for each of its own modules that it changes.
+            changes = params and module.train and not isinstance(module, Container)
+            return running.changing(module, before) if changes else nullcontext()
+
+        try:
+            yield changing
+            if outer is None:
+                running.commit()
+        except BaseException:
+            running.restore(before)
+            restore()
+            raise
+        finally:
+            _running.backward = outer
+
+    @contextmanager
+    def _placing(self, kind: str, index: int) -> Iterator[None]:
+        """A block whose errors are a ModuleError that says which module they are of."""
+        try:
+            yield
+        except (ModuleError, ProblemError) as error:
+            raise self._place(kind, index, error) from error
+
+    def getBlueprint(self) -> dict[str, Any]:
+        """The blueprints of all modules."""
+        return {
+            "classname": type(self).__name__,
+            "scheme": {"name": self.name},
+            "graph": [module.getBlueprint() for module in self.graph],
+        }
+
+
+class Sequential(Container):
+    """A chain of modules; each takes the result of the one before.
+
+    Modules without a name are named by their place: "0", "1", …. An error inside is a ModuleError
+    that says which module.
+    """
+
+    def _of(self, modules: Iterable[Module]) -> Sequential:
+        return Sequential(self.name).extend(modules)
 
     def updateData(self, data: Any) -> Any:
         """The result of the last module."""
@@ -257,19 +342,6 @@ class Sequential(Module):
                     raise self._place("Data", i, error) from error
                 raise
         return data
-
-    def remember(self) -> Callable[[], None]:
-        """What brings all modules back to the state they have now."""
-        restores = [super().remember(), *(module.remember() for module in self.graph)]
-
-        def restore() -> None:
-            for one in restores:
-                one()
-
-        return restore
-
-    def checkContext(self, name: str, array: Any) -> None:
-        """Left to the modules."""
 
     def checkGradShape(self, shape: Sequence[int]) -> None:
         """Asks all modules, from the last, so that none computes where another will refuse."""
@@ -285,44 +357,14 @@ class Sequential(Module):
                 raise self._place("Grad", i, error) from error
             shape = module.inData.shape
 
-    def backward(
-        self,
-        grad: Any,
-        updParamGrads: bool = True,
-        updGrad: bool = True,
-        scale: float = 1.0,
-        momentum: float = 1.0,
-    ) -> Any:
-        """The gradient of the last input; parameters' gradients accumulate.
-
-        Without `updGrad` the first module's input gradient alone is skipped.
-        """
-        return super().backward(grad, updParamGrads, updGrad, scale, momentum)
-
     def _backward(
         self, grad: Any, params: bool, inputs: bool, scale: float, momentum: float
     ) -> Any:
-        outer: _Backward | None = getattr(_running, "backward", None)
-        running = _running.backward = _Backward(self) if outer is None else outer
-        before, restore = running.copies, self.remember()
-        i = 0
-        try:
+        with self._changing() as changing:
             for i in reversed(range(len(self.graph))):
                 module = self.graph[i]
-                # A container within says for each of its own modules that it changes.
-                changes = params and module.train and not isinstance(module, Sequential)
-                with running.changing(module, before) if changes else nullcontext():
+                with self._placing("Grad", i), changing(module, params):
                     grad = module.backward(grad, params, inputs or i > 0, scale, momentum)
-            if outer is None:
-                running.commit()
-        except BaseException as error:
-            running.restore(before)
-            restore()
-            if isinstance(error, (ModuleError, ProblemError)):
-                raise self._place("Grad", i, error) from error
-            raise
-        finally:
-            _running.backward = outer
         return grad if inputs else None
 
     # Shapes
@@ -359,11 +401,3 @@ class Sequential(Module):
                     if isinstance(error, ModuleError):
                         raise self._place("Data", i, error) from error
                     raise
-
-    def getBlueprint(self) -> dict[str, Any]:
-        """The blueprints of all modules."""
-        return {
-            "classname": type(self).__name__,
-            "scheme": {"name": self.name},
-            "graph": [module.getBlueprint() for module in self.graph],
-        }

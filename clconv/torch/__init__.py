@@ -2,9 +2,10 @@
 
 `convert(model)` exchanges a model's layers and `revert` undoes it, `patched` redirects calls of
 torch.nn.functional, `report` says where each convolution is computed, `warm_up` builds their
-kernels before the first call, `tune` finds the fastest ones; `Conv1d` and `ConvTranspose1d` are
-torch.nn's layers, `conv1d` and `conv_transpose1d` torch.nn.functional's functions, with derivatives
-in both modes, of any order. They are operators of PyTorch's dispatcher, so that torch.compile and
+kernels before the first call, `tune` finds the fastest ones, `stream` takes a signal in chunks;
+`Conv1d` and `ConvTranspose1d` are torch.nn's layers, `conv1d` and `conv_transpose1d`
+torch.nn.functional's functions, with derivatives in both modes, of any order. They are operators of
+PyTorch's dispatcher, so that torch.compile and
 torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
@@ -19,6 +20,7 @@ from clconv.torch.functions import conv1d, conv_transpose1d
 from clconv.torch.layers import Conv1d, ConvTranspose1d
 from clconv.torch.patching import patched
 from clconv.torch.reporting import Convolution, Report, report
+from clconv.torch.streaming import TorchStream, stream
 from clconv.torch.tuning import tune
 from clconv.torch.warming import warm_up
 
@@ -27,12 +29,14 @@ __all__ = [
     "ConvTranspose1d",
     "Convolution",
     "Report",
+    "TorchStream",
     "conv1d",
     "conv_transpose1d",
     "convert",
     "patched",
     "report",
     "revert",
+    "stream",
     "tune",
     "warm_up",
 ]

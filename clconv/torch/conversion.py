@@ -113,14 +113,17 @@ def revert(model: nn.Module, verbose: bool = False) -> int:
     """Turns all clconv convolutions of a model back into PyTorch's; returns how many there were.
 
     Undoes what `convert` did, also for parametrized layers. Logs as `convert` does: your own
-    subclasses of clconv's layers are not reverted. Raises ArrayTypeError unless `model` is a model.
+    subclasses of clconv's layers are not reverted, nor are layers with padding "causal", which
+    PyTorch does not know. Raises ArrayTypeError unless `model` is a model.
     """
     found = [(name, layer) for name, layer in convolutions(model) if is_ours(layer)]
-    classes = [_reverted(type(layer)) for _, layer in found]
+    classes = [None if layer.padding == "causal" else _reverted(type(layer)) for _, layer in found]
     count = len(classes) - classes.count(None)
     for (name, layer), old in zip(found, classes, strict=True):
         if old is None:
-            _log.info("%s stays on clconv: it is a %s", name, type(layer).__qualname__)
+            causal = " with padding 'causal'" if layer.padding == "causal" else ""
+            of = type(layer).__qualname__
+            _log.info("%s stays on clconv: it is a %s%s", name, of, causal)
             continue
         layer.__class__ = old
         if verbose:

@@ -86,8 +86,9 @@ def conv1d(
     """torch.nn.functional.conv1d: (N, Cout, Lout), or (Cout, Lout) of an unbatched input.
 
     input (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,); padding in samples: an int,
-    (left, right), "same" (the odd sample to the right, stride 1) or "valid". Raises TypeError for
-    what is no CPU tensor of a floating dtype, ProblemError (which calls the input x), DeviceError.
+    (left, right), "same" (the odd sample to the right, stride 1), "valid" or "causal" (on the left
+    alone, so that no output needs a sample after its own). Raises TypeError for what is no CPU
+    tensor of a floating dtype, ProblemError (which calls the input x), DeviceError.
     """
     if has_torch_function((input, weight, bias)):
         overridden: Tensor = handle_torch_function(
@@ -98,6 +99,10 @@ def conv1d(
     tensors = _checked(input=input, weight=weight, bias=bias)
     _dimensions(input, weight, "(Cout, Cin / groups, kernel_size)")
     if torch.onnx.is_in_onnx_export():  # whose exporters know PyTorch's own function
+        if padding == "causal":
+            padding = Geometry(padding=padding, dilation=whole("dilation", dilation, 1)).pads(
+                weight.shape[2]
+            )
         if not isinstance(padding, (int, str)) and len(padding) == 2:
             input, padding = nn.functional.pad(input, [*padding]), 0
         return nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups)

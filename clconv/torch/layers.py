@@ -6,14 +6,39 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clconv.torch.functions import conv1d, conv_transpose1d
+from clconv.geometry import Geometry, Padding
+from clconv.torch.functions import Size, conv1d, conv_transpose1d
 
 
 class Conv1d(nn.Conv1d):
     """torch.nn.Conv1d on clconv: (N, Cin, L) or (Cin, L) in, (N, Cout, Lout) or (Cout, Lout) out.
 
-    Constructor, parameters and state dict are torch.nn's, every padding mode included.
+    Constructor, parameters and state dict are torch.nn's, every padding mode included. `padding`
+    may also be "causal": dilation (kernel_size - 1) samples on the left alone.
     """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        # torch.nn knows no such padding.
+        place: Any = kernel_size, stride, 0 if padding == "causal" else padding, dilation
+        rest: Any = groups, bias, padding_mode, device, dtype
+        super().__init__(in_channels, out_channels, *place, *rest)
+        if padding == "causal":
+            self.padding = "causal"
+            one = Geometry(padding="causal", dilation=self.dilation[0])
+            self._reversed_padding_repeated_twice = [*one.pads(self.kernel_size[0])]
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         place: tuple[Any, ...] = (self.stride, self.padding, self.dilation, self.groups)

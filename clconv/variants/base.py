@@ -94,7 +94,7 @@ WORKSPACE_SHARE = 0.25
 ELEMENT_GROUP = 64
 
 # Activations that call functions of OpenCL, whose vectors are those that the compiler knows.
-CALLING = frozenset({"sigmoid", "tanh", "gelu", "silu"})
+CALLING = frozenset({"sigmoid", "tanh", "gelu", "silu", "elu"})
 
 # Drivers get slow, or compile again, beyond this many work-groups in a dimension; kernels loop.
 MAX_GROUPS = 65535

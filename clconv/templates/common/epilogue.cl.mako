@@ -23,6 +23,8 @@ static inline VECTOR activate(VECTOR v, SUM slope)
     return 0.5${f} * v * erfc(v * -0.70710678118654752440${f});
 % elif activation == "silu":
     return v / (1.0${f} + exp(-v));
+% elif activation == "elu":
+    return v < (VECTOR)0.0${f} ? slope * expm1(v) : v;
 % endif
 }
 % endif

@@ -11,6 +11,8 @@ static inline SUM through(const SUM x, const SUM v, const SUM slope)
     return v <= 0 ? 0.0${f} : x;
 % elif activation == "leaky_relu":
     return v > 0 ? x : x * slope;
+% elif activation == "elu":
+    return v > 0 ? x : x * (v + slope);
 % elif activation == "sigmoid":
     return x * (v * (1.0${f} - v));
 % elif activation == "tanh":
