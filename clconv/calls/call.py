@@ -29,7 +29,7 @@ from clconv.variants.base import Schedule
 __all__ = ["Accumulations", "Call", "follow_on_buffers"]
 
 DEVICE_ARRAY = {cl_array.Array}
-REQUIRED = frozenset(("x", "weight", "grad_output"))
+REQUIRED = frozenset(("x", "weight", "grad_output", "conv_state"))
 # Outs whose old values count where there is a momentum.
 ACCUMULATING = frozenset(("out_weight", "out_bias"))
 
@@ -187,9 +187,8 @@ class Call:
                 arrays[name] = runtime.empty(shape, recipe.dtype)
         originals = [(name, arrays[name]) for name in recipe.copies]
         for name, array in originals:
-            arrays[name] = runtime.empty(array.shape, recipe.dtype)
-        size = recipe.dtype.itemsize
-        buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
+            arrays[name] = runtime.empty(array.shape, array.dtype)
+        buffers = {name: (a.base_data, a.offset // a.dtype.itemsize) for name, a in arrays.items()}
         waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
         later: list[Command] = []
