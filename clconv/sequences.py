@@ -26,11 +26,7 @@ from clconv.runtime import Runtime
 __all__ = ["causal_conv1d", "causal_conv1d_backward", "causal_conv1d_update", "is_silu"]
 
 # What callers call the arrays whose names in a call are others.
-NAMES = {
-    "states": "initial_states",
-    "grad_final": "grad_final_states",
-    "out_final": "final_states_out",
-}
+NAMES = {"out_final": "final_states_out"}
 ACTIVATIONS = (None, "silu", "swish")
 
 
@@ -110,7 +106,7 @@ def causal_conv1d(
         weight=weight,
         bias=bias,
         seq_idx=seq_idx,
-        states=initial_states,
+        initial_states=initial_states,
         out_final=final_states_out if final else None,
         out=out,
     )
@@ -162,8 +158,8 @@ def causal_conv1d_backward(
         grad_output=grad_output,
         bias=bias,
         seq_idx=seq_idx,
-        states=initial_states,
-        grad_final=grad_final_states,
+        initial_states=initial_states,
+        grad_final_states=grad_final_states,
     )
     form = "channels" if turned else "rows"
     results = call.follow(call.recipe(draft_causal_conv1d_backward, form, silu, needed))

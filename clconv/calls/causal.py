@@ -6,7 +6,6 @@ Arrays that have positions come in the order of their form: (N, C, L) in "rows",
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +33,9 @@ from clconv.variants.base import Design, Launch, Request, Schedule, Workspace, a
 __all__ = ["draft_causal_conv1d", "draft_causal_conv1d_backward", "draft_causal_conv1d_update"]
 
 INT32 = np.dtype(np.int32)
+# The names that kernels have for arrays of the shape of states.
+STATES = {"initial_states": "states", "grad_final_states": "grad_final"}
+CALLED = {called: name for name, called in STATES.items()}
 # What the kernel that adds shares of gradients is told: there is nothing to add to.
 NEW = {"scale": 1.0, "momentum": 0.0, "bias_momentum": 0.0}
 
@@ -42,7 +44,7 @@ class _Bound(NamedTuple):
     """A launch, and the arrays of the call or workspaces that its operands are."""
 
     launch: Launch
-    names: Mapping[str, str]
+    names: dict[str, str]
 
 
 def _in_order(form: Form, shape: Shape) -> Shape:
@@ -115,16 +117,22 @@ class _Sequences:
         for name in names:
             self.strides[name] = self.draft.read_rows(name)
 
-    def anywhere(self, *names: str) -> None:
-        """Small arrays, whose elements may lie anywhere."""
-        for name in names:
-            self.strides[name] = self.draft.read_anywhere(name)
-
     def flat(self, *names: str) -> None:
         """Those of the arrays that are given, as a whole."""
         for name in names:
             if name in self.draft.given:
                 self.draft.read_flat(name)
+
+    def with_states(self) -> frozenset[str]:
+        """The names of the arrays that are given, as kernels call them; states without a sample
+        are not."""
+        given = self.draft.given - STATES.keys()
+        for name, called in STATES.items():
+            self.expect(name, self.states_shape)
+            if name in self.draft.given and self.sizes.width > 1:
+                self.strides[called] = self.draft.read_anywhere(name)
+                given |= {called}
+        return given
 
     def inner_last(self, strides: Strides) -> Strides:
         """Strides of batch, channel and position of an array that is read by rows."""
@@ -165,8 +173,9 @@ class _Sequences:
         design = Design({}, kernels, Cost(), lambda _: schedule)
         bound: list[dict[str, Argument]] = []
         for launch, names in self.launches:
+            called = CALLED | names
             operands = (operand.name for operand in launch.kernel.operands)
-            bound.append({name: (Gap(names.get(name, name)), 0) for name in operands})
+            bound.append({name: (Gap(called.get(name, name)), 0) for name in operands})
         self.draft.add_launches(KernelPlan(self.request, "causal", design), bound, NEW)
 
 
@@ -175,19 +184,16 @@ def draft_causal_conv1d(draft: Draft, form: Form, silu: bool, final: bool) -> No
     one = _Sequences(draft, form)
     batch, _, length = one.shape
     one.expect_numbers("seq_idx", (batch, length))
-    if "states" in draft.given:
+    if "initial_states" in draft.given:
         one.expect_apart("initial_states")
     if final:
         one.expect_apart("return_final_states")
-    one.expect("states", one.states_shape)
     one.expect("out_final", one.states_shape)
     one.rows("x")
     one.flat("weight", "bias", "seq_idx")
-    if "states" in draft.given:
-        one.anywhere("states")
+    given = one.with_states()
     draft.write_rows("out", _in_order(form, one.shape))
     one.strides["y"] = draft.placed("out")[:2]
-    given = draft.given - ({"states"} if one.sizes.width == 1 else set())
     if batch:
         row = one.with_taps("bias" in draft.given)
         launch = sums(one.sizes, form, "forward", one.strides, given, silu, False, row)
@@ -210,16 +216,12 @@ def draft_causal_conv1d_backward(
     batch, channels, length = one.shape
     width = one.sizes.width
     one.expect_numbers("seq_idx", (batch, length))
-    for name, said in (("states", "initial_states"), ("grad_final", "grad_final_states")):
+    for name in STATES:
         if name in draft.given:
-            one.expect_apart(said)
-        one.expect(name, one.states_shape)
+            one.expect_apart(name)
     one.rows("x", "grad_output")
     one.flat("weight", "bias", "seq_idx")
-    given = draft.given - ({"states", "grad_final"} if width == 1 else set())
-    for name in ("states", "grad_final"):
-        if name in draft.given:
-            one.anywhere(name)
+    given = one.with_states()
     results = (
         ("out_x", _in_order(form, one.shape)),
         ("out_weight", (channels, width)),
@@ -294,7 +296,7 @@ def draft_causal_conv1d_update(draft: Draft, silu: bool) -> None:
         )
     for name in ("cache_seqlens", "conv_state_indices"):
         one.expect_numbers(name, (batch,))
-    one.anywhere("x", "conv_state")
+    one.strides |= {name: draft.read_anywhere(name) for name in ("x", "conv_state")}
     one.flat("weight", "bias", "cache_seqlens", "conv_state_indices")
     draft.changed("conv_state")
     draft.write_anywhere("out", one.shape)

@@ -17,6 +17,7 @@ from clconv.torch.conversion import convert, revert
 from clconv.torch.functions import conv1d, conv_transpose1d
 from clconv.torch.layers import Conv1d, ConvTranspose1d
 from clconv.torch.reporting import Convolution, Report, report
+from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
 from clconv.torch.tuning import tune
 from clconv.torch.warming import warm_up
 
@@ -25,6 +26,8 @@ __all__ = [
     "ConvTranspose1d",
     "Convolution",
     "Report",
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
     "conv1d",
     "conv_transpose1d",
     "convert",

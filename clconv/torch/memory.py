@@ -26,7 +26,7 @@ from clconv.calls.call import Call, follow_on_buffers
 from clconv.calls.draft import Recipe
 from clconv.calls.elementwise import fingerprint
 from clconv.calls.prepared import Derived, KnownWeight
-from clconv.errors import ArrayTypeError, OutOfMemoryError
+from clconv.errors import ArrayTypeError, OutOfMemoryError, ProblemError
 from clconv.runtime import Runtime
 from clconv.variants.base import Schedule
 
@@ -38,6 +38,8 @@ NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype(np.float64),
 }
 DTYPES = (*NUMPY, torch.bfloat16)
+# Those of arrays, of which integers are numbers of sequences and the like.
+ELEMENTS = {**NUMPY, torch.int32: np.dtype(np.int32)}
 
 # Of buffers over a tensor's memory, be it read or written: Intel's runtime copies all of it for a
 # buffer that is said to be read only.
@@ -126,6 +128,20 @@ class Arrays:
             return
         lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
         self._add(name, tensor, lies, _address(tensor, lies.nbytes))
+        if self.in_place and lies.nbytes:
+            self._written.append(name)
+
+    def change(self, name: str, tensor: Tensor) -> None:
+        """Names an array over a tensor that the call reads and changes in place. Where the device
+        does not share memory it has to be contiguous. Raises ProblemError where it shares memory
+        with a tensor that was named before."""
+        lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+        address = _address(tensor, lies.nbytes)
+        if not self._apart(address, lies.nbytes):
+            raise ProblemError(
+                f"{name} shares memory with another tensor, expected memory of its own"
+            )
+        self._add(name, tensor, lies, address)
         if self.in_place and lies.nbytes:
             self._written.append(name)
 
@@ -269,7 +285,7 @@ def _lies(shape: Shape, steps: Shape, dtype: torch.dtype) -> _Lies:
     if 0 not in shape:
         nbytes = (1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))) * size
     strides = tuple(step * size for step in steps)
-    array = cl_array.Array(None, tuple(shape), NUMPY[dtype], data=0, strides=strides)
+    array = cl_array.Array(None, tuple(shape), ELEMENTS[dtype], data=0, strides=strides)
     assert array.flags is not None  # worked out now, and kept
     return _Lies(nbytes, size, ctypes.c_byte * nbytes, vars(array))
 

@@ -49,6 +49,17 @@ static inline VECTOR ${name}(__global const ${element} *at, const long left)
     return v.vector;
 }
 </%def>\
+## Of small arrays, whose elements may lie anywhere.
+<%def name="loading_apart()">\
+// The first `left` of LANES elements, `step` apart, zeros behind them.
+static inline VECTOR load_apart(__global const STORED *at, const long step, const long left)
+{
+    if (step == 1 && left >= LANES) return load_vector(at);
+    LANE_ARRAY v;
+    NO_UNROLL for (int e = 0; e < LANES; ++e) v.lane[e] = e < left ? load(at + e * step) : (SUM)0;
+    return v.vector;
+}
+</%def>\
 ## What follows the sums: nothing, silu, or, `through` it, the gradient of what is before it.
 <%def name="finishing(through, silu)"><%
     f = "" if dtype == "float64" else "f"

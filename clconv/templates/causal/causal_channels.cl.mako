@@ -27,15 +27,8 @@ static inline VECTOR load_taps(__global const SUM *at)
     return *(__global const SUMS_UNALIGNED *)at;
 }
 
-% if "states" in bound:
-// The first `left` of LANES channels, `step` apart.
-static inline VECTOR load_apart(__global const STORED *at, const long step, const long left)
-{
-    LANE_ARRAY v;
-    NO_UNROLL for (int e = 0; e < LANES; ++e) v.lane[e] = e < left ? load(at + e * step) : (SUM)0;
-    return v.vector;
-}
-
+% if "states" in bound or "grad_final" in bound:
+${causal.loading_apart()}
 % endif
 <%def name="at_an_end()">\
 for (long q = first; q < end && q < first + TILE; ++q) {

@@ -10,14 +10,7 @@ ${causal.declarations()}
 #define TAPS ${taps}  // that are summed at once
 #define VECTORS ${vectors}
 % if "states" in bound:
-// The first `left` of LANES channels, `step` apart.
-static inline VECTOR load_apart(__global const STORED *at, const long step, const long left)
-{
-    LANE_ARRAY v;
-    NO_UNROLL for (int e = 0; e < LANES; ++e) v.lane[e] = e < left ? load(at + e * step) : (SUM)0;
-    return v.vector;
-}
-
+${causal.loading_apart()}
 % endif
 // Adds the first `left` lanes, `step` apart, to what is there, or puts them where nothing is.
 static inline void add_apart(__global SUM *at, const int step, const VECTOR value, const long left, const int new)

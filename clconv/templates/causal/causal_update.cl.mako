@@ -1,3 +1,4 @@
+<%namespace name="causal" file="causal.cl.mako"/>\
 ## causal_update: a few more positions of sequences whose last samples are in states
 ##   y[n,c,q] = finish(bias[c] + sum_{k<WIDTH} weight[c,k] * (state, then x)[q + k + 1 of the last ones])
 ## and x joins the state, as its last samples, or in a `ring` behind the cache_seqlens[n] that it had so far.
@@ -6,20 +7,12 @@
 ##
 ## One work-item owns LANES channels of one row, and their state.
 <%
-    f = "" if dtype == "float64" else "f"
     ring = "cache_seqlens" in bound
 %>\
 #define WIDTH ${width}
 #define BEFORE (WIDTH - 1)  // samples that an output reads before its own position
 
-// The first `left` of LANES elements, `step` apart.
-static inline VECTOR load_apart(__global const STORED *at, const long step, const long left)
-{
-    if (step == 1 && left >= LANES) return load_vector(at);
-    LANE_ARRAY v;
-    for (int e = 0; e < LANES; ++e) v.lane[e] = e < left ? load(at + e * step) : (SUM)0;
-    return v.vector;
-}
+${causal.loading_apart()}
 
 static inline void store_apart(__global STORED *at, const long step, const VECTOR value, const long left)
 {
@@ -33,10 +26,7 @@ static inline void store_apart(__global STORED *at, const long step, const VECTO
         if (e < left) store(at + e * step, v.lane[e]);
 }
 
-static inline VECTOR finish(const VECTOR v)
-{
-    return ${"v / (1.0%s + exp(-v))" % f if silu else "v"};
-}
+${causal.finishing(False, silu)}
 
 <%def name="sums()">\
 for (long q = 0; q < length; ++q) {
