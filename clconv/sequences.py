@@ -32,7 +32,7 @@ ACTIVATIONS = (None, "silu", "swish")
 
 def is_silu(activation: Any) -> bool:
     """Whether there is an activation, silu; ProblemError where there is another."""
-    if activation is not None and not isinstance(activation, str) or activation not in ACTIVATIONS:
+    if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
         raise ProblemError(f"activation is {activation!r}, expected None, 'silu' or 'swish'")
     return activation is not None
 

@@ -34,7 +34,7 @@ _ROOMS = (
     "layers.module", "layers.initialisation", "layers.convolution", "conv1d", "layers.deconv1d",
     "layers.pad1d", "layers.sequential", "streaming",
     "files", "onnx", "torch.memory", "torch.operators", "torch.functions", "torch.layers",
-    "torch.sequences",
+    "torch.sequences", "torch.in_transformers",
     "torch.conversion", "torch.reporting", "torch.tuning", "torch.warming", "torch",
     "commands", "commands.text", "commands.options", "commands.layers", "commands.roofline",
     "commands.benchmark_worker",
@@ -97,7 +97,8 @@ ROOMS = tuple(room for one in _ROOMS for room in (_algorithms() if one == "varia
 PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
-    "torch": {"torch"}, "torch.warming": {"torch", "tqdm"}, "onnx": {"onnx"},
+    "torch": {"torch"}, "torch.warming": {"torch", "tqdm"},
+    "torch.in_transformers": {"torch", "transformers"}, "onnx": {"onnx"},
     "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
     "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},

@@ -73,9 +73,7 @@ class _Sequences:
         )
         self.states_shape = (batch, channels, width - 1)
         self.request = Request(problem, Pass.FORWARD, draft.runtime.profile)
-        self.sizes = Sizes(
-            draft.runtime.profile, draft.dtype, batch, channels, length, width
-        )
+        self.sizes = Sizes(draft.runtime.profile, draft.dtype, batch, channels, length, width)
         self.expect("bias", (channels,))
         for name in ("grad_output", "out"):
             if name in draft.given:
@@ -262,9 +260,7 @@ def _add_gradients(
         launch = sums(sizes, form, "input", places, given, False, silu, row)
         one.add(launch, **names, y="out_x")
     if need[1]:
-        summing, adding, space = weight_sums(
-            sizes, form, one.request, places, given, need[2], silu
-        )
+        summing, adding, space = weight_sums(sizes, form, one.request, places, given, need[2], silu)
         one.workspace(space)
         if sizes.batch:
             one.add(summing, **names)
@@ -296,6 +292,12 @@ def draft_causal_conv1d_update(draft: Draft, silu: bool) -> None:
         )
     for name in ("cache_seqlens", "conv_state_indices"):
         one.expect_numbers(name, (batch,))
+    places = zip(state, draft.layouts["conv_state"].strides, strict=True)
+    if any(size > 1 and step == 0 for size, step in places):
+        raise ProblemError(
+            f"conv_state has strides {draft.layouts['conv_state'].strides}, expected a place of "
+            "its own for each element, since it changes"
+        )
     one.strides |= {name: draft.read_anywhere(name) for name in ("x", "conv_state")}
     one.flat("weight", "bias", "cache_seqlens", "conv_state_indices")
     draft.changed("conv_state")
@@ -305,4 +307,3 @@ def draft_causal_conv1d_update(draft: Draft, silu: bool) -> None:
         launch = update(one.sizes, one.strides, draft.given, state[0], state[2], silu)
         one.add(launch, y="out")
     one.finish()
-

@@ -21,7 +21,6 @@ from clconv.variants.base import (
     Layout,
     Operand,
     Request,
-    Scalar,
     Workspace,
     accumulator,
     ceil_div,

@@ -3,8 +3,10 @@
 `convert(model)` exchanges a model's layers and `revert` undoes it, `report` says where each
 convolution is computed, `warm_up` builds their kernels before the first call, `tune` finds the
 fastest ones; `Conv1d` and `ConvTranspose1d` are torch.nn's layers, `conv1d` and `conv_transpose1d`
-torch.nn.functional's functions, with derivatives in both modes, of any order. They are operators of
-PyTorch's dispatcher, so that torch.compile and torch.export keep them in their graphs.
+torch.nn.functional's functions, with derivatives in both modes, of any order. `causal_conv1d_fn`
+and `causal_conv1d_update` are those of the package causal-conv1d; `use_in_transformers` lets the
+models of transformers call them. They are operators of PyTorch's dispatcher, so that torch.compile
+and torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
 read and write it in place; elsewhere every call copies tensors to the device and results back. A
@@ -15,6 +17,7 @@ and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other
 
 from clconv.torch.conversion import convert, revert
 from clconv.torch.functions import conv1d, conv_transpose1d
+from clconv.torch.in_transformers import use_in_transformers
 from clconv.torch.layers import Conv1d, ConvTranspose1d
 from clconv.torch.reporting import Convolution, Report, report
 from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
@@ -34,5 +37,6 @@ __all__ = [
     "report",
     "revert",
     "tune",
+    "use_in_transformers",
     "warm_up",
 ]

@@ -26,7 +26,7 @@ from clconv.calls.call import Call, follow_on_buffers
 from clconv.calls.draft import Recipe
 from clconv.calls.elementwise import fingerprint
 from clconv.calls.prepared import Derived, KnownWeight
-from clconv.errors import ArrayTypeError, OutOfMemoryError, ProblemError
+from clconv.errors import ArrayTypeError, OutOfMemoryError
 from clconv.runtime import Runtime
 from clconv.variants.base import Schedule
 
@@ -132,15 +132,12 @@ class Arrays:
             self._written.append(name)
 
     def change(self, name: str, tensor: Tensor) -> None:
-        """Names an array over a tensor that the call reads and changes in place. Where the device
-        does not share memory it has to be contiguous. Raises ProblemError where it shares memory
-        with a tensor that was named before."""
+        """Names an array over a tensor that the call reads and changes in place: the first one, so
+        that others that share its memory are copied. Where the device does not share memory it has
+        to be contiguous."""
         lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
         address = _address(tensor, lies.nbytes)
-        if not self._apart(address, lies.nbytes):
-            raise ProblemError(
-                f"{name} shares memory with another tensor, expected memory of its own"
-            )
+        self._apart(address, lies.nbytes)
         self._add(name, tensor, lies, address)
         if self.in_place and lies.nbytes:
             self._written.append(name)

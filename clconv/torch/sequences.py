@@ -147,8 +147,8 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     _check_tensor("final_states_out", out)
     if tuple(out.shape) != shape or out.dtype is not dtype:
         raise ProblemError(
-            f"final_states_out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {shape} "
-            f"and {dtype}"
+            f"final_states_out has shape {tuple(out.shape)} and dtype {out.dtype}, expected "
+            f"{shape} and {dtype}"
         )
 
 

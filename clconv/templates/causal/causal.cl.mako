@@ -17,21 +17,24 @@ typedef ${"SUM" if y_sums else "STORED"} RESULT;
 ${loading("load_some", "STORED", "load", "load_vector(at)")}
 % if grad_sums:
 static inline SUM load_gradient(__global const SUM *at) { return *at; }
-${loading("load_gradients", "SUM", "load_gradient", "*(__global const SUMS_UNALIGNED *)at")}
+static inline VECTOR load_gradient_vector(__global const SUM *at) { return *(__global const SUMS_UNALIGNED *)at; }
+${loading("load_gradients", "SUM", "load_gradient", "load_gradient_vector(at)")}
 % else:
 #define load_gradient load
+#define load_gradient_vector load_vector
 #define load_gradients load_some
 % endif
 
+static inline void store_whole(__global RESULT *at, const VECTOR value)
+{
+    ${"*(__global SUMS_UNALIGNED *)at = value" if y_sums else "store_vector(at, value)"};
+}
+
 // Stores the first `left` lanes of a vector.
-static inline void store_some(__global RESULT *at, const VECTOR value, const long left)
+${kind()} void store_some(__global RESULT *at, const VECTOR value, const long left)
 {
     if (left >= LANES) {
-% if y_sums:
-        *(__global SUMS_UNALIGNED *)at = value;
-% else:
-        store_vector(at, value);
-% endif
+        store_whole(at, value);
         return;
     }
     LANE_ARRAY v;
@@ -40,8 +43,11 @@ static inline void store_some(__global RESULT *at, const VECTOR value, const lon
         ${"at[e] = v.lane[e]" if y_sums else "store(at + e, v.lane[e])"};
 }
 </%def>\
+## How functions are declared that are called in several places: taken in there, code for half precision
+## takes some compilers seconds to build.
+<%def name="kind()">${"__attribute__((noinline))" if dtype == "float16" and lanes > 1 else "static inline"}</%def>\
 <%def name="loading(name, element, one, vector)">\
-static inline VECTOR ${name}(__global const ${element} *at, const long left)
+${kind()} VECTOR ${name}(__global const ${element} *at, const long left)
 {
     if (left >= LANES) return ${vector};
     LANE_ARRAY v;
@@ -52,7 +58,7 @@ static inline VECTOR ${name}(__global const ${element} *at, const long left)
 ## Of small arrays, whose elements may lie anywhere.
 <%def name="loading_apart()">\
 // The first `left` of LANES elements, `step` apart, zeros behind them.
-static inline VECTOR load_apart(__global const STORED *at, const long step, const long left)
+${kind()} VECTOR load_apart(__global const STORED *at, const long step, const long left)
 {
     if (step == 1 && left >= LANES) return load_vector(at);
     LANE_ARRAY v;

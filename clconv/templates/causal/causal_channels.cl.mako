@@ -9,11 +9,15 @@
     through = pass_ == "through"
     read = "grad" if backward else "x"
     several = "load_gradients" if backward else "load_some"
+    called = dtype == "float16" and lanes > 1 and not (backward and grad_sums)
+    whole = "load_whole" if called else "load_gradient_vector" if backward else "load_vector"
     packed = "seq_idx" in bound
-    unroll = "UNROLL" if width <= unrolled else "NO_UNROLL"
 %>\
 ${causal.declarations()}
 #define TILE ${tile}
+% if called:
+#define load_whole(at) load_some(at, LANES)  // a call: taken in everywhere, it takes some compilers seconds
+% endif
 #define VECTORS ${vectors}
 % if packed:
 ${causal.sequences()}
@@ -62,33 +66,43 @@ for (long q = first; q < end && q < first + TILE; ++q) {
         sum += load_apart(grad_final + grad_final_offset + n * final_batch + c * final_channel
                           + (q - (length - BEFORE)) * final_step, final_channel, left);
 % endif
-    ${store("q", "sum", "left")}
+    ${store("q", "sum", "load_some", "store_some", ", left")}
 }
 </%def>\
-<%def name="store(q, sum, left)">\
+<%def name="store(q, sum, load, store, left)">\
 {
     VECTOR value = ${sum};
 % if through:
-    value = finish(value, load_some(grad + grad_offset + n * grad_batch + ${q} * grad_outer + c, ${left}));
+    value = finish(value, ${load}(grad + grad_offset + n * grad_batch + ${q} * grad_outer + c${left}));
 % elif not backward:
     value = finish(value);
 % endif
 % if packed:
     if (numbers[${q}] < 0) value = (SUM)0;
 % endif
-    store_some(to + ${q} * y_outer, value, ${left});
+    ${store}(to + ${q} * y_outer, value${left});
 }
 </%def>\
 <%def name="inside()">\
 VECTOR sums[TILE];
 UNROLL for (int t = 0; t < TILE; ++t) sums[t] = ${"(SUM)0" if backward else "load_taps(w + WIDTH * taps_row)"};
-${unroll} for (int k = 0; k < WIDTH; ++k) {
-    const VECTOR w_k = load_taps(w + k * taps_row);
-    __global const ${"GRADIENT" if backward else "STORED"} *at = from + (first ${"+ BEFORE - k" if backward else "- BEFORE + k"}) * ${read}_outer;
-    UNROLL for (int t = 0; t < TILE; ++t) sums[t] = w_k * ${several}(at + t * ${read}_outer, LANES) + sums[t];
+__global const ${"GRADIENT" if backward else "STORED"} *at = from + (first${"" if backward else " - BEFORE"}) * ${read}_outer;
+% if width <= unrolled:
+VECTOR kept[WIDTH];
+UNROLL for (int k = 0; k < WIDTH; ++k) kept[k] = load_taps(w + ${"(BEFORE - k)" if backward else "k"} * taps_row);
+UNROLL for (int i = 0; i < TILE + BEFORE; ++i) {
+    const VECTOR sample = ${whole}(at + i * ${read}_outer);
+    UNROLL for (int t = 0; t < TILE; ++t)
+        if (i >= t && i - t < WIDTH) sums[t] = kept[i - t] * sample + sums[t];
 }
+% else:
+for (int k = 0; k < WIDTH; ++k) {
+    const VECTOR w_k = load_taps(w + ${"(BEFORE - k)" if backward else "k"} * taps_row);
+    UNROLL for (int t = 0; t < TILE; ++t) sums[t] = w_k * ${whole}(at + (k + t) * ${read}_outer) + sums[t];
+}
+% endif
 UNROLL for (int t = 0; t < TILE; ++t)
-    ${store("(first + t)", "sums[t]", "LANES")}
+    ${store("(first + t)", "sums[t]", "load_whole" if called else "load_vector", "store_whole", "")}
 </%def>\
 __kernel ${attributes}
 void causal_channels(${signature})

@@ -11,7 +11,7 @@
     backward = pass_ == "input"
     through = pass_ == "through"
     read = "grad" if backward else "x"
-    several = "load_gradients" if backward else "load_some"
+    whole = "load_gradient_vector" if backward else "load_vector"
     other = "q + BEFORE - k" if backward else "p + k"
     packed = "seq_idx" in bound
     kept = width <= unrolled
@@ -52,9 +52,9 @@ ${"UNROLL" if kept else "NO_UNROLL"} for (int k = 0; k < WIDTH; ++k) {
 % if packed:
     const INDICES there = load_indices(numbers, ${other}, length);
     const INDICES chosen = ${"(there == here) & (here >= 0)" if backward else "there == here"};
-    sum += where(chosen, ${tap} * ${several}(row + ${other}, LANES));
+    sum += where(chosen, ${tap} * ${whole}(row + ${other}));
 % else:
-    sum = ${tap} * ${several}(row + ${other}, LANES) + sum;
+    sum = ${tap} * ${whole}(row + ${other}) + sum;
 % endif
 }
 </%def>\

@@ -14,7 +14,7 @@
 
 ${causal.loading_apart()}
 
-static inline void store_apart(__global STORED *at, const long step, const VECTOR value, const long left)
+${causal.kind()} void store_apart(__global STORED *at, const long step, const VECTOR value, const long left)
 {
     if (step == 1 && left >= LANES) {
         store_vector(at, value);
@@ -22,7 +22,7 @@ static inline void store_apart(__global STORED *at, const long step, const VECTO
     }
     LANE_ARRAY v;
     v.vector = value;
-    for (int e = 0; e < LANES; ++e)
+    NO_UNROLL for (int e = 0; e < LANES; ++e)
         if (e < left) store(at + e * step, v.lane[e]);
 }
 
@@ -46,7 +46,7 @@ for (long q = 0; q < length; ++q) {
 }
 </%def>\
 <%def name="change_state()">\
-for (int e = 0; e < LANES && e < left; ++e) {
+NO_UNROLL for (int e = 0; e < LANES && e < left; ++e) {
     __global STORED *own = state + e * state_channel;
     __global const STORED *samples = x_from + e * x_channel;
     const long skipped = length > state_length ? length - state_length : 0;
