@@ -27,6 +27,7 @@ DECORATOR = "use_kernel_func_from_hub_with_fallback"
 # Where models import the decorator from, and where it is.
 HOMES = ("transformers.integrations.hub_kernels", "transformers.integrations")
 
+is_tracing: Any = torch.jit._trace.is_tracing  # untyped in torch
 # The switches that are on.
 _on: list[Switch] = []
 
@@ -135,7 +136,7 @@ def _takes(activation: Any, *tensors: Tensor | None) -> bool:
             one is None or (one.device.type == "cpu" and one.dtype in DTYPES) for one in tensors
         )
         and not torch.compiler.is_exporting()
-        and not torch.jit.is_tracing()
+        and not is_tracing()
     )
 
 

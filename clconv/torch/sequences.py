@@ -45,7 +45,7 @@ def causal_conv1d_fn(
     "swish". Raises TypeError for what is no CPU tensor of a floating dtype, ProblemError.
     """
     silu, final = is_silu(activation), bool(return_final_states)
-    tensors = (x, weight, bias, initial_states)
+    tensors: tuple[Tensor | None, ...] = (x, weight, bias, initial_states)
     _check(x=x, weight=weight, bias=bias, initial_states=initial_states)
     _check_numbers("seq_idx", seq_idx)
     if x.dim() != 3:

@@ -52,31 +52,40 @@ UNROLL for (int t = 0; t < TAPS; ++t) {
 total += ${"where(here >= 0, g)" if packed else "g"};
 % endif
 </%def>\
-<%def name="add_items(value)">\
-{
+## Sum t of the group, from what its work-items have: all of them wait for each other twice.
+<%def name="add_items()">\
 % if group > 1:
-    item_sums[get_local_id(0)] = ${value};
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (get_local_id(0) == 0) {
-        all = 0;
-        for (int i = 0; i < GROUP; ++i) all += item_sums[i];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-% else:
-    all = ${value};
-% endif
+UNROLL for (int t = 0; t < TAPS; ++t) item_sums[t * GROUP + get_local_id(0)] = sums[t];
+item_sums[TAPS * GROUP + get_local_id(0)] = total;
+barrier(CLK_LOCAL_MEM_FENCE);
+for (int t = get_local_id(0); t < TAPS + 1; t += GROUP) {
+    SUM all = 0;
+    for (int i = 0; i < GROUP; ++i) all += item_sums[t * GROUP + i];
+    ${keep("t", "all")}
 }
+barrier(CLK_LOCAL_MEM_FENCE);
+% else:
+UNROLL for (int t = 0; t < TAPS; ++t) {
+    ${keep("t", "sum_lanes(sums[t])")}
+}
+${keep("TAPS", "sum_lanes(total)")}
+% endif
+</%def>\
+<%def name="keep(t, value)">\
+if (${t} < TAPS && k + ${t} < WIDTH) to[c * WIDTH + k + ${t}] = ${value};
+% if bias:
+if (${t} == TAPS && k == 0) to[channels * WIDTH + c] = ${value};
+% endif
 </%def>\
 __kernel ${attributes}
 void causal_rows_weight(${signature})
 {
 % if group > 1:
-    __local SUM item_sums[GROUP];
+    __local SUM item_sums[(TAPS + 1) * GROUP];
 % endif
     for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
         const long c = task % channels, share = task / channels;
         __global SUM *to = partial + partial_offset + share * count;
-        SUM all = 0;
         for (int k = 0; k < WIDTH; k += TAPS) {
             VECTOR sums[TAPS];
             UNROLL for (int t = 0; t < TAPS; ++t) sums[t] = (SUM)0;
@@ -96,16 +105,7 @@ void causal_rows_weight(${signature})
                     ${add_positions()}
                 }
             }
-            UNROLL for (int t = 0; t < TAPS; ++t) {
-                ${add_items("sum_lanes(sums[t])")}
-                if (get_local_id(0) == 0 && k + t < WIDTH) to[c * WIDTH + k + t] = all;
-            }
-% if bias:
-            if (k == 0) {
-                ${add_items("sum_lanes(total)")}
-                if (get_local_id(0) == 0) to[channels * WIDTH + c] = all;
-            }
-% endif
+            ${add_items()}
         }
     }
 }
