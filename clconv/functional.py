@@ -26,8 +26,12 @@ from clconv.calls.recipes import (
 )
 from clconv.geometry import Geometry, Padding
 from clconv.runtime import Runtime
+from clconv.sequences import causal_conv1d, causal_conv1d_backward, causal_conv1d_update
 
 __all__ = [
+    "causal_conv1d",
+    "causal_conv1d_backward",
+    "causal_conv1d_update",
     "conv1d",
     "conv1d_backward",
     "conv1d_bias",

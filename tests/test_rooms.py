@@ -25,7 +25,8 @@ _ROOMS = (
     "rehearsal", "calls", "calls.elementwise", "calls.rows", "gpuarray", "calls.layouts",
     "calls.host",
     "calls.options", "calls.prepared", "calls.draft",
-    "calls.recipes", "calls.call", "functional",
+    "calls.recipes", "calls.causal_kernels", "calls.causal", "calls.call", "sequences",
+    "functional",
     "signal.asking", "signal.arrays", "signal.numbers", "signal.long", "signal.phases",
     "signal.sums", "signal.shaped",
     "signal.convolving", "signal.filtering", "signal.resampling", "signal.smoothing", "signal",
@@ -37,9 +38,9 @@ _ROOMS = (
     "streaming.pieces", "streaming.stream", "streaming.convolution", "streaming.samples",
     "streaming.containers", "streaming",
     "files", "onnx", "torch.memory", "torch.operators", "torch.functions", "torch.layers",
+    "torch.sequences", "torch.in_transformers",
     "torch.conversion", "torch.patching", "torch.streaming", "torch.reporting", "torch.tuning",
-    "torch.warming",
-    "torch",
+    "torch.warming", "torch",
     "commands", "commands.text", "commands.options", "commands.layers", "commands.roofline",
     "commands.benchmark_worker",
     "commands.benchmark_candidates", "commands.benchmark_plot", "commands.benchmark",
@@ -101,7 +102,8 @@ ROOMS = tuple(room for one in _ROOMS for room in (_algorithms() if one == "varia
 PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
-    "torch": {"torch"}, "torch.warming": {"torch", "tqdm"}, "onnx": {"onnx"},
+    "torch": {"torch"}, "torch.warming": {"torch", "tqdm"},
+    "torch.in_transformers": {"torch", "transformers"}, "onnx": {"onnx"},
     "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
     "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
@@ -192,10 +194,11 @@ def test_the_map_names_every_module():
     folders = {path.parent for path in there} - {Path("clconv")}
     folders |= {Path("clconv/templates")}
     modules = {path for path in there if path.name != "__init__.py"}
-    templates = {
-        Path("clconv/templates", name) for name in ("common", "elementwise", "long", "resampling")
+    shared = {
+        Path("clconv/templates", name)
+        for name in ("common", "elementwise", "causal", "long", "resampling")
     }
-    assert set(mapped) == modules | folders | templates
+    assert set(mapped) == modules | folders | shared
 
 
 def test_templates_say_what_they_compute():

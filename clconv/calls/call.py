@@ -29,7 +29,7 @@ from clconv.variants.base import Schedule, Workspace
 __all__ = ["Accumulations", "Call", "follow_on_buffers"]
 
 DEVICE_ARRAY = {cl_array.Array}
-REQUIRED = frozenset(("x", "weight", "grad_output"))
+REQUIRED = frozenset(("x", "weight", "grad_output", "conv_state"))
 # Outs whose old values count where there is a momentum.
 ACCUMULATING = frozenset(("out_weight", "out_bias"))
 
@@ -200,8 +200,7 @@ class Call:
         for name, shape in recipe.results.items():
             if name not in arrays:
                 arrays[name] = runtime.empty(shape, recipe.dtype)
-        size = recipe.dtype.itemsize
-        buffers = {name: (a.base_data, a.offset // size) for name, a in arrays.items()}
+        buffers = {name: (a.base_data, a.offset // a.dtype.itemsize) for name, a in arrays.items()}
         waiting: _Waiting | None = None if self.host else getattr(_thread, "waiting", None)
         commands: list[Command] = []
         later: list[Command] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -31,6 +31,8 @@ Choice = str | Mapping[Pass, PlanChoice]
 # The numbers of `momentum * out + scale * gradient`.
 ACCUMULATION = ("scale", "momentum")
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
+# Arrays of integers, whose dtype is checked by who drafts.
+NUMBERS = frozenset(("seq_idx", "cache_seqlens", "conv_state_indices"))
 
 
 class Gap(NamedTuple):
@@ -110,6 +112,8 @@ class Draft:
         self.given = frozenset(layouts)
         self._results: dict[str, Shape] = {}
         self._copied: dict[tuple[str, Lies], tuple[Workspace, Layout]] = {}
+        self._moved: dict[str, str] = {}  # arrays of launches that no variant plans, to copies
+        self._before: list[Copy] = []
         self._reads: list[str] = []
         self._steps: list[Step] = []
 
@@ -128,12 +132,12 @@ class Draft:
 
     def _one_dtype(self) -> np.dtype[Any]:
         for name, layout in self.layouts.items():
-            if layout.dtype not in DTYPES:
+            if layout.dtype not in DTYPES and name not in NUMBERS:
                 raise ProblemError(
                     f"{self.said(name)} has dtype {layout.dtype}, expected float32, float16 or "
                     f"float64: {self.said(name)}.astype('float32') converts it"
                 )
-        first, *others = self.layouts
+        first, *others = (name for name in self.layouts if name not in NUMBERS)
         dtype = self.layouts[first].dtype
         for name in others:
             other = self.layouts[name].dtype
@@ -344,6 +348,77 @@ class Draft:
             )
         )
         return plan
+
+    # Launches that no variant plans
+
+    def read_rows(self, name: str) -> Shape:
+        """Strides of the outer two of three dimensions, of an array that is read as rows."""
+        self._reads.append(name)
+        layout = self.layouts[name]
+        if self._lies(name) is not Lies.ROWS:
+            self._moved[name], layout = self._copy(name, Lies.ROWS, self._before)
+        return tuple(step // layout.dtype.itemsize for step in layout.strides[:2])
+
+    def read_flat(self, name: str) -> None:
+        """An array that is read as a whole."""
+        self._reads.append(name)
+        if not self.layouts[name].is_contiguous:
+            self._moved[name], _ = self._copy(name, Lies.FLAT, self._before)
+
+    def read_anywhere(self, name: str) -> Shape:
+        """All strides, of an array whose elements may lie anywhere."""
+        self._reads.append(name)
+        return self.placed(name)
+
+    def placed(self, name: str) -> Shape:
+        """All strides of an array, in elements."""
+        _, strides, dtype = self.layouts[name]
+        if any(step % dtype.itemsize for step in strides):
+            raise ProblemError(
+                f"{self.said(name)} has strides {strides}, expected multiples of "
+                f"{dtype.itemsize} bytes"
+            )
+        return tuple(step // dtype.itemsize for step in strides)
+
+    def write_rows(self, name: str, shape: Shape) -> None:
+        """A result in rows, its out of this name, which has that shape, or a new one."""
+        self._results[name] = shape
+        if name not in self.given:
+            self.layouts[name] = Layout.contiguous(shape, self.dtype)
+        elif shape[-1] > 1 and self.layouts[name].strides[-1] != self.dtype.itemsize:
+            raise ProblemError(
+                f"{self.said(name)} has strides {self.layouts[name].strides}, expected those of x, "
+                "or contiguous"
+            )
+
+    def write_anywhere(self, name: str, shape: Shape) -> None:
+        """A result whose elements may lie anywhere, its out of this name or a new one."""
+        self._results[name] = shape
+        if name not in self.given:
+            self.layouts[name] = Layout.contiguous(shape, self.dtype)
+
+    def changed(self, name: str) -> None:
+        """An array of the call that is read and changed in place."""
+        self._results[name] = self.shape(name)
+
+    def add_launches(
+        self,
+        plan: KernelPlan,
+        bound: Sequence[Mapping[str, Argument]],
+        numbers_: Mapping[str, float],
+    ) -> None:
+        """Builds the launches of a plan that is the only one, each with its own operands."""
+        prepared = self.runtime.prepare([plan])
+        fillings = []
+        for launch, own in zip(plan.launches, bound, strict=True):
+            places = {
+                operand: (Gap(self._moved.get(gap.name, gap.name)), *rest)
+                for operand, (gap, *rest) in own.items()
+            }
+            fillings.append(_filling(launch, places, numbers_))
+        step = Step(prepared, (), tuple(self._before), tuple(fillings), (), False)
+        self._steps.append(step)
+        self._before = []
 
 
 def _operands(plan: KernelPlan) -> dict[str, Lies]:

@@ -4,9 +4,10 @@
 torch.nn.functional, `report` says where each convolution is computed, `warm_up` builds their
 kernels before the first call, `tune` finds the fastest ones, `stream` takes a signal in chunks;
 `Conv1d` and `ConvTranspose1d` are torch.nn's layers, `conv1d` and `conv_transpose1d`
-torch.nn.functional's functions, with derivatives in both modes, of any order. They are operators of
-PyTorch's dispatcher, so that torch.compile and
-torch.export keep them in their graphs.
+torch.nn.functional's functions, with derivatives in both modes, of any order. `causal_conv1d_fn`
+and `causal_conv1d_update` are those of the package causal-conv1d; `use_in_transformers` lets the
+models of transformers call them. All are operators of PyTorch's dispatcher, so that torch.compile
+and torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
 read and write it in place; elsewhere every call copies tensors to the device and results back. A
@@ -17,9 +18,11 @@ and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other
 
 from clconv.torch.conversion import convert, revert
 from clconv.torch.functions import conv1d, conv_transpose1d
+from clconv.torch.in_transformers import use_in_transformers
 from clconv.torch.layers import Conv1d, ConvTranspose1d
 from clconv.torch.patching import patched
 from clconv.torch.reporting import Convolution, Report, report
+from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
 from clconv.torch.streaming import TorchStream, stream
 from clconv.torch.tuning import tune
 from clconv.torch.warming import warm_up
@@ -30,6 +33,8 @@ __all__ = [
     "Convolution",
     "Report",
     "TorchStream",
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
     "conv1d",
     "conv_transpose1d",
     "convert",
@@ -38,5 +43,6 @@ __all__ = [
     "revert",
     "stream",
     "tune",
+    "use_in_transformers",
     "warm_up",
 ]

@@ -39,6 +39,8 @@ NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype(np.float64),
 }
 DTYPES = (*NUMPY, torch.bfloat16)
+# Those of arrays, of which integers are numbers of sequences and the like.
+ELEMENTS = {**NUMPY, torch.int32: np.dtype(np.int32)}
 
 # Of buffers over a tensor's memory, be it read or written: Intel's runtime copies all of it for a
 # buffer that is said to be read only.
@@ -129,6 +131,17 @@ class Arrays:
             return
         lies = self._lies_as(name, tensor)
         self._add(name, tensor, lies, _address(tensor, lies.nbytes))
+        if self.in_place and lies.nbytes:
+            self._written.append(name)
+
+    def change(self, name: str, tensor: Tensor) -> None:
+        """Names an array over a tensor that the call reads and changes in place: the first one, so
+        that others that share its memory are copied. Where the device does not share memory it has
+        to be contiguous."""
+        lies = _lies(tensor.shape, tensor.stride(), tensor.dtype)
+        address = _address(tensor, lies.nbytes)
+        self._apart(address, lies.nbytes)
+        self._add(name, tensor, lies, address)
         if self.in_place and lies.nbytes:
             self._written.append(name)
 
@@ -279,7 +292,7 @@ def _lies(shape: Shape, steps: Shape, dtype: torch.dtype) -> _Lies:
     if 0 not in shape:
         nbytes = (1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))) * size
     strides = tuple(step * size for step in steps)
-    array = cl_array.Array(None, tuple(shape), NUMPY[dtype], data=0, strides=strides)
+    array = cl_array.Array(None, tuple(shape), ELEMENTS[dtype], data=0, strides=strides)
     assert array.flags is not None  # worked out now, and kept
     return _Lies(nbytes, size, ctypes.c_byte * nbytes, vars(array))
 

@@ -51,6 +51,7 @@ REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
 SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
 FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
 LAUNCHES = "tests/test_launch_path.py"
+SEQUENCES = "tests/test_sequences.py"
 PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
 SPECTRAL = "tests/test_spectral.py"
@@ -635,6 +636,88 @@ _ROWS: dict[str, list[Row]] = {
             "* PRIME)",
             "tests/test_memory_kinds.py -k fingerprint",
         )
+    ],
+    "templates/causal/causal.cl.mako": [
+        ("padding counts as a sequence", "int same = row[p] >= 0;", "int same = 1;", SEQUENCES),
+        (
+            "NaN of another sequence is multiplied by zero",
+            "select((VECTOR)0, product, ",
+            "product * select((VECTOR)0, (VECTOR)1, ",
+            SEQUENCES,
+        ),
+        (
+            "the derivative of silu has a wrong sign",
+            "(1.0${f} + v * (1.0${f} - sigmoid))",
+            "(1.0${f} - v * (1.0${f} - sigmoid))",
+            SEQUENCES,
+        ),
+    ],
+    "templates/causal/causal_rows.cl.mako": [
+        (
+            "states are read one too late",
+            "load(before + (BEFORE + p + e) * step)",
+            "load(before + (BEFORE + p + e - (p + e < -1)) * step)",
+            SEQUENCES,
+        ),
+        (
+            "gradients of the last samples are lost",
+            "if (i >= 0 && i < BEFORE)",
+            "if (i > 0 && i < BEFORE)",
+            SEQUENCES,
+        ),
+    ],
+    "templates/causal/causal_channels.cl.mako": [
+        (
+            "a tile that begins in the states is whole",
+            "const int whole = first >= BEFORE && first",
+            "const int whole = first >= BEFORE - 1 && first",
+            SEQUENCES,
+        ),
+        (
+            "a tile of two sequences is whole",
+            "one_sequence(numbers, first - BEFORE, TILE + BEFORE)",
+            "one_sequence(numbers, first - BEFORE, TILE + BEFORE - 1)",
+            SEQUENCES,
+        ),
+    ],
+    "templates/causal/causal_channels_weight.cl.mako": [
+        (
+            "later units replace the sums of earlier ones",
+            "at[(long)e * step] = new ? v.lane[e]",
+            "at[(long)e * step] = 1 ? v.lane[e]",
+            SEQUENCES,
+        )
+    ],
+    "templates/causal/causal_rows_weight.cl.mako": [
+        (
+            "padding counts in the gradient of the weights",
+            "== here) & (here >= 0);",
+            "== here);",
+            SEQUENCES,
+        )
+    ],
+    "templates/causal/causal_update.cl.mako": [
+        (
+            "a ring does not go on at its begin",
+            "(begin + p < 0 ? state_length : 0)",
+            "(begin + p < -1 ? state_length : 0)",
+            SEQUENCES,
+        ),
+        (
+            "states that a longer update replaces move out of bounds",
+            "const long skipped = length > state_length ? length - state_length : 0;",
+            "const long skipped = 0;",
+            SEQUENCES,
+        ),
+    ],
+    "torch/in_transformers.py": [
+        ("steps with gradients lose them", "if not graded and _takes", "if _takes", SEQUENCES),
+        (
+            "modules that are imported later are left",
+            "return lambda function: _redirected(name, decorator(function))",
+            "return decorator",
+            SEQUENCES,
+        ),
     ],
     "templates/elementwise/copy.cl.mako": [
         (
@@ -1356,7 +1439,7 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "offsets of arrays are dropped",
-            "(a.base_data, a.offset // size)",
+            "(a.base_data, a.offset // a.dtype.itemsize)",
             "(a.base_data, 0)",
             LAUNCHES,
         ),

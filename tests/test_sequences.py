@@ -1,0 +1,590 @@
+"""Causal convolutions of sequences: any layout, states, packed rows, the package's functions."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from test_kernel_texts import assert_indented
+
+from clconv import Conv1dProblem, ProblemError, reference, testing
+from clconv import functional as F
+from clconv.calls.causal_kernels import Sizes, sums
+from clconv.planning.profiles import profile
+from clconv.render import render
+from clconv.torch import causal_conv1d_fn, causal_conv1d_update, use_in_transformers
+
+WIDTHS = (1, 2, 3, 4, 7, 64)
+# (batch, dim, length): shorter than a vector and than the taps, of several blocks and chunks.
+SHAPES = ((2, 5, 70), (1, 40, 9), (3, 33, 1), (2, 530, 140))
+
+
+def expected(x, weight, bias=None, seq_idx=None, initial_states=None, activation=None):
+    """The definition in float64: the result, and the last samples."""
+    width, length = weight.shape[1], x.shape[2]
+    zeros = np.zeros((*x.shape[:2], width - 1))
+    samples = np.concatenate(
+        [zeros if initial_states is None else initial_states, x], 2, dtype=float
+    )
+    y = np.zeros(x.shape) if bias is None else np.zeros(x.shape) + bias[:, None].astype(float)
+    for k in range(width):
+        one = samples[:, :, k : k + length] * weight[:, k, None].astype(float)
+        if seq_idx is not None:
+            before = np.pad(seq_idx, ((0, 0), (width - 1, 0)), constant_values=-1)
+            one = np.where((before[:, k : k + length] == seq_idx)[:, None], one, 0)
+        y += one
+    y = y if activation is None else y / (1 + np.exp(-y))
+    y = y if seq_idx is None else np.where((seq_idx >= 0)[:, None], y, 0)
+    return y, samples[:, :, length:]
+
+
+def channels_last(x):
+    """The same values with channels side by side."""
+    return np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+
+def integers(rng, *shape, dtype=np.float32):
+    return rng.integers(-4, 5, shape).astype(dtype)
+
+
+def packed_rows(rng, batch, length):
+    """Numbers of sequences of one sample and more, in no order, and of padding."""
+    one = np.repeat(rng.permutation(length) - 1, rng.integers(1, 6, length))[:length]
+    return np.stack([np.roll(one, i) for i in range(batch)]).astype(np.int32)
+
+
+def on(runtime, array, last=False):
+    """A device array; with `last` its channels lie side by side."""
+    if array is None:
+        return None
+    if not last:
+        return runtime.to_device(array)
+    return runtime.to_device(array.transpose(0, 2, 1)).transpose((0, 2, 1))
+
+
+def values(array):
+    """Of a device array, whichever way its channels lie."""
+    if array.flags.c_contiguous:
+        return array.get()
+    return array.transpose((0, 2, 1)).get().transpose(0, 2, 1)
+
+
+def combinations():
+    """Every layout with states, packed rows or neither, at width 4, and some at others, with silu
+    or bias in turn."""
+    forms = itertools.product(WIDTHS, (False, True), ("plain", "states", "packed"))
+    for i, (width, last, kind) in enumerate(forms):
+        if width == 4 or i % 3 == i // 6 % 3:
+            shape = SHAPES[(i // 6 + i) % len(SHAPES)]
+            yield width, last, kind, shape, (None, "silu", "swish")[i % 4 % 3], i // 2 % 2 > 0
+
+
+def check(runtime, rng, width, last, kind, shape, activation, bias, dtype=np.float32):
+    """A call on device arrays and all its gradients: exact on integers but for silu, of which the
+    rounding bound is kept."""
+    batch, dim, length = shape
+    x, weight = integers(rng, *shape, dtype=dtype), integers(rng, dim, width, dtype=dtype)
+    b = integers(rng, dim, dtype=dtype) if bias else None
+    states = integers(rng, batch, dim, width - 1, dtype=dtype) if kind == "states" else None
+    seq_idx = packed_rows(rng, batch, length) if kind == "packed" else None
+    arrays = [on(runtime, one) for one in (weight, b, seq_idx, states)]
+    final = kind == "states"
+    found = F.causal_conv1d(on(runtime, x, last), *arrays, final, None, activation)
+    y, states_found = found if final else (found, None)
+    if last and dim > 1:
+        assert y.strides[1] == x.dtype.itemsize
+    wanted, last_samples = expected(x, weight, b, seq_idx, states, activation)
+    before, _ = expected(x, weight, b, seq_idx, states)
+    if activation is None:
+        testing.assert_exact(values(y), wanted.astype(dtype))
+    else:  # the sums are exact: what is left are silu and, in half precision, its rounding
+        problem = Conv1dProblem(batch, dim, length, dim, 1, groups=dim, dtype=dtype)
+        given = {"x": before, "weight": np.ones((dim, 1, 1))}
+        bound = testing.rounding_bound(problem, "forward", given, activation="silu", exact=True)
+        testing.assert_within_bound(values(y), wanted, bound)
+    if final:
+        testing.assert_exact(states_found.get(), last_samples.astype(dtype))
+    if activation is None:
+        check_gradients(runtime, rng, x, weight, last, seq_idx, states)
+
+
+def check_gradients(runtime, rng, x, weight, last, seq_idx, states):
+    """Those of sums, against the reference of each sequence or of states and x together."""
+    batch, dim, length = x.shape
+    width = weight.shape[1]
+    grad, of_final = integers(rng, *x.shape), integers(rng, batch, dim, width - 1)
+    with_states = states is not None
+    arrays = [on(runtime, one) for one in (seq_idx, states, of_final if with_states else None)]
+    found = F.causal_conv1d_backward(
+        on(runtime, x, last), on(runtime, weight), on(runtime, grad, last), None, *arrays,
+        need=(True, True, True, with_states),
+    )  # fmt: skip
+    weights = weight[:, None]
+    of_x, of_weight = np.zeros(x.shape), np.zeros(weight.shape)
+    samples = (
+        np.concatenate([states, x], 2)
+        if with_states
+        else np.pad(x, [(0, 0)] * 2 + [(width - 1, 0)])
+    )
+    numbers = np.zeros((batch, length), int) if seq_idx is None else seq_idx
+    if seq_idx is None:
+        problem = Conv1dProblem(batch, dim, length + width - 1, dim, width, groups=dim)
+        of_all = reference.input_gradient(problem, weights, grad)
+        of_weight += reference.weight_gradient(problem, samples, grad)[:, 0]
+        if with_states:
+            of_all[:, :, length:] += of_final
+        of_x, of_states = of_all[:, :, width - 1 :], of_all[:, :, : width - 1]
+        if with_states:
+            testing.assert_exact(found[3].get(), of_states.astype(np.float32))
+    else:
+        for n, number in itertools.product(range(batch), np.unique(numbers[numbers >= 0])):
+            here = np.where(numbers[n] == number, grad[n], 0)
+            inside = np.where(numbers[n] == number, x[n], 0)
+            problem = Conv1dProblem(1, dim, length, dim, width, 1, (width - 1, 0), 1, dim)
+            one = reference.input_gradient(problem, weights, here[None])[0]
+            of_x[n] += np.where(numbers[n] == number, one, 0)
+            of_weight += reference.weight_gradient(problem, inside[None], here[None])[:, 0]
+    counted = grad * (numbers >= 0)[:, None]
+    testing.assert_exact(values(found[0]), of_x.astype(np.float32))
+    testing.assert_exact(found[1].get(), of_weight.astype(np.float32))
+    testing.assert_exact(found[2].get(), counted.sum((0, 2)).astype(np.float32))
+
+
+def test_all_arguments(first_runtime, rng):
+    for one in combinations():
+        check(first_runtime, rng, *one)
+
+
+def test_some_arguments_on_every_device(runtime, rng):
+    for one in itertools.islice(combinations(), 0, None, 3):
+        check(runtime, rng, *one)
+
+
+def test_all_arguments_as_on_a_gpu(gpu_runtime, rng):
+    for one in itertools.islice(combinations(), 1, None, 4):
+        check(gpu_runtime, rng, *one)
+
+
+def test_half_precision(runtime, rng):
+    for last, kind in ((False, "states"), (True, "packed")):
+        check(runtime, rng, 4, last, kind, (2, 21, 40), "silu", True, np.float16)
+
+
+def test_numpy_arrays_and_outs(first_runtime, rng):
+    """NumPy arrays in and out, views that are copied, an out in the layout of x."""
+    x, weight, bias = integers(rng, 2, 6, 30), integers(rng, 6, 3), integers(rng, 6)
+    wanted = expected(x, weight, bias)[0].astype(np.float32)
+    wide = np.repeat(x, 2, axis=2)
+    for array in (x, channels_last(x), wide[:, :, ::2]):
+        testing.assert_exact(F.causal_conv1d(array, weight, bias), wanted)
+    y = F.causal_conv1d(channels_last(x), weight, bias)
+    assert y.strides[1] == 4
+    for out in (np.empty_like(x), channels_last(x)):
+        assert F.causal_conv1d(x, weight, bias, out=out) is not None
+        testing.assert_exact(out, wanted)
+    view = on(first_runtime, wide)[:, :, ::2]
+    testing.assert_exact(
+        F.causal_conv1d(view, on(first_runtime, weight), on(first_runtime, bias)).get(), wanted
+    )
+    empty = F.causal_conv1d_backward(x[:0], weight, x[:0])
+    assert empty[0].shape == (0, 6, 30)
+    assert not empty[1].any()
+    assert not empty[2].any()
+    given, found = (
+        np.empty((2, 6, 2), np.float32),
+        F.causal_conv1d(x, weight, None, None, None, True),
+    )
+    F.causal_conv1d(x, weight, None, None, None, True, given)
+    testing.assert_exact(given, x[:, :, -2:])
+    testing.assert_exact(found[1], given)
+
+
+def test_any_split_is_the_whole(first_runtime, rng):
+    """Chunks that are joined by their states give the bits of one call, and so do single tokens."""
+    x, weight, bias = rng.normal(size=(2, 17, 23)), rng.normal(size=(17, 4)), rng.normal(size=17)
+    arrays = [one.astype(np.float32) for one in (x, weight, bias)]
+    x = arrays[0]
+    whole = F.causal_conv1d(*arrays, activation="silu")
+    for ends in ((1, 2, 23), (3, 10, 23), (22, 23)):
+        states, parts = np.zeros((2, 17, 3), np.float32), []
+        for begin, end in itertools.pairwise((0, *ends)):
+            y, states = F.causal_conv1d(
+                x[:, :, begin:end], *arrays[1:], None, states, True, activation="silu"
+            )
+            parts.append(y)
+        exact_on_integers = np.concatenate(parts, 2)
+        bound = rounding(x, arrays[1], arrays[2])
+        testing.assert_within_bound(exact_on_integers, whole, 2 * bound)
+    whole_numbers = [np.round(2 * one) for one in arrays]
+    state, parts = np.zeros((2, 17, 3), np.float32), []
+    for begin, end in itertools.pairwise((0, 1, 5, 6, 23)):
+        chunk = whole_numbers[0][:, :, begin:end]
+        y, state = F.causal_conv1d(chunk, *whole_numbers[1:], None, state, True)
+        parts.append(y)
+    testing.assert_exact(np.concatenate(parts, 2), F.causal_conv1d(*whole_numbers))
+
+
+def rounding(x, weight, bias, activation="silu"):
+    """The bound of a call without states."""
+    batch, dim, length = x.shape
+    width = weight.shape[1]
+    problem = Conv1dProblem(batch, dim, length, dim, width, 1, (width - 1, 0), 1, dim, x.dtype)
+    arrays = {"x": x, "weight": weight[:, None], "bias": bias}
+    return testing.rounding_bound(problem, "forward", arrays, activation=activation)
+
+
+def test_rounding(first_runtime, rng):
+    """Other data keeps the bound of sums in any order, forward and backward through silu."""
+    for last, shape in ((False, (2, 5, 70)), (True, (2, 40, 70))):
+        x, grad = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+        weight = rng.normal(size=(shape[1], 4)).astype(np.float32)
+        bias = rng.normal(size=shape[1]).astype(np.float32)
+        x_d, grad_d = on(first_runtime, x, last), on(first_runtime, grad, last)
+        y = F.causal_conv1d(
+            x_d, on(first_runtime, weight), on(first_runtime, bias), activation="silu"
+        )
+        before, _ = expected(x, weight, bias)
+        wanted = before / (1 + np.exp(-before))
+        testing.assert_within_bound(values(y), wanted, rounding(x, weight, bias))
+        # silu' has a slope of at most 1/2, and its own 5 operations, of which exp and the quotient
+        # have 3 units in the last place each, are formed of values of at most 1 + |v|.
+        u = testing.unit_roundoff(np.float32)
+        error = 0.5 * rounding(x, weight, bias, None) + 16 * u * (1 + abs(before))
+        sigmoid = 1 / (1 + np.exp(-before))
+        through = grad * (sigmoid * (1 + before * (1 - sigmoid)))
+        problem = Conv1dProblem(*shape, shape[1], 4, 1, (3, 0), 1, shape[1])
+        found = F.causal_conv1d_backward(
+            x_d, on(first_runtime, weight), grad_d, on(first_runtime, bias), activation="silu"
+        )
+        for i, pass_, arrays in (
+            (0, "input_gradient", {"weight": weight[:, None]}),
+            (1, "weight_gradient", {"x": x}),
+        ):
+            arrays = arrays | {"grad_output": through}
+            off = {name: abs(one) for name, one in arrays.items()} | {
+                "grad_output": abs(grad) * error
+            }
+            bound = testing.rounding_bound(problem, pass_, arrays) + testing.evaluate(
+                problem, pass_, off
+            )
+            result = values(found[0]) if i == 0 else found[1].get()[:, None]
+            testing.assert_within_bound(result, testing.evaluate(problem, pass_, arrays), bound)
+
+
+def test_other_sequences_are_not_seen(runtime, rng):
+    """NaN and infinity of one sequence and of padding stay there, in gradients, too."""
+    numbers = np.repeat([3, 0, -1, 0, 7], 5)[None].astype(np.int32)
+    for last in (False, True):
+        x, weight = integers(rng, 1, 40, 25), integers(rng, 40, 4)
+        bad = x.copy()
+        bad[:, :, 5:10], bad[:, :, 10:15] = np.nan, np.inf
+        arrays = on(runtime, weight), None, on(runtime, numbers)
+        y = values(F.causal_conv1d(on(runtime, bad, last), *arrays))
+        clean = expected(x, weight, None, numbers)[0].astype(np.float32)
+        others = np.r_[0:5, 18:25]  # the second part of sequence 0 sees the first
+        testing.assert_exact(y[:, :, others], clean[:, :, others])
+        assert np.isnan(y[:, :, 5:10]).all()
+        assert not y[:, :, 10:15].any()
+        grad = np.ones_like(x)
+        grad[:, :, 5:15] = np.nan
+        of_x = F.causal_conv1d_backward(
+            on(runtime, x, last), arrays[0], on(runtime, grad, last), None, arrays[2],
+            need=(True, False, False, False),
+        )[0]  # fmt: skip
+        of_x = values(of_x)
+        assert not np.isnan(of_x[:, :, np.r_[0:5, 10:25]]).any()
+        assert np.isnan(of_x[:, :, 5:10]).all()
+        assert not of_x[:, :, 10:15].any()
+
+
+def updates(rng, state_length, ring, indexed, silu):
+    """Arrays of an update with a state for each of more sequences, and of what came before."""
+    batch, entries = 3, 5 if indexed else 3
+    past = integers(rng, batch, 19, 11)
+    weight, bias = integers(rng, 19, 4), integers(rng, 19)
+    where = np.array([4, -1, 1] if indexed else [0, 1, 2], np.int32)
+    seen = np.array([11, 11, 11], np.int32)
+    state = integers(rng, entries, 19, state_length)
+    for n, entry in enumerate(where):
+        for i in range(max(0, 11 - state_length), 11):
+            if entry >= 0:
+                state[entry, :, i % state_length if ring else i - 11] = past[n, :, i]
+    return past, state, weight, bias, where, seen
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_updates(runtime, rng, ring):
+    """Tokens one by one and several at once give what the whole sequence gives; the states are
+    those of the last samples; padding and other states stay as they are."""
+    for state_length, indexed, count in itertools.product((3, 9), (False, True), (1, 2, 12)):
+        past, state, weight, bias, where, seen = updates(rng, state_length, ring, indexed, False)
+        old = state.copy()
+        x = integers(rng, 3, 19, count)
+        state_d, given = on(runtime, state), [on(runtime, one) for one in (weight, bias)]
+        y = F.causal_conv1d_update(
+            on(runtime, x, count == 2), state_d, *given, None,
+            on(runtime, seen) if ring else None, on(runtime, where) if indexed else None,
+        )  # fmt: skip
+        samples = np.concatenate([past, x], 2)
+        wanted = expected(samples, weight, bias)[0][:, :, 11:] * (where >= 0)[:, None, None]
+        testing.assert_exact(values(y), wanted.astype(np.float32))
+        for n, entry in enumerate(where):
+            for i in range(max(0, 11 + count - state_length), 11 + count):
+                if entry >= 0:
+                    place = i % state_length if ring else i - 11 - count
+                    old[entry, :, place] = samples[n, :, i]
+        testing.assert_exact(state_d.get(), old)
+
+
+def test_update_of_one_token(first_runtime, rng):
+    """(batch, dim) in and out, NumPy arrays, an index that there is not, states of no sample."""
+    past, state, weight, bias, *_ = updates(rng, 3, False, False, False)
+    x = integers(rng, 3, 19)
+    y = F.causal_conv1d_update(x, state, weight, bias, "silu", runtime=first_runtime)
+    samples = np.concatenate([past, x[:, :, None]], 2)
+    wanted = expected(samples, weight, bias, activation="silu")[0][:, :, -1]
+    bound = rounding(samples, weight, bias)[:, :, -1]
+    testing.assert_within_bound(y, wanted, bound)
+    testing.assert_exact(state, samples[:, :, -3:])
+    out, old = np.empty_like(x), state.copy()
+    beyond = np.array([0, 3, 99], np.int32)
+    y = F.causal_conv1d_update(x, state, weight, None, None, None, beyond, out=out)
+    assert np.isnan(out[1:]).all()
+    assert not np.isnan(out[0]).any()
+    assert y.shape == x.shape
+    testing.assert_exact(state[1:], old[1:])
+    ones = F.causal_conv1d_update(x, np.empty((3, 19, 0), np.float32), weight[:, :1])
+    testing.assert_exact(ones, x * weight[:, 0])
+    assert F.causal_conv1d_update(x[:0], state[:0], weight).shape == (0, 19)
+
+
+WRONG = {
+    "x has shape (2, 6)": {"x": np.ones((2, 6), np.float32)},
+    "x has dtype int32": {"x": np.ones((2, 6, 9), np.int32)},
+    "weight has shape (5, 3)": {"weight": np.ones((5, 3), np.float32)},
+    "weight has shape (6, 0)": {"weight": np.ones((6, 0), np.float32)},
+    "bias has shape (5,), expected (6,)": {"bias": np.ones(5, np.float32)},
+    "seq_idx has dtype int64, expected int32": {"seq_idx": np.ones((2, 9), np.int64)},
+    "seq_idx has shape (2, 8), expected (2, 9)": {"seq_idx": np.ones((2, 8), np.int32)},
+    "initial_states has shape (2, 6, 3), expected (2, 6, 2)":
+        {"initial_states": np.ones((2, 6, 3), np.float32)},
+    "initial_states is given together with seq_idx":
+        {"initial_states": np.ones((2, 6, 2), np.float32), "seq_idx": np.ones((2, 9), np.int32)},
+    "return_final_states is given together with seq_idx":
+        {"return_final_states": True, "seq_idx": np.ones((2, 9), np.int32)},
+    "final_states_out has shape (2, 6, 9)":
+        {"return_final_states": True, "final_states_out": np.ones((2, 6, 9), np.float32)},
+    "activation is 'gelu', expected None, 'silu' or 'swish'": {"activation": "gelu"},
+    "out has shape (2, 6, 8), expected (2, 6, 9)": {"out": np.ones((2, 6, 8), np.float32)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_errors(first_runtime, message):
+    given = {"x": np.ones((2, 6, 9), np.float32), "weight": np.ones((6, 3), np.float32)}
+    with pytest.raises(ProblemError) as raised:
+        F.causal_conv1d(**given | WRONG[message])
+    assert message in str(raised.value)
+    tensors = {
+        name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one
+        for name, one in (given | WRONG[message]).items()
+        if name != "out"
+    }
+    if "out" not in WRONG[message]:
+        with pytest.raises(ProblemError, match=message.split()[0]):
+            causal_conv1d_fn(**tensors)
+
+
+def test_failing_updates_change_nothing(first_runtime):
+    ones = np.ones((2, 6, 4), np.float32)
+    for wrong, message in (
+        ({"weight": ones[0, :, :1].repeat(6, 1)}, "conv_state has shape (2, 6, 4)"),
+        ({"x": ones[:1]}, "conv_state has shape (2, 6, 4), expected (1, 6, 2 or more)"),
+        ({"cache_seqlens": np.ones(3, np.int32)}, "cache_seqlens has shape (3,), expected (2,)"),
+        ({"conv_state_indices": np.ones(2)}, "conv_state_indices has dtype float64"),
+        ({"activation": "relu"}, "activation is 'relu'"),
+    ):
+        state = ones.copy()
+        given = {"x": ones, "conv_state": state, "weight": np.ones((6, 3), np.float32)} | wrong
+        with pytest.raises(ProblemError) as raised:
+            F.causal_conv1d_update(**given)
+        assert message in str(raised.value)
+        tensors = {n: a if n == "activation" else torch.from_numpy(a) for n, a in given.items()}
+        with pytest.raises(ProblemError):
+            causal_conv1d_update(**tensors)
+        testing.assert_exact(state, ones)
+    state = ones.copy()
+    with pytest.raises(ProblemError, match="conv_state shares memory with x"):
+        F.causal_conv1d_update(state, state, ones[0, :, :3])
+    with pytest.raises(ProblemError, match="conv_state has strides"):
+        F.causal_conv1d_update(ones, state[:, :, ::2], ones[0, :, :2])
+    with pytest.raises(ProblemError, match="need is"):
+        F.causal_conv1d_backward(ones, ones[0], ones, need=(True,))
+    with pytest.raises(TypeError, match="conv_state is a builtins"):
+        F.causal_conv1d_update(ones, None, ones[0])
+
+
+def test_texts(rng):
+    """Of kernels for CPUs and GPUs, forward and backward: indented, the same for all lengths."""
+    for device, form, pass_ in itertools.product(
+        ("cpu", "sm_90"), ("rows", "channels"), ("forward", "through", "input")
+    ):
+        strides = dict.fromkeys(("x", "grad", "y"), (9, 1)) | {"states": (1, 2, 3)}
+        kernels = {
+            sums(
+                Sizes(profile(device), np.dtype(np.float32), batch, 7, length, 4), form, pass_,
+                strides, frozenset({"seq_idx"}), True, pass_ == "input", 16,
+            ).kernel
+            for batch, length in ((1, 1), (3, 1000), (100, 10**6))
+        }  # fmt: skip
+        assert len(kernels) == 1
+        assert_indented(render(kernels.pop()))
+
+
+# PyTorch
+
+
+def test_gradients_are_true(first_runtime):
+    """In float64, by differences: of every input, through the last samples, and none twice."""
+    if not first_runtime.profile.fp64:
+        pytest.skip("the device has no float64")
+    torch.manual_seed(1)
+
+    def leaf(*shape):
+        return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+    x, weight, bias, states = leaf(2, 2, 5), leaf(2, 3), leaf(2), leaf(2, 2, 2)
+    for last in (False, True):
+
+        def call(x, weight, bias, states, last=last):
+            x = x.transpose(1, 2).contiguous().transpose(1, 2) if last else x
+            return causal_conv1d_fn(x, weight, bias, None, states, True, activation="silu")
+
+        assert torch.autograd.gradcheck(call, (x, weight, bias, states))
+    numbers = torch.tensor([[0, 0, 1, -1, 1], [4, 4, 4, 4, 4]], dtype=torch.int32)
+
+    def packed(x, weight, bias, last=True):
+        x = x.transpose(1, 2).contiguous().transpose(1, 2) if last else x
+        return causal_conv1d_fn(x, weight, bias, numbers, activation="silu")
+
+    assert torch.autograd.gradcheck(packed, (x, weight, bias))
+    assert torch.autograd.gradcheck(packed, (x, weight, bias, False))
+    (once,) = torch.autograd.grad(packed(x, weight, bias).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="first derivatives only"):
+        once.sum().backward()
+
+
+def test_tensors(first_runtime):
+    """Layouts, mixed and narrow dtypes, an out for states, gradients of some inputs alone."""
+    torch.manual_seed(2)
+    x = torch.randint(-4, 5, (2, 9, 24)).float().transpose(1, 2)  # (2, 24, 9), channels last
+    weight, bias = torch.randint(-4, 5, (24, 3)).float(), torch.randint(-4, 5, (24,)).float()
+    wanted = torch.from_numpy(expected(x.numpy(), weight.numpy(), bias.numpy())[0]).float()
+    y = causal_conv1d_fn(x, weight, bias)
+    assert torch.equal(y, wanted)
+    assert y.stride() == x.stride()
+    assert torch.equal(causal_conv1d_fn(x.contiguous(), weight, bias), wanted)
+    half = causal_conv1d_fn(x.bfloat16(), weight, bias)
+    assert half.dtype is torch.bfloat16
+    assert torch.equal(half, wanted.bfloat16())
+    out = torch.empty(2, 24, 2)
+    y, last = causal_conv1d_fn(x, weight, bias, None, None, True, out)
+    assert last is out
+    assert torch.equal(out, x[:, :, -2:])
+    x.requires_grad_(), bias.requires_grad_()
+    (of_x,) = torch.autograd.grad(causal_conv1d_fn(x, weight, bias).sum(), x)  # of stride 0
+    (again,) = torch.autograd.grad(causal_conv1d_fn(x, weight).sum(), x)
+    assert torch.equal(of_x, again)
+    assert of_x.stride() == x.stride()
+    (of_bias,) = torch.autograd.grad(causal_conv1d_fn(x, weight, bias).sum(), bias)
+    assert torch.equal(of_bias, torch.full((24,), 18.0))
+    state = torch.zeros(2, 24, 3, dtype=torch.bfloat16)
+    version = state._version
+    parts = [causal_conv1d_update(x[:, :, i].bfloat16(), state, weight, bias) for i in range(9)]
+    assert torch.equal(torch.stack(parts, 2), half)
+    assert state._version > version
+    assert torch.equal(state, x[:, :, -3:].bfloat16())
+    assert not parts[0].requires_grad
+    with pytest.raises(TypeError, match="x is a list"):
+        causal_conv1d_fn([1], weight)
+    with pytest.raises(TypeError, match="weight has dtype"):
+        causal_conv1d_fn(x, weight.long())
+    with pytest.raises(ProblemError, match="conv_state has strides"):
+        causal_conv1d_update(x[:, :, 0], torch.zeros(1, 24, 4).expand(2, -1, -1), weight)
+    whole = x.detach().contiguous()
+    y = causal_conv1d_update(whole[:, :, 3:4], whole, weight)  # of its own state
+    assert torch.equal(y[:, :, 0], (whole[:, :, -3:] * weight).sum(-1))
+
+
+def test_operators(first_runtime):
+    """PyTorch's own checks of them: shapes of fake tensors, derivatives, what they change."""
+    torch.manual_seed(3)
+    x, weight = torch.randn(2, 5, 9).transpose(1, 2), torch.randn(9, 3)
+    numbers = torch.zeros(2, 5, dtype=torch.int32)
+    ops = torch.ops.clconv
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    torch.library.opcheck(
+        ops.causal_conv1d, (*leaves, None, numbers, None, True, False), test_utils=tests
+    )
+    update = (x, torch.zeros(2, 9, 3), weight, None, None, None, True)
+    torch.library.opcheck(ops.causal_conv1d_update, update, test_utils=tests[:2])
+
+
+def made_by(decorate, name):
+    """A function as modules of transformers have it."""
+
+    @decorate(name, "causal_conv1d")
+    def function(hidden_states, *args, activation=None, **kwargs):
+        return "theirs"
+
+    return function
+
+
+def test_the_switch_in_transformers(first_runtime, monkeypatch):
+    """Modules that are there and those that are made later go through clconv while it is on."""
+
+    def decorate(name, package):
+        return lambda function: function
+
+    home, integrations, old = (ModuleType(n) for n in ("hub_kernels", "integrations", "old"))
+    home.use_kernel_func_from_hub_with_fallback = decorate
+    integrations.use_kernel_func_from_hub_with_fallback = decorate
+    for name in ("causal_conv1d_fn", "causal_conv1d_update"):
+        setattr(old, name, made_by(decorate, name))
+    theirs = dict(vars(old))
+    for name, module in (
+        ("transformers", ModuleType("transformers")), ("transformers.integrations", integrations),
+        ("transformers.integrations.hub_kernels", home), ("transformers.models.old", old),
+    ):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, module)
+    x, weight = torch.ones(1, 2, 5), torch.ones(2, 3)
+    with use_in_transformers():
+        second = use_in_transformers()
+        new = made_by(integrations.use_kernel_func_from_hub_with_fallback, "causal_conv1d_fn")
+        assert made_by(home.use_kernel_func_from_hub_with_fallback, "other")(x) == "theirs"
+        for function in (old.causal_conv1d_fn, new):
+            assert function(x, weight, None, activation="silu", unknown=1).shape == x.shape
+            assert function(x, weight, None, activation="gelu") == "theirs"
+            assert function(x.to("meta"), weight) == "theirs"
+            numbers = torch.tensor([[0, 1, 2, 3, 4]], dtype=torch.int32)
+            assert torch.equal(function(x, weight, seq_idx=numbers), x)
+            assert function(x, weight, cu_seqlens=numbers) == "theirs"
+        state = torch.zeros(1, 2, 3)
+        assert old.causal_conv1d_update(x[:, :, :1], state, weight, None, None).eq(1).all()
+        assert state[0, 0].tolist() == [0, 0, 1]
+        assert old.causal_conv1d_update(x, state, weight.clone().requires_grad_()) == "theirs"
+    assert new(x, weight).shape == x.shape  # the second switch is on
+    second.undo()
+    second.undo()
+    assert vars(old) == theirs
+    assert new(x, weight) == "theirs"
+    assert home.use_kernel_func_from_hub_with_fallback is decorate
+    assert integrations.use_kernel_func_from_hub_with_fallback is decorate
+    del home.use_kernel_func_from_hub_with_fallback
+    with pytest.raises(ImportError, match="transformers is unknown, expected a release"):
+        use_in_transformers()
