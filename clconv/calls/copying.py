@@ -30,7 +30,11 @@ LOCAL = 64
 # C types of elements that are moved as they are, by their bytes.
 RAW = {1: "uchar", 2: "ushort", 4: "uint", 8: "ulong", 16: "uint4"}
 # Dtypes whose vectors hold such elements, of those that `transpose` moves.
-VECTORS = {2: np.dtype(np.float16), 4: np.dtype(np.float32), 8: np.dtype(np.float64)}
+VECTORS: dict[int, np.dtype[Any]] = {
+    2: np.dtype(np.float16),
+    4: np.dtype(np.float32),
+    8: np.dtype(np.float64),
+}
 # Rows and columns that a work-item transposes at a time: what it reads and writes stays in the
 # first-level cache.
 TRANSPOSED_BLOCK = 64

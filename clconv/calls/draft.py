@@ -228,18 +228,22 @@ class Draft:
 
     def _lies(self, name: str) -> Lies:
         """How kernels could address an array that has positions."""
+        self._check_strides(name)
         shape, strides, dtype = self.layouts[name]
         size = dtype.itemsize
-        if any(step % size for step in strides):
-            raise ProblemError(
-                f"{self.said(name)} has strides {self._caller_layout(name).strides}, expected "
-                f"multiples of {size} bytes"
-            )
         if strides[-1] == size:
             return Lies.ROWS
         if shape[-2] > 1 and strides[-2] == size:
             return Lies.CHANNELS
         return Lies.ROWS if shape[-1] == 1 else Lies.STRIDED
+
+    def _check_strides(self, name: str) -> None:
+        size = self.dtype.itemsize
+        if any(step % size for step in self.layouts[name].strides):
+            raise ProblemError(
+                f"{self.said(name)} has strides {self._caller_layout(name).strides}, expected "
+                f"multiples of {size} bytes"
+            )
 
     def _argument(self, name: str, lies: Lies, copies: list[Copy]) -> Argument:
         """An array as a kernel takes it that addresses it so: the array, or a copy where it lies
@@ -248,7 +252,7 @@ class Draft:
         if lies is Lies.FLAT:
             fits = layout.is_contiguous
         else:
-            fits = lies in (self._lies(name), Lies.STRIDED)
+            fits = lies in (self._lies(name), Lies.STRIDED) or 0 in layout.shape
         place = name
         if not fits:
             place, layout = self._copy(name, lies, copies)
@@ -259,6 +263,7 @@ class Draft:
 
     def _copy(self, name: str, lies: Lies, copies: list[Copy]) -> tuple[str, Layout]:
         """The name and the layout of an array's copy, once for all passes that read it."""
+        self._check_strides(name)
         shape, strides, dtype = self.layouts[name]
         size = dtype.itemsize
         known = self._copied.get((name, lies))
@@ -273,12 +278,11 @@ class Draft:
         both = [tuple(step // size for step in steps) for steps in (strides, layout.strides)]
         ends = [name, workspace.name]
         if name in self._results:
-            both.reverse(), ends.reverse()
-        if 0 not in shape:
-            launch = copying(self.runtime.profile, size, shape, *both)
-            bound: dict[str, Argument] = {"x": (Gap(ends[0]), 0), "y": (Gap(ends[1]), 0)}
-            filling = _filling(launch, bound, {})
-            copies.append(Copy(((launch.kernel, render(launch.kernel)),), (filling,)))
+            both, ends = both[::-1], ends[::-1]
+        launch = copying(self.runtime.profile, size, shape, *both)
+        bound: dict[str, Argument] = {"x": (Gap(ends[0]), 0), "y": (Gap(ends[1]), 0)}
+        filling = _filling(launch, bound, {})
+        copies.append(Copy(((launch.kernel, render(launch.kernel)),), (filling,)))
         return workspace.name, layout
 
     # Passes

@@ -476,17 +476,16 @@ def windows(
 
 # Calls
 
-# Copying an element of 4 bytes whose neighbours in memory are others than in the copy: cycles of a
-# core, which transposes (fitted), and how often a GPU moves its bytes, whose lines are not used
-# whole (estimate).
-COPY_ELEMENT, COPY_MOVES = 2.0, 8.0
+# Copying an element whose neighbours in memory are others than in the copy: cycles of a core, of up
+# to 4 bytes (fitted), and how often a GPU moves its bytes, whose lines are not used whole (estimate).
+COPY_ELEMENT, COPY_MOVES = 3.0, 8.0
 
 
-def copied(device: DeviceProfile, nbytes: float) -> float:
-    """Seconds in which arrays of so many bytes are copied to where they lie otherwise."""
+def copied(device: DeviceProfile, elements: float, itemsize: int) -> float:
+    """Seconds in which so many elements are copied to where they lie otherwise."""
     if device.vector_floats > 1:
-        return core(device).cycle * COPY_ELEMENT * nbytes / 4
-    return COPY_MOVES * nbytes / device.peak_bandwidth
+        return core(device).cycle * COPY_ELEMENT * elements * max(1.0, itemsize / 4)
+    return COPY_MOVES * elements * itemsize / device.peak_bandwidth
 
 
 # Multiply-adds of all cores in the time of a call and its launches (estimate: 0.1 ms on two cores).

@@ -287,8 +287,8 @@ def _copies(request: Request) -> tuple[int, float]:
         of_y += request.epilogue.residual + request.epilogue.keep
     of_x = int(request.x_layout is not Layout.ROWS)
     of_y *= request.y_layout is not Layout.ROWS
-    nbytes = (of_x * x + of_y * y) * problem.dtype.itemsize
-    return of_x + of_y, copied(request.device, nbytes)
+    elements = of_x * x + of_y * y
+    return of_x + of_y, copied(request.device, elements, problem.dtype.itemsize)
 
 
 def _rank(cost: Cost) -> float:

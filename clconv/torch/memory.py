@@ -195,7 +195,8 @@ class Arrays:
 
     def _lies_as(self, name: str, tensor: Tensor) -> _Lies:
         """How a tensor lies, its dimensions in the order of the call."""
-        shape, strides = tensor.shape, tensor.stride()
+        shape: Shape = tensor.shape
+        strides: Shape = tensor.stride()
         if self._layout == "NLC" and name in TENSORS:
             shape, strides = exchanged(shape), exchanged(strides)
         return _lies(shape, strides, tensor.dtype)

@@ -29,6 +29,7 @@ from clconv.variants.base import (
     common_constants,
     convolution_operands,
     grid,
+    layout_refusal,
     local_items,
     scalars,
 )
@@ -85,6 +86,8 @@ ERROR_CLASS = ErrorClass("F(2,3)", bound, keeps_infinity=False)
 def refusal(request: Request) -> str | None:
     """Why it cannot serve: another pass, other taps, a stride, gaps, groups."""
     problem = request.problem
+    if not request.in_rows:
+        return layout_refusal(request)
     if request.pass_ is not Pass.FORWARD:
         return "it computes the forward pass alone"
     if problem.kernel_size != TAPS:

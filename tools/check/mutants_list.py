@@ -85,6 +85,8 @@ ANNOUNCED = "tests/test_drivers.py -k what_is_announced"
 TORCH_MEMORY = "tests/test_torch_memory.py"
 WARM_UP = "tests/test_torch_warm_up.py"
 TORCH_AUTOGRAD = "tests/test_torch_autograd.py -k 'tangents or test_vmap'"
+LAYOUTS = "tests/test_layouts.py"
+TORCH_LAYOUTS = "tests/test_torch_layouts.py"
 OCLGRIND = "tools/check/oclgrind_check.py"
 OCLGRIND_GPU = "tools/check/oclgrind_gpu.py"
 
@@ -92,6 +94,48 @@ Row = tuple[str, str, str, str] | tuple[str, str, str, str, str]
 
 # By the file's path below clconv/.
 _ROWS: dict[str, list[Row]] = {
+    "templates/common/channels.cl.mako": [
+        (
+            "the last vector of channels does not begin early",
+            "c_next + LANES <= channels ? c_next : channels - LANES",
+            "c_next",
+            LAYOUTS,
+        ),
+        (
+            "positions before the first are not zeros where channels lie side by side",
+            "for (int t = 0; t < begin; ++t) to[c * pitch + t] = 0;",
+            "for (int t = 1; t < begin; ++t) to[c * pitch + t] = 0;",
+            LAYOUTS,
+        ),
+        (
+            "four channels get the bias of the first",
+            "load(bias + bias_offset + ${channel} + e)",
+            "load(bias + bias_offset + ${channel})",
+            LAYOUTS,
+        ),
+    ],
+    "templates/depthwise/channels_depthwise.cl.mako": [
+        (
+            "a sum near an end that is NaN is not made again",
+            "odd = all != all;",
+            "odd = 0;",
+            LAYOUTS,
+        ),
+        (
+            "taps of the input gradient are in the order of the forward pass",
+            'return "(KERNEL_SIZE - 1 - (%s))" % k if backward',
+            'return "(%s)" % k if backward',
+            LAYOUTS,
+        ),
+    ],
+    "templates/elementwise/transpose.cl.mako": [
+        (
+            "the last rows are not transposed where columns are whole",
+            "for (int s = r < r_whole ? s_whole : 0; s < s_count; ++s)",
+            "for (int s = s_whole; s < s_count; ++s)",
+            LAYOUTS,
+        )
+    ],
     "templates/common/common.cl.mako": [
         (
             "an old gradient is read with momentum 0",
@@ -362,14 +406,14 @@ _ROWS: dict[str, list[Row]] = {
     "templates/strip/stores.cl.mako": [
         (
             "the first channel of a tile that begins early is not stored",
-            "if (m + %d >= wanted)",
-            "if (m + %d > wanted)",
+            '"if (m + %d >= wanted) " % i if',
+            '"if (m + %d > wanted) " % i if',
             NAMED,
         ),
         (
             "the bias's offset is left out where stores need no test",
-            "load(bias + bias_offset + ((long)g",
-            "load(bias + ((long)g",
+            "SUM b = load(bias + bias_offset + ((long)g",
+            "SUM b = load(bias + ((long)g",
             PLACES,
         ),
         (
@@ -429,8 +473,8 @@ _ROWS: dict[str, list[Row]] = {
     "templates/common/epilogue.cl.mako": [
         (
             "the residual is read with the result's batch stride",
-            "n * residual_batch_stride",
-            "n * y_batch_stride",
+            'load_${positions}(${row_of("residual")},',
+            'load_${positions}(${row_of("residual").replace("residual_batch", "y_batch")},',
             PLACES,
         ),
         (
@@ -839,6 +883,12 @@ _ROWS: dict[str, list[Row]] = {
         ),
     ],
     "planning/planner.py": [
+        (
+            "copies cost nothing",
+            "return of_x + of_y, copied(request.device, elements, problem.dtype.itemsize)",
+            "return of_x + of_y, 0.0",
+            LAYOUTS,
+        ),
         (
             "what decides does not",
             "if not deciding or not others:",
@@ -1368,9 +1418,15 @@ _ROWS: dict[str, list[Row]] = {
             CONTRACT,
         ),
         (
+            "a shape is told in the order of kernels",
+            "found, shape = self.as_seen(found), self.as_seen(shape)",
+            "pass",
+            LAYOUTS,
+        ),
+        (
             "two positions that are not neighbours are taken for neighbours",
-            "strides[-1] != size and shape[-1] > 1",
-            "strides[-1] != size and shape[-1] > 2",
+            "shape[-1] == 1 else Lies.STRIDED",
+            "shape[-1] <= 2 else Lies.STRIDED",
             FUNCTIONAL,
         ),
         (
@@ -1849,6 +1905,12 @@ _ROWS: dict[str, list[Row]] = {
         ),
     ],
     "torch/operators.py": [
+        (
+            "a result of a transposed tensor lies in rows",
+            "return x.new_empty((*shape[:-2], shape[-1], shape[-2])).transpose(-1, -2)",
+            "return x.new_empty(shape)",
+            TORCH_LAYOUTS,
+        ),
         (
             "the weight's second derivative is of the wrong input",
             "for_weight = BACKWARD(of_x, weight, grad,",

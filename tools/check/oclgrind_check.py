@@ -87,6 +87,7 @@ def inside(*names: str) -> int:
     found = examples(runtime.profile)
     for name in names or found:
         wrong += _run(runtime, name, *found[name])
+        wrong += _run_in_place(runtime, name, *found[name])
     if names:
         return wrong
     # As processors with AVX-512 have them: other code where there are more lanes.
@@ -179,6 +180,55 @@ def _run(runtime: Any, name: str, problem: Any, variant: str, *, first_only: boo
                 wrong += 1
                 print(f"{pass_.value} of {name} by {plan.variant}: {error}", flush=True)
     print(name, flush=True)
+    return wrong
+
+
+def _run_in_place(runtime: Any, name: str, problem: Any, variant: str) -> int:
+    """Forward and input gradient of arrays whose channels lie side by side, by the variant's best
+    plan that reads and writes them so; how many are wrong."""
+    import numpy as np
+
+    from clconv import Epilogue, Pass, testing
+    from clconv import functional as F
+    from clconv.variants.base import Layout
+
+    rng = np.random.default_rng(0)
+    shapes = {"x": problem.input_shape, "weight": problem.weight_shape,
+              "bias": (problem.out_channels,), "grad_output": problem.output_shape,
+              "residual": problem.output_shape}  # fmt: skip
+    arrays = {k: testing.integers(rng, shape, problem.dtype) for k, shape in shapes.items()}
+    last = {
+        k: np.ascontiguousarray(np.swapaxes(a, -1, -2)) for k, a in arrays.items() if a.ndim == 3
+    }
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    x, y = (Layout.CHANNELS if c > 1 else Layout.ROWS
+            for c in (problem.in_channels, problem.out_channels))  # fmt: skip
+    wrong = 0
+    for pass_, layouts, epilogue in (
+        (Pass.FORWARD, (x, y), Epilogue(True, True, "relu")),
+        (Pass.INPUT_GRADIENT, (y, x), Epilogue()),
+    ):
+        plans = runtime.candidates(problem, pass_, epilogue, layouts=layouts)
+        plan = next((p for p in plans if p.variant == variant and "in_place" in p.tile), None)
+        if plan is None:
+            continue
+        options = {"variant": {pass_: plan.choice}, "runtime": runtime, "layout": "NLC"}
+        weight, used, activation = arrays["weight"], ("weight", "grad_output"), None
+        if pass_ is Pass.FORWARD:
+            used, activation = ("x", "weight", "bias", "residual"), "relu"
+            result = F.conv1d(last["x"], weight, arrays["bias"], *place, residual=last["residual"],
+                              activation="relu", **options)  # fmt: skip
+        else:
+            size = last["x"].shape
+            result = F.conv1d_input(size, weight, last["grad_output"], *place, **options)
+        try:
+            testing.assert_right(
+                np.swapaxes(result, -1, -2), problem, pass_, {k: arrays[k] for k in used},
+                largest=4, activation=activation,
+            )  # fmt: skip
+        except AssertionError as error:
+            wrong += 1
+            print(f"{pass_.value} of {name} by {variant} in place: {error}", flush=True)
     return wrong
 
 

@@ -26,7 +26,7 @@ __all__ = ["designs", "refusal"]
 
 # Taps that are read in place at most; with more of them a strip costs less than reading x again.
 MOST_DIRECT = 8
-# Vectors of channels that a work-item owns at most: so many lines of memory follow one another where
+# Vectors of channels that a work-item owns at most, whose lines of memory follow one another, where
 # x is read in place, and where it is copied.
 DIRECT_BLOCK, MOST_BLOCK = 64, 4
 # Positions of a work-item at least, in turn, where x is read in place.

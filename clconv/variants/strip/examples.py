@@ -16,6 +16,7 @@ EXAMPLES = {
     "groups of taps": Conv1dProblem(1, 2, 40, 1, 17, 1, 4),
     "groups of taps, depthwise": Conv1dProblem(1, 2, 80, 2, 18, 1, 9, 1, 2),
     "several rows a task": Conv1dProblem(5, 2, 6, 5, 2),
+    "vectors of channels": Conv1dProblem(1, 19, 21, 10, 3, 1, 1),
     "16 bits": Conv1dProblem(2, 6, 21, 10, 3, 1, 1, 1, 2, dtype="float16"),
     "64 bits": Conv1dProblem(2, 6, 21, 10, 3, 1, 1, 1, 2, dtype="float64"),
 }
