@@ -368,7 +368,8 @@ ERRORS = {
     ),
     "float16": (
         lambda: signal.lfilter([1], [1], X.astype(np.int8)),
-        "result type 'int64', which is not supported",
+        # In the words of SciPy 1.17, or of earlier ones.
+        "result type 'int64', which is not supported|input type 'int64' not supported",
     ),
     "padlen": (
         lambda: signal.filtfilt([1.0, 2.0], 1.0, X, padlen=12),

@@ -42,7 +42,7 @@ MOST_CALLS = 50
 # Of the picture: what it shows, and how.
 KINDS = {"filter": "filters", "resample": "resampling"}
 FASTER, SLOWER = "#1b7f5c", "#b8860b"
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 100)
 # Signals from here on count in the summary.
 LONG = 10**5
 

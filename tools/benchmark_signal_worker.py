@@ -184,10 +184,11 @@ class Julius(Torchaudio):
     """julius' resampling, whose filter is another one."""
 
     def __init__(self, device: str | None) -> None:
-        import julius
+        from importlib.metadata import version
+
         import torch
 
-        self.torch, self.version = torch, f"julius {getattr(julius, '__version__', '')}".strip()
+        self.torch, self.version = torch, f"julius {version('julius')}"
 
     def resampler(self, case: Case) -> Any:
         import julius
