@@ -56,12 +56,12 @@ def test_activations(runtime, rng, name):
         ours = layer.backward(gpuarray.to_gpu(grad)).get()
         np.testing.assert_allclose(ours, of_x.numpy(), rtol=1e-5, atol=1e-5)
     layer.calcMode(np.float16)
-    half = layer(gpuarray.to_gpu(data.astype(np.float16))).get()
-    finite = np.isfinite(wanted) & (abs(data) < 1e4)
+    half = layer(gpuarray.to_gpu(np.clip(data, -6e4, 6e4).astype(np.float16))).get()
+    finite = np.isfinite(data) & (abs(data) < 6e4)
     np.testing.assert_allclose(half[finite], wanted[finite], rtol=2e-3, atol=2e-3)
 
 
-def test_long_rows(runtime, rng):
+def test_long_rows(first_runtime, rng):
     """Many vectors of a row, and what is left of the last one."""
     layer = Activation("relu")
     for length in (1, 15, 16, 17, 16 * SPAN, 3 * 16 * SPAN + 5):
@@ -70,7 +70,7 @@ def test_long_rows(runtime, rng):
     assert layer(gpuarray.zeros((0, 3, 5))).shape == (0, 3, 5)
 
 
-def test_activations_say_what_they_take(runtime):
+def test_activations_say_what_they_take(first_runtime):
     layer = Activation("elu")
     assert layer.slope == 1.0
     for given, message in (
@@ -88,12 +88,17 @@ def test_activations_say_what_they_take(runtime):
         layer.backward(gpuarray.zeros((2, 3, 5)))
 
 
+def same(name=None):
+    """A layer whose kernels are built once."""
+    return Conv1D(2, 2, 3, pad=1, exact=True, name=name)
+
+
 def branches(merge, rng):
     """A branch of two layers, one of one, and a skip."""
     net = Parallel(merge, name="net")
-    two = Sequential("two").append(Conv1D(2, 3, 3, pad=1, exact=True, name="a"))
-    net.append(two.append(Activation("relu")).append(Conv1D(3, 2, 1, exact=True, name="b")))
-    net.append(Conv1D(2, 2, 5, pad=2, exact=True, name="one")).append(Sequential("skip"))
+    two = Sequential("two").append(same("a"))
+    net.append(two.append(Activation("relu")).append(same("b")))
+    net.append(same("one")).append(Sequential("skip"))
     return integral(net, rng)
 
 
@@ -147,10 +152,10 @@ class Refuses(Module):
         raise ModuleError("no gradient here")
 
 
-def test_branches_change_all_or_nothing(runtime, rng):
+def test_branches_change_all_or_nothing(first_runtime, rng):
     """A branch that fails takes back what the others did; the error says which it is."""
-    net = Parallel().append(integral(Conv1D(2, 2, 1), rng)).append(Refuses())
-    outer = Sequential("outer").append(integral(Conv1D(2, 2, 1), rng)).append(net)
+    net = Parallel().append(integral(Conv1D(2, 2, 3, pad=1, exact=True), rng)).append(Refuses())
+    outer = Sequential("outer").append(integral(same(), rng)).append(net)
     x = gpuarray.to_gpu(integers(rng, 1, 2, 9))
     y = outer(x)
     outer.zeroGradParams()
@@ -161,7 +166,7 @@ def test_branches_change_all_or_nothing(runtime, rng):
         net(gpuarray.zeros((1, 3, 9)))
 
 
-def test_branches_that_do_not_fit(runtime):
+def test_branches_that_do_not_fit(first_runtime):
     x = gpuarray.zeros((1, 2, 9))
     for merge, modules, message in (
         ("sum", [Conv1D(2, 3, 1), Sequential()], r"Branch 1 gives shape \(1, 2, 9\) \(expected:"),

@@ -19,7 +19,7 @@ from clconv.testing import assert_right
 from clconv.torch import Conv1d, conv1d, revert
 
 # taps, stride, dilation
-WINDOWS = [(4, 1, 2), (2, 5, 3)]
+WINDOWS = [(3, 2, 3)]
 
 
 def integers(rng, *shape):
@@ -54,7 +54,7 @@ def test_functions(runtime, rng, taps, stride, dilation):
         np.testing.assert_array_equal(of_bias, grad.sum(axis=(0, 2)))
 
 
-def test_functions_say_what_they_take(runtime):
+def test_functions_say_what_they_take(first_runtime):
     x, w = np.ones((1, 1, 5), np.float32), np.ones((1, 1, 3), np.float32)
     with pytest.raises(ProblemError, match="padding is 'Causal', expected an integer, a pair, \"s"):
         F.conv1d(x, w, padding="Causal")
@@ -63,7 +63,7 @@ def test_functions_say_what_they_take(runtime):
 
 
 @pytest.mark.parametrize("pad", ["causal", (5, 0), (0, 3), [2, 1]])
-def test_layers(runtime, rng, pad, tmp_path):
+def test_layers(first_runtime, rng, pad, tmp_path):
     """Forward, backward, shapes, files and copies of a Conv1D with such padding."""
     conv = Conv1D(2, 3, 4, 3, pad, 2, initscheme="he", name="conv", exact=True)
     geometry = Geometry(3, pad, 2)
@@ -93,30 +93,30 @@ def test_layers(runtime, rng, pad, tmp_path):
         np.testing.assert_array_equal(other(gpuarray.to_gpu(x)).get(), y.get())
 
 
-def test_causal_transposed_layer(runtime, rng):
+def test_causal_transposed_layer(first_runtime, rng):
     """Each sample gives stride outputs, which no later sample changes; integers stay as before."""
-    for size, stride, dilation in ((3, 2, 4), (2, 3, 1)):
-        layer = Deconv1D(2, 3, size, stride, "causal", dilation, exact=True)
-        layer.W.set(integers(rng, *layer.W.shape))
-        x = integers(rng, 1, 2, 9)
-        y = layer(gpuarray.to_gpu(x)).get()
-        window = dilation * (size - 1) + 1
-        assert y.shape[2] == 9 * stride - max(stride - window, 0)
-        x[:, :, 5:] = 4
-        later = layer(gpuarray.to_gpu(x)).get()
-        np.testing.assert_array_equal(later[:, :, : 5 * stride], y[:, :, : 5 * stride])
-        cropped = Deconv1D(2, 3, size, stride, 0, dilation, exact=True)
-        cropped.setVar("W", layer.getVar("W"))
-        full = cropped(gpuarray.to_gpu(x)).get()
-        np.testing.assert_array_equal(later, full[:, :, : y.shape[2]])
-        grad = integers(rng, *y.shape)
-        missing = full.shape[2] - y.shape[2]
-        of_x = layer.backward(gpuarray.to_gpu(grad)).get()
-        padded = np.pad(grad, ((0, 0), (0, 0), (0, missing)))
-        np.testing.assert_array_equal(of_x, cropped.backward(gpuarray.to_gpu(padded)).get())
+    size, stride, dilation = 3, 2, 4
+    layer = Deconv1D(2, 3, size, stride, "causal", dilation, exact=True)
+    layer.W.set(integers(rng, *layer.W.shape))
+    x = integers(rng, 1, 2, 9)
+    y = layer(gpuarray.to_gpu(x)).get()
+    assert y.shape[2] == 9 * stride
+    assert Deconv1D(1, 1, 2, 5, "causal").dataShapeFrom((1, 1, 9)) == (1, 1, 8 * 5 + 2)
+    x[:, :, 5:] = 4
+    later = layer(gpuarray.to_gpu(x)).get()
+    np.testing.assert_array_equal(later[:, :, : 5 * stride], y[:, :, : 5 * stride])
+    cropped = Deconv1D(2, 3, size, stride, 0, dilation, exact=True)
+    cropped.setVar("W", layer.getVar("W"))
+    full = cropped(gpuarray.to_gpu(x)).get()
+    np.testing.assert_array_equal(later, full[:, :, : y.shape[2]])
+    grad = integers(rng, *y.shape)
+    missing = full.shape[2] - y.shape[2]
+    of_x = layer.backward(gpuarray.to_gpu(grad)).get()
+    padded = np.pad(grad, ((0, 0), (0, 0), (0, missing)))
+    np.testing.assert_array_equal(of_x, cropped.backward(gpuarray.to_gpu(padded)).get())
 
 
-def test_sequential_of_causal_layers(runtime, rng):
+def test_sequential_of_causal_layers(first_runtime, rng):
     """The gradient of an output reaches no later input."""
     net = Sequential("net")
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_sequential_of_causal_layers(runtime, rng):
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
-def test_torch(runtime, rng, mode):
+def test_torch(first_runtime, rng, mode):
     """The layer and the function pad on the left alone; the state dict is torch.nn's."""
     layer = Conv1d(2, 3, 3, 2, "causal", dilation=2, padding_mode=mode)
     theirs = nn.Conv1d(2, 3, 3, 2, dilation=2)

@@ -69,6 +69,7 @@ LAYERS = "tests/test_layers.py -k 'not (activations or optimize)'"
 SEQUENTIAL = "tests/test_sequential.py"
 PAD = "tests/test_pad1d.py"
 STREAMING = "tests/test_streaming.py"
+STREAMS = "tests/test_streams.py"
 TORCH = "tests/test_torch.py -k 'not (compile or distributed or training_follows or sample_inputs)'"
 ONNX = "tests/test_onnx.py"
 FILES = "tests/test_files.py"
@@ -1798,19 +1799,68 @@ _ROWS: dict[str, list[Row]] = {
             SEQUENTIAL,
         ),
     ],
-    "streaming.py": [
+    "streaming/samples.py": [
         (
             "a reflection keeps a sample too few",
             "return SOURCES[self.pad1d.mode](padding) if padding",
             "return SOURCES[self.pad1d.mode](padding - 1) if padding",
             STREAMING,
         ),
+    ],
+    "streaming/stream.py": [
         (
             "a chunk that fails changes the stream",
-            "            return self._or_empty(self._push(chunk))\n"
+            "            return self._given(signal, self._push(piece))\n"
             "        except BaseException:\n            restore()\n",
-            "            return self._or_empty(self._push(chunk))\n        except BaseException:\n",
+            "            return self._given(signal, self._push(piece))\n"
+            "        except BaseException:\n",
             STREAMING,
+        ),
+        (
+            "a state that fails to load changes the stream",
+            '            self._load(state, "", self.module.runtime)\n'
+            "        except BaseException:\n            restore()\n",
+            '            self._load(state, "", self.module.runtime)\n'
+            "        except BaseException:\n",
+            STREAMS,
+        ),
+    ],
+    "streaming/pieces.py": [
+        (
+            "samples are written over those that are kept",
+            "piece.copied_to(signal, self.rows(self.stop))",
+            "piece.copied_to(signal, self.rows(self.start))",
+            STREAMS,
+        ),
+    ],
+    "streaming/convolution.py": [
+        (
+            "what was computed beyond the last sample is given, too",
+            "return result._replace(length=outputs)",
+            "return result",
+            STREAMS,
+        ),
+        (
+            "the skipped samples are added twice",
+            "(residual, target), self.addend = added, None",
+            "residual, target = added",
+            STREAMS,
+        ),
+    ],
+    "streaming/containers.py": [
+        (
+            "a branch that is ahead does not wait",
+            "rest = history.without(ready) if length > ready else None",
+            "rest = None",
+            STREAMS,
+        ),
+    ],
+    "layers/parallel.py": [
+        (
+            "branches get the gradient of other maps",
+            "found.append(slice(start, start + maps) if",
+            "found.append(slice(0, maps) if",
+            "tests/test_branches.py",
         ),
     ],
     "files.py": [
