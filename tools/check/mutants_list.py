@@ -636,7 +636,12 @@ _ROWS: dict[str, list[Row]] = {
         )
     ],
     "templates/causal/causal.cl.mako": [
-        ("padding counts as a sequence", "int same = row[p] >= 0;", "int same = 1;", SEQUENCES),
+        (
+            "the numbers of two positions alone are compared",
+            "for (int i = 1; i < count; ++i) same &=",
+            "for (int i = 1; i < 2; ++i) same &=",
+            SEQUENCES,
+        ),
         (
             "NaN of another sequence is multiplied by zero",
             "select((VECTOR)0, product, ",
