@@ -207,13 +207,7 @@ def causal_conv1d_update(
     single = isinstance(x, (np.ndarray, cl_array.Array)) and len(x.shape) == 2
     if single:
         x, out = _with_position(x), _with_position(out)
-    if isinstance(conv_state, np.ndarray) and not (
-        conv_state.flags.c_contiguous and conv_state.flags.writeable
-    ):
-        raise ProblemError(
-            f"conv_state has strides {conv_state.strides}, writeable is "
-            f"{conv_state.flags.writeable}, expected a contiguous array that can be changed"
-        )
+    _check_state(conv_state)
     arrays = {
         "x": x,
         "conv_state": conv_state,
@@ -236,3 +230,14 @@ def _with_position(array: Array | None) -> Array | None:
     if not isinstance(array, (np.ndarray, cl_array.Array)) or len(array.shape) != 2:
         return array
     return array[:, :, None]
+
+
+def _check_state(conv_state: Array) -> None:
+    """ProblemError where a NumPy array cannot take what its copy on the device becomes."""
+    if not isinstance(conv_state, np.ndarray):
+        return
+    if not (conv_state.flags.c_contiguous and conv_state.flags.writeable):
+        raise ProblemError(
+            f"conv_state has strides {conv_state.strides}, writeable is "
+            f"{conv_state.flags.writeable}, expected a contiguous array that can be changed"
+        )

@@ -16,7 +16,7 @@ from clconv import functional as F
 from clconv.calls.causal_kernels import Sizes, sums
 from clconv.planning.profiles import profile
 from clconv.render import render
-from clconv.torch import causal_conv1d_fn, causal_conv1d_update, use_in_transformers
+from clconv.torch import causal_conv1d_fn, causal_conv1d_update, memory, use_in_transformers
 
 WIDTHS = (1, 2, 3, 4, 7, 64)
 # (batch, dim, length): shorter than a vector and than the taps, of several blocks and chunks.
@@ -170,8 +170,20 @@ def test_all_arguments_as_on_a_gpu(gpu_runtime, rng):
 
 
 def test_half_precision(runtime, rng):
-    for last, kind in ((False, "states"), (True, "packed")):
-        check(runtime, rng, 4, last, kind, (2, 21, 40), "silu", True, np.float16)
+    """Sums and what is between kernels are float32: only results are rounded."""
+    shape = (2, 21, 40)
+    check(runtime, rng, 4, False, "states", shape, "silu", True, np.float16)
+    arrays = [integers(rng, *one) for one in (shape, (21, 4), shape, (21,))]
+    found = []
+    for dtype in (np.float32, np.float16):
+        x, weight, grad, bias = (one.astype(dtype) for one in arrays)
+        given = on(runtime, x, True), on(runtime, weight), on(runtime, grad, True)
+        need = (True, True, True, False)
+        found.append(
+            F.causal_conv1d_backward(*given, on(runtime, bias), activation="silu", need=need)[:3]
+        )
+    for one, other in zip(*found, strict=True):
+        testing.assert_exact(values(other), values(one).astype(np.float16))
 
 
 def test_numpy_arrays_and_outs(first_runtime, rng):
@@ -518,6 +530,24 @@ def test_tensors(first_runtime):
     whole = x.detach().contiguous()
     y = causal_conv1d_update(whole[:, :, 3:4], whole, weight)  # of its own state
     assert torch.equal(y[:, :, 0], (whole[:, :, -3:] * weight).sum(-1))
+
+
+def test_devices_with_memory_of_their_own(first_runtime, monkeypatch):
+    """There tensors are copied, and results and states copied back."""
+    torch.manual_seed(4)
+    x, weight = torch.randint(-4, 5, (2, 7, 20)).float(), torch.randint(-4, 5, (20, 4)).float()
+    found = []
+    for shares in (True, False):
+        monkeypatch.setattr(memory, "shares_memory", lambda _, shares=shares: shares)
+        leaf = x.clone().requires_grad_()
+        y, states = causal_conv1d_fn(leaf.transpose(1, 2), weight, None, None, None, True)
+        (of_x,) = torch.autograd.grad(y.sum() + states.sum(), leaf)
+        state = torch.zeros(20, 2, 5).transpose(0, 1)
+        step = causal_conv1d_update(x.transpose(1, 2), state, weight)
+        found.append((y, states, of_x, step, state))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(state, x.transpose(1, 2)[:, :, -5:])
 
 
 def test_operators(first_runtime):

@@ -281,17 +281,21 @@ def _update(
     y = _like(x)
     runtime = default_runtime()
     with Arrays(runtime) as arrays:
+        # What is copied back has to be contiguous.
         state = conv_state if arrays.in_place else conv_state.contiguous()
+        result = y if arrays.in_place else y.contiguous()
         arrays.change("conv_state", state)
         arrays.read("x", x)
         arrays.read("weight", weight)
         arrays.read("bias", bias)
         arrays.read("cache_seqlens", cache_seqlens)
         arrays.read("conv_state_indices", conv_state_indices)
-        arrays.write("out", y)
+        arrays.write("out", result)
         arrays.call(draft_causal_conv1d_update, silu)
     if state is not conv_state:
         conv_state.copy_(state)
+    if result is not y:
+        y.copy_(result)
     torch.autograd.graph.increment_version(conv_state)
     return y
 

@@ -94,12 +94,14 @@ def inside(*names: str) -> int:
     runtime.profile = cpu_of(own, 16)
     for name, (problem, variant) in found.items():
         wrong += _run(runtime, name, problem, variant, first_only=True)
+    wrong += _sequences(runtime)
     on_cpu = {variant for _, variant in found.values()}
     runtime = Runtime()
     runtime.profile = replace(own, kind="gpu", lanes=32, vector_floats=1, max_work_group_size=16)
     for name, (problem, variant) in examples(runtime.profile).items():
         if variant in on_cpu:
             wrong += _run(runtime, name, problem, variant)
+    wrong += _sequences(runtime)
     runtime.profile = own
     with runtime:
         layer = Deconv1D(2, 4, 3, stride=2, activation="gelu")
@@ -112,6 +114,38 @@ def inside(*names: str) -> int:
         layer.calcMode(np.float16)
         layer.calcMode(np.float64)
         runtime.finish()
+    return wrong
+
+
+def _sequences(runtime: Any) -> int:
+    """Causal convolutions of sequences, their gradients and updates; how many are wrong."""
+    import numpy as np
+
+    from clconv import functional as F
+    from clconv import testing
+
+    rng = np.random.default_rng(0)
+    shapes = (2, 19, 21), (2, 19, 3), (19, 4), (19,)
+    x, states, weight, bias = (testing.integers(rng, shape, np.float32) for shape in shapes)
+    numbers = np.repeat([[0, 1, -1], [4, 4, 2]], 7, axis=1).astype(np.int32)
+    whole = F.causal_conv1d(np.concatenate([states, x], 2), weight, bias, runtime=runtime)
+    wrong = 0
+    last = np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1)
+    for array in (x, last):
+        y, _ = F.causal_conv1d(array, weight, bias, None, states, True, runtime=runtime)
+        F.causal_conv1d_backward(
+            array, weight, x, bias, None, states, states, "silu", runtime=runtime
+        )
+        packed = F.causal_conv1d(array, weight, bias, numbers, runtime=runtime)
+        F.causal_conv1d_backward(array, weight, x, bias, numbers, runtime=runtime)
+        alone = F.causal_conv1d(x[:1, :, 7:14], weight, bias, runtime=runtime)
+        wrong += not np.array_equal(y, whole[:, :, 3:])
+        wrong += not np.array_equal(packed[:1, :, 7:14], alone)
+    for ring in (None, np.array([3, 3], np.int32)):
+        state = states.copy()
+        y = F.causal_conv1d_update(x, state, weight, bias, None, ring, runtime=runtime)
+        wrong += not np.array_equal(y, whole[:, :, 3:])
+    print("causal convolutions of sequences", flush=True)
     return wrong
 
 

@@ -54,6 +54,33 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
          "linear_num_value_heads": 4, "num_experts": 4, "moe_intermediate_size": 16,
          "shared_expert_intermediate_size": 16, "num_experts_per_tok": 2},
     ),
+    "granitemoehybrid": (
+        "GraniteMoeHybrid",
+        {**ATTENTION, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4,
+         "layer_types": ["mamba", "attention"], "num_local_experts": 2, "num_experts_per_tok": 1,
+         "shared_intermediate_size": 16},
+    ),
+    "lfm2_moe": (
+        "Lfm2Moe",
+        {**ATTENTION, "layer_types": ["conv", "full_attention"], "moe_intermediate_size": 16,
+         "num_experts": 2, "num_experts_per_tok": 1, "num_dense_layers": 1},
+    ),
+    "nemotron_h": (
+        "NemotronH",
+        {**ATTENTION, "layers_block_type": ["mamba", "attention"], "mamba_num_heads": 8,
+         "mamba_head_dim": 8, "ssm_state_size": 4, "n_groups": 2, "head_dim": 8},
+    ),
+    "zamba2": (
+        "Zamba2",
+        {**ATTENTION, "mamba_d_state": 4, "mamba_ngroups": 1, "n_mamba_heads": 8,
+         "mamba_headdim": 8, "layers_block_type": ["mamba", "hybrid"], "num_mem_blocks": 1},
+    ),
+    "qwen3_5": (
+        "Qwen3_5",
+        {**ATTENTION, "layer_types": ["linear_attention", "full_attention"], "head_dim": 8,
+         "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
+         "linear_num_value_heads": 4},
+    ),
 }  # fmt: skip
 # A step of training of float32: sums of some hundred terms, in other orders.
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
@@ -86,7 +113,10 @@ def results(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, list[Any], 
 def check(family: str, counts: tuple[Counted, Counted]) -> bool:
     """Prints a line; whether all is as it should be."""
     name, small = FAMILIES[family]
-    config = getattr(transformers, f"{name}Config")(**SMALL, **small)
+    kind = getattr(transformers, f"{name}TextConfig", None) or getattr(
+        transformers, f"{name}Config"
+    )
+    config = kind(**SMALL, **small)
     torch.manual_seed(0)
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     tokens = torch.randint(0, 50, (2, 13))

@@ -113,10 +113,10 @@ static inline VECTOR where(const INDICES chosen, const VECTOR product)
     return select((VECTOR)0, product, ${"convert_long%s(chosen)" % n if dtype == "float64" else "chosen"});
 }
 
-// Whether all of `count` positions belong to one sequence, which is not padding.
+// Whether all of `count` positions have one number.
 static inline int one_sequence(__global const int *row, const long p, const int count)
 {
-    int same = row[p] >= 0;
+    int same = 1;
     for (int i = 1; i < count; ++i) same &= row[p + i] == row[p];
     return same;
 }
