@@ -18,6 +18,7 @@ __all__ = [
     "keep_cpu_workers_apart",
     "pyopencl_choice",
     "set_icd_vendors",
+    "shipped_choice",
 ]
 
 # Variables of drivers that may change what they build: PoCL's, Mesa's and Intel's.
@@ -37,6 +38,12 @@ def pyopencl_choice() -> str | None:
 def exact_choice() -> bool:
     """`CLCONV_EXACT`: whether runtimes keep to exact variants unless told otherwise."""
     return os.environ.get("CLCONV_EXACT", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def shipped_choice() -> bool:
+    """`CLCONV_SHIPPED`: whether "auto" uses the tuning records that come with clconv, as it does
+    unless told otherwise."""
+    return os.environ.get("CLCONV_SHIPPED", "").strip().lower() not in ("0", "false", "no", "off")
 
 
 def driver_choices() -> dict[str, str]:

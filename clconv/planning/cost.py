@@ -164,6 +164,9 @@ CONVERT_WEIGHT = 1.5
 # Staging a row of a strip, 32 bytes of it, and 32 bytes whose elements do not lie side by side
 # (fitted).
 STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
+# Where vectors have full width, staging takes this part of it: in predictions of one request; work
+# is divided by the price above (fitted to 51 layers on Zen 5).
+FULL_WIDTH_STAGING = 0.5
 # Setting up a tile; storing 32 bytes of sums; keeping them for the next channels (fitted).
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR = 40.0, 8.0, 2.0
 # Beginning to write a row: its pages, and lines that come in before they are overwritten (fitted).
@@ -196,10 +199,11 @@ FOURIER_ELEMENT = 2.5
 # each number is loaded for fewer (fitted). Transformed tiles come from the last-level cache so many
 # times as fast as memory (estimate).
 FOURIER_PRODUCTS, FOURIER_SINGLE_PRODUCTS, FOURIER_CACHE = 1.15, 1.35, 2.0
+# Transforms of single rows take this part where half a second-level cache holds their tiles
+# (fitted).
+FOURIER_CACHED = 0.65
 # Where memory's bandwidth is not known: bytes a second of a core, and of all (estimates).
 FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
-# The variant must be predicted so much faster than others to be taken: the model is no better.
-FOURIER_MARGIN = 1.1
 
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors
 # of sums below which their latency shows: four cycles of two (guide); and what a tile's weights
@@ -238,6 +242,7 @@ class Core:
     beside: float
     addressed: float
     cycle: float
+    full_width: bool = False
 
     def sums(
         self, sums: int, broadcasts: int, loads: float, *, folded: bool = False, loop: bool = False
@@ -255,6 +260,11 @@ class Core:
     def stage(self, gathered: bool) -> float:
         """Cycles of a vector of a strip that is staged."""
         return self.width * (STAGE_GATHERED if gathered else STAGE_VECTOR)
+
+    @property
+    def staged(self) -> float:
+        """The part of that which it takes in a prediction of one request."""
+        return FULL_WIDTH_STAGING if self.full_width else 1.0
 
     def ends(self, sums: int, blocks: int) -> tuple[float, float]:
         """Cycles of a tile's set-up and of its stores, for all blocks of channels."""
@@ -286,6 +296,7 @@ def core(device: DeviceProfile, *, turned: bool = False) -> Core:
         beside=beside,
         addressed=addressed,
         cycle=1 / (device.compute_units * device.clock),
+        full_width=device.full_width,
     )
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "local_items",
     "partials_limit",
     "phase_constants",
+    "rounded",
     "scalars",
     "share_sums",
     "sum_partials",
@@ -305,6 +306,12 @@ def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def rounded(count: int, step: int) -> int:
+    """The least multiple of `step` that is no less: what tasks take, of cores that wait for the
+    last ones."""
+    return ceil_div(count, step) * step
 
 
 def grouped_taps(lanes: int, spacing: int, taps: int) -> tuple[int, int]:

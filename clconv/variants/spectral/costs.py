@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clconv.planning import cost
 from clconv.planning.cost import Cost, Tally
-from clconv.variants.base import ceil_div
+from clconv.variants.base import ceil_div, rounded
 from clconv.variants.spectral.tiles import Tiles
 
 __all__ = ["cost_of", "gradient_cost", "row_cost"]
@@ -53,10 +53,12 @@ class _Counted:
         return {"memory": nbytes / a_second / self.core.cycle}
 
     def transforms(self, tiles: float, ends: dict[str, float], nbytes: float) -> None:
-        """Of so many tiles of vectors, with what happens at their ends."""
+        """Of so many tiles of vectors, with what happens at their ends. Rows come in pieces, and
+        each point is a stream of its own: nothing hides the way of so many bytes."""
         tile = len(self.tiles.transform.passes) * cost.FOURIER_PASS + cost.FOURIER_SEPARATE
         parts = {"arithmetic": tile * self._vectors(tiles)}
-        self.tally.overlapped(parts | ends, self.moved(nbytes))
+        for name, amount in (parts | ends | self.moved(nbytes)).items():
+            self.tally.add(name, amount)
 
     def weights(self, nbytes: float) -> None:
         """Of all filters, unless their transforms are kept."""
@@ -70,14 +72,16 @@ class _Counted:
         return 2 * self.core.multiply_add * self.tiles.size * tiles
 
     def ends(self, name: str, blocks: int, step: int, price: float) -> dict[str, float]:
-        """Cycles of reading or storing vectors of channels, turned, and of the single elements at
-        the rows' ends."""
+        """Cycles of reading (staging) or storing vectors of channels, turned, and of the single
+        elements at the rows' ends."""
         tiles = self.tiles
-        a_row = tiles.lines * blocks * tiles.lanes * cost.FOURIER_ELEMENT
-        single = min(2 * tiles.lanes, tiles.row_tiles * tiles.size) * self.rows * a_row
+        elements = self.rows * tiles.lanes * cost.FOURIER_ELEMENT
         if step > 1 and tiles.together(step) == 1:
-            return {name: tiles.row_tiles * tiles.size * self.rows * a_row}
-        return {name: price * self._vectors(self.count * blocks), "setup": single}
+            return {name: tiles.row_tiles * tiles.size * tiles.lines * blocks * elements}
+        single = tiles.single_stores if name == "stores" else tiles.single_reads(step)
+        # All lines and phases of a place are together, one after the other.
+        places = single * tiles.lines * blocks / step
+        return {name: price * self._vectors(self.count * blocks), "setup": places * elements}
 
     def products(self, nbytes: float) -> None:
         """Of all channels at all points of all tiles."""
@@ -90,24 +94,24 @@ class _Counted:
 
     def cost(self) -> Cost:
         """Of all together."""
-        return self.tally.cost(self.core.cycle * cost.FOURIER_MARGIN)
+        return self.tally.cost(self.core.cycle)
 
 
 def cost_of(tiles: Tiles, typical: bool = False) -> Cost:
     """Modelled, without launches: the weights' transforms unless they are kept, then the tiles',
     their products, and the way back."""
     made = _Counted(tiles, typical)
-    made.weights(2 * made.weight_bytes)
+    made.weights(made.weight_bytes)
     made.transforms(
         made.count * tiles.x_blocks,
         made.ends("staging", tiles.x_blocks, tiles.read_step, cost.FOURIER_STAGE),
-        made.read_bytes + made.x_bytes / cost.FOURIER_CACHE,
+        made.read_bytes + made.x_bytes,
     )
     made.products(made.weight_bytes)
     made.transforms(
         made.count * made.written,
         made.ends("stores", made.written, tiles.write_step, cost.FOURIER_STORE),
-        made.written_bytes + made.y_bytes / cost.FOURIER_CACHE,
+        made.written_bytes + made.y_bytes,
     )
     return made.cost()
 
@@ -123,7 +127,7 @@ def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
         made.transforms(
             made.count * blocks,
             made.ends("staging", blocks, step, cost.FOURIER_STAGE),
-            array + tile_bytes / cost.FOURIER_CACHE,
+            array + tile_bytes,
         )
     made.products(2 * made.weight_bytes)
     stored = cost.FOURIER_STORE * 2 * made.core.multiply_add * tiles.taps * made.filters
@@ -137,12 +141,13 @@ def row_cost(tiles: Tiles, typical: bool = False) -> Cost:
     """The same of one channel a group, whose tiles are multiplied where they are transformed."""
     made = _Counted(tiles, typical)
     made.weights(0)
-    blocks = made.rows * tiles.lines * ceil_div(tiles.row_tiles, tiles.lanes)
-    vectors = 2 * made.core.multiply_add * tiles.size * blocks
+    tasks = made.rows * tiles.lines * ceil_div(tiles.row_tiles, tiles.lanes)
+    device = tiles.request.device
+    arrays = 2 * tiles.size * tiles.lanes * tiles.item_bytes
+    share = cost.FOURIER_CACHED if arrays <= device.l2_bytes / 2 else 1.0
+    work = share * rounded(tasks, device.compute_units)
+    vectors = 2 * made.core.multiply_add * tiles.size * work
+    ends = {"staging": cost.FOURIER_STAGE * vectors, "stores": cost.FOURIER_STORE * vectors}
     # Two transforms, each with what separates or joins, which the products cost as much as.
-    made.transforms(2 * blocks, {}, 0)
-    made.tally.overlapped(
-        {"staging": cost.FOURIER_STAGE * vectors, "stores": cost.FOURIER_STORE * vectors},
-        made.moved(made.read_bytes + made.written_bytes),
-    )
+    made.transforms(2 * work, ends, made.read_bytes + made.written_bytes)
     return made.cost()
