@@ -21,6 +21,7 @@ __all__ = [
     "shipped_choice",
 ]
 
+SHIPPED = "CLCONV_SHIPPED"
 # Variables of drivers that may change what they build: PoCL's, Mesa's and Intel's.
 DRIVER_PREFIXES = ("POCL_", "RUSTICL_", "CL_CONFIG_")
 
@@ -43,7 +44,7 @@ def exact_choice() -> bool:
 def shipped_choice() -> bool:
     """`CLCONV_SHIPPED`: whether "auto" uses the tuning records that come with clconv, as it does
     unless told otherwise."""
-    return os.environ.get("CLCONV_SHIPPED", "").strip().lower() not in ("0", "false", "no", "off")
+    return os.environ.get(SHIPPED, "").strip().lower() not in ("0", "false", "no", "off")
 
 
 def driver_choices() -> dict[str, str]:
@@ -51,9 +52,11 @@ def driver_choices() -> dict[str, str]:
     return {k: v for k, v in sorted(os.environ.items()) if k.startswith(DRIVER_PREFIXES)}
 
 
-def environment() -> dict[str, str]:
-    """All of it, to be changed for a process that is started with it."""
-    return dict(os.environ)
+def environment(shipped: bool | None = None) -> dict[str, str]:
+    """All of it, to be changed for a process that is started with it; `shipped` is what
+    `shipped_choice` gives there, None for what it gives here."""
+    chosen = {} if shipped is None else {SHIPPED: str(int(shipped))}
+    return dict(os.environ) | chosen
 
 
 def icd_vendors() -> str | None:

@@ -192,16 +192,21 @@ ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 
 # Of tiles by Fourier transforms, cycles of a vector of samples where two multiply-adds take one:
 # reading and turning it; a pass; separating or joining; turning and storing it. Of a single element
-# that is read or stored at a row's end, or where samples do not lie side by side (all fitted).
-FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 12.0, 7.0, 8.0, 16.0
-FOURIER_ELEMENT = 2.5
+# that is read or stored at a row's end, or where samples do not lie side by side (all fitted to 145
+# passes of layers on Zen 5).
+FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 7.0, 4.2, 4.8, 9.6
+FOURIER_ELEMENT = 1.5
+# Transforms of weights take so many times as long: each tap is read by itself (fitted).
+FOURIER_WEIGHTS = 1.5
+# Of a weight gradient, which sums over tiles, all of it takes so many times as long (fitted).
+FOURIER_GRADIENT = 1.3
 # What the products of channels take, as times of their multiply-adds alone; with one vector of them
 # each number is loaded for fewer (fitted). Transformed tiles come from the last-level cache so many
 # times as fast as memory (estimate).
 FOURIER_PRODUCTS, FOURIER_SINGLE_PRODUCTS, FOURIER_CACHE = 1.15, 1.35, 2.0
 # Transforms of single rows take this part where half a second-level cache holds their tiles
-# (fitted).
-FOURIER_CACHED = 0.65
+# (fitted, to 20 filters on Zen 5).
+FOURIER_CACHED = 0.7
 # Where memory's bandwidth is not known: bytes a second of a core, and of all (estimates).
 FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
 

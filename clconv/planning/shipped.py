@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 # What a profile says of how fast a device is at what, compared with other work, and what decides
 # which tiles there are. Devices that agree in all of it are of one architecture.
 ARCHITECTURE = (
-    "kind", "lanes", "vector_floats", "instruction_sets", "local_bytes",
+    "architecture", "kind", "lanes", "vector_floats", "instruction_sets", "local_bytes",
     "multiply_add_bytes", "load_bytes", "vectors_a_cycle", "core_registers", "l1_bytes", "l2_bytes",
     "unit_local_bytes", "unit_registers", "unit_items", "unit_groups", "item_registers",
     "address_registers", "read_floats", "fetch_together", "reported_units", "local_pays",

@@ -416,6 +416,7 @@ def weight_gradient_design(
     kernel: Kernel,
     cost: Cost,
     schedule: Callable[[Request, Kernel], tuple[Launch | None, int]],
+    predicted: Callable[[Request], Cost] | None = None,
 ) -> Design:
     """A kernel that sums shares of a weight gradient, then one that adds them.
 
@@ -436,7 +437,7 @@ def weight_gradient_design(
         added = launch_partials(adding, wanted.problem, count, shares)
         return Schedule((*launches, added), (Workspace("partial", sums, shares * count),))
 
-    return Design(tile, (kernel, adding), cost, both)
+    return Design(tile, (kernel, adding), cost, both, predicted=predicted)
 
 
 def sum_partials(request: Request, bias: bool = False) -> Kernel:
