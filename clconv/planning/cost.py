@@ -197,7 +197,7 @@ ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 7.0, 4.2, 4.8, 9.6
 FOURIER_ELEMENT = 1.5
 # Transforms of weights take so many times as long: each tap is read by itself (fitted).
-FOURIER_WEIGHTS = 1.5
+FOURIER_WEIGHTS = 1.3
 # Of a weight gradient, which sums over tiles, all of it takes so many times as long (fitted).
 FOURIER_GRADIENT = 1.3
 # What the products of channels take, as times of their multiply-adds alone; with one vector of them

@@ -27,9 +27,10 @@ class DeviceProfile:
     `kind` is "cpu" or "gpu" (accelerators count as GPUs); `architecture` is the name of the profile
     with its kind of cores or compute units, "" where that is not known; `vector_floats` is how many
     float32 a CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many
-    work-items run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
-    rather than a call, and `native_half` whether the driver has half arithmetic, whose conversions
-    are instructions too where they are of single values. `instruction_sets` are those that
+    work-items run in lock step; `half_builtins` tells whether vload_half is a conversion
+    instruction there rather than a call, and `native_half` whether the driver has half arithmetic,
+    whose conversions are instructions too where they are of single values. `instruction_sets` are
+    those that
     functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
     where none need to. Sizes are in bytes.
 

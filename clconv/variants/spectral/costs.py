@@ -71,7 +71,8 @@ class _Counted:
         """Of all filters, unless their transforms are kept."""
         if not self.tiles.request.kept:
             filters = cost.FOURIER_WEIGHTS * self.filters
-            self.transforms(filters, {"staging": cost.FOURIER_STAGE * self._vectors(filters)}, 0)
+            staging = {"staging": cost.FOURIER_STAGE * self._vectors(filters)}
+            self.transforms(filters, staging, self.weight_bytes)
 
     def _vectors(self, tiles: float) -> float:
         """Cycles of an instruction for each vector of so many tiles; all that is not a product is
