@@ -135,12 +135,14 @@ def parse(content: str) -> tuple[Target, list[ShippedRecord]]:
     fields = Fields(json.loads(content))
     if (fields["schema"], fields["version"]) != (SCHEMA, SCHEMA_VERSION):
         raise ValueError(f"schema is {fields['schema']!r}, version {fields['version']!r}")
-    names = [fields.text(one) if fields.has(one) else None for one in ("device", "platform")]
+    device, platform = (
+        fields.text(one) if fields.has(one) else None for one in ("device", "platform")
+    )
     facts = fields.members("architecture") if fields.has("architecture") else None
-    target = Target(*names, facts)
+    target = Target(device, platform, facts)
     if facts is not None and facts.keys() != set(ARCHITECTURE):
         raise ValueError(f"architecture has {sorted(facts)}, expected {sorted(ARCHITECTURE)}")
-    if names != [None, None] and None in (*names, facts):
+    if (device, platform) != (None, None) and None in target:
         raise ValueError(f"a file for {target}, expected device and platform with the architecture")
     return target, [_record(Fields(one)) for one in fields.list("records")]
 
@@ -154,7 +156,7 @@ def _record(fields: Fields) -> ShippedRecord:
     if not measured:
         raise ValueError("measured is [], expected at least one size")
     return ShippedRecord(
-        Layer(*(sizes.count(name) for name in _SIZES), dtypes[sizes.text("dtype")]),
+        Layer._make((*(sizes.count(name) for name in _SIZES), dtypes[sizes.text("dtype")])),
         Pass.of(fields.text("pass")),
         fields.choice(),
         measured,

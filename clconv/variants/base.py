@@ -256,10 +256,10 @@ class Design:
     is
     what is derived from the weights alone: its launches read the operand `weight` and write its
     workspaces, which live as long as the weights do not change, and which the schedule's launches
-    read. `predicted` is the cost of one request, if it is known better than in proportion to batch
-    and positions. It `decides` where that is far off: then the planner compares it, with its
-    launches, to that of designs that do not, and which of the two is taken depends on batch and
-    length.
+    read. `predicted` is the cost of one request with its launches, if it is known better than in
+    proportion to batch and positions. It `decides` where that is far off: then the planner compares
+    what is predicted of it and of designs that do not, and which of the two is taken depends on
+    batch and length.
     """
 
     tile: Mapping[str, int]

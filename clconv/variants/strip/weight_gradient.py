@@ -333,7 +333,7 @@ def _predicted(geometry: Geometry, blocks: _Blocks) -> Cost:
     chunks = ceil_div(problem.out_length, blocks.chunk)
     panel_blocks = ceil_div(geometry.panels, blocks.task_panels)
     rows = problem.batch * chunks * geometry.pitch(blocks.chunk) * panel_blocks
-    units = ceil_div(problem.batch, blocks.unit_rows) * chunks
+    units = chunks * ceil_div(problem.batch, blocks.unit_rows)
     tally = _tally(geometry, units, rows * geometry.core.staged)
     tasks = geometry.term_blocks * panel_blocks * problem.groups * blocks.shares
     sums = tasks * blocks.task_panels * geometry.panel * geometry.taps
