@@ -192,10 +192,10 @@ ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 
 # Of tiles by Fourier transforms, cycles of a vector of samples where two multiply-adds take one:
 # reading and turning it; a pass; separating or joining; turning and storing it. Of a single element
-# that is read or stored at a row's end, or where samples do not lie side by side (all fitted to 145
+# that is read or stored at a row's end, or where samples lie far from each other (all fitted to 145
 # passes of layers on Zen 5).
 FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 7.0, 4.2, 4.8, 9.6
-FOURIER_ELEMENT = 1.5
+FOURIER_ELEMENT, FOURIER_APART = 1.5, 16.0
 # Transforms of weights take so many times as long: each tap is read by itself (fitted).
 FOURIER_WEIGHTS = 1.3
 # Of a weight gradient, which sums over tiles, all of it takes so many times as long (fitted).

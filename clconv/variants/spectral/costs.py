@@ -14,7 +14,7 @@ __all__ = ["cost_of", "gradient_cost", "row_cost"]
 # transformed once a call, which has so many elements of x or y: networks have more channels where
 # they have fewer positions (256 channels of 4096).
 TYPICAL_ROW, TYPICAL_ELEMENTS = 512, 2**20
-TYPICAL_WINDOWS, SIGNAL_WINDOWS = 8, 64
+TYPICAL_WINDOWS, SIGNAL_WINDOWS = 8, 32
 
 
 class _Counted:
@@ -28,7 +28,9 @@ class _Counted:
             windows = SIGNAL_WINDOWS if alone else TYPICAL_WINDOWS
             row = max(TYPICAL_ROW, windows * tiles.taps)
             positions = problem.positions(tiles.request.pass_) / tiles.lines
-            row_tiles = positions / tiles.outputs * (1 + tiles.outputs / (2 * row))
+            # Tiles of one channel alone are side by side in vectors.
+            end = tiles.outputs * (tiles.lanes if alone else 1)
+            row_tiles = positions / tiles.outputs * (1 + end / (2 * row))
             call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
             per_weight = problem.batch * problem.out_length / max(call, row)
         self.tiles = tiles
@@ -83,13 +85,17 @@ class _Counted:
         """Cycles of reading (staging) or storing vectors of channels, turned, and of the single
         elements at the rows' ends."""
         tiles = self.tiles
-        elements = self.rows * tiles.lanes * cost.FOURIER_ELEMENT
+        elements = self.rows * tiles.lanes
         if step > 1 and tiles.together(step) == 1:
-            return {name: tiles.row_tiles * tiles.size * tiles.lines * blocks * elements}
+            apart = elements * tiles.row_tiles * tiles.size * tiles.lines * blocks
+            return {name: apart * cost.FOURIER_APART}
         single = tiles.single_stores if name == "stores" else tiles.single_reads(step)
         # All lines and phases of a place are together, one after the other.
         places = single * tiles.lines * blocks / step
-        return {name: price * self._vectors(self.count * blocks), "setup": places * elements}
+        return {
+            name: price * self._vectors(self.count * blocks),
+            "setup": places * elements * cost.FOURIER_ELEMENT,
+        }
 
     def products(self, nbytes: float) -> None:
         """Of all channels at all points of all tiles."""
