@@ -331,9 +331,13 @@ def test_which_records_are_shipped():
     """Those of layers on whose lengths one candidate is faster by 5% in each run."""
     a, b, c = exact_choices(PROBLEM)[:3]
     one, two = PROBLEM, replace(PROBLEM, length=200)
-    (kept,) = ship_records.folded(
-        [(DEVICE, [run(one, [(a, 10), (b, 9), (c, 8.9)]), run(two, [(a, 20), (b, 15), (c, 19.5)])])]
-    )
+    both = [run(one, [(a, 10), (b, 9), (c, 8.9)]), run(two, [(a, 20), (b, 15), (c, 19.5)])]
+
+    def folded(runs, modelled=a):
+        return list(ship_records.folded([(DEVICE, runs)], lambda problem, pass_: modelled))
+
+    (kept,) = folded(both)
+    assert folded(both, modelled=c) == []  # which the model chooses by now
     assert (kept.layer, kept.pass_, kept.choice) == (one.layer, Pass.FORWARD, b)
     assert [(m.length, m.median_us, m.untuned_us) for m in kept.measured] == [
         (60, 9, 10), (200, 15, 20),
@@ -347,11 +351,11 @@ def test_which_records_are_shipped():
         [run(one, [(a, 10), (b, 9)]), run(two, [(a, 20), (c, 15)])],  # not the same
         [run(one, [(a, 10), (b, 9)]), run(replace(two, dilation=2), [(a, 20), (b, 15)])],
     ):
-        assert list(ship_records.folded([(DEVICE, runs)])) == []
+        assert folded(runs) == []
     # The newest run of a size counts.
     runs = [run(one, [(a, 10), (b, 9)], written=1.0), run(two, [(a, 20), (b, 15)])]
     runs.append(run(one, [(a, 10), (b, 10)], choice=a, written=2.0))
-    assert list(ship_records.folded([(DEVICE, runs)])) == []
+    assert folded(runs) == []
 
 
 def test_the_tool(files, runtime, tmp_path, monkeypatch, capsys):

@@ -1,8 +1,8 @@
 """Folds databases of tuning records into a file that comes with clconv.
 
 A layer's record is kept where several lengths of it were tuned, and one candidate, the fastest of
-at least one of them, was faster than what the cost model chose by more than 5% in each. All other
-layers are left to the cost model.
+at least one of them, was faster than what the cost model chose, and still chooses, by more than 5%
+in each. All other layers are left to the cost model.
 
 The file is for the device that runs this, unless --architecture (any with the same cores and
 caches) or --default (any at all) says otherwise. It goes to clconv/planning/shipped_records.
@@ -14,16 +14,18 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from clconv import Runtime
 from clconv.errors import DeviceError
 from clconv.planning import shipped
-from clconv.planning.planner import Choice
+from clconv.planning.planner import Choice, plans
+from clconv.planning.profiles import DeviceProfile
 from clconv.planning.records import Record, load
 from clconv.planning.shipped import Measured, ShippedRecord, Target
-from clconv.problem import Layer, Pass
+from clconv.problem import Conv1dProblem, Layer, Pass
 
 # Times as fast as without the record, at each size.
 LEAST_GAIN = 1.05
@@ -54,13 +56,20 @@ def agreed(runs: Sequence[Record]) -> Choice | None:
     return winners[max(able, key=lambda place: math.prod(gains[place]))] if able else None
 
 
-def folded(databases: Iterable[tuple[str, Sequence[Record]]]) -> Iterator[ShippedRecord]:
-    """The records to ship, of devices with their records, in the order of layers."""
+def folded(
+    databases: Iterable[tuple[str, Sequence[Record]]],
+    modelled: Callable[[Conv1dProblem, Pass], Choice],
+) -> Iterator[ShippedRecord]:
+    """The records to ship, of devices with their records, in the order of layers. Runs in which the
+    cost model chose something else than it does now (`modelled`) say nothing."""
     runs: dict[tuple[Layer, Pass], list[tuple[str, Record]]] = {}
     for device, records in databases:
         newest = {one.key: one for one in sorted(records, key=lambda one: one.written)}
         for key, record in newest.items():
-            if key.workspace_limit is None:
+            before = record.untuned
+            if key.workspace_limit is not None or before is None:
+                continue
+            if before.choice == modelled(key.problem, key.pass_):
                 runs.setdefault((key.problem.layer, key.pass_), []).append((device, record))
     names = {pass_: place for place, pass_ in enumerate(Pass)}
     order = sorted(runs, key=lambda key: (*key[0][:-1], key[0].dtype.name, names[key[1]]))
@@ -103,6 +112,11 @@ def measured(run: Record, choice: Choice) -> Measured:
     )
 
 
+def _modelled(device: DeviceProfile, problem: Conv1dProblem, pass_: Pass) -> Choice:
+    """What the cost model chooses."""
+    return plans(problem, pass_, device)[0].choice
+
+
 def _parser() -> argparse.ArgumentParser:
     assert __doc__
     first, _, rest = __doc__.partition("\n\n")
@@ -131,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = Target(None, None, facts)
     if not asked.default and not asked.architecture:
         target = Target(runtime.info.name, runtime.info.platform, facts)
-    found = list(folded(databases))
+    modelled = partial(_modelled, runtime.profile)
+    found = list(folded(databases, modelled))
     content = shipped.text(target, found)
     shipped.parse(content)
     asked.out.write_text(content, "utf-8")
