@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,20 @@ from clconv.drivers.programs import HasSources, Programs
 from clconv.drivers.registry import Registry
 from clconv.drivers.workers import Job, Tell, build_all, is_wide
 from clconv.errors import BuildError, DeviceError
-from clconv.planning.planner import IN_ROWS, Choice, KernelPlan, Layouts, candidates, other_of_layer
+from clconv.planning import shipped
+from clconv.planning.planner import (
+    IN_ROWS,
+    Choice,
+    KernelPlan,
+    LayerChoice,
+    Layouts,
+    candidates,
+    other_of_layer,
+)
 from clconv.planning.profiles import DeviceProfile
 from clconv.planning.profiles import profile as named_profile
 from clconv.planning.records import Database, RecordKey
-from clconv.problem import Conv1dProblem, Epilogue, Pass
+from clconv.problem import Conv1dProblem, Epilogue, Layer, Pass
 from clconv.render import render
 from clconv.variants.base import Kernel, Launch, Workspace
 
@@ -139,7 +149,7 @@ class Runtime:
             self.profile = own if profile is None else profile.within(own)
             self.memory = Memory(self.queue, self.info.name, own)
         self.device = chosen
-        self.records = _database(chosen)
+        self.records = Database.of(chosen)
         self._handle = self.queue.int_ptr
         self.workspace_limit = workspace_limit
         self.exact = settings.exact_choice() if exact is None else exact
@@ -263,12 +273,15 @@ class Runtime:
     ) -> Iterator[KernelPlan]:
         """The plans for this device, best first, each made when it is asked for: "auto" starts with
         `choice`, or what the user's tuning found to be the fastest for exactly this problem and
-        limit. `kept` says that what is derived from the weights is, `layouts` how x and y lie:
-        tuning only knows rows. Raises ProblemError, OutOfMemoryError."""
+        limit, or what is known of the layer (`known_of`). `kept` says that what is derived from the
+        weights is, `layouts` how x and y lie: what was tuned is known of rows alone. Raises
+        ProblemError, OutOfMemoryError."""
+
+        tuned = variant == "auto" and layouts == IN_ROWS
 
         def choices() -> list[Choice]:
             first = [] if choice is None else [choice]
-            if variant != "auto" or layouts != IN_ROWS:
+            if not tuned:
                 return first
             key = RecordKey(problem, pass_, self.workspace_limit)
             return first + self.records.choices(key)
@@ -281,10 +294,18 @@ class Runtime:
             variant=variant,
             workspace_limit=self.workspace_limit,
             choices=choices,
+            of_layer=partial(self.known_of, problem.layer, pass_) if tuned else list,
             exact=self.exact if exact is None else exact,
             kept=kept,
             layouts=layouts,
         )
+
+    def known_of(self, layer: Layer, pass_: Pass) -> list[LayerChoice]:
+        """What the tuning records that come with clconv say of a layer on this device, the most
+        special first; nothing where the environment turns them off."""
+        if not settings.shipped_choice():
+            return []
+        return shipped.find(self.info.name, self.info.platform, self.profile, layer, pass_)
 
     def plans(
         self,
@@ -445,17 +466,6 @@ class Runtime:
                 array.events[:] = [e for e in array.events if not _complete(e)] + [event]
         self.queue.flush()  # another queue may wait for it
         self._foreign.append((event, tuple(a.base_data for a in foreign)))
-
-
-def _database(device: Any) -> Database:
-    """The tuning records of a device; other compute units make another one of it."""
-    platform, units = device.platform, device.max_compute_units
-    # What compiles, and for which processor.
-    driver = (device.driver_version, platform.version, device.version)
-    return Database(
-        f"{device.name.strip()}, {units} units, {platform.name.strip()}",
-        ", ".join(text.strip() for text in driver),
-    )
 
 
 def arguments(

@@ -18,8 +18,10 @@ __all__ = [
     "keep_cpu_workers_apart",
     "pyopencl_choice",
     "set_icd_vendors",
+    "shipped_choice",
 ]
 
+SHIPPED = "CLCONV_SHIPPED"
 # Variables of drivers that may change what they build: PoCL's, Mesa's and Intel's.
 DRIVER_PREFIXES = ("POCL_", "RUSTICL_", "CL_CONFIG_")
 
@@ -39,14 +41,22 @@ def exact_choice() -> bool:
     return os.environ.get("CLCONV_EXACT", "").strip().lower() in ("1", "true", "yes", "on")
 
 
+def shipped_choice() -> bool:
+    """`CLCONV_SHIPPED`: whether "auto" uses the tuning records that come with clconv, as it does
+    unless told otherwise."""
+    return os.environ.get(SHIPPED, "").strip().lower() not in ("0", "false", "no", "off")
+
+
 def driver_choices() -> dict[str, str]:
     """What the environment tells drivers, and may change whether and what they build."""
     return {k: v for k, v in sorted(os.environ.items()) if k.startswith(DRIVER_PREFIXES)}
 
 
-def environment() -> dict[str, str]:
-    """All of it, to be changed for a process that is started with it."""
-    return dict(os.environ)
+def environment(shipped: bool | None = None) -> dict[str, str]:
+    """All of it, to be changed for a process that is started with it; `shipped` is what
+    `shipped_choice` gives there, None for what it gives here."""
+    chosen = {} if shipped is None else {SHIPPED: str(int(shipped))}
+    return dict(os.environ) | chosen
 
 
 def icd_vendors() -> str | None:

@@ -108,8 +108,9 @@ def _as_gpu(index: int) -> Iterator[GuardedRuntime]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither read nor write the user's files, and search shortly."""
+    """Tests neither read nor write the user's files, plan by the model, and search shortly."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLCONV_SHIPPED", "0")
         patch.setenv("CLCONV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(tuning, "SECONDS", 0.3)
         yield

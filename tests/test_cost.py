@@ -66,6 +66,46 @@ def test_a_cost_grows_with_the_work():
             assert many.seconds - many.launch == pytest.approx(50 * work)
 
 
+def test_what_short_rows_take_is_predicted():
+    """Whole vectors of positions that are partly empty: not in proportion, as long rows are. Weight
+    gradients have no empty vectors."""
+    device = PROFILES["zen5"]
+    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        for length, vectors in ((52, 4), (17, 2), (64, 4), (9, 1)):
+            problem = Conv1dProblem(48, 96, length, 96, 5, 1, 2)
+            made = plans(problem, pass_, device, exact=True)[0]
+            assert made.variant == "strip"
+            # So many rows of whole vectors; where they fill tiles, what is summed is known.
+            whole = plans(replace(problem, length=16 * vectors), pass_, device, exact=True)[0]
+            filled = 1 + made.tile["vectors"] * 16 / 2 / cost.TYPICAL_ROW
+            expected = whole.cost_parts.arithmetic / filled
+            assert made.predicted.arithmetic == pytest.approx(expected)
+    long, short = (Conv1dProblem(b, 96, n, 96, 5, 1, 2) for b, n in ((2, 32768), (8192, 8)))
+    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT):
+        lasting, many = (plans(p, pass_, device, exact=True)[0] for p in (long, short))
+        assert lasting.predicted.seconds == pytest.approx(lasting.cost_parts.seconds, rel=0.1)
+        more = 1.0 if pass_ is Pass.WEIGHT_GRADIENT else 1.9
+        assert many.predicted.arithmetic == pytest.approx(
+            more * many.cost_parts.arithmetic, rel=0.1
+        )
+
+
+def test_the_last_tasks_are_waited_for():
+    """Two tasks take three cores as long as three would."""
+    device = replace(PROFILES["zen5"], compute_units=3)
+    problem = Conv1dProblem(1, 16, 32, 16, 3, 1, 1)
+    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        made = plans(problem, pass_, device, exact=True)[0]
+        (launch,) = made.launches
+        tasks = launch.numbers["tasks"]
+        assert tasks % 3
+        alone = replace(device, compute_units=1, clock=3 * device.clock)
+        (same,) = (p for p in plans(problem, pass_, alone, exact=True) if p.tile == made.tile)
+        assert same.launches[0].numbers["tasks"] == 1
+        waiting = -(-tasks // 3) * 3 / tasks
+        assert made.predicted.arithmetic == pytest.approx(waiting * same.predicted.arithmetic)
+
+
 def test_costs_are_seconds_of_the_device():
     """Half the clock, or half the peak, takes twice as long; other cores change the cost of the
     sums alone."""

@@ -18,7 +18,7 @@ _ROOMS = (
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
     "variants.*",
     "variants", "render",
-    "planning.planner", "planner", "planning.records",
+    "planning.planner", "planner", "planning.records", "planning.shipped",
     "drivers", "drivers.binaries", "drivers.icd",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",

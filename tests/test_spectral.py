@@ -340,6 +340,18 @@ def test_the_choice_depends_on_the_size():
     assert (anew.variant, kept.variant) == ("strip", "spectral")
 
 
+def test_short_rows_are_predicted():
+    """Strips waste the empty part of a row's vectors: a row a little longer than whole vectors is
+    sooner left to transforms."""
+    device = profile("zen5")
+    for pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        names = [
+            plans(Conv1dProblem(50, 300, length, 100, 5, 1, 2), pass_, device)[0].variant
+            for length in (48, 52)
+        ]
+        assert names == ["strip", "spectral"], pass_
+
+
 @pytest.mark.parametrize("lengths", [(40, 20000), (20000, 40)])
 def test_no_length_compiles(first_runtime, lengths):
     """Which of two kernels is taken depends on the length; both are built with the first."""

@@ -16,6 +16,9 @@ are measured before the layers and after them. Arrays that stay in a cache can e
 The weights of clconv and PyTorch are given anew in each call, ONNX Runtime has them as constants.
 `--against prepared` adds clconv with weights that were prepared, forward.
 
+The cost model chooses clconv's kernels, unless the user's tuning did; the tuning records that come
+with clconv are used with --shipped only.
+
 With --all-candidates clconv's own plans are compared instead: see `benchmark_candidates`.
 """
 
@@ -293,6 +296,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--plot", type=options.picture, metavar="OUT", help="picture of the ratios and the roofline"
     )
+    add("--shipped", action="store_true",
+        help="plans with the tuning records that come with clconv, too")  # fmt: skip
     add("--all-candidates", action="store_true", help="compares clconv's own plans instead")
     add("--most-candidates", type=options.at_least(1), metavar="M",
         help=f"of a layer's pass, {benchmark_candidates.MOST} unless given")  # fmt: skip
@@ -307,6 +312,8 @@ def _options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Layer
         parser.error(f"--passes names no pass, expected some of {','.join(PASSES)}")
     if asked.most_candidates is not None and not asked.all_candidates:
         parser.error("--most-candidates is given without --all-candidates")
+    if asked.shipped and asked.all_candidates:
+        parser.error("--shipped is given with --all-candidates, which the cost model sorts")
     if asked.plot and asked.all_candidates:
         parser.error("--plot shows a comparison, which --all-candidates does not make")
     if asked.plot:
@@ -327,12 +334,15 @@ def _options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Layer
     return asked, layers
 
 
-def start(names: Sequence[str], device: str | None, stack: ExitStack) -> dict[str, Worker]:
-    """The workers that can be had. Raises DeviceError where clconv's cannot."""
+def start(
+    names: Sequence[str], device: str | None, stack: ExitStack, shipped: bool = False
+) -> dict[str, Worker]:
+    """The workers that can be had; clconv's with the tuning records that come with it if they are
+    asked for. Raises DeviceError where it cannot be had."""
     workers = {}
     for name in names:
         try:
-            workers[name] = stack.enter_context(Worker(name, device))
+            workers[name] = stack.enter_context(Worker(name, device, shipped=shipped))
         except WorkerError as error:
             if name == "clconv":
                 raise DeviceError(f"clconv does not run: {error}") from error
@@ -364,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         try:
             names = ["clconv"] + ([] if alone else asked.against)
-            workers = start(names, asked.device, stack)
+            workers = start(names, asked.device, stack, asked.shipped)
             own = workers["clconv"]
             samples = [measure_roofline(own, asked.round_seconds)]
             content: dict[str, Any] = {

@@ -53,7 +53,9 @@ class Clconv:
         self._runtime = clconv.Runtime(device)
         self._roofline: Roofline | None = None
         info = self._runtime.info
-        self.version = f"clconv {clconv.__version__} on {info.name}, {info.platform} {info.driver}"
+        device = f"{info.name}, {info.platform} {info.driver}"
+        shipped = "with" if settings.shipped_choice() else "without"
+        self.version = f"clconv {clconv.__version__} on {device}, {shipped} its tuning records"
         self.device = asdict(info)
 
     def prepare(self, layer: Layer, pass_: str) -> Job:
@@ -360,13 +362,16 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """An implementation in a process of its own, which runs `source` if that is given."""
+    """An implementation in a process of its own, which runs `source` if that is given; without the
+    tuning records that come with clconv unless they are asked for (`shipped`)."""
 
-    def __init__(self, name: str, device: str | None, source: str | None = None) -> None:
+    def __init__(
+        self, name: str, device: str | None, source: str | None = None, shipped: bool = False
+    ) -> None:
         source = source or START.format(path=sys.path, name=name, device=device)
         command = [sys.executable, "-c", source]
         # Sleeping threads instead of spinning ones; it costs the peers nothing.
-        environment = settings.environment() | {"OMP_WAIT_POLICY": "passive"}
+        environment = settings.environment(shipped) | {"OMP_WAIT_POLICY": "passive"}
         self.name = name
         self.pace: Pace | None = None
         self._process = subprocess.Popen(

@@ -62,7 +62,7 @@ def predicted_parts(made: KernelPlan, device: DeviceProfile) -> Cost:
     """The model's seconds for the actual launches: work-groups rounded up to whole compute units,
     or as the variant predicts, and never faster than memory."""
     if made.design.predicted is not None:
-        work = made.design.predicted(made.request).launched(made.cost_parts.launch)
+        work = made.predicted
     else:
         groups = max(1, work_groups(made))
         rounded = -(-groups // device.compute_units) * device.compute_units / groups

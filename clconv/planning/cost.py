@@ -169,6 +169,9 @@ CONVERT_WEIGHT = 1.5
 # Staging a row of a strip, 32 bytes of it, and 32 bytes whose elements do not lie side by side
 # (fitted).
 STAGE_ROW, STAGE_VECTOR, STAGE_GATHERED = 100.0, 12.0, 28.0
+# Where vectors have full width, staging takes this part of it: in predictions of one request; work
+# is divided by the price above (fitted to 51 layers on Zen 5).
+FULL_WIDTH_STAGING = 0.5
 # Setting up a tile; storing 32 bytes of sums; keeping them for the next channels (fitted).
 TILE_SETUP, STORE_VECTOR, HOLD_VECTOR = 40.0, 8.0, 2.0
 # The same where channels lie side by side, and neither do positions nor their neighbours: 32 bytes
@@ -199,17 +202,23 @@ ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0
 
 # Of tiles by Fourier transforms, cycles of a vector of samples where two multiply-adds take one:
 # reading and turning it; a pass; separating or joining; turning and storing it. Of a single element
-# that is read or stored at a row's end, or where samples do not lie side by side (all fitted).
-FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 12.0, 7.0, 8.0, 16.0
-FOURIER_ELEMENT = 2.5
+# that is read or stored at a row's end, or where samples lie far from each other (all fitted to 145
+# passes of layers on Zen 5).
+FOURIER_STAGE, FOURIER_PASS, FOURIER_SEPARATE, FOURIER_STORE = 7.0, 4.2, 4.8, 9.6
+FOURIER_ELEMENT, FOURIER_APART = 1.5, 16.0
+# Transforms of weights take so many times as long: each tap is read by itself (fitted).
+FOURIER_WEIGHTS = 1.3
+# Of a weight gradient, which sums over tiles, all of it takes so many times as long (fitted).
+FOURIER_GRADIENT = 1.3
 # What the products of channels take, as times of their multiply-adds alone; with one vector of them
 # each number is loaded for fewer (fitted). Transformed tiles come from the last-level cache so many
 # times as fast as memory (estimate).
 FOURIER_PRODUCTS, FOURIER_SINGLE_PRODUCTS, FOURIER_CACHE = 1.15, 1.35, 2.0
+# Transforms of single rows take this part where half a second-level cache holds their tiles
+# (fitted, to 20 filters on Zen 5).
+FOURIER_CACHED = 0.7
 # Where memory's bandwidth is not known: bytes a second of a core, and of all (estimates).
 FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
-# The variant must be predicted so much faster than others to be taken: the model is no better.
-FOURIER_MARGIN = 1.1
 
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors
 # of sums below which their latency shows: four cycles of two (guide); and what a tile's weights
@@ -248,6 +257,7 @@ class Core:
     beside: float
     addressed: float
     cycle: float
+    full_width: bool = False
 
     def sums(
         self, sums: int, broadcasts: int, loads: float, *, folded: bool = False, loop: bool = False
@@ -265,6 +275,11 @@ class Core:
     def stage(self, gathered: bool) -> float:
         """Cycles of a vector of a strip that is staged."""
         return self.width * (STAGE_GATHERED if gathered else STAGE_VECTOR)
+
+    @property
+    def staged(self) -> float:
+        """The part of that which it takes in a prediction of one request."""
+        return FULL_WIDTH_STAGING if self.full_width else 1.0
 
     def stage_apart(self, lanes: int, *, turned: bool) -> float:
         """The same where positions are not contiguous: turned with their neighbours, or one by
@@ -307,6 +322,7 @@ def core(device: DeviceProfile, *, turned: bool = False) -> Core:
         beside=beside,
         addressed=addressed,
         cycle=1 / (device.compute_units * device.clock),
+        full_width=device.full_width,
     )
 
 

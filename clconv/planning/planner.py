@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ __all__ = [
     "IN_ROWS",
     "Choice",
     "KernelPlan",
+    "LayerChoice",
     "Layouts",
     "candidates",
     "chosen_first",
@@ -42,6 +44,8 @@ __all__ = [
     "plans",
     "serving",
 ]
+
+_log = logging.getLogger(__name__)
 
 # A bound of a pass's sums, of its arrays by name.
 SumsBound = Callable[[Mapping[str, Any]], Any]
@@ -69,6 +73,25 @@ class Choice(NamedTuple):
 
     variant: str
     tile: Mapping[str, int]
+
+
+class LayerChoice(NamedTuple):
+    """What was measured to be the fastest for a layer.
+
+    Whatever batch and length it goes before all other designs that decide, or before all that do
+    not (`Design.decides`). Between these two kinds the planner predicts; but from the `least` to
+    the `most` positions of a row, and of all rows, that were measured, the choice goes first.
+    """
+
+    choice: Choice
+    least: tuple[int, int]
+    most: tuple[int, int]
+
+    def covers(self, problem: Conv1dProblem, pass_: Pass) -> bool:
+        """Whether a problem of the layer lies within what was measured."""
+        row = problem.positions(pass_)
+        sizes = zip(self.least, (row, row * problem.batch), self.most, strict=True)
+        return all(least <= size <= most for least, size, most in sizes)
 
 
 @dataclass(frozen=True)
@@ -152,6 +175,13 @@ class KernelPlan:
         work = self.design.cost * (amount / typical.positions(self.pass_))
         launches = LAUNCHES[self.pass_] + self.design.copies
         return work.launched(launches * self.request.device.launch_seconds)
+
+    @property
+    def predicted(self) -> Cost:
+        """The cost of this very problem, as far as the design knows it: what is not in proportion
+        to batch and positions counts as well."""
+        known = self.design.predicted
+        return self.cost_parts if known is None else known(self.request)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -305,20 +335,38 @@ def candidates(
     variant: str = "auto",
     workspace_limit: int | None = None,
     choices: Callable[[], Sequence[Choice]] = list,
+    of_layer: Callable[[], Sequence[LayerChoice]] = list,
     exact: bool = False,
     kept: bool = False,
     layouts: Layouts = IN_ROWS,
 ) -> Iterator[KernelPlan]:
     """The plans, best first, each made when it is needed. The first of `choices()` that is among
-    them goes before the others. `kept` says that what is derived from the weights need not be
-    derived in every call, `layouts` how x and y lie.
+    them goes before the others, then the first such of `of_layer()`, as `LayerChoice` says. `kept`
+    says that what is derived from the weights need not be derived in every call, `layouts` how x
+    and y lie.
 
     Raises ProblemError at once, and OutOfMemoryError in the end where no plan's workspace fits
     `workspace_limit` bytes.
     """
     request = Request(problem, pass_, device, epilogue, workspace_limit, None, kept, *layouts)
     found = designs(problem.layer, pass_, device, epilogue, variant, exact, layouts)
-    return _fitting(request, _for_request(request, found), choices)
+    return _fitting(request, _with_known(request, found, of_layer()), choices)
+
+
+def _with_known(
+    request: Request, found: Sequence[tuple[str, Design]], of_layer: Sequence[LayerChoice]
+) -> Sequence[tuple[str, Design]]:
+    """The designs in the order for a request, with what is known of the layer."""
+    for known in of_layer:
+        ordered = chosen_first(found, [known.choice])
+        if ordered is found:
+            _log.debug("%s is no candidate for this layer", known.choice)
+            continue
+        ordered = _for_request(request, ordered)
+        if known.covers(request.problem, request.pass_):
+            ordered = chosen_first(ordered, [known.choice])
+        return ordered
+    return _for_request(request, found)
 
 
 def _for_request(
@@ -331,7 +379,7 @@ def _for_request(
     if not deciding or not others:
         return found
     first = sorted(
-        (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).cost_parts)
+        (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).predicted)
     )
     return [*first, *(named for named in found if named not in first)]
 
@@ -361,8 +409,8 @@ def _is_better_somewhere(one: KernelPlan, other: KernelPlan) -> bool:
     known = _better.get(key)
     if known is None:
         known = _better.set_default(key, any(
-            _rank(replace(one, request=sized).cost_parts)
-            < _rank(replace(other, request=sized).cost_parts)
+            _rank(replace(one, request=sized).predicted)
+            < _rank(replace(other, request=sized).predicted)
             for sized in _sizes_of_layer(request)
         ))  # fmt: skip
     return known

@@ -24,11 +24,13 @@ __all__ = [
 class DeviceProfile:
     """A device in plain numbers.
 
-    `kind` is "cpu" or "gpu" (accelerators count as GPUs); `vector_floats` is how many float32 a
-    CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many work-items
-    run in lock step; `half_builtins` tells whether vload_half is a conversion instruction there
-    rather than a call, and `native_half` whether the driver has half arithmetic, whose conversions
-    are instructions too where they are of single values. `instruction_sets` are those that
+    `kind` is "cpu" or "gpu" (accelerators count as GPUs); `architecture` is the name of the profile
+    with its kind of cores or compute units, "" where that is not known; `vector_floats` is how many
+    float32 a CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many
+    work-items run in lock step; `half_builtins` tells whether vload_half is a conversion
+    instruction there rather than a call, and `native_half` whether the driver has half arithmetic,
+    whose conversions are instructions too where they are of single values. `instruction_sets` are
+    those that
     functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
     where none need to. Sizes are in bytes.
 
@@ -86,6 +88,7 @@ class DeviceProfile:
     flops: float = 0.0
     bandwidth: float = 0.0
     launch_seconds: float = 5e-6
+    architecture: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in ("cpu", "gpu"):
@@ -162,6 +165,7 @@ def _gpu(
         name,
         "gpu",
         compute_units,
+        architecture=name,
         lanes=lanes,
         max_work_group_size=work_group,
         max_work_item_sizes=(work_group, work_group, min(work_group, 1024)),
@@ -246,6 +250,7 @@ def _cpu(name: str, compute_units: int, vector_floats: int, **core: Any) -> Devi
         name,
         "cpu",
         compute_units,
+        architecture=name,
         lanes=1,
         vector_floats=vector_floats,
         max_work_group_size=4096,
@@ -386,7 +391,7 @@ HALF_WIDTH = {
 }
 # What follows from a CPU's core, and not from its driver or system.
 CORE_FACTS = (
-    "multiply_add_bytes", "load_bytes", "vectors_a_cycle", "core_registers",
+    "architecture", "multiply_add_bytes", "load_bytes", "vectors_a_cycle", "core_registers",
     "l1_bytes", "l2_bytes", "clock",
 )  # fmt: skip
 

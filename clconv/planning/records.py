@@ -32,7 +32,7 @@ from clconv.planning.planner import Choice
 from clconv.problem import DTYPES, Conv1dProblem, Pass
 from clconv.version import VERSION
 
-__all__ = ["Database", "Record", "RecordKey", "Timing"]
+__all__ = ["Database", "Fields", "Record", "RecordKey", "Timing", "load"]
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _choice_to_json(choice: Choice) -> dict[str, Any]:
     return {"variant": choice.variant, "tile": dict(choice.tile)}
 
 
-class _Fields:
+class Fields:
     """The members of a JSON object, each of the type asked for; ValueError otherwise."""
 
     def __init__(self, value: Any) -> None:
@@ -198,6 +198,11 @@ class _Fields:
         found: list[Any] = self._of(list, name, self[name])
         return found
 
+    def members(self, name: str) -> dict[str, Any]:
+        """Those of an object within."""
+        found: dict[str, Any] = self._of(dict, name, self[name])
+        return found
+
     def has(self, name: str) -> bool:
         """Whether the member is not null."""
         return self[name] is not None
@@ -210,8 +215,8 @@ class _Fields:
 
 def _from_json(value: Any) -> Record:
     """A record that is sound in itself; ValueError otherwise."""
-    fields = _Fields(value)
-    sizes = _Fields(fields["problem"])
+    fields = Fields(value)
+    sizes = Fields(fields["problem"])
     if sizes["dtype"] not in [dtype.name for dtype in DTYPES]:
         raise ValueError(f"dtype is {sizes['dtype']!r}")
     problem = Conv1dProblem(
@@ -221,7 +226,7 @@ def _from_json(value: Any) -> Record:
         cropped=sizes.count("cropped") if "cropped" in fields["problem"] else 0,  # a later member
     )
     candidates = []
-    for one in map(_Fields, fields.list("candidates")):
+    for one in map(Fields, fields.list("candidates")):
         candidates.append(
             Timing(
                 one.choice(),
@@ -232,7 +237,7 @@ def _from_json(value: Any) -> Record:
                 one.text("refusal") if one.has("refusal") else None,
             )
         )
-    choice = _Fields(fields["choice"]).choice()
+    choice = Fields(fields["choice"]).choice()
     if not any(one.choice == choice and one.median_us is not None for one in candidates):
         raise ValueError(f"choice is {choice}, which was not timed")
     return Record(
@@ -266,7 +271,7 @@ class _Content(NamedTuple):
 
 def _parse(content: bytes, device: str) -> _Content:
     try:
-        fields = _Fields(json.loads(content))
+        fields = Fields(json.loads(content))
         if (fields["schema"], fields["version"]) != (SCHEMA, SCHEMA_VERSION):
             raise ValueError(f"schema is {fields['schema']!r}, version {fields['version']!r}")
         if fields["device"] != device:
@@ -286,6 +291,17 @@ def _parse(content: bytes, device: str) -> _Content:
     if faults:
         return _Content(found, f"{len(faults)} of {len(entries)} records are damaged ({faults[0]})")
     return _Content(found)
+
+
+def load(path: Path) -> tuple[str, list[Record]]:
+    """The device of a file, and its records. Raises OSError, and ValueError where any of it is
+    damaged."""
+    content = path.read_bytes()
+    device = Fields(json.loads(content)).text("device")
+    found = _parse(content, device)
+    if found.fault is not None:
+        raise ValueError(f"{path}: {found.fault}")
+    return device, list(found.records.values())
 
 
 @lru_cache(maxsize=4)
@@ -349,6 +365,17 @@ class Database:
         name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")[:60]
         digest = hashlib.sha256(device.encode()).hexdigest()[:8]
         self._place = Path("tuning", f"{name}-{digest}.json")
+
+    @classmethod
+    def of(cls, device: Any) -> Database:
+        """Of pyopencl's device; other compute units make another one of it."""
+        platform, units = device.platform, device.max_compute_units
+        # What compiles, and for which processor.
+        driver = (device.driver_version, platform.version, device.version)
+        return cls(
+            f"{device.name.strip()}, {units} units, {platform.name.strip()}",
+            ", ".join(text.strip() for text in driver),
+        )
 
     @property
     def path(self) -> Path:

@@ -106,15 +106,20 @@ class _Witness(Runtime):
         return prepared
 
     def why(self) -> str:
-        """Which kernels computed the call since the last question, and whether tuning chose
-        them."""
+        """Which kernels computed the call since the last question, and whether tuning chose them:
+        the user's, or what comes with clconv."""
         taken, self.taken = self.taken, []
         self.recipes.clear()  # or the next call of the same shapes would prepare nothing
         if not taken:
             return "nothing to compute"
         plan = taken[-1]
         tuned = self.records.choices(RecordKey(plan.problem, plan.pass_, self.workspace_limit))
-        chosen = "tuned" if plan.choice in tuned else "by the cost model"
+        shipped = [one.choice for one in self.known_of(plan.problem.layer, plan.pass_)]
+        chosen = "by the cost model"
+        if plan.choice in tuned:
+            chosen = "tuned"
+        elif plan.choice in shipped:
+            chosen = "by a record that comes with clconv"
         return f"{plan.variant} on {self.info.name}, {chosen}"
 
 

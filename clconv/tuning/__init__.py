@@ -339,7 +339,9 @@ def tune(
     asked: dict[Any, Record] | None = getattr(_asked, "records", None)
     if asked is not None and (runtime, key) in asked:
         return asked[runtime, key]
-    record = _Search(runtime, task, found, seconds, tell).run(key, runtime.records.hints(key))
+    shipped = [one.choice for one in runtime.known_of(problem.layer, task.pass_)]
+    hints = [*runtime.records.hints(key), *shipped]
+    record = _Search(runtime, task, found, seconds, tell).run(key, hints)
     runtime.records.add([record])
     replan()
     if asked is not None:

@@ -59,6 +59,7 @@ __all__ = [
     "local_items",
     "partials_limit",
     "phase_constants",
+    "rounded",
     "scalars",
     "share_sums",
     "sum_partials",
@@ -281,11 +282,11 @@ class Design:
     is
     what is derived from the weights alone: its launches read the operand `weight` and write its
     workspaces, which live as long as the weights do not change, and which the schedule's launches
-    read. `predicted` is the cost of one request, if it is known better than in proportion to batch
-    and positions. It `decides` where that is far off: then the planner compares it, with its
-    launches, to that of designs that do not, and which of the two is taken depends on batch and
-    length. `copies` arrays that do not lie as its kernels take them are copied in each call, which
-    its costs include.
+    read. `predicted` is the cost of one request with its launches, if it is known better than in
+    proportion to batch and positions. It `decides` where that is far off: then the planner compares
+    what is predicted of it and of designs that do not, and which of the two is taken depends on
+    batch and length. `copies` arrays that do not lie as its kernels take them are copied in each
+    call, which its costs include.
     """
 
     tile: Mapping[str, int]
@@ -341,6 +342,12 @@ def layout_refusal(request: Request) -> str | None:
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def rounded(count: int, step: int) -> int:
+    """The least multiple of `step` that is no less: what tasks take, of cores that wait for the
+    last ones."""
+    return ceil_div(count, step) * step
 
 
 def grouped_taps(lanes: int, spacing: int, taps: int) -> tuple[int, int]:
@@ -445,6 +452,7 @@ def weight_gradient_design(
     kernel: Kernel,
     cost: Cost,
     schedule: Callable[[Request, Kernel], tuple[Launch | None, int]],
+    predicted: Callable[[Request], Cost] | None = None,
 ) -> Design:
     """A kernel that sums shares of a weight gradient, then one that adds them.
 
@@ -465,7 +473,7 @@ def weight_gradient_design(
         added = launch_partials(adding, wanted.problem, count, shares)
         return Schedule((*launches, added), (Workspace("partial", sums, shares * count),))
 
-    return Design(tile, (kernel, adding), cost, both)
+    return Design(tile, (kernel, adding), cost, both, predicted=predicted)
 
 
 def sum_partials(request: Request, bias: bool = False) -> Kernel:

@@ -55,6 +55,7 @@ SEQUENCES = "tests/test_sequences.py -k 'arguments or other_seq or updates or sw
 PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
 SPECTRAL = "tests/test_spectral.py"
+SHIPPED = "tests/test_shipped.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
     "tests/test_runtime.py -k 'filling or order or cache_sizes or memory or pool or build_error or "
@@ -902,6 +903,30 @@ _ROWS: dict[str, list[Row]] = {
             SPECTRAL + " -k choice",
         ),
         (
+            "a layer's record goes first at any size",
+            "if known.covers(request.problem, request.pass_):",
+            "if True:",
+            SHIPPED,
+        ),
+        (
+            "beyond what was measured a layer's record changes nothing",
+            "ordered = _for_request(request, ordered)",
+            "ordered = _for_request(request, found)",
+            SHIPPED,
+        ),
+        (
+            "the first record of a layer ends the look-up, candidate or not",
+            "            continue\n        ordered = _for_request",
+            "            break\n        ordered = _for_request",
+            SHIPPED,
+        ),
+        (
+            "short rows are compared by what they take in proportion",
+            "key=lambda named: _rank(KernelPlan(request, *named).predicted)",
+            "key=lambda named: _rank(KernelPlan(request, *named).cost_parts)",
+            SPECTRAL + " -k short_rows",
+        ),
+        (
             "a plan that just fits the limit is refused",
             "plan.workspace_bytes <= limit:",
             "plan.workspace_bytes < limit:",
@@ -928,6 +953,32 @@ _ROWS: dict[str, list[Row]] = {
             COLUMNS,
         ),
         ("the chosen plan comes a second time", "*found[place + 1 :])", "*found[place:])", TUNING),
+    ],
+    "planning/shipped.py": [
+        (
+            "the default goes before the device",
+            "key=lambda one: one[0].rank",
+            "key=lambda one: -one[0].rank",
+            SHIPPED,
+        ),
+        (
+            "records of another architecture are taken",
+            "return names and self.architecture in (None, architecture(profile))",
+            "return names",
+            SHIPPED,
+        ),
+        (
+            "records of another platform are taken",
+            "((None, None), (device, platform))",
+            "((None, None), (device, self.platform))",
+            SHIPPED,
+        ),
+        (
+            "a layer's record is for the first size alone",
+            "(max(rows), max(every))",
+            "(min(rows), min(every))",
+            SHIPPED,
+        ),
     ],
     "planning/cost.py": [
         (
@@ -991,7 +1042,7 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "the kernel that adds shares is none of the design's",
-            "return Design(tile, (kernel, adding), cost, both)",
+            "return Design(tile, (kernel, adding), cost, both, predicted=predicted)",
             "return Design(tile, (kernel,), cost, both)",
             PLANNING,
         ),

@@ -89,8 +89,10 @@ def design(matrices: Matrices, tile: Tile) -> Design:
     def predicted(wanted: Request) -> Cost:
         products = Matrices(wanted)
         if few is not None and _is_few(products, tile, few):
-            return gemv.cost(wanted, few)
-        return cost(products, tile, products.columns)
+            made = gemv.cost(wanted, few)
+        else:
+            made = cost(products, tile, products.columns)
+        return made.launched(wanted.device.launch_seconds)
 
     # In proportion to batch and length, so that the choice depends on neither, though few columns
     # take longer, and have another kernel.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from clconv.planning import cost
 from clconv.planning.cost import Cost, Tally
-from clconv.variants.base import ceil_div
+from clconv.variants.base import ceil_div, rounded
 from clconv.variants.spectral.tiles import Tiles
 
 __all__ = ["cost_of", "gradient_cost", "row_cost"]
 
-# Positions of a row and of a call for which tiles are chosen: at a row's end half a tile is empty,
-# and weights are transformed once a call. Rows are longer than the windows in them.
-TYPICAL_ROW, TYPICAL_WINDOWS, TYPICAL_CALL = 512, 8, 4096
+# What tiles are chosen for. At a row's end half a tile is empty: rows have so many positions, or
+# windows of taps; those of signals, which are filtered channel by channel, have more. Weights are
+# transformed once a call, which has so many elements of x or y: networks have more channels where
+# they have fewer positions (256 channels of 4096).
+TYPICAL_ROW, TYPICAL_ELEMENTS = 512, 2**20
+TYPICAL_WINDOWS, SIGNAL_WINDOWS = 8, 32
 
 
 class _Counted:
@@ -19,16 +22,22 @@ class _Counted:
 
     def __init__(self, tiles: Tiles, typical: bool) -> None:
         problem = tiles.problem
-        per_place, per_weight = 1.0, 1.0
+        row_tiles, per_weight = float(tiles.row_tiles), 1.0
         if typical:
-            row = max(TYPICAL_ROW, TYPICAL_WINDOWS * tiles.taps)
-            per_place = 1 + tiles.outputs / (2 * row)
-            per_weight = problem.batch * problem.out_length / TYPICAL_CALL
+            alone = problem.group_in == problem.group_out == 1
+            windows = SIGNAL_WINDOWS if alone else TYPICAL_WINDOWS
+            row = max(TYPICAL_ROW, windows * tiles.taps)
+            positions = problem.positions(tiles.request.pass_) / tiles.lines
+            # Tiles of one channel alone are side by side in vectors.
+            end = tiles.outputs * (tiles.lanes if alone else 1)
+            row_tiles = positions / tiles.outputs * (1 + end / (2 * row))
+            call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
+            per_weight = problem.batch * problem.out_length / max(call, row)
         self.tiles = tiles
         self.core = cost.core(tiles.request.device)
         self.tally = Tally()
         self.rows = problem.batch * problem.groups
-        self.count = self.rows * tiles.row_tiles * tiles.lines * per_place
+        self.count = self.rows * row_tiles * tiles.lines
         a_block = tiles.size * tiles.lanes * tiles.item_bytes
         self.x_bytes, self.y_bytes = (
             blocks * self.count * a_block for blocks in (tiles.x_blocks, tiles.y_blocks)
@@ -53,16 +62,19 @@ class _Counted:
         return {"memory": nbytes / a_second / self.core.cycle}
 
     def transforms(self, tiles: float, ends: dict[str, float], nbytes: float) -> None:
-        """Of so many tiles of vectors, with what happens at their ends."""
+        """Of so many tiles of vectors, with what happens at their ends. Rows come in pieces, and
+        each point is a stream of its own: nothing hides the way of so many bytes."""
         tile = len(self.tiles.transform.passes) * cost.FOURIER_PASS + cost.FOURIER_SEPARATE
         parts = {"arithmetic": tile * self._vectors(tiles)}
-        self.tally.overlapped(parts | ends, self.moved(nbytes))
+        for name, cycles in (parts | ends | self.moved(nbytes)).items():
+            self.tally.add(name, cycles)
 
-    def weights(self, nbytes: float) -> None:
+    def weights(self) -> None:
         """Of all filters, unless their transforms are kept."""
         if not self.tiles.request.kept:
-            staging = {"staging": cost.FOURIER_STAGE * self._vectors(self.filters)}
-            self.transforms(self.filters, staging, nbytes)
+            filters = cost.FOURIER_WEIGHTS * self.filters
+            staging = {"staging": cost.FOURIER_STAGE * self._vectors(filters)}
+            self.transforms(filters, staging, self.weight_bytes)
 
     def _vectors(self, tiles: float) -> float:
         """Cycles of an instruction for each vector of so many tiles; all that is not a product is
@@ -70,14 +82,20 @@ class _Counted:
         return 2 * self.core.multiply_add * self.tiles.size * tiles
 
     def ends(self, name: str, blocks: int, step: int, price: float) -> dict[str, float]:
-        """Cycles of reading or storing vectors of channels, turned, and of the single elements at
-        the rows' ends."""
+        """Cycles of reading (staging) or storing vectors of channels, turned, and of the single
+        elements at the rows' ends."""
         tiles = self.tiles
-        a_row = tiles.lines * blocks * tiles.lanes * cost.FOURIER_ELEMENT
-        single = min(2 * tiles.lanes, tiles.row_tiles * tiles.size) * self.rows * a_row
+        elements = self.rows * tiles.lanes
         if step > 1 and tiles.together(step) == 1:
-            return {name: tiles.row_tiles * tiles.size * self.rows * a_row}
-        return {name: price * self._vectors(self.count * blocks), "setup": single}
+            apart = elements * tiles.row_tiles * tiles.size * tiles.lines * blocks
+            return {name: apart * cost.FOURIER_APART}
+        single = tiles.single_stores if name == "stores" else tiles.single_reads(step)
+        # All lines and phases of a place are together, one after the other.
+        places = single * tiles.lines * blocks / step
+        return {
+            name: price * self._vectors(self.count * blocks),
+            "setup": places * elements * cost.FOURIER_ELEMENT,
+        }
 
     def products(self, nbytes: float) -> None:
         """Of all channels at all points of all tiles."""
@@ -90,14 +108,14 @@ class _Counted:
 
     def cost(self) -> Cost:
         """Of all together."""
-        return self.tally.cost(self.core.cycle * cost.FOURIER_MARGIN)
+        return self.tally.cost(self.core.cycle)
 
 
 def cost_of(tiles: Tiles, typical: bool = False) -> Cost:
     """Modelled, without launches: the weights' transforms unless they are kept, then the tiles',
     their products, and the way back."""
     made = _Counted(tiles, typical)
-    made.weights(2 * made.weight_bytes)
+    made.weights()
     made.transforms(
         made.count * tiles.x_blocks,
         made.ends("staging", tiles.x_blocks, tiles.read_step, cost.FOURIER_STAGE),
@@ -130,19 +148,22 @@ def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
     made.transforms(made.filters, {"stores": stored}, made.weight_bytes)
     if tiles.request.epilogue.bias:
         made.tally.overlapped(made.moved(made.written_bytes))
-    return made.cost()
+    return made.cost() * cost.FOURIER_GRADIENT
 
 
 def row_cost(tiles: Tiles, typical: bool = False) -> Cost:
     """The same of one channel a group, whose tiles are multiplied where they are transformed."""
     made = _Counted(tiles, typical)
-    made.weights(0)
-    blocks = made.rows * tiles.lines * ceil_div(tiles.row_tiles, tiles.lanes)
-    vectors = 2 * made.core.multiply_add * tiles.size * blocks
+    made.weights()
+    device = tiles.request.device
+    tasks = made.count / tiles.lanes
+    if not typical:
+        blocks = ceil_div(tiles.row_tiles, tiles.lanes)
+        tasks = rounded(made.rows * tiles.lines * blocks, device.compute_units)
+    arrays = 2 * tiles.size * tiles.lanes * tiles.item_bytes
+    work = tasks * (cost.FOURIER_CACHED if arrays <= device.l2_bytes / 2 else 1.0)
+    vectors = 2 * made.core.multiply_add * tiles.size * work
+    ends = {"staging": cost.FOURIER_STAGE * vectors, "stores": cost.FOURIER_STORE * vectors}
     # Two transforms, each with what separates or joins, which the products cost as much as.
-    made.transforms(2 * blocks, {}, 0)
-    made.tally.overlapped(
-        {"staging": cost.FOURIER_STAGE * vectors, "stores": cost.FOURIER_STORE * vectors},
-        made.moved(made.read_bytes + made.written_bytes),
-    )
+    made.transforms(2 * work, ends, made.read_bytes + made.written_bytes)
     return made.cost()

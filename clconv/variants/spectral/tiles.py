@@ -136,6 +136,40 @@ class Tiles:
         positions = ceil_div(self.problem.positions(self.request.pass_), self.lines)
         return ceil_div(positions, self.outputs)
 
+    def _firsts(self, step: int, lead: int) -> set[int]:
+        """Where the tiles at a row's ends begin, which reach across them: a third of a tile's
+        samples at least are results."""
+        ends = {*range(4), *range(self.row_tiles - 4, self.row_tiles)}
+        places = (place for place in ends if 0 <= place < self.row_tiles)
+        return {place * self.outputs * step - lead for place in places}
+
+    def single_reads(self, step: int) -> int:
+        """Samples of a row's tiles that are read one by one, in all lines and phases: those of
+        vectors that lie outside the row, which are zeros, or of all where it has no vector."""
+        written = step == self.write_step and self.gradient
+        lead = 0 if written else self.read_lead
+        length = self.problem.length if self.forward and not written else self.problem.out_length
+        vectors = step * self.size // self.lanes
+        if length < self.lanes:
+            return self.row_tiles * vectors * self.lanes
+        outside = 0
+        for first in self._firsts(step, lead):
+            outside += min(vectors, max(0, -first // self.lanes))
+            outside += max(0, vectors - max(0, ceil_div(length - first, self.lanes)))
+        return outside * self.lanes
+
+    @property
+    def single_stores(self) -> int:
+        """Results of a row's tiles that are stored one by one, likewise: of tiles that have less
+        than a vector of them, and before the row."""
+        step, lead = self.write_step, self.write_lead
+        results = step * self.outputs
+        if results < self.lanes:
+            return self.row_tiles * self.lanes
+        positions = self.problem.positions(self.request.pass_)
+        last = positions + lead - (self.row_tiles - 1) * results
+        return self.lanes * ((last < self.lanes) + (lead > 0))
+
     # Channels, of a group
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from clconv.variants.base import (
     grid,
     grouped_taps,
     layout_refusal,
+    rounded,
     scalars,
 )
 from clconv.variants.strip.form import form
@@ -151,12 +153,21 @@ def _design(geometry: Geometry, tile: Tile) -> Design | None:
         return None
     kernel = _kernel(geometry, tile, term_block, block_tiles, spilled)
 
-    def schedule(wanted: Request) -> Schedule:
+    @lru_cache(maxsize=2)  # what is predicted is scheduled next
+    def cut(wanted: Request) -> tuple[Geometry, _Blocks]:
         # With the vectors that the kernel has, whether it asks for them or not.
         there = Geometry(replace(wanted, device=request.device))
-        blocks = _blocks(there, tile, term_block, spilled)
+        return there, _blocks(there, tile, term_block, spilled)
+
+    def schedule(wanted: Request) -> Schedule:
+        there, blocks = cut(wanted)
         numbers = _numbers(there, tile, blocks)
         return Schedule((kernel.launch((grid(blocks.tasks), 1, 1), **numbers),))
+
+    def predicted(wanted: Request) -> Cost:
+        there, blocks = cut(wanted)
+        made = _predicted(there, tile, blocks, term_block, packed)
+        return made.launched(wanted.device.launch_seconds)
 
     numbers = {
         "channel_tile": tile.channels,
@@ -167,7 +178,8 @@ def _design(geometry: Geometry, tile: Tile) -> Design | None:
         "block_tiles": block_tiles,
         "term_block": term_block,
     }
-    return Design(numbers, (kernel,), _cost(geometry, tile, term_block, packed), schedule)
+    modelled = _cost(geometry, tile, term_block, packed)
+    return Design(numbers, (kernel,), modelled, schedule, predicted=predicted)
 
 
 def _kernel(
@@ -363,21 +375,55 @@ def _cost(geometry: Geometry, tile: Tile, term_block: int, packed: bool) -> Cost
     """Without anything that depends on how positions fill tiles, which would make the choice depend
     on batch and length."""
     problem = geometry.problem
-    taps = geometry.terms * problem.kernel_size
-    a_sum = geometry.store_vector(tile.channels)
-    setup, stores = geometry.core.ends(tile.sums, ceil_div(geometry.terms, term_block), a_sum)
     # Vectors of positions of all batch elements and groups, each in all tiles of channels; the last
     # tile of a row is half empty.
     vectors = problem.batch * problem.groups * geometry.positions / geometry.lanes
     empty = 1 + tile.vectors * geometry.lanes / 2 / cost.TYPICAL_ROW
     times = vectors * geometry.tiles(tile) / tile.vectors * empty
+    staged = vectors * geometry.rows * geometry.terms
+    return _tally(geometry, tile, term_block, packed, times, staged).cost(geometry.core.cycle)
+
+
+def _predicted(
+    geometry: Geometry, tile: Tile, blocks: _Blocks, term_block: int, packed: bool
+) -> Cost:
+    """Of work that is cut so, with what of its tiles is empty, and the last tasks' waiting."""
+    problem, chunk, rows = geometry.problem, blocks.chunk_vectors, blocks.block_rows
+    tiles, groups = geometry.tiles(tile), problem.groups
+    if rows > 1:  # whole rows, side by side
+        full, rest = divmod(problem.batch, rows)
+        places = full * ceil_div(chunk * rows, tile.vectors) + ceil_div(chunk * rest, tile.vectors)
+    else:
+        full, rest = divmod(geometry.row_vectors, chunk)
+        a_row = full * ceil_div(chunk, tile.vectors) + ceil_div(rest, tile.vectors)
+        places = problem.batch * a_row
+    # Tasks that share the channels of a group stage the same strip.
+    strips = ceil_div(problem.batch, rows) * ceil_div(geometry.row_vectors, chunk) * rows
+    strips *= groups * ceil_div(tiles, min(blocks.task_tiles, tiles))
+    staged = strips * geometry.terms * geometry.row_elements(chunk) / geometry.lanes
+    tally = _tally(
+        geometry, tile, term_block, packed, places * groups * tiles, staged * geometry.core.staged
+    )
+    tasks = max(blocks.tasks, 1)
+    return tally.cost(geometry.core.cycle) * (
+        rounded(tasks, geometry.request.device.compute_units) / tasks
+    )
+
+
+def _tally(
+    geometry: Geometry, tile: Tile, term_block: int, packed: bool, times: float, staged: float
+) -> Tally:
+    """So many tiles of sums at a place, and so many vectors of strips."""
+    taps = geometry.terms * geometry.problem.kernel_size
+    a_sum = geometry.store_vector(tile.channels)
+    setup, stores = geometry.core.ends(tile.sums, ceil_div(geometry.terms, term_block), a_sum)
     tally = Tally(
         setup=times * geometry.phases * setup,
         stores=times * geometry.phases * stores,
-        staging=vectors * geometry.rows * geometry.terms * geometry.stage_vector,
+        staging=staged * geometry.stage_vector,
     )
     tally.sums(tile.tap, times * taps)
     if packed:
         weights = taps * tile.sums * geometry.lanes / cost.CONVERTED_POSITIONS
         tally.add("arithmetic", times * weights * cost.CONVERT_WEIGHT)
-    return tally.cost(geometry.core.cycle)
+    return tally

@@ -22,6 +22,7 @@ from clconv.variants.base import (
     grid,
     layout_refusal,
     partials_limit,
+    rounded,
     scalars,
     share_sums,
     vector_lanes,
@@ -256,7 +257,13 @@ def _design(geometry: Geometry) -> Design:
         )
         return launch, blocks.shares
 
-    return weight_gradient_design(request, tile, kernel, _cost(geometry), schedule)
+    def predicted(wanted: Request) -> Cost:
+        there = replace(geometry, request=wanted)
+        if not wanted.problem.batch:
+            return Cost()
+        return _predicted(there, _blocks(there)).launched(2 * wanted.device.launch_seconds)
+
+    return weight_gradient_design(request, tile, kernel, _cost(geometry), schedule, predicted)
 
 
 def _blocks(geometry: Geometry) -> _Blocks:
@@ -318,14 +325,37 @@ def _blocks(geometry: Geometry) -> _Blocks:
 def _cost(geometry: Geometry) -> Cost:
     """Without anything that depends on how positions fill units."""
     problem = geometry.problem
-    positions = problem.batch * problem.out_length * problem.groups
-    panels = positions * geometry.panels * geometry.term_blocks
+    positions = problem.batch * problem.out_length
+    rows = positions * problem.stride * ceil_div(geometry.panels, geometry.task_panels)
+    return _tally(geometry, positions / geometry.positions, rows).cost(geometry.core.cycle)
+
+
+def _predicted(geometry: Geometry, blocks: _Blocks) -> Cost:
+    """Of work that is cut so: short rows have more units, and more that is staged beside them."""
+    problem = geometry.problem
+    chunks = ceil_div(problem.out_length, blocks.chunk)
+    panel_blocks = ceil_div(geometry.panels, blocks.task_panels)
+    rows = problem.batch * chunks * geometry.pitch(blocks.chunk) * panel_blocks
+    units = chunks * ceil_div(problem.batch, blocks.unit_rows)
+    tally = _tally(geometry, units, rows * geometry.core.staged)
+    tasks = geometry.term_blocks * panel_blocks * problem.groups * blocks.shares
+    sums = tasks * blocks.task_panels * geometry.panel * geometry.taps
+    tally.add("stores", sums * cost.WRITE_SUM)
+    cores = geometry.request.device.compute_units
+    return tally.cost(geometry.core.cycle) * (rounded(tasks, cores) / tasks)
+
+
+def _tally(geometry: Geometry, units: float, staged: float) -> Tally:
+    """Of so many units, and so many elements of strips of each input channel."""
+    problem = geometry.problem
+    panels = problem.groups * geometry.panels * geometry.term_blocks
+    turned = panels * problem.batch * problem.out_length
     tiles = ceil_div(geometry.term_block * problem.kernel_size, geometry.tap_tile)
-    rows = problem.group_in * problem.stride * ceil_div(geometry.panels, geometry.task_panels)
-    staged = cost.STAGE_VECTOR * geometry.item_bytes / 32
+    an_element = cost.STAGE_VECTOR * geometry.item_bytes / 32
     tally = Tally(
-        staging=positions * rows * staged + panels * geometry.panel * cost.TURN_ELEMENT,
-        setup=panels * tiles * cost.TILE_SETUP / geometry.positions,
+        staging=staged * problem.in_channels * an_element
+        + turned * geometry.panel * cost.TURN_ELEMENT,
+        setup=panels * units * tiles * cost.TILE_SETUP,
     )
-    tally.sums(geometry.tile.tap, panels * tiles)
-    return tally.cost(geometry.core.cycle)
+    tally.sums(geometry.tile.tap, turned * tiles)
+    return tally
