@@ -173,6 +173,10 @@ WEIGHT_BYTES = 8.0
 # A task's set-up, and how many tasks the cores wait for the last one, since they are not equally
 # fast (fitted).
 TASK_SETUP, LAST_TASK = 2000.0, 1.0
+# Bytes of a line of the cache: a vector that lies across the end of one takes two loads (guide).
+LINE_BYTES = 64
+# Copying, or storing, an element where those of a vector lie in different rows (estimate).
+FLAT_ELEMENT = 3.0
 # Positions of a row that is neither short nor long: its last tile is half empty (estimate).
 TYPICAL_ROW = 2048
 # Positions for which a tile's weights are converted once (estimate).
