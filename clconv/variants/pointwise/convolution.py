@@ -32,8 +32,9 @@ LEAST_LOCAL_BYTES = 64 << 10
 MOST_LOCAL_BYTES, PANEL_SHARE = 256 << 10, 3 / 4
 # Products of a sum, so few that asking for wider vectors makes it no faster.
 FEW_PRODUCTS = 16
-# Channels and vectors of tiles.
-MOST_CHANNELS, VECTORS = 8, (1, 2, 4, 8)
+# Channels of tiles at most, and vectors: three of them, which rows are seldom a multiple of, are
+# for cores whose few registers have no room for better.
+MOST_CHANNELS, VECTORS, FEW_REGISTERS = 8, (1, 2, 4, 8), 16
 # The weights of a block of tiles take this part of the second-level cache.
 WEIGHTS_SHARE = 1 / 2
 # Places that a task takes at most, and tasks a core where there is enough work: they are not
@@ -118,9 +119,10 @@ class Tile:
 
     @cached_property
     def tap(self) -> Sums:
-        """Modelled cycles of the sums of a channel: rows begin anywhere in a line of the cache."""
-        crossing = 1 + self.lanes * self.item_bytes / cost.LINE_BYTES
-        return self.core.sums(self.sums, self.channels, crossing * self.vectors)
+        """Modelled cycles of the sums of a channel."""
+        piece = self.terms * (self.place * self.item_bytes + cost.LINE_BYTES)
+        far = piece > self.request.device.l1_bytes * cost.NEAR_SHARE
+        return self.core.rows(self.sums, self.channels, self.vectors, far)
 
     @cached_property
     def cycles(self) -> float:
@@ -136,8 +138,9 @@ def designs(request: Request) -> Iterator[Design]:
         request = request.asking()
     registers = request.device.vector_registers
     written = Tile(request, 1, 1).written
+    some = VECTORS if registers > FEW_REGISTERS else (*VECTORS, 3)
     for channels in range(min(MOST_CHANNELS, written), 0, -1):
-        for vectors in VECTORS:
+        for vectors in some:
             if channels * vectors + vectors + 1 <= registers:
                 yield _design(Tile(request, channels, vectors))
 
@@ -192,8 +195,7 @@ class _Rows(NamedTuple):
 def _rows(tile: Tile) -> _Rows:
     """Each row for itself, read in place, where it has whole places, or all rows end to end, which
     are copied first: the faster of both."""
-    problem = tile.problem
-    positions, (left, right) = _positions(tile), problem.pads
+    problem, positions = tile.problem, _positions(tile)
     sums = tile.tiles * tile.cycles
     # A vector that lies in one row is copied as such.
     apart = min(1.0, tile.lanes / positions)
@@ -206,8 +208,8 @@ def _rows(tile: Tile) -> _Rows:
         ceil_div(problem.batch * positions, tile.place),
         sums + tile.vectors * (tile.terms * copied + stored),
     )
-    everywhere = not (left or right or problem.cropped)
-    if not everywhere or positions < tile.place:
+    x_length, shift = _read(tile)
+    if shift < 0 or shift + positions > x_length or positions < tile.place:
         return flat
     own = _Rows(False, problem.batch, ceil_div(positions, tile.place), sums)
     return min((own, flat), key=lambda one: one.cycles)
@@ -217,17 +219,24 @@ def _positions(tile: Tile) -> int:
     return tile.problem.positions(tile.request.pass_)
 
 
+def _read(tile: Tile) -> tuple[int, int]:
+    """The length of the rows read, and where in them a row that is written begins."""
+    problem, left = tile.problem, tile.problem.pads[0]
+    return (problem.length, -left) if tile.forward else (problem.out_length, left)
+
+
 def _numbers(tile: Tile) -> dict[str, int]:
     """How the work of a problem is divided: the cheapest way."""
     problem, positions, rows = tile.problem, _positions(tile), _rows(tile)
     chunk_places, task_tiles = _task(tile, rows)
     chunks = ceil_div(rows.places, chunk_places)
+    x_length, shift = _read(tile)
     weights = tile.channels * tile.terms * tile.item_bytes
     room = int(tile.request.device.l2_bytes * WEIGHTS_SHARE)
     return {
-        "x_length": problem.length if tile.forward else problem.out_length,
+        "x_length": x_length,
         "positions": positions,
-        "shift": -problem.pads[0] if tile.forward else problem.pads[0],
+        "shift": shift,
         "term_count": tile.terms,
         "flat": int(rows.flat),
         "task_tiles": task_tiles,

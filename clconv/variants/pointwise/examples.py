@@ -12,6 +12,6 @@ EXAMPLES = {
     "rows end to end": Conv1dProblem(5, 6, 7, 10, 1, 1, 0, 1, 2),
     "rows longer than a vector, end to end": Conv1dProblem(3, 2, 37, 3, 1),
     "padding": Conv1dProblem(2, 3, 70, 9, 1, 1, (3, 2)),
-    "several term blocks": Conv1dProblem(1, 1700, 5, 9, 1),
+    "several term blocks": Conv1dProblem(2, 800, 5, 2, 1),
     "64 bits": Conv1dProblem(2, 6, 75, 10, 1, 1, 0, 1, 2, dtype="float64"),
 }
