@@ -28,16 +28,16 @@ ${tiles.first_channel()}
 ${strip.functions(stride)}
 
 ${epilogue.functions()}
-% if paired:
+% if rows_together:
 
-${strip.stage_pair()}
+${strip.stage_rows(stride)}
 % endif
 
 ${sums.functions()}
 
 <%def name="stage()">\
-% if paired:
-stage_pair(to, tap_row_pitch, x_row, (long)first * STRIDE - pad, row_count * LANES + ${(kernel_size - 1) // rows * spacing}, length, next);
+% if rows_together:
+stage_rows(to, tap_row_pitch, x_row, (long)first * STRIDE - pad, row_count * LANES + ${(kernel_size - 1) // rows * spacing}, length, next);
 % else:
 for (int b = 0; b < ROWS; ++b)
     stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length, next);
