@@ -27,9 +27,9 @@ from clconv.variants.base import (
 __all__ = ["LEAST_LOCAL_BYTES", "designs"]
 
 LEAST_LOCAL_BYTES = 64 << 10
-# The panel's share of local memory, of which more than this lies outside a core's second-level
-# cache on many CPUs.
-MOST_LOCAL_BYTES, PANEL_SHARE = 256 << 10, 3 / 4
+# The shares of the panel and of spilled sums in local memory, of which more than this lies outside a
+# core's second-level cache on many CPUs.
+MOST_LOCAL_BYTES, PANEL_SHARE, SPILL_SHARE = 256 << 10, 1 / 2, 1 / 4
 # Products of a sum, so few that asking for wider vectors makes it no faster.
 FEW_PRODUCTS = 16
 # Channels of tiles at most, and vectors: three of them, which rows are seldom a multiple of, are
@@ -113,9 +113,19 @@ class Tile:
     @cached_property
     def term_block(self) -> int:
         """Channels summed over that the panel holds."""
-        room = int(min(self.request.device.local_bytes, MOST_LOCAL_BYTES) * PANEL_SHARE)
-        most = room // (self.place * self.item_bytes)
+        most = self._local(PANEL_SHARE) // self.place
         return ceil_div(self.terms, ceil_div(self.terms, most))
+
+    @cached_property
+    def spill_tiles(self) -> int:
+        """Tiles whose sums local memory has room for; 0 where none are spilled."""
+        if self.term_block == self.terms:
+            return 0
+        return self._local(SPILL_SHARE) // (self.sums * self.lanes)
+
+    def _local(self, share: float) -> int:
+        most = min(self.request.device.local_bytes, MOST_LOCAL_BYTES)
+        return int(most * share) // self.item_bytes
 
     @cached_property
     def tap(self) -> Sums:
@@ -147,6 +157,9 @@ def designs(request: Request) -> Iterator[Design]:
 
 def _design(tile: Tile) -> Design:
     request = tile.request
+    arrays = [("SUM", "panel", "TERM_BLOCK * PLACE")]
+    if tile.spill_tiles:
+        arrays.append(("SUM", "spilled", f"{tile.spill_tiles} * CHANNEL_TILE * PLACE"))
     kernel = Kernel(
         "convolution_pointwise",
         common_constants(request, tile.lanes)
@@ -161,7 +174,8 @@ def _design(tile: Tile) -> Design:
             ("short_index", tile.terms * (1 if tile.forward else tile.written) < SHORT_INDEX),
             ("activation", request.epilogue.activation),
             ("straight", request.epilogue.activation in PLAIN_ACTIVATIONS),
-            ("arrays", (("SUM", "panel", "TERM_BLOCK * PLACE"),)),
+            ("spill_tiles", tile.spill_tiles),
+            ("arrays", tuple(arrays)),
         ),
         convolution_operands(request),
         SCALARS,
@@ -232,7 +246,9 @@ def _numbers(tile: Tile) -> dict[str, int]:
     chunks = ceil_div(rows.places, chunk_places)
     x_length, shift = _read(tile)
     weights = tile.channels * tile.terms * tile.item_bytes
-    room = int(tile.request.device.l2_bytes * WEIGHTS_SHARE)
+    block_tiles = int(tile.request.device.l2_bytes * WEIGHTS_SHARE) // weights
+    if rows.flat and tile.spill_tiles:
+        block_tiles = min(block_tiles, tile.spill_tiles)
     return {
         "x_length": x_length,
         "positions": positions,
@@ -240,7 +256,7 @@ def _numbers(tile: Tile) -> dict[str, int]:
         "term_count": tile.terms,
         "flat": int(rows.flat),
         "task_tiles": task_tiles,
-        "block_tiles": max(1, min(task_tiles, room // weights)),
+        "block_tiles": max(1, min(task_tiles, block_tiles)),
         "total": problem.batch * positions,
         "chunk_places": chunk_places,
         "places": rows.places,
