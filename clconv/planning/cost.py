@@ -173,10 +173,10 @@ WEIGHT_BYTES = 8.0
 # A task's set-up, and how many tasks the cores wait for the last one, since they are not equally
 # fast (fitted).
 TASK_SETUP, LAST_TASK = 2000.0, 1.0
-# Of rows that are read in place for many channels (pointwise): a line of the cache, in bytes (guide);
-# one that comes from the second-level cache, where a place's piece of x does not stay in this share
-# of the first, and going on to the next channel's row (fitted). Copying, or storing, an element
-# where those of a vector lie in different rows (estimate).
+# Of rows that are read in place for many channels (pointwise): a line of the cache, in bytes
+# (guide); one that comes from the second-level cache, where a place's piece of x does not stay in
+# this share of the first; and going on to the next channel's row (fitted). Copying, or storing, an
+# element where those of a vector lie in different rows (estimate).
 LINE_BYTES, FAR_LINE, NEAR_SHARE, NEXT_ROW = 64, 2.2, 3 / 4, 1.0
 FLAT_ELEMENT = 3.0
 # Positions of a row that is neither short nor long: its last tile is half empty (estimate).

@@ -1,4 +1,5 @@
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="flat" file="flat.cl.mako"/>\
 <%namespace name="kernel" file="kernel.cl.mako"/>\
 ## convolution_pointwise, a kernel_size and a stride of 1; the forward pass:
 ##   y[n,m,q] = epilogue(sum_{c<TERMS} weight[m,c] * x[n, g*TERMS + c, q + shift])
@@ -27,32 +28,7 @@
 #define TILES ${-(-channels // channel_tile)}  // tiles of channels a group
 #define TERM_BLOCK ${term_block}  // channels summed over that the panel holds
 
-// Whether the lanes of a vector are neighbours in a row, by their rows.
-static inline int in_one_row(const long *rows) { return rows[0] >= 0 && rows[0] == rows[LANES - 1]; }
-
-// Lane e is at position positions[e] of row rows[e]; or nowhere, if that is negative.
-static inline void store_lanes(__global STORED *at, const long batch_stride, const long *rows, const int *positions, const VECTOR v)
-{
-    if (in_one_row(rows)) {
-        store_vector(at + rows[0] * batch_stride + positions[0], v);
-        return;
-    }
-    LANE_ARRAY lanes;
-    lanes.vector = v;
-    NO_UNROLL for (int e = 0; e < LANES; ++e)
-        if (rows[e] >= 0) store(at + rows[e] * batch_stride + positions[e], lanes.lane[e]);
-}
-% if "residual" in bound:
-
-static inline VECTOR load_lanes(__global const STORED *at, const long batch_stride, const long *rows, const int *positions)
-{
-    if (in_one_row(rows)) return load_vector(at + rows[0] * batch_stride + positions[0]);
-    LANE_ARRAY lanes;
-    NO_UNROLL for (int e = 0; e < LANES; ++e)
-        lanes.lane[e] = rows[e] < 0 ? (SUM)0 : load(at + rows[e] * batch_stride + positions[e]);
-    return lanes.vector;
-}
-% endif
+${flat.functions()}
 
 ${epilogue.functions()}
 
@@ -116,38 +92,6 @@ NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
     }
 % endif
 </%def>\
-## Of each lane of a place the row and the position there, or row -1 behind the last one; and where its x
-## is, from channel 0 on, or -1.
-<%def name="lanes_of_place()">\
-long lane_row[PLACE], from[PLACE];
-int lane_position[PLACE];
-long row = at / positions;
-int position = (int)(at - row * positions);
-NO_UNROLL for (int t = 0; t < PLACE; ++t) {
-    const long p = (long)position + shift;
-    lane_row[t] = at + t < total ? row : -1, lane_position[t] = position;
-    from[t] = at + t < total && p >= 0 && p < x_length ? row * x_batch_stride + p : -1;
-    if (++position == positions) position = 0, ++row;
-}
-</%def>\
-<%def name="fill_panel()">\
-// Some channels of a lane after the other: where rows are short they are on the same lines of the cache.
-NO_UNROLL for (int c_begin = 0; c_begin < c_count; c_begin += ${line}) {
-    const int c_end = c_begin + ${line} < c_count ? c_begin + ${line} : c_count;
-    __global const STORED *x_group = x + x_offset + ((long)g * TERMS + c_first) * x_channel_stride;
-    NO_UNROLL for (int t = 0; t < PLACE; t += LANES) {
-        if (in_one_row(lane_row + t) && from[t] >= 0 && from[t + LANES - 1] >= 0) {
-            for (int c = c_begin; c < c_end; ++c)
-                *(__local VECTOR *)(panel + c * PLACE + t) = load_vector(x_group + c * x_channel_stride + from[t]);
-            continue;
-        }
-        NO_UNROLL for (int e = t; e < t + LANES; ++e) {
-            if (from[e] < 0) for (int c = c_begin; c < c_end; ++c) panel[c * PLACE + e] = 0;
-            else for (int c = c_begin; c < c_end; ++c) panel[c * PLACE + e] = load(x_group + c * x_channel_stride + from[e]);
-        }
-    }
-}
-</%def>\
 ## A tile at a place that is counted through all rows.
 <%def name="tile_of_panel()">\
 ${begin()}
@@ -179,24 +123,8 @@ NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
         NO_UNROLL for (int e = 0; e < LANES; ++e) own.lane[e] = from[j * LANES + e] < 0 ? (SUM)0 : own.lane[e];
         v = own.vector;
 % endif
-        ${finish_lanes()}
+        ${flat.finish_lanes()}
     }
-</%def>\
-## The epilogue of a vector whose lanes may be of several rows.
-<%def name="finish_lanes()">\
-% if "bias" in bound:
-v += (VECTOR)load(bias + bias_offset + channel);
-% endif
-% if "residual" in bound:
-v += load_lanes(residual + residual_offset + channel * residual_channel_stride, residual_batch_stride, rows, at_row);
-% endif
-% if "pre_activation" in bound:
-store_lanes(pre_activation + pre_activation_offset + channel * pre_activation_channel_stride, pre_activation_batch_stride, rows, at_row, v);
-% endif
-% if activation:
-v = activate(v, slope);
-% endif
-store_lanes(y + y_offset + channel * y_channel_stride, y_batch_stride, rows, at_row, v);
 </%def>\
 ## A tile's channels and weights.
 <%def name="channels_of_tile()">\
@@ -213,13 +141,13 @@ for (int tile = tile_first; tile < tile_last; ++tile) {
 }
 </%def>\
 <%def name="place_of_panel()">\
-${lanes_of_place()}
+${flat.lanes_of_place()}
 for (int group_tile = tile_first, group_end; group_tile < tile_last; group_tile = group_end) {
     const int g = group_tile / TILES;
     group_end = tile_last < (g + 1) * TILES ? tile_last : (g + 1) * TILES;
     for (int c_first = 0; c_first < term_count; c_first += TERM_BLOCK) {
         const int c_count = term_count - c_first < TERM_BLOCK ? term_count - c_first : TERM_BLOCK;
-        ${fill_panel()}
+        ${flat.fill_panel()}
         for (int tile = group_tile; tile < group_end; ++tile) {
             ${channels_of_tile()}
             weights += (long)c_first * ${term_step};

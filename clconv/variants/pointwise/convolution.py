@@ -27,8 +27,8 @@ from clconv.variants.base import (
 __all__ = ["LEAST_LOCAL_BYTES", "designs"]
 
 LEAST_LOCAL_BYTES = 64 << 10
-# The shares of the panel and of spilled sums in local memory, of which more than this lies outside a
-# core's second-level cache on many CPUs.
+# The shares of the panel and of spilled sums in local memory, of which more than this lies outside
+# a core's second-level cache on many CPUs.
 MOST_LOCAL_BYTES, PANEL_SHARE, SPILL_SHARE = 256 << 10, 1 / 2, 1 / 4
 # Products of a sum, so few that asking for wider vectors makes it no faster.
 FEW_PRODUCTS = 16
@@ -46,9 +46,9 @@ PLAIN_ACTIVATIONS = (None, "relu", "leaky_relu")
 SHORT_INDEX = 2**31
 
 SCALARS = (
-    *scalars("x_length positions shift term_count flat"),
-    *scalars("task_tiles block_tiles"),
-    *scalars(long_names="total chunk_places places chunks position_blocks tasks", sum_names="slope"),
+    *scalars("x_length positions shift term_count flat task_tiles block_tiles"),
+    *scalars(long_names="total chunk_places places chunks position_blocks tasks"),
+    *scalars(sum_names="slope"),
 )
 
 
