@@ -131,7 +131,7 @@ class Tile:
     def tap(self) -> Sums:
         """Modelled cycles of the sums of a channel."""
         piece = self.terms * (self.place * self.item_bytes + cost.LINE_BYTES)
-        far = piece > self.request.device.l1_bytes * cost.NEAR_SHARE
+        far = piece > self.request.device.l1_bytes
         return self.core.rows(self.sums, self.channels, self.vectors, far)
 
     @cached_property
