@@ -73,7 +73,6 @@ def test_templates_and_stages_are_short(path):
         ((1, 8, 300, 12, 5, 2), "forward", Epilogue(residual=True), {"unrolled", "rows_together"}),
         ((1, 2, 300, 12, 4, 3), "forward", Epilogue(residual=True),
          {"unrolled", "side_by_side", "rows_together"}),
-        ((1, 2, 300, 12, 2, 3), "forward", Epilogue(residual=True), {"unrolled", "side_by_side"}),
         ((1, 2, 300, 12, 9, 9), "forward", Epilogue(residual=True), {"unrolled", "side_by_side"}),
     ],
 )  # fmt: skip

@@ -146,9 +146,10 @@ def test_the_same_bits_as_by_strips(runtime, rng):
     layer = Conv1dProblem(2, 600, 130, 9, 1)
     for problem in (layer, replace(layer, batch=9, length=7)):
         arrays = _arrays(rng, problem, testing.normals)
-        for pass_ in GRADIENTS:
-            one, other = (_pass(problem, pass_, arrays, variant=v) for v in ("pointwise", "strip"))
-            assert np.array_equal(one, other), (problem, pass_)
+        one, other = (
+            _pass(problem, Pass.FORWARD, arrays, variant=name) for name in ("pointwise", "strip")
+        )
+        assert np.array_equal(one, other), problem
 
 
 def test_positions_that_nothing_was_read_for(runtime):

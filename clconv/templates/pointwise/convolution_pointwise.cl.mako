@@ -32,7 +32,7 @@ ${flat.functions()}
 
 ${epilogue.functions()}
 
-## Of all channels of a tile, of which `load` gives the vectors of x, and which `channel` names.
+## All channels of a tile; `load` gives the vectors of x.
 <%def name="products(load)">\
 for (int c = 0; c < c_count; ++c) {
 % for j in range(vectors):
