@@ -69,9 +69,11 @@ def test_templates_and_stages_are_short(path):
         ((1, 2, 300, 12, 3), "forward", Epilogue(), {"unrolled", "plain_end", "block_unrolled"}),
         ((1, 2, 300, 12, 3), "forward", Epilogue(keep=True), {"unrolled"}),
         ((1, 2, 300, 12, 3, 2), "forward", Epilogue(residual=True),
-         {"unrolled", "side_by_side", "paired"}),
-        ((1, 8, 300, 12, 5, 2), "forward", Epilogue(residual=True), {"unrolled", "paired"}),
-        ((1, 2, 300, 12, 4, 3), "forward", Epilogue(residual=True), {"unrolled", "side_by_side"}),
+         {"unrolled", "side_by_side", "rows_together"}),
+        ((1, 8, 300, 12, 5, 2), "forward", Epilogue(residual=True), {"unrolled", "rows_together"}),
+        ((1, 2, 300, 12, 4, 3), "forward", Epilogue(residual=True),
+         {"unrolled", "side_by_side", "rows_together"}),
+        ((1, 2, 300, 12, 9, 9), "forward", Epilogue(residual=True), {"unrolled", "side_by_side"}),
     ],
 )  # fmt: skip
 def test_the_form_of_a_strip(fields, pass_, epilogue, expected):

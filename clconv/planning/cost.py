@@ -184,6 +184,12 @@ WEIGHT_BYTES = 8.0
 # A task's set-up, and how many tasks the cores wait for the last one, since they are not equally
 # fast (fitted).
 TASK_SETUP, LAST_TASK = 2000.0, 1.0
+# Of rows that are read in place for many channels (pointwise): a line of the cache, in bytes
+# (guide). Where a place's piece of x is more than the first-level cache holds, a line that comes
+# from the second, and going on to the next channel's row (fitted). Copying, or storing, an element
+# where those of a vector lie in different rows (estimate).
+LINE_BYTES, FAR_LINE, FAR_ROW = 64, 2.2, 1.0
+FLAT_ELEMENT = 3.0
 # Positions of a row that is neither short nor long: its last tile is half empty (estimate).
 TYPICAL_ROW = 2048
 # Positions for which a tile's weights are converted once (estimate).
@@ -271,6 +277,16 @@ class Core:
         beside += RELOAD * max(0.0, broadcasts - self.addressed)
         arithmetic = self.multiply_add * sums
         return Sums(arithmetic, loading, CHAIN_LATENCY, beside, PHASE_LOOP if loop else 0.0)
+
+    def rows(self, sums: int, broadcasts: int, vectors: int, far: bool) -> Sums:
+        """A channel of a tile whose vectors are read in place, where rows begin anywhere in a line:
+        a vector that lies across its end takes two loads. `far` rows come from the second-level
+        cache."""
+        lines = 32 * self.width * vectors / LINE_BYTES + 1
+        loads = vectors * (1 + 32 * self.width / LINE_BYTES)
+        one = self.sums(sums, broadcasts, loads)
+        loading = max(one.loads, FAR_LINE * lines * far)
+        return one._replace(loads=loading, beside=one.beside + FAR_ROW * far)
 
     def stage(self, gathered: bool) -> float:
         """Cycles of a vector of a strip that is staged."""

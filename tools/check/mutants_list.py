@@ -22,6 +22,7 @@ class Fault(NamedTuple):
 
 
 ACCURACY = "tests/test_accuracy.py -k "
+POINTWISE = "tests/test_pointwise.py"
 NAMED = ACCURACY + (
     "'test_named_problem and (several or share or coprime or taps or odd or large or many or few) "
     "and not (half or double or transposed or gpu)'"
@@ -458,9 +459,9 @@ _ROWS: dict[str, list[Row]] = {
             REMAINDERS,
         ),
         (
-            "two rows at once: one element behind the row",
-            "first + 2 * (t + LANES) <= length",
-            "first + 2 * (t + LANES) <= length + 1",
+            "all rows of a stride at once: one element behind the row",
+            "first + ${step} * (t + LANES) <= length",
+            "first + ${step} * (t + LANES) <= length + 1",
             REMAINDERS,
         ),
     ],
@@ -1089,6 +1090,54 @@ _ROWS: dict[str, list[Row]] = {
             "if problem.stride > 2:",
             ACCURACY + "'test_named_problem and depth'",
         )
+    ],
+    "templates/pointwise/convolution_pointwise.cl.mako": [
+        (
+            "a row's last place reaches beyond the row",
+            "at < positions - PLACE ? (int)at : positions - PLACE;",
+            "at < positions - PLACE ? (int)at : positions - PLACE + 1;",
+            POINTWISE,
+        ),
+        (
+            "spilled sums are stored as if they were whole",
+            "if (c_first + TERM_BLOCK < term_count) {",
+            "if (c_first + TERM_BLOCK + 1 < c_count) {",
+            POINTWISE,
+        ),
+        (
+            "zeros times infinite weights count in a gradient",
+            "from[j * LANES + e] < 0 ? (SUM)0 : own.lane[e];",
+            "from[j * LANES + e] < -1 ? (SUM)0 : own.lane[e];",
+            POINTWISE,
+        ),
+    ],
+    "templates/pointwise/flat.cl.mako": [
+        (
+            "an element behind the row is read where there is padding",
+            "p >= 0 && p < x_length ?",
+            "p >= 0 && p <= x_length ?",
+            POINTWISE,
+        ),
+        (
+            "lanes of different rows are taken for neighbours",
+            "return rows[0] >= 0 && rows[0] == rows[LANES - 1];",
+            "return rows[0] >= 0;",
+            POINTWISE,
+        ),
+    ],
+    "variants/pointwise/convolution.py": [
+        (
+            "a row's last place may be alone in a task, and two tasks write the same",
+            "places > 1 and places % size == 1 % size",
+            "places > 1 and size > places",
+            POINTWISE,
+        ),
+        (
+            "the input gradient of padded rows is read from their beginning",
+            "else (problem.out_length, left)",
+            "else (problem.out_length, 0)",
+            POINTWISE,
+        ),
     ],
     "variants/depthwise/convolution.py": [
         (

@@ -29,9 +29,9 @@ ${strip.functions(stride)}
 ${strip.functions_apart(stride)}
 
 ${epilogue.functions()}
-% if paired:
+% if rows_together:
 
-${strip.stage_pair()}
+${strip.stage_rows(stride)}
 % endif
 
 ${sums.functions()}
@@ -43,8 +43,8 @@ for (int b = 0; b < ROWS; ++b)
 % elif lies["x"] == "strided":
 for (int b = 0; b < ROWS; ++b)
     stage_apart(to + b * tap_row_pitch, x_row, x_position_stride, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length);
-% elif paired:
-stage_pair(to, tap_row_pitch, x_row, (long)first * STRIDE - pad, row_count * LANES + ${(kernel_size - 1) // rows * spacing}, length, next);
+% elif rows_together:
+stage_rows(to, tap_row_pitch, x_row, (long)first * STRIDE - pad, row_count * LANES + ${(kernel_size - 1) // rows * spacing}, length, next);
 % else:
 for (int b = 0; b < ROWS; ++b)
     stage(to + b * tap_row_pitch, x_row, (long)first * STRIDE + b * DILATION - pad, tap_row_pitch, length, next);

@@ -71,23 +71,48 @@ static inline void stage_apart(__local SUM *to, __global const STORED *row, cons
 }
 </%def>\
 
-## Where taps of stride 2 have two rows of the strip, these are copied at once.
-<%def name="stage_pair()">\
-// Two rows at once, whose elements lie alternately: to[b * pitch + t] = row[first + 2 * t + b], b < 2,
-// t < count, or 0, as stage() does it for one.
-static inline void stage_pair(__local SUM *to, const int pitch, __global const STORED *row, const long first, const int count, const int length, const long next)
+## Where the taps of a stride have as many rows of the strip, these are copied at once.
+<%def name="stage_rows(step)"><%
+    def lane(b, t):
+        """Of row b: which of the loaded vectors element t is in, and where."""
+        return divmod(t * step + b, lanes)
+    def steps(b):
+        """Row b out of the loaded vectors, two of them at a time."""
+        sources = sorted({lane(b, t)[0] for t in range(lanes)})
+        row = "v%d" % sources[0]
+        for last in sources[1:] or sources:
+            parts = []
+            for t in range(lanes):
+                source, place = lane(b, t)
+                first = row == "v%d" % sources[0]
+                if source == last:
+                    parts.append("v%d.s%x" % (last, place))
+                else:
+                    parts.append("%s.s%x" % (row, (place if first else t) if source < last else t))
+            yield "(VECTOR)(%s)" % ", ".join(parts)
+            row = "r%d" % b
+%>\
+// All ${step} rows at once, whose elements lie alternately: to[b * pitch + t] = row[first + ${step} * t + b],
+// b < ${step}, t < count, or 0, as stage() does it for one.
+static inline void stage_rows(__local SUM *to, const int pitch, __global const STORED *row, const long first, const int count, const int length, const long next)
 {
     int t = 0;
     if (first >= 0) {
         __global const STORED *from = row + first;
         if (next)
-            for (int e = 0; e < 2 * count; e += ${line}) PREFETCH(from + next + e, 0);
-        for (; t < count && first + 2 * (t + LANES) <= length; t += LANES) {
-            const VECTOR low = load_vector(from + 2 * t), high = load_vector(from + 2 * t + LANES);
-            *(__local SUMS *)(to + t) = (VECTOR)(low.even, high.even);
-            *(__local SUMS *)(to + pitch + t) = (VECTOR)(low.odd, high.odd);
+            for (int e = 0; e < ${step} * count; e += ${line}) PREFETCH(from + next + e, 0);
+        for (; t < count && first + ${step} * (t + LANES) <= length; t += LANES) {
+% for i in range(step):
+            const VECTOR v${i} = load_vector(from + (${step} * t + ${i} * LANES));
+% endfor
+% for b in range(step):
+% for text in steps(b):
+            ${"VECTOR " if loop.first else ""}r${b} = ${text};
+% endfor
+            *(__local SUMS *)(to + ${b} * pitch + t) = r${b};
+% endfor
         }
     }
-    for (int b = 0; b < 2; ++b) stage(to + b * pitch + t, row, first + 2 * t + b, count - t, length, 0);
+    for (int b = 0; b < ${step}; ++b) stage(to + b * pitch + t, row, first + ${step} * t + b, count - t, length, 0);
 }
 </%def>\

@@ -10,6 +10,7 @@ __all__ = ["EXAMPLES"]
 EXAMPLES = {
     "groups and remainders": Conv1dProblem(2, 6, 21, 10, 3, 1, 1, 1, 2),
     "phases and uneven padding": Conv1dProblem(1, 2, 23, 3, 4, 3, (2, 4), 2),
+    "rows of a stride": Conv1dProblem(1, 2, 130, 3, 4, 3),
     "a row for each tap": Conv1dProblem(1, 2, 90, 3, 3, 1, 40, 40),
     "several term blocks": Conv1dProblem(1, 18, 27, 3, 16),
     "several term blocks in phases": Conv1dProblem(1, 3, 20, 18, 3, 2, 1),

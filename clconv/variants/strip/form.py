@@ -19,6 +19,8 @@ FEW_UNROLLED, CHANNEL_UNROLL = 24, 4
 # Products of a sum so few that what comes before and after them counts: addresses of the strip's
 # vectors, and the loop from a tile to the next.
 FEW_BESIDE_ADDRESSES, FEW_BESIDE_TILES = 32, 16
+# Rows that are staged at once at most: more would be long code.
+MOST_TOGETHER = 8
 # Activations that cost less than a call, and are written at each store.
 PLAIN_ACTIVATIONS = (None, "relu", "leaky_relu")
 # Weights from a channel summed over to the next, so few that an int counts those of all channels.
@@ -37,7 +39,7 @@ class Form:
     unrolled: the taps are straight code; those of a phase cannot be, their number depends on it.
     channel_unroll: channels that a turn of the loop over them takes where taps are straight code.
     side_by_side: vectors that lie side by side have sums of their own, with fewer addresses.
-    paired: both rows of a stride of 2 are staged at once from the same loads.
+    rows_together: all rows of a stride are staged at once from the same loads.
     plain_end: sums that are whole vectors are stored at once, without a test: nothing is read or
         written beside them but a bias.
     block_unrolled: tiles that follow one another at a place are straight code, although that takes
@@ -50,7 +52,7 @@ class Form:
     unrolled: bool
     channel_unroll: int
     side_by_side: bool
-    paired: bool
+    rows_together: bool
     plain_end: bool
     block_unrolled: bool
 
@@ -82,9 +84,10 @@ def form(
         unrolled=one_phase and a_channel <= MOST_UNROLLED,
         channel_unroll=CHANNEL_UNROLL if a_channel <= FEW_UNROLLED else 1,
         side_by_side=rows > 1 and vectors > 1 and terms <= FEW_BESIDE_ADDRESSES,
-        paired=forward
+        rows_together=forward
         and request.x_layout is Layout.ROWS
-        and (problem.stride, problem.dilation, rows) == (2, 1, 2)
+        and 1 < problem.stride == rows <= MOST_TOGETHER
+        and problem.dilation == 1
         and vector_lanes(request.device, problem.dtype) > 1,
         plain_end=plain_end,
         block_unrolled=one_phase and plain_end and block_tiles > 1 and terms <= FEW_BESIDE_TILES,
