@@ -149,7 +149,7 @@ class Prepared(BackendRep):
 
     def _array(self, name: str, value: Any) -> Any:
         """An input as NumPy's array; numbers and lists get the dtype that the model says."""
-        if isinstance(value, np.ndarray):
+        if value is None or isinstance(value, np.ndarray):
             return value
         if _is_tensor(value):
             return value.detach().cpu().numpy()
@@ -168,7 +168,7 @@ def _kind(value: Any) -> Hashable:
     """What of an input decides how a model runs."""
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
-    return type(value), len(value)
+    return type(value), len(value) if isinstance(value, list) else 0
 
 
 def _typed(name: str, value: Any) -> ValueInfoProto:

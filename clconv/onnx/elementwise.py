@@ -70,7 +70,7 @@ def add(work: Work, node: Node, inputs: Inputs) -> list[Value]:
         joined = one.pending.with_added(work, other)
         if joined is not None:
             return _made(node, joined)
-    return binary(work, node, inputs)
+    return _made(node, combined(work, [(BINARY["Add"], (0, 1))], [a, b]))
 
 
 def chained(work: Work, node: Node, inputs: Inputs) -> list[Value]:
@@ -90,7 +90,11 @@ def chained(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 def prelu(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """PRelu: x times its slope where it is negative."""
     x, slope = _given(inputs)
-    if x.constant or np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+    work.check(x, slope)
+    trailing = x.shape[len(x.shape) - len(slope.shape) :]
+    if len(slope.shape) > len(x.shape) or any(
+        n not in (1, wide) for n, wide in zip(slope.shape, trailing, strict=True)
+    ):
         raise OnHost(f"{slope.name} has shape {slope.shape}")
     return _made(node, combined(work, [("{0} < 0 ? {1} * {0} : {0}", (0, 1))], [x, slope]))
 

@@ -9,6 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_conv import Conv as ReferenceConv
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
 from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
+from onnx.reference.ops.op_loop import Loop as ReferenceLoop
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 
 from clconv import functional
@@ -77,7 +78,25 @@ class MaxPool(ReferenceMaxPool):
         return result
 
 
-OURS = (Conv, ConvTranspose, LogSoftmax, MaxPool)
+class Loop(ReferenceLoop):
+    """Loop whose scan outputs have an axis more than what each turn gives, whatever its rank."""
+
+    op_domain = ""
+
+    def __init__(self, node: Any, parameters: Any) -> None:
+        super().__init__(node, parameters)
+        body = self._run_body
+
+        def run(*args: Any, **named: Any) -> list[Any]:
+            outputs = list(body(*args, **named))
+            first = len(outputs) - self.K
+            # The reference joins these along the axis that they have.
+            return outputs[:first] + [np.asarray(one)[None] for one in outputs[first:]]
+
+        self._run_body = run
+
+
+OURS = (Conv, ConvTranspose, LogSoftmax, Loop, MaxPool)
 
 
 class Evaluator(ReferenceEvaluator):

@@ -91,6 +91,11 @@ class Node:
         """Whether graphs are among its attributes."""
         return any(True for _ in _subgraphs(self.proto))
 
+    @cached_property
+    def convolves(self) -> bool:
+        """Whether its subgraphs have convolutions."""
+        return any(map(_convolves, _subgraphs(self.proto)))
+
     @property
     def is_random(self) -> bool:
         """Whether it may give something else each time."""
@@ -117,6 +122,13 @@ def _free_names(graph: GraphProto) -> list[str]:
         found += [name for name in (*node.input, *inner) if name and name not in own]
         own.update(node.output)
     return found + [one.name for one in graph.output if one.name not in own]
+
+
+def _convolves(graph: GraphProto) -> bool:
+    return any(
+        node.op_type in ("Conv", "ConvTranspose") or any(map(_convolves, _subgraphs(node)))
+        for node in graph.node
+    )
 
 
 @dataclass(eq=False)

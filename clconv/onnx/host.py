@@ -22,8 +22,11 @@ __all__ = ["ONNX_RUNTIME", "REFERENCE", "HostRunner", "Segment", "has_onnxruntim
 _log = logging.getLogger(__name__)
 
 ONNX_RUNTIME, REFERENCE = "ONNX Runtime", "onnx.reference"
-# dtypes whose arrays ONNX Runtime takes and gives.
-PLAIN = frozenset("biuf")
+# What ONNX Runtime gives as NumPy's arrays.
+PLAIN = frozenset(f"tensor({name})" for name in (
+    "bool", "float", "float16", "double", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64",
+))  # fmt: skip
 
 
 @functools.cache
@@ -50,7 +53,7 @@ class HostRunner:
         if wrong_in_reference(node) is not None:
             return self.segment([node], feeds, outputs).run(*feeds.values())
         part = _Part([node], tuple(feeds), outputs, REFERENCE)
-        part.session = Evaluator(_model_of(self._model, [node], feeds, outputs))
+        part.session = _evaluator([node], _model_of(self._model, [node], feeds, outputs))
         return part.run(dict(feeds))
 
 
@@ -139,13 +142,17 @@ def _typed(name: str, value: Any) -> ValueInfoProto:
     return info
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether it is an array of a dtype of NumPy's own, which ONNX Runtime takes."""
+    return isinstance(value, np.ndarray) and value.dtype.isbuiltin == 1 and value.dtype.kind != "O"
+
+
 def _parts(
     model: ModelProto, nodes: Sequence[Node], feeds: Mapping[str, Any], outputs: Sequence[str]
 ) -> list[_Part]:
     """All nodes together by ONNX Runtime if it takes them, else each node for itself."""
-    plain = all(isinstance(one, np.ndarray) and one.dtype.kind in PLAIN for one in feeds.values())
-    convolves = any(one.has_subgraphs for one in nodes)
-    if has_onnxruntime() and plain and not convolves:
+    convolves = any(one.convolves for one in nodes)  # on the device, by our evaluator
+    if has_onnxruntime() and all(map(_is_plain, feeds.values())) and not convolves:
         part = _Part(nodes, tuple(feeds), outputs, ONNX_RUNTIME)
         part.session = _session(_model_of(model, nodes, feeds, outputs))
         if part.session is not None:
@@ -160,8 +167,20 @@ def _parts(
                 f"{one.label}: onnx.reference computes {why} wrongly, expected ONNX Runtime "
                 "(pip install onnxruntime), which is not here or refuses the node"
             )
-    part.session = Evaluator(_model_of(model, nodes, feeds, outputs))
+    part.session = _evaluator(nodes, _model_of(model, nodes, feeds, outputs))
     return [part]
+
+
+def _evaluator(nodes: Sequence[Node], model: ModelProto) -> Evaluator:
+    """Raises ProblemError where the reference has no such operator."""
+    try:
+        return Evaluator(model)
+    except NotImplementedError as error:
+        labels = ", ".join(one.label for one in nodes)
+        raise ProblemError(
+            f"{labels}: onnx.reference does not have it, expected ONNX Runtime "
+            f"(pip install onnxruntime), which is not here or refuses the node: {error}"
+        ) from error
 
 
 def _each(
@@ -203,7 +222,7 @@ def _session(model: ModelProto) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
+        made = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except (
@@ -215,3 +234,4 @@ def _session(model: ModelProto) -> Any:
     ) as error:
         _log.info("ONNX Runtime refuses nodes, trying onnx.reference: %s", error)
         return None
+    return made if all(one.type in PLAIN for one in made.get_outputs()) else None

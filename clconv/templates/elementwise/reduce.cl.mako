@@ -15,7 +15,7 @@ ${rows.extremes(sign)}
 ${rows.sums()}
 % endif
 % if middle:
-static inline VECTOR step(const VECTOR v, const VECTOR w)
+static inline VECTOR extended(const VECTOR v, const VECTOR w)
 {
 % if extreme:
     return (w ${sign} v) | (w != w) ? w : v;
@@ -53,7 +53,7 @@ void reduce(${signature})
                 } else {
                     NO_UNROLL for (int e = 0; e < LANES; ++e) lanes.lane[e] = load(at + (e < here ? e : 0));
                 }
-                v = step(v, lanes.vector);
+                v = extended(v, lanes.vector);
             }
             lanes.vector = ${end};
             NO_UNROLL for (int e = 0; e < here; ++e) store(to + q + e, lanes.lane[e]);
