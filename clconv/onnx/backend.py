@@ -103,7 +103,7 @@ class Prepared(BackendRep):
                         for n in self._graph.outputs}  # fmt: skip
         trace = Trace(self.runtime, self._graph, known.constants, known.kept)
         results = trace.run(feeds)
-        self._placed = trace.placed
+        self._placed = trace.places
         known.programs.set_default(key, (trace.program(self._scratch), trace.constant_outputs))
         return results
 

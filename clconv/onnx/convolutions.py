@@ -29,7 +29,7 @@ __all__ = ["Convolution", "conv", "conv_transpose", "gemm", "matmul"]
 Activation = str | tuple[str, float] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """A convolution that is still pending: nodes that follow give it a residual and an activation.
     `shape` is the result's, whose elements are those of `rows`, its (N, C, L)."""

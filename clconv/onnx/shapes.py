@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from clconv.errors import ProblemError
 from clconv.onnx import kernels
@@ -17,6 +21,7 @@ __all__ = [
     "concat",
     "expand",
     "flatten",
+    "gather",
     "pad",
     "reshape",
     "slice_",
@@ -163,8 +168,6 @@ def split(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 
 def expand(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """Expand: elements repeated along axes of 1, in place."""
-    import numpy as np
-
     x = _first(inputs)
     work.check(x)
     given = work.known(inputs[1])
@@ -177,28 +180,104 @@ def expand(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 # Copies
 
 
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """A tensor whose axes are to change places, which the next node may undo or do without."""
+
+    source: Tensor
+    order: tuple[int, ...]
+
+    @property
+    def view(self) -> Tensor:
+        """The elements where they are."""
+        shape = tuple(self.source.shape[i] for i in self.order)
+        strides = tuple(self.source.strides[i] for i in self.order)
+        return self.source._replace(shape=shape, strides=strides)
+
+    @property
+    def shape(self) -> Shape:
+        """That of the result."""
+        return self.view.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the result."""
+        return self.source.dtype
+
+    def finish(self, work: Work, out: Tensor | None = None) -> Tensor:
+        """Moves the elements."""
+        turned = self.view
+        if out is not None:
+            kernels.evaluate(work.recorder, ["x0"], [turned], out)
+            return out
+        if turned.is_dense:
+            return turned
+        sizes, (steps,) = kernels.joined(turned.shape, turned.strides)
+        if len(sizes) in (2, 3) and steps[-2] == 1:
+            # Rows and columns change places.
+            n = (1, 0) if len(sizes) == 2 else (sizes[0], steps[0])
+            rows = turned._replace(shape=(n[0], sizes[-1], sizes[-2]), strides=(n[1], steps[-1], 1))
+            return kernels.transpose(work.recorder, rows).view(turned.shape)
+        return work.copied(turned)
+
+
 def transpose(work: Work, node: Node, inputs: Inputs) -> list[Value]:
-    """Transpose."""
+    """Transpose; two that undo each other move nothing."""
     x = _first(inputs)
     work.check(x)
     rank = len(x.shape)
     order = tuple(node.attributes.get("perm", range(rank)[::-1]))
     if sorted(order) != list(range(rank)):
         raise ProblemError(f"perm is {list(order)}, expected {rank} different axes")
-    tensor = work.tensor(x)
-    shape = tuple(tensor.shape[i] for i in order)
-    strides = tuple(tensor.strides[i] for i in order)
-    turned = tensor._replace(shape=shape, strides=strides)
-    if turned.is_dense:
-        return [Value.of(node.outputs[0], turned)]
-    sizes, (steps,) = kernels.joined(shape, strides)
-    if len(sizes) in (2, 3) and steps[-2] == 1:
-        # Rows and columns change places.
-        n = (1, 0) if len(sizes) == 2 else (sizes[0], steps[0])
-        rows = tensor._replace(shape=(n[0], sizes[-1], sizes[-2]), strides=(n[1], steps[-1], 1))
-        made = kernels.transpose(work.recorder, rows)
-        return [Value.of(node.outputs[0], made.view(shape))]
-    return [Value.of(node.outputs[0], work.copied(turned))]
+    if isinstance(x.pending, Turned):
+        made = Turned(x.pending.source, tuple(x.pending.order[i] for i in order))
+    else:
+        made = Turned(work.tensor(x), order)
+    return [_turned(work, node.outputs[0], made)]
+
+
+def _turned(work: Work, name: str, made: Turned) -> Value:
+    view = made.view
+    if view.is_dense:
+        return Value.of(name, view)
+    if len(made.shape) > kernels.DIMENSIONS and not kernels.fits(view.shape, view.strides):
+        raise OnHost(f"shape {made.source.shape} has too many dimensions")
+    return Value.of(name, made)
+
+
+def gather(work: Work, node: Node, inputs: Inputs) -> list[Value]:
+    """Gather at known places: one of any axis, or some along the last one; GatherND of the first
+    axis."""
+    x = _first(inputs)
+    work.check(x)
+    index = work.known(inputs[1])
+    if index.dtype.kind not in "iu" or not index.size:
+        raise OnHost(f"{node.inputs[1]} is {index.dtype} of shape {index.shape}")
+    axis = axis_of(node, "axis", len(x.shape))
+    if node.op == "GatherND":
+        if node.attributes.get("batch_dims", 0) or index.shape[-1] != 1:
+            raise OnHost(f"{node.inputs[1]} has shape {index.shape}")
+        axis, index = 0, index[..., 0]
+    size = x.shape[axis]
+    places = [int(i) for i in index.reshape(-1)]
+    if min(places) < -size or max(places) >= size:
+        raise ProblemError(f"{node.inputs[1]} has {places}, expected places of {size}")
+    places = [i % size for i in places]
+    if index.ndim == 0:
+        part = work.tensor(x).part(axis, places[0], 1)
+        shape, strides = ((*one[:axis], *one[axis + 1 :]) for one in (part.shape, part.strides))
+        return [Value.of(node.outputs[0], part._replace(shape=shape, strides=strides))]
+    pending = x.pending if isinstance(x.pending, Turned) else None
+    own_axis = pending.order[axis] if pending else axis
+    source = pending.source if pending else work.tensor(x)
+    if own_axis != len(x.shape) - 1 or index.ndim != 1:
+        raise OnHost(f"it takes from axis {axis}, not the last one")
+    if not source.is_dense:
+        source = work.copied(source)
+    taken = kernels.take(work.recorder, source, work.table(places))
+    if pending is None:
+        return [Value.of(node.outputs[0], taken)]
+    return [_turned(work, node.outputs[0], Turned(taken, pending.order))]
 
 
 def concat(work: Work, node: Node, inputs: Inputs) -> list[Value]:
@@ -231,7 +310,7 @@ def _write(work: Work, value: Value, part: Tensor) -> None:
     if pending is not None and work.used_once(value):
         whole = not isinstance(pending, Convolution) or part.is_dense
         if whole and kernels.fits(part.shape, part.strides):
-            pending.finish(work, part)
+            work.finish(pending, part)
             return
     source = work.tensor(value)
     if not kernels.fits(part.shape, source.strides, part.strides):

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 from clconv.errors import ProblemError
 from clconv.onnx import convolutions, elementwise, expressions, reductions, shapes, windows
-from clconv.onnx.convolutions import Convolution
-from clconv.onnx.expressions import Expression
 from clconv.onnx.graph import Graph, Node
 from clconv.onnx.host import HostRunner
 from clconv.onnx.program import Program, Scratch
-from clconv.onnx.recording import Command, HostRun
-from clconv.onnx.work import OnHost, Value, Work
+from clconv.onnx.recording import HostRun
+from clconv.onnx.work import OnHost, Pending, Value, Work, launched
 from clconv.runtime import Runtime
 
 __all__ = ["Placed", "Trace"]
@@ -40,6 +38,8 @@ HANDLERS: dict[str, Handler] = {
     "ConvTranspose": convolutions.conv_transpose,
     "Expand": shapes.expand,
     "Flatten": shapes.flatten,
+    "Gather": shapes.gather,
+    "GatherND": shapes.gather,
     "Gemm": convolutions.gemm,
     "GlobalAveragePool": reductions.global_pool,
     "GlobalMaxPool": reductions.global_pool,
@@ -69,7 +69,7 @@ CONSTANT, DEVICE, HOST = "constant", "device", "host"
 
 
 class Placed(NamedTuple):
-    """Where a node ran, and why there."""
+    """Where a node ran, and by what, or why there."""
 
     node: Node
     where: str
@@ -105,6 +105,7 @@ class Trace:
         self._host = HostRunner(graph)
         self._waiting: list[Node] = []
         self.placed: list[Placed] = []
+        self._pending: list[tuple[int, Pending]] = []
         self.values = self.work.values
         self.values.update(constants)
 
@@ -183,7 +184,7 @@ class Trace:
         if any(one is not None and one.waiting for one in inputs):
             self._flush()
             inputs = [self.values[name] if name else None for name in node.inputs]
-        before = len(self.work.recorder.events)
+        before = len(self.work.launched), len(self.work.recorder.events)
         try:
             results = handler(self.work, node, inputs)
         except OnHost as reason:
@@ -192,10 +193,30 @@ class Trace:
             if name:
                 value.name = name
                 self.values[name] = value
-        events = self.work.recorder.events[before:]
-        launched = [one.kernel.name for one in events if isinstance(one, Command)]
-        self.placed.append(Placed(node, DEVICE, _how(results, launched)))
+        self.placed.append(Placed(node, DEVICE, self._how(results, *before)))
         return None
+
+    def _how(self, results: Sequence[Value], pending: int, events: int) -> str:
+        """By which kernels that were queued since then, those left out that others were pending
+        for."""
+        found = launched(self.work.recorder.events[events:])
+        for names in list(self.work.launched.values())[pending:]:
+            for name in names:
+                found.remove(name)
+        one = results[0].pending
+        if one is not None:
+            self._pending.append((len(self.placed), one))
+        return ", ".join(found) or "a view"
+
+    @property
+    def places(self) -> list[Placed]:
+        """Where each node ran, once all have."""
+        placed = list(self.placed)
+        for i, one in self._pending:
+            kernels = self.work.launched.get(one)
+            why = "in the kernel of a node after it" if kernels is None else ", ".join(kernels)
+            placed[i] = placed[i]._replace(why=why)
+        return placed
 
     def _read(self, node: Node) -> None:
         """Counts what a node has read; what nothing else reads goes."""
@@ -280,18 +301,6 @@ def _shape(node: Node, x: Value) -> Value:
         return Value.on_host(name, np.array(x.size, np.int64), constant=True)
     start, end = node.attributes.get("start", 0), node.attributes.get("end", None)
     return Value.on_host(name, np.array(x.shape[start:end], np.int64), constant=True)
-
-
-def _how(results: Sequence[Value], launched: Sequence[str]) -> str:
-    """By which kernels."""
-    if launched:
-        return ", ".join(launched)
-    pending = results[0].pending if results else None
-    if isinstance(pending, Convolution):
-        return "a convolution's kernel"
-    if isinstance(pending, Expression):
-        return "an expression's kernel"
-    return "a view"
 
 
 @contextmanager

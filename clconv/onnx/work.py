@@ -13,7 +13,7 @@ from clconv.calls.prepared import Derived
 from clconv.errors import ProblemError
 from clconv.onnx import kernels
 from clconv.onnx.graph import Node
-from clconv.onnx.recording import Check, Recorder, Shape, Tensor
+from clconv.onnx.recording import Check, Command, Recorder, Shape, Tensor
 from clconv.problem import DTYPES
 from clconv.runtime import Runtime
 
@@ -102,6 +102,7 @@ class Work:
         self.values: dict[str, Value] = {}
         self.left = dict(uses)
         self.kept = kept
+        self.launched: dict[Pending, list[str]] = {}  # the kernels of what was pending
 
     # Values as nodes take them
 
@@ -120,13 +121,20 @@ class Work:
         """A value on the device."""
         if value.tensor is None:
             if value.pending is not None:
-                value.tensor = value.pending.finish(self)
+                value.tensor = self.finish(value.pending)
                 value.pending = None
             elif value.constant:
                 value.tensor = self.recorder.constant(value.host)
             else:
                 value.tensor = self.recorder.upload(value.name, value.host)
         return value.tensor
+
+    def finish(self, pending: Pending, out: Tensor | None = None) -> Tensor:
+        """Queues what is pending."""
+        before = len(self.recorder.events)
+        made = pending.finish(self, out)
+        self.launched[pending] = launched(self.recorder.events[before:])
+        return made
 
     def dense(self, value: Value) -> Tensor:
         """A value on the device whose elements follow each other."""
@@ -171,6 +179,11 @@ class Work:
     def table(self, numbers: Sequence[int]) -> Tensor:
         """Places as a constant tensor."""
         return self.recorder.constant(np.array(numbers, np.int32))
+
+
+def launched(events: Sequence[Any]) -> list[str]:
+    """The kernels among what was recorded."""
+    return [one.kernel.name for one in events if isinstance(one, Command)]
 
 
 def axis_of(node: Node, name: str, rank: int, default: int = 0) -> int:
