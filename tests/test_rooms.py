@@ -32,7 +32,11 @@ _ROOMS = (
     "layers", "layers.copying", "layers.variable", "layers.storage", "layers.hdf5",
     "layers.module", "layers.initialisation", "layers.convolution", "conv1d", "layers.deconv1d",
     "layers.pad1d", "layers.sequential", "streaming",
-    "files", "onnx", "torch.memory", "torch.operators", "torch.functions", "torch.layers",
+    "files", "onnx.attributes", "onnx.evaluator", "onnx.devices", "onnx.graph", "onnx.patterns",
+    "onnx.wrong", "onnx.host", "onnx.recording", "onnx.program", "onnx.kernels", "onnx.work",
+    "onnx.folding", "onnx.convolutions", "onnx.expressions", "onnx.elementwise", "onnx.shapes",
+    "onnx.reductions", "onnx.windows", "onnx.tracing", "onnx.backend", "onnx.reporting", "onnx",
+    "torch.memory", "torch.operators", "torch.functions", "torch.layers",
     "torch.conversion", "torch.reporting", "torch.tuning", "torch.warming", "torch",
     "commands", "commands.text", "commands.options", "commands.layers", "commands.roofline",
     "commands.benchmark_worker",
@@ -96,6 +100,7 @@ PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
     "torch": {"torch"}, "torch.warming": {"torch", "tqdm"}, "onnx": {"onnx"},
+    "onnx.host": {"onnx", "onnxruntime"},
     "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
     "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},

@@ -1,7 +1,7 @@
 """1-D networks of the kinds that people export to ONNX, small enough to build here; needs PyTorch.
 
-Weights are random, and so are the statistics of normalisations. NETWORKS has them by name, each with
-the shape of its input.
+Weights are random, and so are the statistics of normalisations. NETWORKS has them by name, each
+with the shape of its input.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from onnx.helper import (
 from clconv.bounded import Bounded
 from clconv.errors import DeviceError, ProblemError
 from clconv.onnx.devices import index_of, runtime_of_name
-from clconv.onnx.graph import Graph, read_graph, read_model
+from clconv.onnx.graph import read_graph, read_model
 from clconv.onnx.host import HostRunner
 from clconv.onnx.patterns import join_activations
 from clconv.onnx.program import Changed, Program, Scratch
@@ -60,13 +60,14 @@ class Prepared(BackendRep):
 
     def __init__(self, model: ModelProto, runtime: Runtime, folder: str = "") -> None:
         self.runtime = runtime
+        self.model = model
         self._graph = read_graph(model, folder)
         join_activations(self._graph)
         self._host = HostRunner(self._graph)
         self._scratch = Scratch(runtime)
         self._lock = threading.RLock()
         self._known: Bounded[frozenset[str], _Known] = Bounded(CONSTANTS_KEPT)
-        self._placed: list[Placed] = []
+        self.placed: list[Placed] = []  # where each node ran in the latest run that was traced
         self._outputs = namedtupledict("Outputs", self._graph.outputs)
         self._constants_without(frozenset())
 
@@ -103,7 +104,7 @@ class Prepared(BackendRep):
                         for n in self._graph.outputs}  # fmt: skip
         trace = Trace(self.runtime, self._graph, known.constants, known.kept)
         results = trace.run(feeds)
-        self._placed = trace.places
+        self.placed = trace.places
         known.programs.set_default(key, (trace.program(self._scratch), trace.constant_outputs))
         return results
 

@@ -1,4 +1,4 @@
-"""Nodes on the device: Conv, ConvTranspose, MatMul and Gemm, with what follows them in the kernel."""
+"""Nodes on the device: Conv, ConvTranspose, MatMul, Gemm, with what follows them in the kernel."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from clconv.runtime import Runtime, default_runtime
 
 __all__ = ["index_of", "runtime_of_name"]
 
+
 @functools.cache
 def _runtime_at(index: int) -> Runtime:
     """One runtime a device, so that models share programs and memory."""
@@ -47,5 +48,3 @@ def runtime_of_name(device: Any) -> Runtime:
         return device
     index = index_of(device)
     return default_runtime() if index is None else _runtime_at(index)
-
-

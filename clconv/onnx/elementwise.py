@@ -1,16 +1,19 @@
-"""Nodes on the device that compute each element by itself, joined to convolutions or expressions."""
+"""Nodes on the device that compute each element by itself, joined to what comes before them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from onnx.helper import tensor_dtype_to_np_dtype
 
+from clconv.onnx import kernels
 from clconv.onnx.convolutions import Activation, Convolution
 from clconv.onnx.expressions import BINARY, CHAINED, combined, formula, literal
 from clconv.onnx.folding import folded_normalisation
 from clconv.onnx.graph import Node, scalar
 from clconv.onnx.work import OnHost, Pending, Value, Work
+from clconv.problem import DTYPES
 
 __all__ = ["add", "batch_normalisation", "binary", "cast", "chained", "clip", "power", "unary"]
 
@@ -167,16 +170,15 @@ def batch_normalisation(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 
 
 def cast(work: Work, node: Node, inputs: Inputs) -> list[Value]:
-    """Cast to the dtype that a value has."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
+    """Cast among the dtypes that kernels compute in."""
     (x,) = _given(inputs)
-    to = node.attributes.get("to")
-    wanted = x.dtype if to is None else tensor_dtype_to_np_dtype(to)
-    if wanted != x.dtype:
-        raise OnHost(f"it casts {x.dtype} to {wanted}")
     work.check(x)
-    return same(work, node, [x])
+    wanted = np.dtype(tensor_dtype_to_np_dtype(node.attributes["to"]))
+    if wanted == x.dtype:
+        return same(work, node, [x])
+    if wanted not in DTYPES or (wanted == np.float64 and not work.runtime.info.fp64):
+        raise OnHost(f"it casts {x.dtype} to {wanted}")
+    return [Value.of(node.outputs[0], kernels.convert(work.recorder, work.dense(x), wanted))]
 
 
 def same(work: Work, node: Node, inputs: Inputs) -> list[Value]:
@@ -187,8 +189,6 @@ def same(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     if x.pending is not None and work.used_once(x):
         return [Value.of(node.outputs[0], x.pending)]
     return [Value.of(node.outputs[0], work.tensor(x))]
-
-
 
 
 def dropout(work: Work, node: Node, inputs: Inputs) -> list[Value]:

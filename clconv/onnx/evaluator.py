@@ -8,9 +8,12 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_conv import Conv as ReferenceConv
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
+from onnx.reference.ops.op_global_max_pool import GlobalMaxPool as ReferenceGlobalMaxPool
+from onnx.reference.ops.op_hardmax import Hardmax as ReferenceHardmax
 from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
 from onnx.reference.ops.op_loop import Loop as ReferenceLoop
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
+from onnx.reference.ops.op_softmax import Softmax as ReferenceSoftmax
 
 from clconv import functional
 from clconv.onnx.attributes import conv_geometry, transposed_geometry
@@ -53,15 +56,55 @@ class ConvTranspose(ReferenceConvTranspose):
         return (functional.conv_transpose1d(X, W, B, **geometry.options),)
 
 
-class LogSoftmax(ReferenceLogSoftmax):
-    """LogSoftmax whose result is finite where softmax itself is 0 in floating point."""
+def _rows(node: Any, x: Any) -> tuple[Any, int]:
+    """What a softmax takes, and along which axis: before opset 13 all axes from one on are one."""
+    older = node.run_params["opsets"][""] < 13
+    given = [one.i for one in node.onnx_node.attribute if one.name == "axis"]
+    axis = given[0] if given else 1 if older else -1
+    return (x.reshape(*x.shape[: axis % x.ndim], -1), -1) if older else (x, axis)
+
+
+class Softmax(ReferenceSoftmax):
+    """Softmax as each opset has it."""
 
     op_domain = ""
 
-    def _run(self, X: Any) -> tuple[Any, ...]:
-        shifted = X - X.max(axis=self.axis, keepdims=True)
-        sums = np.exp(shifted).sum(axis=self.axis, keepdims=True)
-        return ((shifted - np.log(sums)).astype(X.dtype, copy=False),)
+    def _run(self, X: Any, **_: Any) -> tuple[Any, ...]:
+        rows, own = _rows(self, X)
+        result = super()._run(rows, axis=own)
+        return (result[0].reshape(X.shape),)
+
+
+class Hardmax(ReferenceHardmax):
+    """Hardmax as each opset has it."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, **_: Any) -> tuple[Any, ...]:
+        rows, own = _rows(self, x)
+        result = super()._run(rows, axis=own)
+        return (result[0].reshape(x.shape),)
+
+
+class LogSoftmax(ReferenceLogSoftmax):
+    """LogSoftmax as each opset has it, finite where softmax itself is 0 in floating point."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, **_: Any) -> tuple[Any, ...]:
+        rows, own = _rows(self, X)
+        shifted = rows - rows.max(axis=own, keepdims=True)
+        sums = np.exp(shifted).sum(axis=own, keepdims=True)
+        return ((shifted - np.log(sums)).astype(X.dtype, copy=False).reshape(X.shape),)
+
+
+class GlobalMaxPool(ReferenceGlobalMaxPool):
+    """GlobalMaxPool over all spatial axes, however many there are."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> tuple[Any, ...]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
 class MaxPool(ReferenceMaxPool):
@@ -85,18 +128,28 @@ class Loop(ReferenceLoop):
 
     def __init__(self, node: Any, parameters: Any) -> None:
         super().__init__(node, parameters)
-        body = self._run_body
+        body: Any = self._run_body
+        self._turns = 0
+        self._shapes: list[tuple[int, ...]] = []
 
         def run(*args: Any, **named: Any) -> list[Any]:
-            outputs = list(body(*args, **named))
-            first = len(outputs) - self.K
-            # The reference joins these along the axis that they have.
-            return outputs[:first] + [np.asarray(one)[None] for one in outputs[first:]]
+            outputs: list[Any] = body(*args, **named)
+            self._turns += 1
+            self._shapes = [np.shape(one) for one in outputs[len(outputs) - self.K :]]
+            return outputs
 
-        self._run_body = run
+        self._run_body: Any = run
+
+    def _run(self, *args: Any, **named: Any) -> tuple[Any, ...]:
+        self._turns = 0
+        results = super()._run(*args, **named)
+        # The reference joins them along the first axis, of scalars along a new one.
+        scanned = zip(results[self.N :], self._shapes, strict=False)
+        joined = [one.reshape(self._turns, *shape) for one, shape in scanned]
+        return (*results[: self.N], *joined)
 
 
-OURS = (Conv, ConvTranspose, LogSoftmax, Loop, MaxPool)
+OURS = (Conv, ConvTranspose, GlobalMaxPool, Hardmax, LogSoftmax, Loop, MaxPool, Softmax)
 
 
 class Evaluator(ReferenceEvaluator):

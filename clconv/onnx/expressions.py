@@ -91,7 +91,7 @@ def literal(value: float, dtype: np.dtype[Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Expression:
-    """An expression of device tensors that is still pending; `result` is the argument that it is."""
+    """An expression of device tensors that is still pending; `result` is its last argument."""
 
     shape: Shape
     dtype: np.dtype[Any]

@@ -24,16 +24,7 @@ from clconv.variants.base import (
     vector_lanes,
 )
 
-__all__ = [
-    "evaluate",
-    "joined",
-    "normalise",
-    "pool",
-    "reduce_rows",
-    "softmax",
-    "take",
-    "transpose",
-]
+__all__ = ["evaluate", "joined", "normalise", "pool", "reduce_rows", "softmax", "take", "transpose"]
 
 # Tasks that a core gets of an array: few enough to start, enough to share evenly.
 TASKS_A_CORE = 4
@@ -42,6 +33,7 @@ LEAST_BLOCK = 2048
 # Work-items a group of a GPU; one of a CPU's is the whole group.
 LOCAL = 64
 TILE = 16
+C_TYPES = {"float16": "ushort", "float32": "float", "float64": "double"}
 DIMENSIONS = 4  # of the arrays of an expression
 
 
@@ -318,6 +310,24 @@ def reduce_rows(
     launch = kernel.launch(
         kernels.size(kernel, tasks, x.size), count=tasks, length=length, **numbers
     )
+    recorder.launch(launch, {"x": x, "y": out})
+    return out
+
+
+def convert(recorder: Recorder, x: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """x, dense, in another floating-point dtype."""
+    out = recorder.empty(x.shape, dtype)
+    # What is smaller in memory decides which loads and stores the kernel needs.
+    kernels = _Kernels(recorder.runtime, min(x.dtype, dtype, key=lambda one: one.itemsize))
+    kernel = kernels.kernel(
+        "convert",
+        (
+            *_flat("x", element=C_TYPES[x.dtype.name]),
+            Operand("y", Layout.FLAT, written=True, element=C_TYPES[dtype.name]),
+        ),
+        constants=(("source", x.dtype.name), ("target", dtype.name)),
+    )
+    launch = kernel.launch(kernels.size(kernel, x.size, x.size), count=x.size)
     recorder.launch(launch, {"x": x, "y": out})
     return out
 

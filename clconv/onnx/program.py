@@ -1,4 +1,4 @@
-"""How does a recorded run go again with other values? Memory planned, arguments set, then queued."""
+"""How does a recorded run go again with other values? Memory is planned, and arguments set."""
 
 from __future__ import annotations
 
@@ -167,9 +167,9 @@ class Program:
     def _bound(self, event: Command) -> tuple[Any, Any, Any]:
         kernel = self._runtime.programs.own_kernel(event.kernel, event.source)
         values = list(event.values)
-        for index, storage, start, itemsize in event.places:
+        for argument, storage, start, itemsize in event.places:
             page, offset = self._at[storage]
-            values[index : index + 2] = self._scratch.pages[page], offset // itemsize + start
+            values[argument : argument + 2] = self._scratch.pages[page], offset // itemsize + start
         kernel.set_args(*values)
         return kernel, event.launch.global_size, event.launch.kernel.local_size
 

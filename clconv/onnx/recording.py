@@ -67,9 +67,9 @@ class Tensor(NamedTuple):
     def part(self, axis: int, start: int, count: int, step: int = 1) -> Tensor:
         """A slice along an axis."""
         shape = (*self.shape[:axis], count, *self.shape[axis + 1 :])
-        stride = self.strides[axis]
-        strides = (*self.strides[:axis], stride * step, *self.strides[axis + 1 :])
-        return self._replace(start=self.start + start * stride, shape=shape, strides=strides)
+        each = self.strides[axis]  # elements from one to the next
+        strides = (*self.strides[:axis], each * step, *self.strides[axis + 1 :])
+        return self._replace(start=self.start + start * each, shape=shape, strides=strides)
 
 
 def dense_strides(shape: Shape) -> Shape:
@@ -83,7 +83,7 @@ def dense_strides(shape: Shape) -> Shape:
 class Place(NamedTuple):
     """Where an argument's buffer goes, with what comes after it, its start in elements."""
 
-    index: int
+    argument: int
     storage: int
     start: int
     itemsize: int
@@ -182,9 +182,7 @@ class Recorder:
             with driver_errors(self.runtime.info.name, f"give {host.nbytes} bytes back"):
                 cl.enqueue_copy(self.runtime.queue, host, storage.buffer, src_offset=start)
         buffer = storage.buffer if storage.constant else None
-        self.events.append(
-            Download(key, storage.number, start, tensor.shape, tensor.dtype, buffer)
-        )
+        self.events.append(Download(key, storage.number, start, tensor.shape, tensor.dtype, buffer))
         return host
 
     # Launches
@@ -202,9 +200,7 @@ class Recorder:
         source = render(launch.kernel)
         self._command(launch, source, values, gaps, operands)
 
-    def follow(
-        self, recipe: Recipe, operands: dict[str, Tensor], derived: Derived | None
-    ) -> None:
+    def follow(self, recipe: Recipe, operands: dict[str, Tensor], derived: Derived | None) -> None:
         """Queues a recipe of `clconv.calls`; what it derives from weights is kept in `derived`, or
         derived each time."""
         for step in recipe.steps:

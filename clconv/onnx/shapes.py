@@ -294,7 +294,9 @@ def concat(work: Work, node: Node, inputs: Inputs) -> list[Value]:
         if len(one.shape) != rank or any(
             n != shape[i] for i, n in enumerate(one.shape) if i != axis
         ):
-            raise ProblemError(f"{one.name} has shape {one.shape}, expected {shape} but axis {axis}")
+            raise ProblemError(
+                f"{one.name} has shape {one.shape}, expected {tuple(shape)} but for {axis}"
+            )
     out = work.recorder.empty(tuple(shape), dtype)
     start = 0
     for one in values:

@@ -19,6 +19,7 @@ from clconv.runtime import Runtime
 
 __all__ = ["OnHost", "Pending", "Value", "Work"]
 
+
 class OnHost(Exception):
     """Why a node is not computed on the device."""
 
