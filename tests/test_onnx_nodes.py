@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from clconv import testing
+from clconv import devices, testing
 from clconv.onnx import Backend, report
 from clconv.onnx.backend import Prepared
 from clconv.onnx.evaluator import Evaluator
@@ -89,7 +89,9 @@ def integers(rng, *shape, dtype=np.float32):
 
 
 def test_functions_of_one_argument(runtime, rng):
-    for op, ulps in UNARY.items():
+    """All on the first device, and every third on the others."""
+    chosen = list(UNARY.items())[:: 1 if runtime.info.index == devices()[0].index else 3]
+    for op, ulps in chosen:
         for shape in SHAPES[2:]:
             x = testing.normals(rng, shape, np.float32)
             if op in POSITIVE:
@@ -227,9 +229,9 @@ def test_pool(runtime, rng):
                 testing.assert_within_bound(y, expected, 2e-7 * abs(expected), str(made))
     x = integers(rng, 1, 1, 11)
     for auto_pad, left, outputs in (("SAME_UPPER", 1, 4), ("SAME_LOWER", 2, 4), ("VALID", 0, 3)):
-        named = {"kernel_shape": [4], "strides": [3], "auto_pad": auto_pad}
+        named = {"kernel_shape": [5], "strides": [3], "auto_pad": auto_pad}
         y = on_device(runtime, node("MaxPool", **named), [x])[0]
-        windows = taken(x, 4, 3, 1, (left, 0), outputs)
+        windows = taken(x, 5, 3, 1, (left, 0), outputs)
         np.testing.assert_array_equal(y[0, 0], [x[0, 0, one].max() for one in windows])
 
 
@@ -244,7 +246,7 @@ def test_reductions(runtime, rng):
     for shape in (*SHAPES, (2, 3, 700)):
         x = integers(rng, *shape)
         for op in ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceSumSquare"):
-            opset = 11 if op == "ReduceSum" else 13 if op != "ReduceSumSquare" else 13
+            opset = 11 if op == "ReduceSum" else 13
             for axes in ([2], [1], [1, 2], [0], [0, 1]):
                 for keep in (0, 1):
                     exactly(runtime, node(op, axes=axes, keepdims=keep), [x], opset)
@@ -313,7 +315,8 @@ def test_resize(runtime, rng):
     sizes = np.float32([1, 1, 2])
     exactly(runtime, node("Upsample", 2, mode="nearest"), [x, sizes], 9)
     made = helper.make_node("Resize", ["x0", "", "x1"], ["y0"], mode="nearest",
-                            coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
+                            nearest_mode="floor",
+                            coordinate_transformation_mode="asymmetric")  # fmt: skip
     exactly(runtime, made, [x, sizes])
     for mode in ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"):
         made = helper.make_node("Resize", ["x0", "", "", "x1"], ["y0"], mode="linear",

@@ -100,13 +100,12 @@ class Prepared(BackendRep):
             except Changed:
                 known.programs.drop(key, found)
             else:
-                return {n: constant[n].copy() if n in constant else host[n]
-                        for n in self._graph.outputs}  # fmt: skip
+                return host | _copies(constant) | _copies(_passed(feeds, host))
         trace = Trace(self.runtime, self._graph, known.constants, known.kept)
         results = trace.run(feeds)
         self.placed = trace.places
         known.programs.set_default(key, (trace.program(self._scratch), trace.constant_outputs))
-        return results
+        return results | _copies(trace.constant_outputs) | _copies(_passed(feeds, results))
 
     def _constants_without(self, replaced: frozenset[str]) -> _Known:
         """The model's constants but for those that a caller replaced, and what follows from them
@@ -158,6 +157,16 @@ class Prepared(BackendRep):
         if kind is None:  # a sequence, or of any type
             return value if isinstance(value, list) else np.asarray(value)
         return np.asarray(value, tensor_dtype_to_np_dtype(kind))
+
+
+def _copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given belongs to the caller: no array of ours, or that is given twice."""
+    return {name: one.copy() for name, one in arrays.items()}
+
+
+def _passed(feeds: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs that are outputs as well."""
+    return {name: one for name, one in feeds.items() if results.get(name) is one}
 
 
 def _is_tensor(value: Any) -> bool:

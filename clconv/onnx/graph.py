@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.helper import get_attribute_value
 from onnx.inliner import inline_local_functions
 from onnx.numpy_helper import to_array
@@ -157,22 +157,44 @@ class Graph:
 def read_model(model: Any) -> tuple[ModelProto, str]:
     """A model that is given as such, as bytes or as a path, and the folder of its external data.
     Raises ProblemError, and onnx.checker's ValidationError."""
-    if isinstance(model, ModelProto):
-        onnx.checker.check_model(model)
-        return model, ""
     if isinstance(model, (bytes, bytearray)):
-        loaded = onnx.load_from_string(bytes(model))
-        onnx.checker.check_model(loaded)
-        return loaded, ""
+        model = onnx.load_from_string(bytes(model))
+    if isinstance(model, ModelProto):
+        onnx.checker.check_model(_with_types(model))
+        return model, ""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if not path.is_file():
             raise ProblemError(f"model is {str(path)!r}, expected a file that exists")
-        onnx.checker.check_model(str(path))
-        return onnx.load(str(path)), str(path.parent)
+        loaded = onnx.load(str(path))
+        # Of a path also what is too large for one message is checked.
+        whole = all(map(_is_typed, loaded.graph.output))
+        onnx.checker.check_model(str(path) if whole else _with_types(loaded))
+        return loaded, str(path.parent)
     raise ProblemError(
         f"model is a {type(model).__name__}, expected an onnx.ModelProto, a path or bytes"
     )
+
+
+def _is_typed(output: ValueInfoProto) -> bool:
+    which = output.type.WhichOneof("value")
+    return which is not None and (
+        which != "tensor_type" or output.type.tensor_type.HasField("shape")
+    )
+
+
+def _with_types(model: ModelProto) -> ModelProto:
+    """The model, or for its check one whose outputs have the types and ranks that it leaves out."""
+    if all(map(_is_typed, model.graph.output)):
+        return model
+    filled = ModelProto()
+    filled.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    for one in filled.graph.output:
+        if one.type.WhichOneof("value") is None:
+            one.type.tensor_type.elem_type = TensorProto.FLOAT
+        if not _is_typed(one):
+            one.type.tensor_type.shape.SetInParent()
+    return filled
 
 
 def _constants(graph: GraphProto, folder: str) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def variants() -> Iterator[tuple[str, list[Any], dict[str, Any], int]]:
                 if max(pads) < size:
                     yield op, [x], {"kernel_shape": [size], "strides": [stride], "pads": pads,
                                     "dilations": [dilation], "ceil_mode": ceil}, 22  # fmt: skip
-        for auto, size, stride in itertools.product(("SAME_UPPER", "SAME_LOWER", "VALID"), (2, 3, 4),
-                                                    (1, 2, 3)):  # fmt: skip
+        autos = "SAME_UPPER", "SAME_LOWER", "VALID"
+        for auto, size, stride in itertools.product(autos, (2, 3, 4), (1, 2, 3)):
             yield op, [x], {"kernel_shape": [size], "strides": [stride], "auto_pad": auto}, 22
     for op, one in itertools.product(("GlobalMaxPool", "GlobalAveragePool"), (x, y)):
         yield op, [one], {}, 22
@@ -113,8 +113,9 @@ def cases_of_variants() -> Iterator[Case]:
     for op, inputs, attributes, opset in variants():
         names = [f"x{i}" for i in range(len(inputs))]
         node = helper.make_node(op, names, ["y"], **attributes)
-        typed = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(one.dtype), one.shape)
-                 for n, one in zip(names, inputs, strict=True)]  # fmt: skip
+        kinds = [helper.np_dtype_to_tensor_dtype(one.dtype) for one in inputs]
+        typed = [helper.make_tensor_value_info(n, kind, one.shape)
+                 for n, kind, one in zip(names, kinds, inputs, strict=True)]  # fmt: skip
         graph = helper.make_graph([node], op, typed, [helper.make_empty_tensor_value_info("y")])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
         model.ir_version = 10
