@@ -63,7 +63,7 @@ def runs(runtime, model, launches=None, **feeds):
 # What is joined
 
 
-def test_what_follows_a_convolution_is_in_its_kernel(runtime, rng):
+def test_what_follows_a_convolution_is_in_its_kernel(first_runtime, rng):
     """Bias, residual and activation, with what is cut off: one launch, exact on integers."""
     w, square = integers(rng, 5, 4, 3), integers(rng, 4, 4, 3)
     conv = node("Conv", ["x", "w"], ["c"], pads=[2, 2])
@@ -81,11 +81,16 @@ def test_what_follows_a_convolution_is_in_its_kernel(runtime, rng):
           node("Clip", ["a", "zero"], ["y"])], {"w": square, "zero": np.float32(0)}),
         ([node("ConvTranspose", ["x", "w"], ["c"], strides=[2]), node("Relu", ["c"], ["d"]),
           node("Identity", ["d"], ["y"])], {"w": square}),
+        # What comes after an activation or a residual has a kernel of its own.
+        ([node("Conv", ["x", "w"], ["c"], pads=[1, 1]), node("Relu", ["c"], ["d"]),
+          node("Add", ["d", "x"], ["y"])], {"w": square}),
+        ([node("Conv", ["x", "w"], ["c"], pads=[1, 1]), node("Add", ["c", "x"], ["a"]),
+          node("Add", ["a", "x"], ["y"])], {"w": square}),
     )  # fmt: skip
-    for nodes, constants in cases:
+    for i, (nodes, constants) in enumerate(cases):
         model = model_of(nodes, (2, 4, "L"), constants)
         convolutions = sum(one.op_type.startswith("Conv") for one in nodes)
-        y = runs(runtime, model, convolutions, x=x)
+        y = runs(first_runtime, model, convolutions + (i >= len(cases) - 2), x=x)
         np.testing.assert_array_equal(y, reference(model, x=x)[0], err_msg=str(nodes))
 
 
@@ -98,7 +103,7 @@ def gelu(x, y, swapped=False):
     return [*nodes, node("Mul", [x, "g3"], ["g4"]), node("Mul", ["g4", "half"], [y])]
 
 
-def test_activations_as_exporters_write_them(runtime, rng):
+def test_activations_as_exporters_write_them(first_runtime, rng):
     w = testing.normals(rng, (4, 4, 3), np.float32)
     x = testing.normals(rng, (1, 4, 19), np.float32)
     numbers = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
@@ -109,7 +114,7 @@ def test_activations_as_exporters_write_them(runtime, rng):
         ([node("Sigmoid", ["c"], ["s"]), node("Mul", ["c", "s"], ["y"])], "silu"),
     ):
         model = model_of([conv, *rest], constants={"w": w, **numbers})
-        y = runs(runtime, model, 1, x=x)
+        y = runs(first_runtime, model, 1, x=x)
         torch_y = torch.conv1d(
             torch.from_numpy(x).double(), torch.from_numpy(w).double(), padding=1
         )
@@ -137,7 +142,7 @@ def test_an_activation_whose_parts_are_used_elsewhere_is_left_alone(first_runtim
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
-def test_normalisation_in_the_weights(runtime, rng, op):
+def test_normalisation_in_the_weights(first_runtime, rng, op):
     """Exact where the deviations are powers of two."""
     w, x = integers(rng, 4, 4, 3), integers(rng, 2, 4, 17)
     constants = {
@@ -150,12 +155,12 @@ def test_normalisation_in_the_weights(runtime, rng, op):
          node("BatchNormalization", names, ["n"], epsilon=0.0), node("Relu", ["n"], ["y"])],
         (2, 4, "L"), constants,
     )  # fmt: skip
-    y = runs(runtime, model, 1, x=x)
+    y = runs(first_runtime, model, 1, x=x)
     np.testing.assert_array_equal(y, reference(model, x=x)[0])
     alone = model_of(
         [node("BatchNormalization", ["x", *names[1:]], ["y"], epsilon=0.0)], (2, 4, "L"), constants
     )
-    np.testing.assert_array_equal(runs(runtime, alone, 1, x=x), reference(alone, x=x)[0])
+    np.testing.assert_array_equal(runs(first_runtime, alone, 1, x=x), reference(alone, x=x)[0])
 
 
 def test_elementwise_nodes_are_one_kernel(runtime, rng):
@@ -171,7 +176,7 @@ def test_elementwise_nodes_are_one_kernel(runtime, rng):
         np.testing.assert_array_equal(runs(runtime, model, 1, x=x), reference(model, x=x)[0])
 
 
-def test_products_of_matrices(runtime, rng):
+def test_products_of_matrices(first_runtime, rng):
     x = integers(rng, 3, 4, 7)
     for nodes, constants, shape in (
         ([node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "b"], ["y"])],
@@ -179,28 +184,38 @@ def test_products_of_matrices(runtime, rng):
         ([node("Gemm", ["x", "w", "b"], ["g"], transB=1), node("Relu", ["g"], ["y"])],
          {"w": integers(rng, 6, 7), "b": integers(rng, 6)}, (4, 7)),
         ([node("Gemm", ["x", "w"], ["y"])], {"w": integers(rng, 7, 2)}, (4, 7)),
+        ([node("MatMul", ["x", "w"], ["m"]), node("Slice", ["m", "i", "j", "k"], ["y"])],
+         {"w": integers(rng, 7, 4), "i": np.array([0]), "j": np.array([-1]), "k": np.array([2])},
+         (3, 4, 7)),
     ):  # fmt: skip
         model, given = model_of(nodes, shape, constants), x if len(shape) == 3 else x[0]
-        y = runs(runtime, model, 1, x=given)
+        y = runs(first_runtime, model, 1, x=given)
         np.testing.assert_array_equal(y, reference(model, x=given)[0])
+    # The channels of a normalisation are not the columns of the product.
+    statistics = dict(zip("abcd", (*integers(rng, 3, 4), np.float32([1, 4, 4, 1])), strict=True))
+    nodes = [node("MatMul", ["x", "w"], ["m"]),
+             node("BatchNormalization", ["m", *statistics], ["y"], epsilon=0.0)]  # fmt: skip
+    model = model_of(nodes, (3, 4, 7), {"w": integers(rng, 7, 4), **statistics})
+    y = runs(first_runtime, model, 2, x=x)
+    np.testing.assert_array_equal(y, reference(model, x=x)[0])
 
 
-def test_two_dimensional_nodes_of_one_axis(runtime, rng):
+def test_two_dimensional_nodes_of_one_axis(first_runtime, rng):
     """Conv of 1 x K and K x 1, as Keras's models become, between transposes that cancel."""
     x = integers(rng, 2, 4, 1, 17)
     conv = node("Conv", ["x", "w", "b"], ["c"], pads=[0, 2, 0, 1], strides=[1, 2])
     constants = {"w": integers(rng, 6, 4, 1, 3), "b": integers(rng, 6)}
     model = model_of([conv, node("Relu", ["c"], ["y"])], (2, 4, 1, "L"), constants)
-    np.testing.assert_array_equal(runs(runtime, model, 1, x=x), reference(model, x=x)[0])
+    np.testing.assert_array_equal(runs(first_runtime, model, 1, x=x), reference(model, x=x)[0])
     conv = node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", dilations=[2, 1])
     model = model_of([conv], (2, 4, "L", 1), {"w": integers(rng, 6, 4, 3, 1)})
     x = x.transpose(0, 1, 3, 2).copy()
-    np.testing.assert_array_equal(runs(runtime, model, 1, x=x), reference(model, x=x)[0])
+    np.testing.assert_array_equal(runs(first_runtime, model, 1, x=x), reference(model, x=x)[0])
     there, back = {"perm": [0, 2, 1]}, {"perm": [0, 2, 1]}
     nodes = [node("Transpose", ["x"], ["t"], **there), node("Transpose", ["t"], ["u"], **back),
              node("Relu", ["u"], ["y"])]  # fmt: skip
     x = integers(rng, 1, 4, 9)
-    np.testing.assert_array_equal(runs(runtime, model_of(nodes), 1, x=x), np.maximum(x, 0))
+    np.testing.assert_array_equal(runs(first_runtime, model_of(nodes), 1, x=x), np.maximum(x, 0))
 
 
 # What is recorded
@@ -216,17 +231,17 @@ def chain(rng, count):
     return model_of(nodes, ("N", 4, "L"), constants)
 
 
-def test_lengths_and_batches_compile_nothing(runtime, rng):
+def test_lengths_and_batches_compile_nothing(first_runtime, rng):
     model = chain(rng, 3)
-    prepared = prepared_of(runtime, model)
+    prepared = prepared_of(first_runtime, model)
     x = integers(rng, 1, 4, 300)
     prepared.run([x])
-    built = len(runtime.programs)
+    built = len(first_runtime.programs)
     for shape in ((1, 4, 300), (2, 4, 300), (1, 4, 30), (1, 4, 5), (2, 4, 300), (1, 4, 300)):
         x = integers(rng, *shape)
         y = prepared.run([x])[0]
         np.testing.assert_allclose(y, reference(model, x=x)[0], rtol=1e-5, atol=1e-5)
-    assert len(runtime.programs) == built
+    assert len(first_runtime.programs) == built
 
 
 def test_memory_of_a_tensor_is_used_again(first_runtime, rng):

@@ -161,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     everything: dict[str, dict[str, Result]] = {}
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         workers = {one: stack.enter_context(start(one, asked.device)) for one in IMPLEMENTATIONS}
-        print(machine())
+        told = machine()
+        print(f"{told['cpu']}, {told['cores']} cores")
         for worker in workers.values():
             print(worker.version)
         for name in names:

@@ -99,7 +99,7 @@ class Convolution:
     def ending_earlier(self, count: int) -> Convolution | None:
         """Without the last outputs, if less padding does that."""
         geometry = self.geometry.ending_earlier(count)
-        if geometry is None or not self.is_bare or len(self.shape) != 3:
+        if geometry is None or not self.is_bare or self.shape != self.rows:
             return None
         taps, length = self.weight_shape[2], self.x.shape[2]
         rows = (*self.rows[:2], geometry.out_length(length, taps))
@@ -111,7 +111,9 @@ class Convolution:
         """With a batch normalisation in weights and bias."""
         grouped = self.geometry.transposed and self.geometry.groups > 1
         constants = [self.weight, *statistics, *([self.bias] if self.bias else [])]
-        if not self.is_bare or grouped or not all(one.constant for one in constants):
+        if self.channel_axis != 1 or not self.is_bare or grouped:
+            return None
+        if not all(one.constant for one in constants):
             return None
         key = ("folded", epsilon, *(one.name for one in constants))
         if key not in work.kept:
