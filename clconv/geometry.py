@@ -18,10 +18,12 @@ __all__ = [
     "Padding",
     "Part",
     "PhaseBlock",
+    "Pool",
     "Progress",
     "Resampling",
     "in_series",
     "outputs_in",
+    "outputs_of_pool",
     "padding_pair",
     "part_of",
     "reached_by",
@@ -197,6 +199,13 @@ class Geometry(NamedTuple):
         missing = reached_by(-(-length // stride), window, self.stride) - length
         return self._replace(padding=_halves(max(missing, 0), odd_first))
 
+    def ending_earlier(self, count: int) -> Geometry | None:
+        """The same, padded by a pair, without its last `count` outputs; None where less padding on
+        the right does not do that."""
+        left, right = padding_pair(self.padding, 1, 1)
+        right += count if self.transposed else -count * self.stride
+        return None if right < 0 else self._replace(padding=(left, right))
+
     def same_length(self, length: int) -> int:
         """Output positions of a transposed convolution with ONNX's SAME."""
         return length * self.stride
@@ -291,6 +300,37 @@ def rounded_count(count: int) -> int:
     """At least so many, but at most a quarter or 15 more, one of few numbers."""
     step = max(16, 1 << max(count.bit_length() - 3, 0))
     return -(-count // step) * step
+
+
+class Pool(NamedTuple):
+    """The windows of a pooling: how many, and the padding; `reach` is from the first sample of one
+    to its last."""
+
+    outputs: int
+    left: int
+    right: int
+    reach: int
+
+
+def outputs_of_pool(
+    length: int, window: tuple[int, int, int], pads: tuple[int, int], mode: str, ceil: bool
+) -> Pool:
+    """ONNX's pooling by windows of (kernel_size, stride, dilation); the last one may be cut off
+    with `ceil`, unless it begins behind all samples and the padding on their left."""
+    kernel_size, stride, dilation = window
+    reach = window_of(kernel_size, dilation)
+    left, right = pads
+    if mode == "VALID":
+        left = right = 0
+    elif mode in ("SAME_UPPER", "SAME_LOWER"):
+        outputs = -(-length // stride)
+        missing = max(reached_by(outputs, reach, stride) - length, 0)
+        return Pool(outputs, *_halves(missing, mode == "SAME_LOWER"), reach)
+    spare = length + left + right - reach
+    outputs = (-(-spare // stride) if ceil else spare // stride) + 1
+    if ceil and (outputs - 1) * stride >= length + left:
+        outputs -= 1
+    return Pool(outputs, left, right, reach)
 
 
 def in_series(stages: Iterable[tuple[int, int]]) -> tuple[int, int]:

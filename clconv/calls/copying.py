@@ -24,7 +24,7 @@ from clconv.variants.base import (
     vector_lanes,
 )
 
-__all__ = ["RAW", "copying", "over_elements"]
+__all__ = ["RAW", "copying", "joined", "over_elements"]
 
 LOCAL = 64
 # C types of elements that are moved as they are, by their bytes.
@@ -65,7 +65,7 @@ def over_elements(
     return kernel.launch((size, 1, 1), count=count, **numbers)
 
 
-def _joined(shape: Steps, *strides: Steps) -> tuple[list[int], list[list[int]]]:
+def joined(shape: Steps, *strides: Steps) -> tuple[list[int], list[list[int]]]:
     """Shape and strides of the same elements, neighbours joined where all strides allow."""
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]
@@ -88,7 +88,7 @@ def copying(
 ) -> Launch:
     """What copies x to y, of elements of so many bytes and strides in elements. ProblemError where
     that takes more than four dimensions."""
-    sizes, (x_steps, y_steps) = _joined(shape, x_strides, y_strides)
+    sizes, (x_steps, y_steps) = joined(shape, x_strides, y_strides)
     if len(sizes) > 4:
         raise ProblemError(f"array has shape {shape}, expected a view of at most 4 dimensions")
     transposing = _transposing(profile, itemsize, sizes, x_steps, y_steps)

@@ -170,6 +170,13 @@ class Programs:
         made.set_scalar_arg_dtypes(_argument_dtypes(kernel))
         return kernels.set_default(source, made)
 
+    def own_kernel(self, kernel: Kernel, source: str) -> Any:
+        """A kernel object of the caller's own, whose arguments stay as they are set, of a kernel
+        that was built. Raises BuildError, OutOfMemoryError."""
+        made = cl.Kernel(self._program(kernel, source), kernel.name)
+        made.set_scalar_arg_dtypes(_argument_dtypes(kernel))
+        return made
+
     def finish(self, kernel: Kernel, source: str, queue: Any) -> None:
         """Builds a kernel that may be launched later, down to machine code: drivers that make that
         at the first launch are given one that finds nothing to do. Nothing is raised where that

@@ -74,6 +74,8 @@ STREAMING = "tests/test_streaming.py"
 STREAMS = "tests/test_streams.py"
 TORCH = "tests/test_torch.py -k 'not (compile or distributed or training_follows or sample_inputs)'"
 ONNX = "tests/test_onnx.py"
+ONNX_MODELS = "tests/test_onnx_models.py"
+ONNX_NODES = "tests/test_onnx_nodes.py"
 FILES = "tests/test_files.py"
 CHECKS = "tests/test_testing.py"
 TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
@@ -1983,11 +1985,11 @@ _ROWS: dict[str, list[Row]] = {
             FILES,
         ),
     ],
-    "onnx.py": [
+    "onnx/attributes.py": [
         (
             "the odd sample goes to the wrong side",
-            'X.shape[2], taps, mode == "SAME_LOWER")',
-            'X.shape[2], taps, mode == "SAME_UPPER")',
+            'length, taps, mode == "SAME_LOWER")',
+            'length, taps, mode == "SAME_UPPER")',
             ONNX,
         ),
         (
@@ -2002,6 +2004,83 @@ _ROWS: dict[str, list[Row]] = {
             "return tuple(int(v) for v in reversed(value))",
             ONNX,
         ),
+    ],
+    "onnx/program.py": [
+        (
+            "tensors that live at the same time share memory",
+            "if its_page != page or stop < first or last < begin:",
+            "if its_page != page or stop < last or last < begin:",
+            ONNX_MODELS,
+        ),
+        (
+            "no memory is used again",
+            "if its_page != page or stop < first or last < begin:",
+            "if its_page != page:",
+            ONNX_MODELS,
+        ),
+        (
+            "a shape that changed is not seen",
+            "if array.shape != shape or array.dtype != dtype:",
+            "if False:",
+            ONNX_MODELS,
+        ),
+        (
+            "numbers that changed are not seen",
+            "if array.dtype != value.dtype or not np.array_equal(array, value):",
+            "if False:",
+            ONNX_MODELS,
+        ),
+    ],
+    "onnx/expressions.py": [
+        (
+            "expressions are not joined",
+            "joins = pending.shape == shape and pending.is_small",
+            "joins = False and pending.is_small",
+            ONNX_MODELS,
+        ),
+        (
+            "an infinity beside NaN is lost",
+            'return f"{{0}} != {{0}} ? {{0}} : {made}" if op in DROPS_NAN else made',
+            "return made",
+            ONNX_NODES,
+        ),
+    ],
+    "onnx/convolutions.py": [
+        (
+            "a second residual takes the place of the first",
+            """        if not self.is_bare:
+            return None
+        if other.shape""",
+            """        if other.shape""",
+            ONNX_MODELS,
+        )
+    ],
+    "onnx/windows.py": [
+        (
+            "between two samples the other one counts",
+            "first = np.clip(below, 0, length - 1)",
+            "first = np.clip(below + 1, 0, length - 1)",
+            ONNX_NODES,
+        )
+    ],
+    "templates/elementwise/expression.cl.mako": [
+        (
+            "the last vector of a row is written behind it",
+            "if (some >= LANES) {",
+            "if (some >= 1) {",
+            ONNX_NODES,
+        )
+    ],
+    "templates/elementwise/normalise.cl.mako": [
+        (
+            "the variance is about zero",
+            "sum_of(from, length, mean, 1)",
+            "sum_of(from, length, 0, 1)",
+            ONNX_NODES,
+        )
+    ],
+    "templates/elementwise/pool.cl.mako": [
+        ("NaN is passed over", "v = (w > v) | (w != w) ? w : v;", "v = w > v ? w : v;", ONNX_NODES)
     ],
     "torch/memory.py": [
         (

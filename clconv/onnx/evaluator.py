@@ -1,0 +1,162 @@
+"""Nodes on the host by `onnx.reference`: convolutions still on the device, wrong ones corrected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops.op_conv import Conv as ReferenceConv
+from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
+from onnx.reference.ops.op_global_max_pool import GlobalMaxPool as ReferenceGlobalMaxPool
+from onnx.reference.ops.op_hardmax import Hardmax as ReferenceHardmax
+from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
+from onnx.reference.ops.op_loop import Loop as ReferenceLoop
+from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
+from onnx.reference.ops.op_softmax import Softmax as ReferenceSoftmax
+
+from clconv import functional
+from clconv.onnx.attributes import conv_geometry, transposed_geometry
+from clconv.problem import DTYPES
+
+__all__ = ["Evaluator"]
+
+
+def _is_ours(x: Any) -> bool:
+    """Whether a node's data has one spatial axis and a dtype that clconv computes in."""
+    return isinstance(x, np.ndarray) and x.ndim == 3 and x.dtype in DTYPES
+
+
+# Named as the operators, which is how the evaluator finds them.
+
+
+class Conv(ReferenceConv):
+    """Conv on the device where X is (N, C, L)."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, W: Any, B: Any = None, **attributes: Any) -> tuple[Any, ...]:
+        if not _is_ours(X):
+            result: tuple[Any, ...] = super()._run(X, W, B, **attributes)
+            return result
+        geometry = conv_geometry(X.shape, W.shape, attributes)
+        return (functional.conv1d(X, W, B, **geometry.options),)
+
+
+class ConvTranspose(ReferenceConvTranspose):
+    """ConvTranspose on the device where X is (N, C, L)."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, W: Any, B: Any = None, **attributes: Any) -> tuple[Any, ...]:
+        if not _is_ours(X):
+            result: tuple[Any, ...] = super()._run(X, W, B, **attributes)
+            return result
+        geometry = transposed_geometry(X.shape, W.shape, attributes)
+        return (functional.conv_transpose1d(X, W, B, **geometry.options),)
+
+
+def _rows(node: Any, x: Any) -> tuple[Any, int]:
+    """What a softmax takes, and along which axis: before opset 13 all axes from one on are one."""
+    older = node.run_params["opsets"][""] < 13
+    given = [one.i for one in node.onnx_node.attribute if one.name == "axis"]
+    axis = given[0] if given else 1 if older else -1
+    return (x.reshape(*x.shape[: axis % x.ndim], -1), -1) if older else (x, axis)
+
+
+class Softmax(ReferenceSoftmax):
+    """Softmax as each opset has it."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, **_: Any) -> tuple[Any, ...]:
+        rows, own = _rows(self, X)
+        result = super()._run(rows, axis=own)
+        return (result[0].reshape(X.shape),)
+
+
+class Hardmax(ReferenceHardmax):
+    """Hardmax as each opset has it."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, **_: Any) -> tuple[Any, ...]:
+        rows, own = _rows(self, x)
+        result = super()._run(rows, axis=own)
+        return (result[0].reshape(x.shape),)
+
+
+class LogSoftmax(ReferenceLogSoftmax):
+    """LogSoftmax as each opset has it, finite where softmax itself is 0 in floating point."""
+
+    op_domain = ""
+
+    def _run(self, X: Any, **_: Any) -> tuple[Any, ...]:
+        rows, own = _rows(self, X)
+        shifted = rows - rows.max(axis=own, keepdims=True)
+        sums = np.exp(shifted).sum(axis=own, keepdims=True)
+        return ((shifted - np.log(sums)).astype(X.dtype, copy=False).reshape(X.shape),)
+
+
+class GlobalMaxPool(ReferenceGlobalMaxPool):
+    """GlobalMaxPool over all spatial axes, however many there are."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> tuple[Any, ...]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class MaxPool(ReferenceMaxPool):
+    """MaxPool by the reference's own general function, where it takes a wrong one for strides of 1
+    with padding."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, auto_pad: str | None = None, **named: Any) -> tuple[Any, ...]:
+        explicit = auto_pad in (None, "NOTSET")
+        run = self._max_pool if explicit else super()._run
+        defaults = dict.fromkeys(("ceil_mode", "dilations", "pads", "storage_order", "strides"))
+        result: tuple[Any, ...] = run(x, auto_pad=auto_pad, **{**defaults, **named})
+        return result
+
+
+class Loop(ReferenceLoop):
+    """Loop whose scan outputs have an axis more than what each turn gives, whatever its rank."""
+
+    op_domain = ""
+
+    def __init__(self, node: Any, parameters: Any) -> None:
+        super().__init__(node, parameters)
+        body: Any = self._run_body
+        self._turns = 0
+        self._shapes: list[tuple[int, ...]] = []
+
+        def run(*args: Any, **named: Any) -> list[Any]:
+            outputs: list[Any] = body(*args, **named)
+            self._turns += 1
+            self._shapes = [np.shape(one) for one in outputs[len(outputs) - self.K :]]
+            return outputs
+
+        self._run_body: Any = run
+
+    def _run(self, *args: Any, **named: Any) -> tuple[Any, ...]:
+        self._turns = 0
+        results = super()._run(*args, **named)
+        # The reference joins them along the first axis, of scalars along a new one.
+        scanned = zip(results[self.N :], self._shapes, strict=False)
+        joined = [one.reshape(self._turns, *shape) for one, shape in scanned]
+        return (*results[: self.N], *joined)
+
+
+OURS = (Conv, ConvTranspose, GlobalMaxPool, Hardmax, LogSoftmax, Loop, MaxPool, Softmax)
+
+
+class Evaluator(ReferenceEvaluator):
+    """The reference with our nodes, in functions and subgraphs too: it makes those by its class."""
+
+    def __init__(
+        self, proto: Any, *args: Any, new_ops: list[Any] | None = None, **named: Any
+    ) -> None:
+        # Of several of one name the reference takes the first, and hands all to subgraphs.
+        super().__init__(proto, *args, new_ops=[*OURS, *(new_ops or ())], **named)
