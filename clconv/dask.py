@@ -424,7 +424,7 @@ def savgol_filter(
     if after:
         fit = window_length, polyorder, deriv, delta, axis
         ends = (0, taps.size), (length - taps.size, length)
-        first, last = (_whole_windows(x, axis, *end, fit, dtype) for end in ends)
+        first, last = (_whole_windows(x, axis, start, stop, fit, dtype) for start, stop in ends)
         pieces = [_part(first, axis, 0, after), *pieces, _part(last, axis, taps.size - after, None)]
     return da.concatenate(pieces, axis)
 

@@ -338,8 +338,8 @@ def follow_on_buffers(
     reads: Sequence[cl_array.Array] = (),
     writes: Sequence[cl_array.Array] = (),
 ) -> None:
-    """Queues a recipe on buffers: of each array its buffer and where in it, in elements. `reads` and
-    `writes` are those arrays that another queue may use."""
+    """Queues a recipe on buffers: of each array its buffer and where in it, in elements. `reads`
+    and `writes` are those arrays that another queue may use."""
     given = Commands(runtime, recipe, buffers, numbers_, derived)
     commands: list[Command] = []
     for step in recipe.steps:

@@ -25,7 +25,7 @@ from clconv.variants.base import (
     vector_lanes,
 )
 
-__all__ = ["evaluate", "normalise", "pool", "reduce_rows", "softmax", "take", "transpose"]
+__all__ = ["evaluate", "joined", "normalise", "pool", "reduce_rows", "softmax", "take", "transpose"]
 
 # Tasks that a core gets of an array: few enough to start, enough to share evenly.
 TASKS_A_CORE = 4

@@ -509,7 +509,8 @@ def windows(
 # Calls
 
 # Copying an element whose neighbours in memory are others than in the copy: cycles of a core, of up
-# to 4 bytes (fitted), and how often a GPU moves its bytes, whose lines are not used whole (estimate).
+# to 4 bytes (fitted), and how often a GPU moves its bytes, of lines that are not used whole
+# (estimate).
 COPY_ELEMENT, COPY_MOVES = 3.0, 8.0
 
 

@@ -134,10 +134,15 @@ class Tile:
         far = piece > self.request.device.l1_bytes
         return self.core.rows(self.sums, self.channels, self.vectors, far)
 
+    @property
+    def store(self) -> float:
+        """Modelled cycles of a vector of sums that is stored."""
+        return cost.STORE_VECTOR * self.core.width
+
     @cached_property
     def cycles(self) -> float:
         """Of a tile at a place of a row."""
-        setup, stores = self.core.ends(self.sums, 1)
+        setup, stores = self.core.ends(self.sums, 1, self.store)
         return setup + stores + self.terms * self.tap.cycles
 
 
@@ -299,7 +304,7 @@ def _cost(tile: Tile) -> Cost:
     """Without anything that depends on how positions fill places, which would make the choice
     depend on batch and length."""
     problem = tile.problem
-    setup, stores = tile.core.ends(tile.sums, 1)
+    setup, stores = tile.core.ends(tile.sums, 1, tile.store)
     # The last place of a row is half empty.
     empty = 1 + tile.place / 2 / cost.TYPICAL_ROW
     vectors = problem.batch * problem.groups * _positions(tile) / tile.lanes
