@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from clconv.planning.profiles import PROFILES, profile
 from clconv.variants import spectral
 from clconv.variants.base import Request
 from clconv.variants.spectral.kernels import TURN_BYTES
+from clconv.variants.spectral.tiles import Tiles
 from clconv.variants.spectral.transforms import CONSTANTS, SIZES, Transform, butterfly, radices
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -338,6 +340,38 @@ def test_the_choice_depends_on_the_size():
     middle = replace(short, length=400)
     anew, kept = (next(candidates(middle, Pass.FORWARD, device, kept=k)) for k in (False, True))
     assert (anew.variant, kept.variant) == ("strip", "spectral")
+
+
+def test_single_elements_are_counted():
+    """As the kernels find them: samples of vectors outside a row, results of less than a vector."""
+    device, counted = profile("zen5"), set()
+    for sizes in ((9, 1, 0), (9, 1, 4), (5, 1, (4, 0)), (7, 1, 3, 2), (12, 3, 5), (6, 4, 0)):
+        kernel_size, stride, padding, *dilation = sizes
+        for length in (14, 31, 56, 100, 257):
+            problem = Conv1dProblem(
+                1, 16, length, 16, kernel_size, stride, padding, *(dilation or [1])
+            )
+            for pass_, size in itertools.product((Pass.FORWARD, Pass.INPUT_GRADIENT), (32, 48)):
+                tiles = Tiles(Request(problem, pass_, device), size)
+                forward = pass_ is Pass.FORWARD
+                read, written = problem.length, problem.out_length
+                if not forward:
+                    read, written = written, read
+                step, lanes = tiles.read_step, tiles.lanes
+                single = 0
+                for tile in range(tiles.row_tiles):
+                    first = tile * tiles.outputs * step - tiles.read_lead
+                    for at in range(first, first + step * size, lanes):
+                        single += lanes * (read < lanes or not -lanes < at < read)
+                assert tiles.single_reads() == single, (sizes, length, pass_, size)
+                step, stored = tiles.write_step, 0
+                for tile in range(tiles.row_tiles):
+                    first = tile * tiles.outputs * step - tiles.write_lead
+                    span = min(written - first, tiles.outputs * step)
+                    stored += lanes * (span < lanes or first < 0)
+                assert tiles.single_stores == stored, (sizes, length, pass_, size)
+                counted |= {single > 0, stored > 0}
+    assert counted == {False, True}
 
 
 def test_short_rows_are_predicted():

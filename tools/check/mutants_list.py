@@ -279,6 +279,12 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "variants/spectral/tiles.py": [
         (
+            "vectors before a row are no single samples",
+            "outside += min(vectors, max(0, -first // self.lanes))",
+            "outside += 0",
+            SPECTRAL + " -k single_elements",
+        ),
+        (
             "a tile gives a result too many",
             "return self.size - self.taps + 1",
             "return self.size - self.taps + 2",
@@ -1052,6 +1058,12 @@ _ROWS: dict[str, list[Row]] = {
         ("a single share takes a workspace", "if shares == 1:", "if shares == 0:", PLANNING),
     ],
     "variants/strip/convolution.py": [
+        (
+            "nobody waits for the last tasks",
+            "rounded(tasks, geometry.request.device.compute_units) / tasks",
+            "1.0",
+            COST,
+        ),
         (
             "the paddings are exchanged",
             '"pad": problem.pads[0],',

@@ -81,15 +81,17 @@ class _Counted:
         as fast as multiply-adds."""
         return 2 * self.core.multiply_add * self.tiles.size * tiles
 
-    def ends(self, name: str, blocks: int, step: int, price: float) -> dict[str, float]:
+    def ends(
+        self, name: str, blocks: int, step: int, price: float, results: bool = False
+    ) -> dict[str, float]:
         """Cycles of reading (staging) or storing vectors of channels, turned, and of the single
-        elements at the rows' ends."""
+        elements at the rows' ends; with `results` a weight gradient's output is read."""
         tiles = self.tiles
         elements = self.rows * tiles.lanes
         if step > 1 and tiles.together(step) == 1:
             apart = elements * tiles.row_tiles * tiles.size * tiles.lines * blocks
             return {name: apart * cost.FOURIER_APART}
-        single = tiles.single_stores if name == "stores" else tiles.single_reads(step)
+        single = tiles.single_stores if name == "stores" else tiles.single_reads(results)
         # All lines and phases of a place are together, one after the other.
         places = single * tiles.lines * blocks / step
         return {
@@ -134,13 +136,13 @@ def gradient_cost(tiles: Tiles, typical: bool = False) -> Cost:
     """The same of the weight gradient; and of the bias gradient where that is wanted, for which
     the output's gradient is read again."""
     made = _Counted(tiles, typical)
-    for array, tile_bytes, blocks, step in (
-        (made.read_bytes, made.x_bytes, tiles.x_blocks, tiles.read_step),
-        (made.written_bytes, made.y_bytes, made.written, tiles.write_step),
+    for results, array, tile_bytes, blocks, step in (
+        (False, made.read_bytes, made.x_bytes, tiles.x_blocks, tiles.read_step),
+        (True, made.written_bytes, made.y_bytes, made.written, tiles.write_step),
     ):
         made.transforms(
             made.count * blocks,
-            made.ends("staging", blocks, step, cost.FOURIER_STAGE),
+            made.ends("staging", blocks, step, cost.FOURIER_STAGE, results),
             array + tile_bytes / cost.FOURIER_CACHE,
         )
     made.products(2 * made.weight_bytes)

@@ -143,12 +143,14 @@ class Tiles:
         places = (place for place in ends if 0 <= place < self.row_tiles)
         return {place * self.outputs * step - lead for place in places}
 
-    def single_reads(self, step: int) -> int:
+    def single_reads(self, results: bool = False) -> int:
         """Samples of a row's tiles that are read one by one, in all lines and phases: those of
-        vectors that lie outside the row, which are zeros, or of all where it has no vector."""
-        written = step == self.write_step and self.gradient
-        lead = 0 if written else self.read_lead
-        length = self.problem.length if self.forward and not written else self.problem.out_length
+        vectors that lie outside the row, which are zeros, or of all where it has no vector. Of a
+        weight gradient's output with `results`."""
+        step, lead = (self.write_step, 0) if results else (self.read_step, self.read_lead)
+        length = self.problem.out_length
+        if self.forward and not results:
+            length = self.problem.length
         vectors = step * self.size // self.lanes
         if length < self.lanes:
             return self.row_tiles * vectors * self.lanes
@@ -166,9 +168,9 @@ class Tiles:
         results = step * self.outputs
         if results < self.lanes:
             return self.row_tiles * self.lanes
-        positions = self.problem.positions(self.request.pass_)
-        last = positions + lead - (self.row_tiles - 1) * results
-        return self.lanes * ((last < self.lanes) + (lead > 0))
+        positions = self.problem.out_length if self.forward else self.problem.length
+        few = positions + lead - (self.row_tiles - 1) * results < self.lanes
+        return self.lanes * (few + (lead > 0 and not (few and self.row_tiles == 1)))
 
     # Channels, of a group
 
