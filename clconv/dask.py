@@ -423,22 +423,23 @@ def savgol_filter(
     pieces = [_resampled(x, axis, taps, of, length - 2 * after, dtype)]
     if after:
         fit = window_length, polyorder, deriv, delta, axis
-        ends = (0, taps.size), (length - taps.size, length)
-        first, last = (_whole_windows(x, axis, start, stop, fit, dtype) for start, stop in ends)
+        first, last = (
+            _window(x, axis, start, taps.size, fit, dtype) for start in (0, length - taps.size)
+        )
         pieces = [_part(first, axis, 0, after), *pieces, _part(last, axis, taps.size - after, None)]
     return da.concatenate(pieces, axis)
 
 
-def _whole_windows(
-    x: da.Array, axis: int, start: int, stop: int, fit: tuple[Any, ...], dtype: np.dtype[Any]
+def _window(
+    x: da.Array, axis: int, start: int, taps: int, fit: tuple[Any, ...], dtype: np.dtype[Any]
 ) -> da.Array:
-    """The smoothed samples of a part of x that is no longer than a window."""
+    """The smoothed samples of one window of x."""
 
     def smoothed(block: Array) -> Array:
         result: Array = smooth(block, *fit, runtime=worker_runtime())
         return result
 
-    part = _part(x, axis, start, stop).rechunk({axis: -1})
+    part = _part(x, axis, start, start + taps).rechunk({axis: -1})
     return part.map_blocks(smoothed, dtype=dtype, meta=np.empty((0,) * x.ndim, dtype))
 
 

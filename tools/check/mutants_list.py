@@ -1924,7 +1924,7 @@ _ROWS: dict[str, list[Row]] = {
             "return SOURCES[self.pad1d.mode](padding) if padding",
             "return SOURCES[self.pad1d.mode](padding - 1) if padding",
             STREAMING,
-        ),
+        )
     ],
     "streaming/stream.py": [
         (
@@ -1950,7 +1950,7 @@ _ROWS: dict[str, list[Row]] = {
             "piece.copied_to(signal, self.rows(self.stop))",
             "piece.copied_to(signal, self.rows(self.start))",
             STREAMS,
-        ),
+        )
     ],
     "streaming/convolution.py": [
         (
@@ -1972,7 +1972,7 @@ _ROWS: dict[str, list[Row]] = {
             "rest = history.without(ready) if length > ready else None",
             "rest = None",
             STREAMS,
-        ),
+        )
     ],
     "layers/parallel.py": [
         (
@@ -1980,7 +1980,7 @@ _ROWS: dict[str, list[Row]] = {
             "found.append(slice(start, start + maps) if",
             "found.append(slice(0, maps) if",
             "tests/test_branches.py",
-        ),
+        )
     ],
     "files.py": [
         (
