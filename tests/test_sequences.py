@@ -503,6 +503,11 @@ def test_tensors(first_runtime):
     half = causal_conv1d_fn(x.bfloat16(), weight, bias)
     assert half.dtype is torch.bfloat16
     assert torch.equal(half, wanted.bfloat16())
+    numbers = torch.arange(9, dtype=torch.int32).div(4, rounding_mode="floor").expand(2, 9)
+    packed = causal_conv1d_fn(x, weight, bias, numbers)  # of strides (0, 1)
+    assert torch.equal(packed, causal_conv1d_fn(x, weight, bias, numbers.contiguous()))
+    assert torch.equal(packed[:, :, :4], wanted[:, :, :4])
+    assert not torch.equal(packed, wanted)
     out = torch.empty(2, 24, 2)
     y, last = causal_conv1d_fn(x, weight, bias, None, None, True, out)
     assert last is out
