@@ -177,6 +177,9 @@ TILE_SETUP, STORE_VECTOR, HOLD_VECTOR = 40.0, 8.0, 2.0
 # The same where channels lie side by side, and neither do positions nor their neighbours: 32 bytes
 # that are turned, and an element alone, staged and stored (fitted).
 STAGE_TURNED, STAGE_ELEMENT, STORE_TURNED, STORE_ELEMENT = 12.0, 2.0, 12.0, 3.0
+# Storing 32 bytes takes so much more where positions are a multiple of half a page apart, which
+# share few lines of the first-level cache (fitted).
+STORE_FEW_LINES, HALF_PAGE = 12.0, 2048
 # Beginning to write a row: its pages, and lines that come in before they are overwritten (fitted).
 WRITE_ROW = 150.0
 # Bytes of weights that come from the second-level cache in a cycle (fitted; guide: at most 32).
@@ -302,10 +305,11 @@ class Core:
         one."""
         return self.width * STAGE_TURNED if turned else lanes * STAGE_ELEMENT
 
-    def store_apart(self, lanes: int, turned: float) -> float:
-        """Cycles of a vector of sums that is stored to positions that are not contiguous; `turned`
-        is the share of those that are turned with their neighbours."""
-        return turned * self.width * STORE_TURNED + (1 - turned) * lanes * STORE_ELEMENT
+    def store_apart(self, lanes: int, turned: float, row_bytes: int) -> float:
+        """Cycles of a vector of sums that is stored to positions so many bytes apart; `turned` is
+        the share of those that are turned with their neighbours."""
+        few_lines = STORE_FEW_LINES * self.width if row_bytes % HALF_PAGE == 0 else 0.0
+        return turned * self.width * STORE_TURNED + (1 - turned) * lanes * STORE_ELEMENT + few_lines
 
     def ends(self, sums: int, blocks: int, store: float) -> tuple[float, float]:
         """Cycles of a tile's set-up and of its stores, `store` of a vector, for all blocks of

@@ -3,8 +3,7 @@
 <%namespace name="sums" file="sums.cl.mako"/>\
 ## How a tile's sums become a piece of y.
 ##
-## Most tiles are whole and in one row: they are stored without a test, if nothing but a bias and a
-## plain activation is done to them. Declares start and plain, and y_tile, where the tile's piece of y begins.
+## What is stored of a sum where nothing is read beside it but a bias.
 <%def name="stored(i, j, bias_name)"><%
     value = "s%d_%d" % (i, j)
     if "bias" in bound:
@@ -13,6 +12,8 @@
         value = "activate(%s, slope)" % value
     return value
 %></%def>\
+## Most tiles are whole and in one row: they are stored without a test, if nothing but a bias and a
+## plain activation is done to them. Declares start and plain, and y_tile, where the tile's piece of y begins.
 <%def name="prefetch()">\
 // Most tiles are whole and in one row: stores without a test.
 const int start = first + vector_at[0] + out_shift;

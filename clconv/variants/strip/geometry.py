@@ -139,7 +139,8 @@ class Geometry:
         if self.request.y_layout is Layout.ROWS:
             return cost.STORE_VECTOR * self.core.width
         turned = channels // 4 * 4 if self.lanes % 4 == 0 else 0
-        return self.core.store_apart(self.lanes, turned / channels)
+        row_bytes = self.channels * self.problem.groups * self.problem.dtype.itemsize
+        return self.core.store_apart(self.lanes, turned / channels, row_bytes)
 
     @cached_property
     def row_vectors(self) -> int:
