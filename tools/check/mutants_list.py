@@ -1664,7 +1664,7 @@ _ROWS: dict[str, list[Row]] = {
             "return SOURCES[self.pad1d.mode](padding) if padding",
             "return SOURCES[self.pad1d.mode](padding - 1) if padding",
             STREAMING,
-        ),
+        )
     ],
     "streaming/stream.py": [
         (
@@ -1690,7 +1690,7 @@ _ROWS: dict[str, list[Row]] = {
             "piece.copied_to(signal, self.rows(self.stop))",
             "piece.copied_to(signal, self.rows(self.start))",
             STREAMS,
-        ),
+        )
     ],
     "streaming/convolution.py": [
         (
@@ -1712,7 +1712,7 @@ _ROWS: dict[str, list[Row]] = {
             "rest = history.without(ready) if length > ready else None",
             "rest = None",
             STREAMS,
-        ),
+        )
     ],
     "layers/parallel.py": [
         (
@@ -1720,7 +1720,7 @@ _ROWS: dict[str, list[Row]] = {
             "found.append(slice(start, start + maps) if",
             "found.append(slice(0, maps) if",
             "tests/test_branches.py",
-        ),
+        )
     ],
     "files.py": [
         (
