@@ -21,6 +21,7 @@ from clconv.streaming import (
     StreamingPad1D,
     StreamingParallel,
     StreamingSequential,
+    deconvolution,
 )
 from clconv.streaming.pieces import CHUNKS, ODD
 from clconv.torch import Conv1d, stream
@@ -183,6 +184,33 @@ def test_deconv_alone(first_runtime, rng):
         StreamingPad1D(layer)
     with pytest.raises(ModuleError, match="module is a Deconv1D, expected an Activation"):
         StreamingActivation(layer)
+
+
+def test_deconv_by_phases(runtime, rng, monkeypatch):
+    """As a convolution with the outputs of a stride as maps: the same, also after its weights
+    changed, in sight or unseen."""
+    monkeypatch.setattr(deconvolution, "MANY_WEIGHTS", 1)
+    layer = Deconv1D(2, 2, 6, 2, pad=3, postpad=1, activation="relu")
+    layer.evalMode()
+    stream = StreamingDeconv1D(layer)
+    for change in ("seen", "seen", "unseen"):
+        for variable in layer.vars.values():
+            values = integers(rng, *variable.array.shape)
+            if change == "seen":
+                variable.replace(runtime.to_device(values), None)
+            else:
+                variable.data.set(values)
+        for length in (2, 3, 40):
+            x = integers(rng, 2, 2, length)
+            expected = layer(gpuarray.to_gpu(x)).get()
+            np.testing.assert_array_equal(streamed(stream, rng, x), expected)
+            stream(gpuarray.to_gpu(x))
+            assert change == "unseen" or stream._phases is not None
+            stream.reset()
+    weight = gpuarray.to_gpu(np.arange(24, dtype=np.float32).reshape(1, 4, 6))
+    turned, _, _ = deconvolution.phase_weights(runtime, weight, None, 2)
+    expected = weight.get().reshape(1, 4, 3, 2)[:, :, ::-1].transpose(1, 3, 0, 2)
+    np.testing.assert_array_equal(turned.get(), expected.reshape(8, 1, 3))
 
 
 def test_completed_outputs_of_a_transposed_convolution(rng):

@@ -5,7 +5,8 @@ length: it is an argument of the kernels, so nothing is compiled for it.
 """
 
 from clconv.streaming.containers import StreamingParallel, StreamingSequential
-from clconv.streaming.convolution import StreamingConv1D, StreamingDeconv1D
+from clconv.streaming.convolution import StreamingConv1D
+from clconv.streaming.deconvolution import StreamingDeconv1D
 from clconv.streaming.samples import StreamingActivation, StreamingPad1D, causal_padding
 from clconv.streaming.stream import Stream
 

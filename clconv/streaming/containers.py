@@ -22,12 +22,8 @@ from clconv.layers.parallel import Parallel
 from clconv.layers.sequential import Container, Sequential
 from clconv.problem import KnownActivation
 from clconv.runtime import Runtime
-from clconv.streaming.convolution import (
-    Addend,
-    StreamingConv1D,
-    StreamingConvolution,
-    StreamingDeconv1D,
-)
+from clconv.streaming.convolution import Addend, StreamingConv1D, StreamingConvolution
+from clconv.streaming.deconvolution import StreamingDeconv1D
 from clconv.streaming.pieces import Array, History, Piece, Signal, joined
 from clconv.streaming.samples import StreamingActivation, StreamingPad1D, StreamingPointwise
 from clconv.streaming.stream import State, Stream, Target, loaded

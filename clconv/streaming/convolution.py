@@ -9,7 +9,6 @@ computed beyond the last sample is not looked at.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,21 +16,20 @@ import numpy as np
 from clconv.calls.call import follow_on_buffers
 from clconv.calls.draft import NO_NAMES, Draft, Recipe
 from clconv.calls.layouts import Layout
-from clconv.calls.prepared import KnownWeight
+from clconv.calls.prepared import Derived, KnownWeight
 from clconv.calls.recipes import draft_conv1d, draft_conv_transpose1d
 from clconv.calls.rows import Rows
 from clconv.conv1d import Conv1D
 from clconv.errors import ModuleError
 from clconv.geometry import Geometry, rounded_count
 from clconv.layers.convolution import Convolution
-from clconv.layers.deconv1d import Deconv1D
 from clconv.problem import KnownActivation
-from clconv.streaming.pieces import History, Piece, Signal
+from clconv.streaming.pieces import Array, History, Piece, Signal
 from clconv.streaming.stream import Stream, Target
 from clconv.variants import VARIANTS
 from clconv.variants.base import EXACT
 
-__all__ = ["Addend", "StreamingConv1D", "StreamingConvolution", "StreamingDeconv1D"]
+__all__ = ["Addend", "StreamingConv1D", "StreamingConvolution", "Weights"]
 
 
 class _RowsDraft(Draft):
@@ -61,6 +59,14 @@ class Addend(NamedTuple):
 
     piece: Piece
     target: Target | None
+
+
+class Weights(NamedTuple):
+    """What a convolution multiplies by and adds, and what is known of the former."""
+
+    weight: Array
+    bias: Array | None
+    derived: Derived | None = None
 
 
 class StreamingConvolution(Stream):
@@ -97,7 +103,7 @@ class StreamingConvolution(Stream):
         self._check_weights()
 
     def _check_weights(self) -> None:
-        if self.conv.W is None:
+        if "W" not in self.conv.vars:  # W itself would say that its values may change
             raise ModuleError(
                 f"Module {self.conv.name} has no weights: set them with setVar('W', …)"
             )
@@ -143,10 +149,23 @@ class StreamingConvolution(Stream):
             result = Piece.empty(signal, conv.outmaps, computed)
         else:
             result = Piece(data.array, rows, conv.outmaps, computed, computed)
-        weight, bias = conv._weight(), conv._parameter("b")
-        derived = None
+        weight, bias, derived = conv._weight(), conv._parameter("b"), None
         if isinstance(weight, KnownWeight):
-            weight, derived = weight.array, weight.derived
+            weight, derived = weight
+        self._run(data, geometry, result, Weights(weight, bias, derived), residual)
+        return result._replace(length=outputs)
+
+    def _run(
+        self,
+        data: Piece,
+        geometry: Geometry,
+        result: Piece,
+        weights: Weights,
+        residual: Piece | None = None,
+    ) -> None:
+        """Queues the convolution of samples to where the result shall be."""
+        signal, (weight, bias, derived) = self._signal, weights
+        assert signal is not None
         recipe = self._recipe(
             signal, data, geometry, result, weight, bias, residual, derived is not None
         )
@@ -160,7 +179,6 @@ class StreamingConvolution(Stream):
         arrays = (weight, bias, data.array, None if residual is None else residual.array)
         reads = [one for one in arrays if one is not None]
         follow_on_buffers(signal.runtime, recipe, buffers, {}, derived, reads)
-        return result._replace(length=outputs)
 
     def _recipe(
         self,
@@ -295,74 +313,4 @@ class StreamingConv1D(StreamingConvolution):
             raise ModuleError(
                 f"{path}kept has {length} samples after {self._left} of padding, expected less "
                 f"than a window ({window})"
-            )
-
-
-class StreamingDeconv1D(StreamingConvolution):
-    """A Deconv1D on a signal in chunks, its pad, postpad and activation included.
-
-    An output comes with the last sample that reaches it. What is true of StreamingConv1D's samples
-    and weights is true of these.
-    """
-
-    _numbers = ("crop",)
-
-    def __init__(self, deconv: Deconv1D, *, variant: str = "auto") -> None:
-        if not isinstance(deconv, Deconv1D):
-            raise ModuleError(f"deconv is a {type(deconv).__name__}, expected a Deconv1D")
-        super().__init__(deconv, variant)
-
-    def reset(self) -> None:
-        """Forgets the signal; the next chunk begins a new one."""
-        super().reset()
-        # Positions, from that of the first sample that is kept, which were given or are cropped.
-        self._crop = self.conv.geometry.pads(self.conv.size)[0]
-
-    @property
-    def stride(self) -> int | Fraction:
-        """Samples in for one sample out."""
-        return 1 if self.conv.stride == 1 else Fraction(1, int(self.conv.stride))
-
-    def _period(self) -> int:
-        return int(self.conv.stride)
-
-    def _take(self, piece: Piece, target: Target | None) -> Piece | None:
-        signal, conv, kept, crop = self._signal, self.conv, self._kept, self._crop
-        assert signal is not None
-        before = 0 if kept is None else kept.length
-        length = before + piece.length
-        outputs, start, self._crop, _ = conv.geometry.completed(crop, length, conv.size)
-        needed = before + self._rounded(piece.length)
-        history = self._history(signal, max(length, needed)).with_piece(signal, piece)
-        result = None
-        if outputs:
-            computed = conv.geometry.completed(crop, needed, conv.size).outputs
-            geometry = conv.geometry.part_of_outputs(crop, computed, needed, conv.size)
-            data = history.piece(needed)
-            result = self._convolved(data, geometry, outputs, computed, target)
-        self._kept = history.without(start)
-        return result
-
-    def _finish(self) -> Piece | None:
-        conv, kept = self.conv, self._kept
-        if kept is None:
-            return None
-        outputs = conv.geometry.rest(self._crop, kept.length, conv.size)
-        if not outputs:
-            return None
-        geometry = conv.geometry.part_of_outputs(self._crop, outputs, kept.length, conv.size)
-        return self._convolved(kept.piece(), geometry, outputs, outputs, None)
-
-    def _check_state(self, path: str) -> None:
-        conv = self.conv
-        length = 0 if self._kept is None else self._kept.length
-        if (self._signal is None or not length) and self._crop != conv.geometry.pads(conv.size)[0]:
-            raise ModuleError(
-                f"{path}crop is {self._crop}, expected {conv.geometry.pads(conv.size)[0]} of a "
-                "signal without samples"
-            )
-        if length and conv.geometry.completed(self._crop, length, conv.size).outputs:
-            raise ModuleError(
-                f"{path}kept has {length} samples, of which outputs after the first {self._crop} "
-                "were given, expected fewer"
             )

@@ -94,8 +94,9 @@ def clconv_step(device: str | None, frames: int) -> tuple[Step, str]:
                 if op.kind == "deconv":
                     inputs, outputs, size = op.weight.shape
                     made = Deconv1D(inputs, outputs, size, op.stride, "causal", initscheme="none")
-                made.W.set(op.weight[:, :, None])
-                made.b.set(op.bias.reshape(made.b.shape))
+                # Arrays that nobody else has, so that the weights are known not to change.
+                made.getVar("W").replace(runtime.to_device(op.weight[:, :, None]), None)
+                made.getVar("b").replace(runtime.to_device(op.bias.reshape(1, -1, 1, 1)), None)
                 net.append(made)
         return net
 
