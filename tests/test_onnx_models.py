@@ -343,11 +343,14 @@ def test_by_onnx_runtime(first_runtime, rng, monkeypatch):
             if "NonZero" in seen[-1]:
                 raise state.NotImplemented("no NonZero here")
             self._evaluator = Evaluator(proto)
+            self._fails = "Sign" in seen[-1] and len(seen[-1]) == 1
 
         def get_outputs(self):
             return [types.SimpleNamespace(type="tensor(float)")]
 
         def run(self, names, feeds):
+            if self._fails:
+                raise state.RuntimeException("no Sign alone")
             return self._evaluator.run(names, feeds)
 
     def error(name):
@@ -371,6 +374,9 @@ def test_by_onnx_runtime(first_runtime, rng, monkeypatch):
     prepared = prepared_of(first_runtime, refused)
     np.testing.assert_array_equal(prepared.run([x])[0], reference(refused, x=x)[0])
     assert seen[-3:] == [["NonZero", "Cast"], ["NonZero"], ["Cast"]]
+    failing = model_of([node("Sign", ["x"], ["y"])])
+    np.testing.assert_array_equal(runs(first_runtime, failing, x=x), np.sign(x))
+    assert [one.where for one in report(failing, [x], first_runtime)] == ["onnx.reference"]
 
 
 def test_what_the_reference_computes_wrongly_is_refused(first_runtime, rng):

@@ -166,7 +166,7 @@ def _copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def _passed(feeds: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs that are outputs as well."""
-    return {name: one for name, one in feeds.items() if results.get(name) is one}
+    return {n: one for n, one in feeds.items() if n in results and results[n] is one is not None}
 
 
 def _is_tensor(value: Any) -> bool:

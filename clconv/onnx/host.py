@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -108,7 +108,30 @@ class _Part:
         except DeviceError:
             raise
         except Exception as error:
+            if str(error).startswith("node "):
+                raise
             raise ProblemError(f"{self._label} by {self.runner}: {error}") from error
+        return results
+
+
+class _FirstTry:
+    """ONNX Runtime's session of a part; if its first run fails the reference takes over."""
+
+    def __init__(self, session: Any, part: _Part, instead: Callable[[], Evaluator]) -> None:
+        self._session = session
+        self._part = part
+        self._instead = instead
+
+    def run(self, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
+        """As that of a session."""
+        part = self._part
+        try:
+            results: list[Any] = self._session.run(outputs, feeds)
+            part.session = self._session
+        except _refusals() as error:
+            _log.info("ONNX Runtime does not run nodes, trying onnx.reference: %s", error)
+            part.session, part.runner = self._instead(), REFERENCE
+            results = part.session.run(outputs, feeds)
         return results
 
 
@@ -153,13 +176,21 @@ def _parts(
     """All nodes together by ONNX Runtime if it takes them, else each node for itself."""
     convolves = any(one.convolves for one in nodes)  # on the device, by our evaluator
     if has_onnxruntime() and all(map(_is_plain, feeds.values())) and not convolves:
-        part = _Part(nodes, tuple(feeds), outputs, ONNX_RUNTIME)
-        part.session = _session(_model_of(model, nodes, feeds, outputs))
-        if part.session is not None:
+        own = _model_of(model, nodes, feeds, outputs)
+        session = _session(own)
+        if session is not None:
+            part = _Part(nodes, tuple(feeds), outputs, ONNX_RUNTIME)
+            part.session = _FirstTry(session, part, lambda: _evaluator(nodes, own))
             return [part]
     if has_onnxruntime() and len(nodes) > 1:
         return _each(model, nodes, feeds, outputs)
     part = _Part(nodes, tuple(feeds), outputs, REFERENCE)
+    part.session = _evaluator(nodes, _model_of(model, nodes, feeds, outputs))
+    return [part]
+
+
+def _evaluator(nodes: Sequence[Node], model: ModelProto) -> Evaluator:
+    """Raises ProblemError where the reference has no such operator, or computes it wrongly."""
     for one in nodes:
         why = wrong_in_reference(one)
         if why is not None:
@@ -167,12 +198,6 @@ def _parts(
                 f"{one.label}: onnx.reference computes {why} wrongly, expected ONNX Runtime "
                 "(pip install onnxruntime), which is not here or refuses the node"
             )
-    part.session = _evaluator(nodes, _model_of(model, nodes, feeds, outputs))
-    return [part]
-
-
-def _evaluator(nodes: Sequence[Node], model: ModelProto) -> Evaluator:
-    """Raises ProblemError where the reference has no such operator."""
     try:
         return Evaluator(model)
     except NotImplementedError as error:
@@ -212,10 +237,17 @@ class _Late:
         return self._made.run(feeds)
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises where it does not take a model, or fails."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    return tuple(getattr(errors, name) for name in names)
+
+
 def _session(model: ModelProto) -> Any:
     """ONNX Runtime's of a model, None where it refuses it."""
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = onnxruntime.SessionOptions()
     # Its threads would take the cores that OpenCL's need, while they wait for more to do.
@@ -225,13 +257,7 @@ def _session(model: ModelProto) -> Any:
         made = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except (
-        errors.Fail,
-        errors.InvalidArgument,
-        errors.InvalidGraph,
-        errors.NotImplemented,
-        errors.RuntimeException,
-    ) as error:
+    except _refusals() as error:
         _log.info("ONNX Runtime refuses nodes, trying onnx.reference: %s", error)
         return None
     return made if all(one.type in PLAIN for one in made.get_outputs()) else None
