@@ -18,7 +18,7 @@ import clconv
 from clconv import Conv1dProblem, Epilogue, Pass, reference
 from clconv import functional as F
 from clconv.planning import planner, shipped
-from clconv.planning.planner import Choice
+from clconv.planning.planner import Choice, LayerChoice
 from clconv.planning.profiles import PROFILES, profile
 from clconv.planning.records import Record, RecordKey, Timing
 from clconv.planning.shipped import Measured, ShippedRecord, Target
@@ -121,10 +121,10 @@ def test_architectures(name):
     assert twins == [name]
 
 
-def test_a_layer_at_any_length(files):
+def test_a_layer_at_any_size_that_was_measured(files):
     """The choice goes first for every batch, length and padding, and with every epilogue."""
     choice = exact_choices(PROBLEM)[2]
-    known = [made(choice).known]
+    known = [LayerChoice(choice, (1, 1), (6000, 50000))]
     for batch, length, padding in ((1, 3, 0), (2, 60, 1), (7, 5000, (0, 9))):
         problem = Conv1dProblem(batch, 3, length, 4, 3, 1, padding)
         assert first(problem, known) == choice
@@ -132,43 +132,19 @@ def test_a_layer_at_any_length(files):
             assert first(problem, known, epilogue=epilogue) == choice
 
 
-def test_what_was_measured_goes_before_what_is_predicted():
-    """Of two kinds of kernels the recorded one is taken within the sizes that were measured; beyond
-    them the faster kind by prediction, and of the recorded kind what was recorded."""
+def test_beyond_what_was_measured_the_model_chooses():
+    """Longer rows, shorter ones, or more of them; between the sizes the record is taken, of either
+    kind of kernels."""
     sums = exact_choices(LARGE)[1]
     transforms = planner.plans(LARGE, Pass.FORWARD, ZEN5, variant="spectral")[1].choice
-    short = replace(LARGE, length=40)
-    assert planner.plans(LARGE, Pass.FORWARD, ZEN5)[0].variant == "spectral"
-    assert planner.plans(short, Pass.FORWARD, ZEN5)[0].variant == "strip"
+    short, middle = replace(LARGE, length=40), replace(LARGE, length=3000)
     for choice in (sums, transforms):
         known = [made(choice, LARGE, lengths=(30, 20000)).known]
         assert first(LARGE, known) == first(short, known) == choice
-    # Beyond what was measured: longer, shorter, or more rows.
-    known = [made(sums, LARGE, lengths=(1000, 4000)).known]
-    assert first(LARGE, known).variant == "spectral"
-    assert first(replace(LARGE, length=3000), known) == sums
-    assert first(replace(LARGE, length=3000, batch=8), known).variant == "spectral"
-    assert first(short, known) == sums
-    known = [made(transforms, LARGE, lengths=(1000, 4000)).known]
-    assert first(LARGE, known) == transforms
-    assert first(short, known) == exact_choices(short)[0]
-
-
-def test_no_length_compiles_with_a_record():
-    """The kernels that a layer may take are the same for all lengths."""
-    known = [made(exact_choices(LARGE)[1], LARGE, lengths=(1000, 4000)).known]
-    built = set()
-    for length in (40, 3000, 20000):
-        found = planner.candidates(
-            replace(LARGE, length=length), Pass.FORWARD, ZEN5, of_layer=lambda: known
-        )
-        plan = next(found)
-        both = {plan.choice.variant: plan, **{
-            one.choice.variant: one for one in planner.other_of_layer(plan, found)
-        }}  # fmt: skip
-        built.add(tuple(both[name].source() for name in sorted(both)))
-    assert len(built) == 1
-    assert len(next(iter(built))) == 2
+        known = [made(choice, LARGE, lengths=(1000, 4000)).known]
+        assert first(middle, known) == choice
+        for beyond in (LARGE, short, replace(middle, batch=8)):
+            assert first(beyond, known) == planner.plans(beyond, Pass.FORWARD, ZEN5)[0].choice
 
 
 def test_what_is_no_candidate_is_ignored(caplog):
@@ -176,7 +152,9 @@ def test_what_is_no_candidate_is_ignored(caplog):
     caplog.set_level(logging.DEBUG, logger="clconv.planning.planner")
     ours = exact_choices(LARGE)
     transforms = planner.plans(LARGE, Pass.FORWARD, ZEN5, variant="spectral")[0].choice
-    gone, inexact, there = (made(one, LARGE).known for one in (GONE, transforms, ours[2]))
+    gone, inexact, there = (
+        made(one, LARGE, lengths=(30, 20000)).known for one in (GONE, transforms, ours[2])
+    )
     plain = planner.plans(LARGE, Pass.FORWARD, ZEN5)[0].choice
     assert first(LARGE, [gone]) == plain
     assert "999" in caplog.text

@@ -76,12 +76,8 @@ class Choice(NamedTuple):
 
 
 class LayerChoice(NamedTuple):
-    """What was measured to be the fastest for a layer.
-
-    Whatever batch and length it goes before all other designs that decide, or before all that do
-    not (`Design.decides`). Between these two kinds the planner predicts; but from the `least` to
-    the `most` positions of a row, and of all rows, that were measured, the choice goes first.
-    """
+    """What was measured to be the fastest for a layer, from the `least` to the `most` positions of
+    a row, and of all rows. Beyond them it may be slow."""
 
     choice: Choice
     least: tuple[int, int]
@@ -341,7 +337,7 @@ def candidates(
     layouts: Layouts = IN_ROWS,
 ) -> Iterator[KernelPlan]:
     """The plans, best first, each made when it is needed. The first of `choices()` that is among
-    them goes before the others, then the first such of `of_layer()`, as `LayerChoice` says. `kept`
+    them goes before the others, else the first such of `of_layer()` that covers the problem. `kept`
     says that what is derived from the weights need not be derived in every call, `layouts` how x
     and y lie.
 
@@ -357,16 +353,15 @@ def _with_known(
     request: Request, found: Sequence[tuple[str, Design]], of_layer: Sequence[LayerChoice]
 ) -> Sequence[tuple[str, Design]]:
     """The designs in the order for a request, with what is known of the layer."""
+    ordered = _for_request(request, found)
     for known in of_layer:
-        ordered = chosen_first(found, [known.choice])
-        if ordered is found:
-            _log.debug("%s is no candidate for this layer", known.choice)
+        if not known.covers(request.problem, request.pass_):
             continue
-        ordered = _for_request(request, ordered)
-        if known.covers(request.problem, request.pass_):
-            ordered = chosen_first(ordered, [known.choice])
-        return ordered
-    return _for_request(request, found)
+        chosen = chosen_first(ordered, [known.choice])
+        if chosen is not ordered:
+            return chosen
+        _log.debug("%s is no candidate for this layer", known.choice)
+    return ordered
 
 
 def _for_request(

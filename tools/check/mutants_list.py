@@ -913,20 +913,14 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "a layer's record goes first at any size",
-            "if known.covers(request.problem, request.pass_):",
-            "if True:",
-            SHIPPED,
-        ),
-        (
-            "beyond what was measured a layer's record changes nothing",
-            "ordered = _for_request(request, ordered)",
-            "ordered = _for_request(request, found)",
+            "if not known.covers(request.problem, request.pass_):",
+            "if False:",
             SHIPPED,
         ),
         (
             "the first record of a layer ends the look-up, candidate or not",
-            "            continue\n        ordered = _for_request",
-            "            break\n        ordered = _for_request",
+            '_log.debug("%s is no candidate for this layer", known.choice)',
+            "return ordered",
             SHIPPED,
         ),
         (
