@@ -165,14 +165,17 @@ for (long task = group; task < tasks; task += groups) {
     const int tile_end = tile_begin + task_tiles < TILES * GROUPS ? tile_begin + task_tiles : TILES * GROUPS;
     for (int tile_first = tile_begin; tile_first < tile_end; tile_first += block_tiles) {
         const int tile_last = tile_first + block_tiles < tile_end ? tile_first + block_tiles : tile_end;
-        for (long place = place_first; place < place_end; ++place) {
-            const long at = place * PLACE;
-            if (flat) {
+        // A loop for each: in one for both, gradients took up to a quarter longer on Intel's runtime.
+        if (flat)
+            for (long place = place_first; place < place_end; ++place) {
+                const long at = place * PLACE;
                 ${place_of_panel()}
-            } else {
+            }
+        else
+            for (long place = place_first; place < place_end; ++place) {
+                const long at = place * PLACE;
                 ${place_of_row()}
             }
-        }
     }
 }
 </%kernel:of_groups>\
