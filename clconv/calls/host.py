@@ -92,8 +92,9 @@ class HostArrays:
         return self.runtime.empty(shape, dtype)
 
     def values(self, result: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The values of a contiguous array, of all of `write`'s, in NumPy's memory, once everything queued before has
-        run: in `out` if that is given. Raises DeviceError, OutOfMemoryError."""
+        """The values of a contiguous array, of what `write` gave all of them, in NumPy's memory, once
+        everything queued before has run: in `out` if that is given. Raises DeviceError,
+        OutOfMemoryError."""
         runtime: Runtime = self.runtime
         buffer: Any = result.base_data
         known = self._results.get(_number(result)) if self._results and result.size else None
