@@ -92,7 +92,7 @@ class HostArrays:
         return self.runtime.empty(shape, dtype)
 
     def values(self, result: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The values of a contiguous array, of what `write` gave all of them, in NumPy's memory, once
+        """The values of a contiguous array, all of it if `write` gave it, in NumPy's memory, once
         everything queued before has run: in `out` if that is given. Raises DeviceError,
         OutOfMemoryError."""
         runtime: Runtime = self.runtime
