@@ -92,13 +92,14 @@ class HostArrays:
         return self.runtime.empty(shape, dtype)
 
     def values(self, result: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The values of a contiguous array, in NumPy's memory, once everything queued before has
-        run: in `out` if that is given. Raises DeviceError, OutOfMemoryError."""
+        """The values of a contiguous array, all of it if `write` gave it, in NumPy's memory, once
+        everything queued before has run: in `out` if that is given. Raises DeviceError,
+        OutOfMemoryError."""
         runtime: Runtime = self.runtime
         buffer: Any = result.base_data
         known = self._results.get(_number(result)) if self._results and result.size else None
         self._waited = True
-        if known is None or known[1].nbytes != result.nbytes:
+        if known is None:
             return runtime.to_host(result, out)
         values = known[1]
         with driver_errors(runtime.info.name, f"give an array of {result.nbytes} bytes back"):

@@ -2193,7 +2193,7 @@ _ROWS: dict[str, list[Row]] = {
             "taps of a phase come in order",
             "made[phase, stop - own.shape[0] : stop] = own[::-1]",
             "made[phase, stop - own.shape[0] : stop] = own",
-            SIGNAL,
+            SIGNAL_KERNELS,
         ),
         (
             "one side of complex results is interleaved twice",
@@ -2241,8 +2241,7 @@ _ROWS: dict[str, list[Row]] = {
             "if self._borrowed and (kind is not None or not self._waited):",
             "if False:",
             HOST_ARRAYS,
-        ),
-        ("a part is the whole", " or known[1].nbytes != result.nbytes", "", HOST_ARRAYS),
+        )
     ],
     "signal/filtering.py": [
         ("the second filter is turned", "sums, reverse=False, out=out)", "sums)", SIGNAL),
