@@ -190,14 +190,25 @@ def test_products_of_matrices(first_runtime, rng):
     ):  # fmt: skip
         model, given = model_of(nodes, shape, constants), x if len(shape) == 3 else x[0]
         copies = nodes[-1].op_type == "Slice"  # of columns, which are no positions
-        y = runs(first_runtime, model, 1 + copies, x=given)
+        y = runs(first_runtime, model, 3 + copies, x=given)  # rows turn into columns and back
         np.testing.assert_array_equal(y, reference(model, x=given)[0])
     # The channels of a normalisation are not the columns of the product.
     statistics = dict(zip("abcd", (*integers(rng, 3, 4), np.float32([1, 4, 4, 1])), strict=True))
     nodes = [node("MatMul", ["x", "w"], ["m"]),
              node("BatchNormalization", ["m", *statistics], ["y"], epsilon=0.0)]  # fmt: skip
     model = model_of(nodes, (3, 4, 7), {"w": integers(rng, 7, 4), **statistics})
-    y = runs(first_runtime, model, 2, x=x)
+    y = runs(first_runtime, model, 4, x=x)
+    np.testing.assert_array_equal(y, reference(model, x=x)[0])
+    # One row does not turn, and channels that have just turned need not.
+    model = model_of([node("Gemm", ["x", "w"], ["y"])], ("N", 7), {"w": integers(rng, 7, 2)})
+    y = runs(first_runtime, model, 1, x=x[0, :1])
+    np.testing.assert_array_equal(y, reference(model, x=x[0, :1])[0])
+    turn = {"perm": [0, 2, 1]}
+    nodes = [node("Transpose", ["x"], ["t"], **turn), node("MatMul", ["t", "w"], ["m"]),
+             node("Add", ["m", "b"], ["a"]), node("Transpose", ["a"], ["y"], **turn)]  # fmt: skip
+    constants = {"w": integers(rng, 4, 5), "b": integers(rng, 5)}
+    model = model_of(nodes, (3, 4, 7), constants)
+    y = runs(first_runtime, model, 1, x=x)
     np.testing.assert_array_equal(y, reference(model, x=x)[0])
 
 

@@ -18,10 +18,12 @@ from clconv.calls.recipes import (
 )
 from clconv.errors import ProblemError
 from clconv.geometry import Geometry
+from clconv.onnx import kernels
 from clconv.onnx.attributes import conv_geometry, transposed_geometry
 from clconv.onnx.folding import folded_normalisation
 from clconv.onnx.graph import Node
 from clconv.onnx.recording import Shape, Tensor
+from clconv.onnx.turning import Turned
 from clconv.onnx.work import OnHost, Value, Work
 
 __all__ = ["Convolution", "conv", "conv_transpose", "gemm", "matmul"]
@@ -32,7 +34,8 @@ Activation = str | tuple[str, float] | None
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A convolution that is still pending: nodes that follow give it a residual and an activation.
-    `shape` is the result's, whose elements are those of `rows`, its (N, C, L)."""
+    `shape` is the result's, whose elements are those of `rows`, its (N, C, L), or where it is
+    `turned` those of (N, L, C)."""
 
     x: Tensor
     weight: Value
@@ -43,6 +46,7 @@ class Convolution:
     shape: Shape
     dtype: np.dtype[Any]
     channel_axis: int = 1
+    turned: bool = False
     residual: Tensor | None = None
     activation: Activation = None
 
@@ -59,9 +63,12 @@ class Convolution:
         if self.residual is not None:
             operands["residual"] = self.residual.view(self.rows)
         recipe = self._recipe(work, operands)
-        y = work.recorder.empty(self.rows, self.dtype) if out is None else out
+        place = None if self.turned else out
+        y = work.recorder.empty(self.rows, self.dtype) if place is None else place
         derived = self.weight.derived if self.weight.constant else None
         work.recorder.follow(recipe, operands | {"out": y}, derived)
+        if self.turned:
+            y = kernels.transpose(work.recorder, y.view(self.rows), out)
         return y.view(self.shape)
 
     def _recipe(self, work: Work, operands: Mapping[str, Tensor]) -> Recipe:
@@ -88,13 +95,19 @@ class Convolution:
         """With a tensor of the result's shape added, or a constant of each channel."""
         if not self.is_bare:
             return None
-        if other.shape == self.shape:
+        if other.shape == self.shape and not self.turned:
             return replace(self, residual=work.dense(other))
         lies = tuple(n if i == self.channel_axis else 1 for i, n in enumerate(self.shape))
         padded = (1,) * (len(lies) - len(other.shape)) + other.shape
         if self.bias is None and other.constant and padded == lies:
             return replace(self, bias=other)
         return None
+
+    def unturned(self) -> Convolution | None:
+        """Before its positions and channels change places; None where they do not."""
+        if not self.turned or len(self.shape) != 3 or self.rows[0] != self.shape[0]:
+            return None
+        return replace(self, turned=False, shape=self.rows, channel_axis=1)
 
     def ending_earlier(self, count: int) -> Convolution | None:
         """Without the last outputs, if less padding does that."""
@@ -227,27 +240,30 @@ def conv_transpose(work: Work, node: Node, inputs: Sequence[Value | None]) -> li
 # Products of matrices: a pointwise convolution whose batch are the rows
 
 
-def _product(
-    work: Work, name: str, a: Value, weight: Value, weight_shape: Shape, shape: Shape
-) -> Value:
-    """`a`, whose rows are channels, times a weight (N, K, 1), as a pending convolution."""
-    rows, channels = a.size // a.shape[-1], weight_shape[0]
-    x = work.dense(a).view((rows, a.shape[-1], 1))
+def _product(work: Work, name: str, a: Value, weight: Value, bias: Value | None = None) -> Value:
+    """`a`, whose last axis are channels, times a weight (N, K, 1), as a pending convolution.
+
+    Convolutions read positions side by side. So rows and columns of `a` change places, unless they
+    have just done so, and back afterwards.
+    """
+    channels, terms, _ = weight.shape
+    shape = (*a.shape[:-1], channels)
+    before = a.pending.before(shape) if isinstance(a.pending, Turned) else None
+    if before is not None:
+        x = before
+    else:
+        x = work.dense(a).view((1, a.size // terms, terms))
+        # That of one row has nothing to move, but another batch has.
+        x = kernels.transpose(work.recorder, x)
+    rows = (x.shape[0], channels, x.shape[2])
+    last = len(shape) - 1
     made = Convolution(
-        x,
-        weight,
-        weight_shape,
-        None,
-        Geometry(),
-        (rows, channels, 1),
-        shape,
-        a.dtype,
-        len(shape) - 1,
+        x, weight, weight.shape, bias, Geometry(), rows, shape, a.dtype, last, turned=True
     )
     return Value.of(name, made)
 
 
-def _turned(work: Work, weight: Value, transposed: bool) -> Value:
+def _as_weight(work: Work, weight: Value, transposed: bool) -> Value:
     """A constant matrix (K, N) as (N, K, 1), kept for all runs; one that is `transposed` is."""
     key = ("matrix", weight.name, transposed)
     if key not in work.kept:
@@ -270,9 +286,8 @@ def matmul(work: Work, node: Node, inputs: Sequence[Value | None]) -> list[Value
         raise ProblemError(
             f"{b.name} has shape {b.shape}, expected ({a.shape[-1]}, …) for {a.name} of {a.shape}"
         )
-    weight = _turned(work, b, transposed=False)
-    shape = (*a.shape[:-1], b.shape[1])
-    return [_product(work, node.outputs[0], a, weight, weight.shape, shape)]
+    weight = _as_weight(work, b, transposed=False)
+    return [_product(work, node.outputs[0], a, weight)]
 
 
 def gemm(work: Work, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
@@ -295,9 +310,4 @@ def gemm(work: Work, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
         )
     if c is not None and c.shape not in ((columns,), (1, columns)):
         raise OnHost(f"{c.name} is no bias of each column")
-    weight = _turned(work, b, transposed)
-    made = _product(work, node.outputs[0], a, weight, weight.shape, (a.shape[0], columns))
-    if c is not None:
-        assert isinstance(made.pending, Convolution)
-        made.pending = replace(made.pending, bias=c)
-    return [made]
+    return [_product(work, node.outputs[0], a, _as_weight(work, b, transposed), c)]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from clconv.calls.copying import copying, joined
+from clconv.calls.copying import joined
 from clconv.onnx.recording import Recorder, Shape, Tensor, dense_strides
+from clconv.render import render
 from clconv.runtime import Runtime
 from clconv.variants.base import (
     MAX_GROUPS,
@@ -33,6 +34,7 @@ TASKS_A_CORE = 4
 LEAST_BLOCK = 2048
 # Work-items a group of a GPU; one of a CPU's is the whole group.
 LOCAL = 64
+TILE = 16
 C_TYPES = {"float16": "ushort", "float32": "float", "float64": "double"}
 DIMENSIONS = 4  # of the arrays of an expression
 
@@ -134,13 +136,29 @@ def evaluate(
     recorder.launch(launch, {**dict(zip(names, inputs, strict=True)), "y": out})
 
 
-def transpose(recorder: Recorder, x: Tensor) -> Tensor:
-    """(N, B, A) of x (N, A, B)."""
+def transpose(recorder: Recorder, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(N, B, A) of x (N, A, B), whose last axis is dense; `out`, if given, is dense."""
     batch, a_size, b_size = x.shape
-    out = recorder.empty((batch, b_size, a_size), x.dtype)
-    n, a, b = x.strides
-    profile = recorder.runtime.profile
-    launch = copying(profile, x.dtype.itemsize, out.shape, (n, b, a), out.strides)
+    kernels = _Kernels(recorder.runtime, x.dtype)
+    kernel = kernels.kernel(
+        "swap_axes",
+        (*_flat("x"), RESULT),
+        longs="a_tiles b_tiles a_size b_size x_n_stride x_a_stride",
+        constants=(("tile", TILE),),
+    )
+    if 1 in (a_size, b_size) and x.is_dense and out is None:
+        # Nothing moves; but of another batch or length it does, for which nothing is to be built.
+        recorder.runtime.programs.kernel(kernel, render(kernel))
+        return x.view((batch, b_size, a_size))
+    if out is None:
+        out = recorder.empty((batch, b_size, a_size), x.dtype)
+    a_tiles, b_tiles = ceil_div(a_size, TILE), ceil_div(b_size, TILE)
+    tasks = batch * a_tiles * b_tiles
+    launch = kernel.launch(
+        kernels.size(kernel, tasks, x.size),
+        count=tasks, a_tiles=a_tiles, b_tiles=b_tiles, a_size=a_size, b_size=b_size,
+        x_n_stride=x.strides[0], x_a_stride=x.strides[1],
+    )  # fmt: skip
     recorder.launch(launch, {"x": x, "y": out})
     return out
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from clconv.onnx.convolutions import Convolution
 from clconv.onnx.elementwise import Inputs, same
 from clconv.onnx.graph import Node, scalar
 from clconv.onnx.recording import Shape, Tensor
+from clconv.onnx.turning import Turned
 from clconv.onnx.work import OnHost, Value, Work, axis_of
 
 __all__ = [
@@ -180,47 +179,6 @@ def expand(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 # Copies
 
 
-@dataclass(frozen=True, eq=False)
-class Turned:
-    """A tensor whose axes are to change places, which the next node may undo or do without."""
-
-    source: Tensor
-    order: tuple[int, ...]
-
-    @property
-    def view(self) -> Tensor:
-        """The elements where they are."""
-        shape = tuple(self.source.shape[i] for i in self.order)
-        strides = tuple(self.source.strides[i] for i in self.order)
-        return self.source._replace(shape=shape, strides=strides)
-
-    @property
-    def shape(self) -> Shape:
-        """That of the result."""
-        return self.view.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of the result."""
-        return self.source.dtype
-
-    def finish(self, work: Work, out: Tensor | None = None) -> Tensor:
-        """Moves the elements."""
-        turned = self.view
-        if out is not None:
-            kernels.evaluate(work.recorder, ["x0"], [turned], out)
-            return out
-        if turned.is_dense:
-            return turned
-        sizes, (steps,) = kernels.joined(turned.shape, turned.strides)
-        if len(sizes) in (2, 3) and steps[-2] == 1:
-            # Rows and columns change places.
-            n = (1, 0) if len(sizes) == 2 else (sizes[0], steps[0])
-            rows = turned._replace(shape=(n[0], sizes[-1], sizes[-2]), strides=(n[1], steps[-1], 1))
-            return kernels.transpose(work.recorder, rows).view(turned.shape)
-        return work.copied(turned)
-
-
 def transpose(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """Transpose; two that undo each other move nothing."""
     x = _first(inputs)
@@ -229,6 +187,10 @@ def transpose(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     order = tuple(node.attributes.get("perm", range(rank)[::-1]))
     if sorted(order) != list(range(rank)):
         raise ProblemError(f"perm is {list(order)}, expected {rank} different axes")
+    product = x.pending if isinstance(x.pending, Convolution) and work.used_once(x) else None
+    unturned = product.unturned() if product is not None and order == (0, 2, 1) else None
+    if unturned is not None:
+        return [Value.of(node.outputs[0], unturned)]
     if isinstance(x.pending, Turned):
         made = Turned(x.pending.source, tuple(x.pending.order[i] for i in order))
     else:
