@@ -352,16 +352,23 @@ def candidates(
 def _with_known(
     request: Request, found: Sequence[tuple[str, Design]], of_layer: Sequence[LayerChoice]
 ) -> Sequence[tuple[str, Design]]:
-    """The designs in the order for a request, with what is known of the layer."""
+    """The designs in the order for a request, with what is known of the layer: what another size
+    of the layer would take comes behind the first one, marked as an alternative."""
     ordered = _for_request(request, found)
-    for known in of_layer:
-        if not known.covers(request.problem, request.pass_):
+    first, others = ordered[0], [ordered[0]]
+    for known in reversed(of_layer):
+        named = next((n for n in ordered if Choice(n[0], n[1].tile) == known.choice), None)
+        if named is None:
+            _log.debug("%s is no candidate for this layer", known.choice)
             continue
-        chosen = chosen_first(ordered, [known.choice])
-        if chosen is not ordered:
-            return chosen
-        _log.debug("%s is no candidate for this layer", known.choice)
-    return ordered
+        others.append(named)
+        if known.covers(request.problem, request.pass_):
+            first = named
+    rest = [named for named in ordered if named not in others]
+    if first is not ordered[0]:
+        others = [first, *(named for named in others if named is not first)]
+    marked = [(name, replace(design, alternative=True)) for name, design in others]
+    return [ordered[0] if first is ordered[0] else marked[0], *marked[1:], *rest]
 
 
 def _for_request(
@@ -382,10 +389,16 @@ def _for_request(
 def other_of_layer(plan: KernelPlan, following: Iterator[KernelPlan]) -> Iterator[KernelPlan]:
     """Of the plans behind a plan the one that the layer may take instead for another batch or
     length; none where the choice follows from the layer."""
+    own = plan  # the planner's own choice
     for other in following:
-        if other.design.decides is not plan.design.decides and _is_better_somewhere(other, plan):
+        if other.design.alternative:
+            if own is plan and plan.design.alternative:
+                own = other
             yield other
-        return
+        else:
+            if other.design.decides is not own.design.decides and _is_better_somewhere(other, own):
+                yield other
+            return
 
 
 def _is_better_somewhere(one: KernelPlan, other: KernelPlan) -> bool:

@@ -286,7 +286,8 @@ class Design:
     proportion to batch and positions. It `decides` where that is far off: then the planner compares
     what is predicted of it and of designs that do not, and which of the two is taken depends on
     batch and length. `copies` arrays that do not lie as its kernels take them are copied in each
-    call, which its costs include.
+    call, which its costs include. The planner marks an `alternative`, which other sizes of the
+    layer take.
     """
 
     tile: Mapping[str, int]
@@ -297,6 +298,7 @@ class Design:
     predicted: Callable[[Request], Cost] | None = field(default=None, compare=False)
     decides: bool = False
     copies: int = 0
+    alternative: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tile", MappingProxyType(dict(self.tile)))
