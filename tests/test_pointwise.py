@@ -176,3 +176,17 @@ def test_its_examples_reach_all_paths():
             paths.add((numbers["flat"], dict(plan.kernels[0].constants)["spill_tiles"] > 0))
     assert {(0, False), (1, False), (1, True)} <= paths
     assert clconv.variants(pointwise.EXAMPLES["64 bits"], "forward", "cpu")[0] == "pointwise"
+
+
+def test_rows_in_reverse(runtime, rng):
+    """Samples and positions may lie backwards, so that what is read begins before its array."""
+    for length in (3, 40):
+        x = rng.integers(-4, 5, (6, 4, length)).astype(np.float32)
+        weight = rng.integers(-4, 5, (5, 4, 1)).astype(np.float32)
+        problem = Conv1dProblem(6, 4, length, 5, 1)
+        there, its_weight = runtime.to_device(x), runtime.to_device(weight)
+        y = F.conv1d(there[::-1], its_weight, variant="pointwise").get()
+        assert np.array_equal(y, reference.conv1d(problem, x[::-1], weight))
+        turned = runtime.to_device(weight.transpose(1, 0, 2).copy())
+        y = F.conv1d_input(x.shape[:1] + (5, length), turned, there[::-1], variant="pointwise")
+        assert np.array_equal(y.get(), reference.conv1d(problem, x[::-1], weight))

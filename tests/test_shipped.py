@@ -147,6 +147,26 @@ def test_beyond_what_was_measured_the_model_chooses():
             assert first(beyond, known) == planner.plans(beyond, Pass.FORWARD, ZEN5)[0].choice
 
 
+def test_kernels_of_all_sizes_are_built_at_once(files, first_runtime):
+    """Within what was measured or beyond it, whichever comes first."""
+    problem = Conv1dProblem(1, 12, 500, 8, 5, 1, 2)
+    own, *others = exact_choices(problem, first_runtime.profile)
+    files(target_of(first_runtime.profile), made(others[-1], problem, lengths=(400, 900)))
+    weight = first_runtime.zeros((8, 12, 5))
+    for lengths in ((500, 40, 5000), (40, 500, 5000)):
+        runtime = clconv.Runtime(first_runtime.queue)
+        built = []
+        for length in lengths:
+            F.conv1d(runtime.zeros((1, 12, length)), weight, padding=2, exact=True)
+            built.append(len(runtime.programs))
+        assert built == built[:1] * 3
+    chosen = [
+        next(runtime.candidates(replace(problem, length=one), Pass.FORWARD, exact=True)).choice
+        for one in lengths
+    ]
+    assert chosen == [own, others[-1], own]
+
+
 def test_what_is_no_candidate_is_ignored(caplog):
     """A tile that no design has any more, and with exact=True what is not exact."""
     caplog.set_level(logging.DEBUG, logger="clconv.planning.planner")

@@ -35,6 +35,13 @@ def test_resampling(runtime, rng, dtype):
                 np.testing.assert_array_equal(y, scipy.signal.upfirdn(h, x, up, down))
 
 
+def test_resampling_whose_periods_have_no_room_together(first_runtime):
+    """Where a kernel serves one period, it serves long signals, too."""
+    h, x = np.ones(100), np.arange(400_000) % 7 - 3.0
+    y = signal.upfirdn(h, x, up=3, down=1000, runtime=first_runtime)
+    np.testing.assert_array_equal(y, scipy.signal.upfirdn(h, x, up=3, down=1000))
+
+
 def test_resampling_of_device_arrays(runtime, rng):
     """Views, whose buffers have NaN around them."""
     x, h = whole(rng, np.float32, 3, 2, 700), whole(rng, np.float32, 300)

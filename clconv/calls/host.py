@@ -17,6 +17,9 @@ from clconv.runtime import Runtime
 
 __all__ = ["HostArrays"]
 
+# Bytes from an array's first to its last for each of its own, at most: drivers may copy all of
+# them, and a device takes so many at once.
+MOST_GAPS = 4
 # Results are mapped as bytes.
 _BYTE = np.dtype(np.uint8)
 
@@ -120,6 +123,8 @@ class HostArrays:
         if address % size or any(step % size for step in values.strides):
             return None
         if any(begin < other_end and other < end for other, other_end in self._spans):
+            return None
+        if end - begin > MOST_GAPS * values.nbytes:
             return None
         self._spans.append((begin, end))
         self._borrowed.append(values)

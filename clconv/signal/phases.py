@@ -62,15 +62,16 @@ def _cut(profile: DeviceProfile, of: Resampling, dtype: np.dtype[Any], count: in
     # enough for all lanes.
     whole = lanes // math.gcd(of.up, lanes)
     periods = ceil_div(ceil_div(WINDOWS * taps, of.down), whole) * whole
-    phases = of.up * max(1, min(periods, count // (of.up * lanes)))
     wanted = TASKS_A_CORE * profile.compute_units
-    part = ceil_div(phases, ceil_div(wanted, ceil_div(ceil_div(count, phases), lanes)))
-    part = ceil_div(part, lanes) * lanes
-    while part:
-        samples = ceil_div(min(part, phases) * of.down, of.up) + taps + lanes
-        if samples <= _strip(profile, dtype):
-            return _Cut(phases, part)
-        part = part // 2 // lanes * lanes
+    for together in (max(1, min(periods, count // (of.up * lanes))), 1):
+        phases = of.up * together
+        part = ceil_div(phases, ceil_div(wanted, ceil_div(ceil_div(count, phases), lanes)))
+        part = ceil_div(part, lanes) * lanes
+        while part:
+            samples = ceil_div(min(part, phases) * of.down, of.up) + taps + lanes
+            if samples <= _strip(profile, dtype):
+                return _Cut(phases, part)
+            part = part // 2 // lanes * lanes
     return None
 
 

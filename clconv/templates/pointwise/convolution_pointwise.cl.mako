@@ -120,7 +120,7 @@ NO_UNROLL for (int i = wanted - m; i < CHANNEL_TILE; ++i)
         // A position that nothing was read for has no products, also with weights that are infinite.
         LANE_ARRAY own;
         own.vector = v;
-        NO_UNROLL for (int e = 0; e < LANES; ++e) own.lane[e] = from[j * LANES + e] < 0 ? (SUM)0 : own.lane[e];
+        NO_UNROLL for (int e = 0; e < LANES; ++e) own.lane[e] = from[j * LANES + e] == NOWHERE ? (SUM)0 : own.lane[e];
         v = own.vector;
 % endif
         ${flat.finish_lanes()}

@@ -1,6 +1,7 @@
 ## Places of convolution_pointwise whose positions are counted through all rows: where their lanes are,
 ## the panel of what they read, and how they are written.
 <%def name="functions()">\
+#define NOWHERE LONG_MIN
 // Whether the lanes of a vector are neighbours in a row, by their rows.
 static inline int in_one_row(const long *rows) { return rows[0] >= 0 && rows[0] == rows[LANES - 1]; }
 
@@ -29,7 +30,7 @@ static inline VECTOR load_lanes(__global const STORED *at, const long batch_stri
 % endif
 </%def>\
 ## Of each lane of a place the row and the position there, or row -1 behind the last one; and where its x
-## is, from channel 0 on, or -1.
+## is, from channel 0 on, or NOWHERE: rows may lie in reverse, at negative places.
 <%def name="lanes_of_place()">\
 long lane_row[PLACE], from[PLACE];
 int lane_position[PLACE];
@@ -38,7 +39,7 @@ int position = (int)(at - row * positions);
 NO_UNROLL for (int t = 0; t < PLACE; ++t) {
     const long p = (long)position + shift;
     lane_row[t] = at + t < total ? row : -1, lane_position[t] = position;
-    from[t] = at + t < total && p >= 0 && p < x_length ? row * x_batch_stride + p : -1;
+    from[t] = at + t < total && p >= 0 && p < x_length ? row * x_batch_stride + p : NOWHERE;
     if (++position == positions) position = 0, ++row;
 }
 </%def>\
@@ -48,13 +49,13 @@ NO_UNROLL for (int c_begin = 0; c_begin < c_count; c_begin += ${line}) {
     const int c_end = c_begin + ${line} < c_count ? c_begin + ${line} : c_count;
     __global const STORED *x_group = x + x_offset + ((long)g * TERMS + c_first) * x_channel_stride;
     NO_UNROLL for (int t = 0; t < PLACE; t += LANES) {
-        if (in_one_row(lane_row + t) && from[t] >= 0 && from[t + LANES - 1] >= 0) {
+        if (in_one_row(lane_row + t) && from[t] != NOWHERE && from[t + LANES - 1] != NOWHERE) {
             for (int c = c_begin; c < c_end; ++c)
                 *(__local VECTOR *)(panel + c * PLACE + t) = load_vector(x_group + c * x_channel_stride + from[t]);
             continue;
         }
         NO_UNROLL for (int e = t; e < t + LANES; ++e) {
-            if (from[e] < 0) for (int c = c_begin; c < c_end; ++c) panel[c * PLACE + e] = 0;
+            if (from[e] == NOWHERE) for (int c = c_begin; c < c_end; ++c) panel[c * PLACE + e] = 0;
             else for (int c = c_begin; c < c_end; ++c) panel[c * PLACE + e] = load(x_group + c * x_channel_stride + from[e]);
         }
     }
