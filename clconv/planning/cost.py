@@ -188,11 +188,12 @@ WEIGHT_BYTES = 8.0
 # fast (fitted).
 TASK_SETUP, LAST_TASK = 2000.0, 1.0
 # Of rows that are read in place for many channels (pointwise): a line of the cache, in bytes
-# (guide). Where a place's piece of x is more than the first-level cache holds, a line that comes
-# from the second, and going on to the next channel's row (fitted). Copying, or storing, an element
-# where those of a vector lie in different rows (estimate).
-LINE_BYTES, FAR_LINE, FAR_ROW = 64, 2.2, 1.0
-FLAT_ELEMENT = 3.0
+# (guide); and going on to the next channel's row. Where a place's piece of x is more than the
+# first-level cache holds, a line that comes from the second, and going on to the next row (fitted).
+# Where those of a vector lie in different rows: copying, or storing, an element, and storing a
+# vector beside that (estimates).
+LINE_BYTES, NEXT_ROW, FAR_LINE, FAR_ROW = 64, 0.5, 2.2, 1.5
+FLAT_ELEMENT, FLAT_VECTOR = 3.0, 20.0
 # Positions of a row that is neither short nor long: its last tile is half empty (estimate).
 TYPICAL_ROW = 2048
 # Positions for which a tile's weights are converted once (estimate).
@@ -289,7 +290,8 @@ class Core:
         loads = vectors * (1 + 32 * self.width / LINE_BYTES)
         one = self.sums(sums, broadcasts, loads)
         loading = max(one.loads, FAR_LINE * lines * far)
-        return one._replace(loads=loading, beside=one.beside + FAR_ROW * far)
+        next_row = FAR_ROW if far else NEXT_ROW
+        return one._replace(loads=loading, beside=one.beside + next_row)
 
     def stage(self, gathered: bool) -> float:
         """Cycles of a vector of a strip that is staged."""

@@ -141,15 +141,18 @@ def check(family: str, counts: tuple[Counted, Counted]) -> bool:
     return right
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """Of a call, the median of some."""
-    function()
-    took = []
-    for _ in range(9):
-        start = time.perf_counter()
-        function()
-        took.append(time.perf_counter() - start)
-    return statistics.median(took)
+def seconds(function: Callable[[], Any]) -> tuple[float, float]:
+    """Of a call without and with clconv, medians of some that take turns."""
+    took: tuple[list[float], list[float]] = [], []
+    for _ in range(7):
+        for place in (0, 1):
+            switch = use_in_transformers() if place else None
+            start = time.perf_counter()
+            function()
+            took[place].append(time.perf_counter() - start)
+            if switch is not None:
+                switch.undo()
+    return statistics.median(took[0][1:]), statistics.median(took[1][1:])
 
 
 def times() -> None:
@@ -167,9 +170,7 @@ def times() -> None:
             model(tokens)
 
         for name, function in (("512 tokens", whole), ("one token", step)):
-            without = seconds(function)
-            with use_in_transformers():
-                ours = seconds(function)
+            without, ours = seconds(function)
             print(f"Mamba, 2 layers, {name}: {1e3 * without:.2f} ms, with clconv {1e3 * ours:.2f}")
 
 

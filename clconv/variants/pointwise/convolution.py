@@ -220,7 +220,7 @@ def _rows(tile: Tile) -> _Rows:
     apart = min(1.0, tile.lanes / positions)
     element = tile.lanes * cost.FLAT_ELEMENT
     copied = (1 - apart) * tile.core.stage(gathered=False) + apart * element
-    stored = apart * element * tile.written
+    stored = (apart * element + cost.FLAT_VECTOR) * tile.written
     flat = _Rows(
         True,
         1,
