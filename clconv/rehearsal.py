@@ -59,11 +59,15 @@ class Rehearsal(Runtime):
         plans = iter(candidates)
         for plan in plans:
             if self._builds(plan.kernels):
-                for one in (plan, *other_of_layer(plan, plans)):
-                    self._kernels |= dict.fromkeys(one.kernels)
-                return Prepared.of(plan)
+                prepared = Prepared.of(plan, other_of_layer(plan, plans))
+                for one in (plan, *prepared.others):
+                    self.make_ready(one)
+                return prepared
             refused.append(plan)
         return self._runtime.prepare(refused)  # which says why there is none
+
+    def make_ready(self, plan: KernelPlan) -> None:
+        self._kernels |= dict.fromkeys(plan.kernels)
 
     def kernels(self, prepared: HasSources) -> list[Any]:
         return [None] * len(prepared.sources)

@@ -77,16 +77,17 @@ Command = tuple[Any, Launch, Sequence[Any]]
 @dataclass(frozen=True)
 class Prepared:
     """A plan that the device builds, with the OpenCL C of each launch's kernel, those of its
-    preparation first."""
+    preparation first, and the plans that other sizes of the layer may take."""
 
     plan: KernelPlan
     sources: tuple[tuple[Kernel, str], ...]
+    others: tuple[KernelPlan, ...] = ()
 
     @classmethod
-    def of(cls, plan: KernelPlan) -> Prepared:
+    def of(cls, plan: KernelPlan, others: Iterable[KernelPlan]) -> Prepared:
         """A plan's, whose kernels build."""
         launched = (one.kernel for one in (*plan.preparation.launches, *plan.launches))
-        return cls(plan, tuple((kernel, render(kernel)) for kernel in launched))
+        return cls(plan, tuple((kernel, render(kernel)) for kernel in launched), tuple(others))
 
 
 class Runtime:
@@ -339,11 +340,16 @@ class Runtime:
             except BuildError as error:
                 refused = plan, error
             else:
-                for other in other_of_layer(plan, plans):
-                    for kernel in other.kernels:
-                        self.programs.finish(kernel, render(kernel), self.queue)
-                return Prepared.of(plan)
+                prepared = Prepared.of(plan, other_of_layer(plan, plans))
+                for other in prepared.others:
+                    self.make_ready(other)
+                return prepared
         raise refused[1] if refused else DeviceError("prepare needs at least one plan")
+
+    def make_ready(self, plan: KernelPlan) -> None:
+        """Builds the kernels of a plan that may be needed later."""
+        for one in plan.kernels:
+            self.programs.finish(one, render(one), self.queue)
 
     def _warn_of_refusal(self, after: KernelPlan, plan: KernelPlan, error: BuildError) -> None:
         """Once for each layer and refusal."""

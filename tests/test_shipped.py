@@ -157,7 +157,8 @@ def test_kernels_of_all_sizes_are_built_at_once(files, first_runtime):
         runtime = clconv.Runtime(first_runtime.queue)
         built = []
         for length in lengths:
-            F.conv1d(runtime.zeros((1, 12, length)), weight, padding=2, exact=True)
+            x = runtime.zeros((1, 12, length))
+            F.conv1d(x, weight, padding=2, exact=True, runtime=runtime)
             built.append(len(runtime.programs))
         assert built == built[:1] * 3
     chosen = [

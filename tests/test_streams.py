@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from pathlib import Path
 
@@ -264,6 +265,25 @@ def test_parallel_of_modules(first_runtime, rng):
     for _ in range(2):  # nothing has changed
         with pytest.raises(ModuleError, match="Branch 1 gives 2 positions more than another one"):
             short.flush()
+
+
+def test_a_skip_beside_a_branch_of_other_rates(first_runtime, rng):
+    """The branch gives two samples for every other one; a copy of the stream is one of its own."""
+    down = Conv1D(2, 3, 3, stride=2, pad="causal", activation=["leaky_relu", 0.5])
+    branch = Sequential().extend([down, Deconv1D(3, 2, 4, stride=2, pad="causal")])
+    net = integral(Parallel("sum").extend([Sequential(), branch]), rng)
+    x = integers(rng, 1, 2, 16)
+    whole = net(gpuarray.to_gpu(x)).get()
+    for cuts in ([0, 16], [0, 4, 8, 16], [0, 1, 3, 16], [0, 3, 7, 16]):
+        running, given = StreamingParallel(net), []
+        for start, stop in itertools.pairwise(cuts):
+            piece = gpuarray.to_gpu(np.ascontiguousarray(x[:, :, start:stop]))
+            copy.copy(running)(gpuarray.to_gpu(np.full((1, 2, 5), np.nan, np.float32)))
+            given.append(running(piece).get())
+        given.append(running.flush().get())
+        assert np.array_equal(np.concatenate(given, axis=2), whole), cuts
+    one = StreamingParallel(net)
+    assert copy.copy(one)._adding[1] is not one._adding[1]
 
 
 def test_states(first_runtime, rng):

@@ -318,9 +318,9 @@ class Draft:
         variant: Choice,
         operands: Mapping[str, str],
         numbers_: Mapping[str, float],
-    ) -> KernelPlan:
+    ) -> Prepared:
         """Plans and builds one pass. `operands` maps the kernels' names to the call's. Returns the
-        plan that the device built."""
+        plan that the device built, and those that other sizes may take."""
         x, y = (self._lies(operands[one]) if one in operands else Lies.ROWS for one in "xy")
         prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant, (x, y)))
         plan = prepared.plan
@@ -351,7 +351,7 @@ class Draft:
                 accumulates,
             )
         )
-        return plan
+        return prepared
 
     # Launches that no variant plans
 

@@ -238,11 +238,15 @@ def draft_gradients(
         draft.plans(one.problem, one.pass_, one.epilogue, one.variant)
     for one in wanted:
         draft.result(one.name, one.shape)
-    bias_is_summed = False
+    summed: list[bool] = []  # whether the weight gradient's plans sum the bias's, the first's first
     for name, _, its_problem, pass_, epilogue, by, operands, numbers_ in wanted:
-        if (name == "out_x" and not problem.batch) or (name == "out_bias" and bias_is_summed):
+        if name == "out_x" and not problem.batch:
+            continue
+        if name == "out_bias" and summed[:1] == [True]:
+            if not all(summed):  # another size needs what this one does without
+                draft.runtime.make_ready(next(draft.plans(its_problem, pass_, epilogue, by)))
             continue
         if name not in draft.given:
             numbers_ = {**numbers_, "momentum": 0.0}  # there is no old value to keep of
-        plan = draft.add(its_problem, pass_, epilogue, by, operands, numbers_)
-        bias_is_summed = plan.sums_bias
+        prepared = draft.add(its_problem, pass_, epilogue, by, operands, numbers_)
+        summed = [one.sums_bias for one in (prepared.plan, *prepared.others)]

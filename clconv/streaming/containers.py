@@ -204,6 +204,11 @@ class StreamingParallel(_StreamingContainer):
                 )
         self._adding = self._who_adds()
 
+    def __copy__(self: Self) -> Self:
+        new: Any = super().__copy__()
+        new._adding = new._who_adds()  # a convolution of its own
+        return new  # type: ignore[no-any-return]
+
     def reset(self) -> None:
         """Forgets the signal; the next chunk begins a new one."""
         super().reset()
@@ -274,7 +279,9 @@ class StreamingParallel(_StreamingContainer):
         assert signal is not None
         shared = piece._replace(is_result=False)
         known: dict[int, Piece | None] = {}
-        if self._adding is not None and signal.dtype != np.float16:
+        # Nothing waits where the branch has given an output for each sample so far.
+        at_once = all(one is None for one in self._waiting)
+        if self._adding is not None and at_once and signal.dtype != np.float16:
             i, last = self._adding
             last.addend = Addend(shared, target)
             with self.net._placing("Data", i):

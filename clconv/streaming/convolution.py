@@ -115,7 +115,8 @@ class StreamingConvolution(Stream):
 
     @property
     def _activation(self) -> Any:
-        return self.conv.activation if self.follower is None else self.follower
+        own = self.conv.activation if self.follower is None else self.follower
+        return tuple(own) if isinstance(own, list) else own  # it is part of a key
 
     def _history(self, signal: Signal, room: int) -> History:
         """What is kept, with room for so many samples in all."""

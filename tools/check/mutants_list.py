@@ -1577,9 +1577,15 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "a bias that was summed on the way is added again",
-            '(name == "out_bias" and bias_is_summed)',
+            'name == "out_bias" and summed[:1] == [True]',
             "False",
             SHARES,
+        ),
+        (
+            "what sums the bias at other sizes is not built",
+            "if not all(summed):",
+            "if False:",
+            SPECTRAL + " -k no_length_compiles",
         ),
         (
             "the bias of a transposed convolution is summed from its input",
