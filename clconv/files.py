@@ -75,7 +75,7 @@ def build(blueprint: Mapping[str, Any], classes: Iterable[type[Module]] = ()) ->
     Names of classes are looked up among clconv's layers and `classes`, nowhere else. Raises
     ModuleError.
     """
-    own = (Activation, Conv1D, Deconv1D, Pad1D, Parallel, Sequential)
+    own = (Conv1D, Deconv1D, Pad1D, Sequential, Activation, Parallel)
     known = {one.__name__: one for one in (*own, *classes)}
     return _build(blueprint, known)
 

@@ -283,6 +283,27 @@ class Geometry(NamedTuple):
             padding=(crop, max(surplus, 0)), output_padding=max(-surplus, 0), transposed=True
         )
 
+    def phase_taps(self, kernel_size: int) -> int:
+        """Taps of each phase of a transposed convolution, the outputs of a stride, where all phases
+        have as many, as a convolution with the phases as maps has; else 0."""
+        alike = self.stride > 1 and kernel_size % self.stride == 0
+        return kernel_size // self.stride if alike and self.dilation == self.groups == 1 else 0
+
+    def in_phases(self, crop: int, outputs: int, taps: int) -> tuple[int, int, int]:
+        """(start, steps, shift): outputs after the first `crop` positions of samples are those from
+        `shift` on that so many steps of that convolution give, from sample `start` on."""
+        first = crop // self.stride
+        steps = -(-(crop + outputs) // self.stride) - first
+        return first - (taps - 1), steps, crop - first * self.stride
+
+    def beginning(self, taps: int) -> int:
+        """Positions that reach back to before the first sample."""
+        return (taps - 1) * self.stride
+
+    def read_by_rounding(self, samples: int) -> int:
+        """At least as many samples as are read where the outputs' number is rounded."""
+        return samples + max(samples // 4, 16 * self.stride)
+
     def rest(self, crop: int, length: int, kernel_size: int) -> int:
         """Outputs after the first `crop` positions of so many samples, where no more come."""
         end = reached_by(length, self.window(kernel_size), self.stride) + self.output_padding

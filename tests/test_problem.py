@@ -259,7 +259,7 @@ ELSEWHERE = {
     ("layers/pad1d.py", ""): "what modes make padding of",
     ("layers/pad1d.py", "dataShapeFrom"): "a layer that only pads",
     ("layers/pad1d.py", "gradShapeFrom"): "a layer that only pads",
-    ("streaming.py", "_finish"): "what windows left of the padding behind the signal",
+    ("streaming/convolution.py", "_finish"): "what windows left of the padding behind the signal",
     ("commands/layers.py", ""): "a kernel size of random layers is drawn in strides",
 }
 

@@ -130,7 +130,7 @@ class StreamingConvolution(Stream):
             return None
         room = kept.length + positions
         if self._rounds:
-            room += max(room // 4, 16 * self.conv.stride)  # that rounding may read, too
+            room = self.conv.geometry.read_by_rounding(room)
         self._kept = kept = kept.with_room(signal, room)
         return kept.rows(kept.stop)
 

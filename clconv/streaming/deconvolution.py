@@ -25,35 +25,30 @@ MANY_WEIGHTS = 2**18
 def has_phases(deconv: Deconv1D) -> bool:
     """Whether a layer is computed as a convolution with the outputs of a stride as maps: each of
     these has every stride-th tap."""
-    one = deconv.geometry
-    alike = one.stride > 1 and deconv.size % one.stride == 0
-    return (
-        alike
-        and one.dilation == one.groups == 1
-        and deconv.inmaps * deconv.outmaps * deconv.size >= MANY_WEIGHTS
-    )
+    taps = deconv.geometry.phase_taps(deconv.size)
+    return taps > 0 and deconv.inmaps * deconv.outmaps * deconv.size >= MANY_WEIGHTS
 
 
-def phase_weights(runtime: Runtime, weight: Array, bias: Array | None, stride: int) -> Weights:
-    """w'[o stride + r, c, j] = w[c, o, r + (taps - 1 - j) stride], and the bias of o for all r,
+def phase_weights(runtime: Runtime, weight: Array, bias: Array | None, phases: int) -> Weights:
+    """w'[o phases + r, c, j] = w[c, o, r + (taps - 1 - j) phases], and the bias of o for all r,
     queued."""
     inputs, outputs, size = weight.shape
-    taps = size // stride
-    turned = runtime.empty((outputs * stride, inputs, taps), weight.dtype)
+    taps = size // phases
+    turned = runtime.empty((outputs * phases, inputs, taps), weight.dtype)
     element = weight.dtype.itemsize
-    steps = (taps, stride * inputs * taps, -1, inputs * taps)  # of c, o, tap and r
+    steps = (taps, phases * inputs * taps, -1, inputs * taps)  # of c, o, tap and r
     copy_view(
         runtime,
-        weight.reshape(inputs, outputs, taps, stride),
+        weight.reshape(inputs, outputs, taps, phases),
         turned,
         start=(taps - 1) * element,
         strides=tuple(step * element for step in steps),
     )
     if bias is None:
         return Weights(turned, None)
-    repeated = runtime.empty((outputs * stride,), bias.dtype)
-    for r in range(stride):
-        copy_view(runtime, bias, repeated, start=r * element, strides=(stride * element,))
+    repeated = runtime.empty((outputs * phases,), bias.dtype)
+    for r in range(phases):
+        copy_view(runtime, bias, repeated, start=r * element, strides=(phases * element,))
     return Weights(turned, repeated)
 
 
@@ -149,28 +144,27 @@ class StreamingDeconv1D(StreamingConvolution):
     ) -> Piece:
         """Outputs after the first `crop` positions of samples. Those that the beginning of the
         signal gives come by the layer itself: nothing lies before it, also no zeros."""
-        signal, stride, taps = self._signal, self.conv.stride, weights.weight.shape[2]
+        signal, geometry = self._signal, self.conv.geometry
         assert signal is not None
-        head, beginning = None, (taps - 1) * stride
+        phase_maps, _, taps = weights.weight.shape
+        head, beginning = None, geometry.beginning(taps)
         if crop < beginning:
             count = min(outputs, beginning - crop)
             head = self._part(data, crop, count, count, None)
             if count == outputs:
                 return head
             crop, outputs, computed = crop + count, outputs - count, computed - count
-        first = crop // stride
-        steps = -(-(crop + computed) // stride) - first
-        maps, shift = self.conv.outmaps, crop - first * stride
-        used = data.without(first - (taps - 1))._replace(length=steps + taps - 1)
-        phases = Piece.empty(signal, maps * stride, steps)
+        start, steps, shift = geometry.in_phases(crop, computed, taps)
+        used = data.without(start)._replace(length=steps + taps - 1)
+        phases = Piece.empty(signal, phase_maps, steps)
         self._run(used, Geometry(), phases, weights)
-        whole = Piece.empty(signal, maps, steps * stride)
-        rows = signal.batch * maps
+        whole = Piece.empty(signal, self.conv.outmaps, geometry.same_length(steps))
+        rows, every = signal.batch * whole.maps, geometry.stride
         interleave(
             signal.runtime,
-            phases.array.reshape(rows, stride, steps),
-            whole.array.reshape(rows, steps * stride),
-            stride,
+            phases.array.reshape(rows, every, steps),
+            whole.array.reshape(rows, whole.length),
+            every,
             0,
         )
         tail = whole.without(shift)._replace(length=outputs)
