@@ -22,7 +22,7 @@ CHANNELS = (Layout.CHANNELS, Layout.CHANNELS)
 MORE = {
     "whole vectors of channels": Conv1dProblem(2, 32, 70, 24, 3, 1, 1),
     "vectors of channels that overlap": Conv1dProblem(1, 19, 90, 18, 4, 2, 1),
-    "depthwise, whole vectors": Conv1dProblem(2, 48, 70, 48, 5, 1, 2, 1, 48),
+    "depthwise, whole vectors": Conv1dProblem(2, 48, 72, 48, 5, 1, 2, 1, 48),
     "depthwise, many taps": Conv1dProblem(1, 20, 90, 20, 21, 1, 10, 1, 20),
     "depthwise, dilated and strided": Conv1dProblem(1, 17, 90, 17, 10, 3, (9, 4), 2, 17),
 }

@@ -237,6 +237,13 @@ class Draft:
             return Lies.CHANNELS
         return Lies.ROWS if shape[-1] == 1 else Lies.STRIDED
 
+    def _planned(self, name: str | None) -> Lies:
+        """How an array is said to lie for planning. One element that is repeated is copied: it is
+        seldom anything but the gradient of a sum, which needs no kernels of its own."""
+        if name is None or 0 in self.layouts[name].strides:
+            return Lies.ROWS
+        return self._lies(name)
+
     def _check_strides(self, name: str) -> None:
         size = self.dtype.itemsize
         if any(step % size for step in self.layouts[name].strides):
@@ -321,7 +328,7 @@ class Draft:
     ) -> Prepared:
         """Plans and builds one pass. `operands` maps the kernels' names to the call's. Returns the
         plan that the device built, and those that other sizes may take."""
-        x, y = (self._lies(operands[one]) if one in operands else Lies.ROWS for one in "xy")
+        x, y = (self._planned(operands.get(one)) for one in "xy")
         prepared = self.runtime.prepare(self.plans(problem, pass_, epilogue, variant, (x, y)))
         plan = prepared.plan
         bound: dict[str, Argument] = {

@@ -179,7 +179,7 @@ TILE_SETUP, STORE_VECTOR, HOLD_VECTOR = 40.0, 8.0, 2.0
 STAGE_TURNED, STAGE_ELEMENT, STORE_TURNED, STORE_ELEMENT = 12.0, 2.0, 12.0, 3.0
 # Storing 32 bytes takes so much more where positions are a multiple of half a page apart, which
 # share few lines of the first-level cache (fitted).
-STORE_FEW_LINES, HALF_PAGE = 12.0, 2048
+STORE_FEW_LINES, HALF_PAGE = 24.0, 2048
 # Beginning to write a row: its pages, and lines that come in before they are overwritten (fitted).
 WRITE_ROW = 150.0
 # Bytes of weights that come from the second-level cache in a cycle (fitted; guide: at most 32).
@@ -204,8 +204,6 @@ TURN_ELEMENT, WRITE_SUM = 0.8, 3.0
 # Of rows that are read in place (depthwise): bytes that come and go in a cycle; storing 32 bytes,
 # with what a tile begins with; a sum at least, of 32 bytes (fitted; two a cycle in the guide).
 IN_PLACE_BYTES, IN_PLACE_STORE, IN_PLACE_SUM = 4.0, 4.0, 0.57
-# Copying 32 bytes of channels that lie side by side to local memory (fitted).
-CHANNELS_STAGE = 1.0
 # Of their weight gradient: a sum at least and copying 32 bytes of x or y, keeping the sums of a tap
 # (fitted), and the latency of a chain of sums (guide).
 ROWS_SUM, ROWS_STAGE, ROWS_KEEP, ROWS_LATENCY = 0.55, 5.0, 4.0, 4.0

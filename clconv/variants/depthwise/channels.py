@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from clconv.planning import cost
 from clconv.planning.cost import Cost, Tally
-from clconv.problem import Conv1dProblem, Pass
+from clconv.problem import Pass
 from clconv.variants.base import (
     Design,
     Kernel,
@@ -24,18 +24,11 @@ from clconv.variants.base import (
 
 __all__ = ["designs", "refusal"]
 
-# Taps that are read in place at most; with more of them a strip costs less than reading x again.
-MOST_DIRECT = 8
-# Vectors of channels that a work-item owns at most, whose lines of memory follow one another, where
-# x is read in place, and where it is copied.
-DIRECT_BLOCK, MOST_BLOCK = 64, 4
-# Positions of a work-item at least, in turn, where x is read in place.
-DIRECT_CHUNK = 64
-# Bytes of a strip, which the first-level cache holds, and its positions where a window is wide.
-STRIP_BYTES, LEAST_CHUNK = 24 << 10, 64
-# Positions of a segment at least, where a row is shared; and tasks a core, where there is enough
-# work.
-LEAST_SEGMENT, TASKS_A_CORE = 256, 8
+# Vectors of channels that a work-item owns at most, and positions of its segment at least: lines of
+# memory follow one another in long pieces, and weights are turned once for all of them.
+MOST_BLOCK, LEAST_SEGMENT = 64, 256
+# Tasks a core, where there is enough work.
+TASKS_A_CORE = 8
 # Taps that go together at most.
 MOST_TAPS = 4
 
@@ -53,21 +46,16 @@ def refusal(request: Request) -> str | None:
         return "its weight gradient takes contiguous positions"
     if request.pass_ is Pass.INPUT_GRADIENT and problem.stride > 1:
         return f"stride is {problem.stride}, expected 1 for this pass"
-    vector = vector_lanes(request.device, problem.dtype) * accumulator(problem.dtype).itemsize
-    if problem.kernel_size <= MOST_DIRECT:
-        return None
-    wanted = (_strip(problem, LEAST_CHUNK) + problem.kernel_size) * vector
-    if wanted > request.device.local_bytes // 2:
-        return (
-            f"a window and its weights take {wanted} bytes, expected half of "
-            f"{request.device.local_bytes} at most"
-        )
+    if not _room(request):
+        return f"kernel_size is {problem.kernel_size}, whose weights do not fit into local memory"
     return None
 
 
-def _strip(problem: Conv1dProblem, chunk: int) -> int:
-    """Vectors of x for so many positions."""
-    return problem.window + (chunk - 1) * problem.stride
+def _room(request: Request) -> int:
+    """Vectors of channels whose weights fit into local memory."""
+    problem = request.problem
+    vector = vector_lanes(request.device, problem.dtype) * accumulator(problem.dtype).itemsize
+    return request.device.local_bytes // 4 // (problem.kernel_size * vector)
 
 
 def designs(request: Request) -> Iterator[Design]:
@@ -82,31 +70,11 @@ def designs(request: Request) -> Iterator[Design]:
                 yield _design(request, vectors, group)
 
 
-def _blocking(request: Request) -> tuple[int, int]:
-    """(vectors of channels, positions that a strip serves) of a work-item."""
-    problem = request.problem
-    lanes = vector_lanes(request.device, problem.dtype)
-    vector = lanes * accumulator(problem.dtype).itemsize
-    if problem.kernel_size <= MOST_DIRECT:
-        room = request.device.local_bytes // 4 // (problem.kernel_size * vector)
-        return max(1, min(DIRECT_BLOCK, room, ceil_div(problem.in_channels, lanes))), DIRECT_CHUNK
-    for block in range(min(MOST_BLOCK, ceil_div(problem.in_channels, lanes)), 0, -1):
-        room = STRIP_BYTES // (block * vector)
-        chunk = (room - problem.window) // problem.stride // 8 * 8
-        if chunk >= LEAST_CHUNK and chunk * problem.stride >= problem.window:
-            return block, chunk
-    # A window so wide that the strip leaves the first-level cache.
-    room = request.device.local_bytes // 2 // vector - problem.kernel_size
-    chunk = (room - problem.window) // problem.stride // 8 * 8
-    wide = max(LEAST_CHUNK, ceil_div(2 * problem.window, 8 * problem.stride) * 8)
-    return 1, max(min(chunk, wide), LEAST_CHUNK)
-
-
 def _design(request: Request, vectors: int, group: int) -> Design:
     problem, device = request.problem, request.device
     forward = request.pass_ is Pass.FORWARD
-    block, chunk = _blocking(request)
     lanes = vector_lanes(device, problem.dtype)
+    block = min(MOST_BLOCK, _room(request), ceil_div(problem.in_channels, lanes))
     channel_blocks = ceil_div(problem.in_channels, block * lanes)
     kernel = Kernel(
         "channels_depthwise",
@@ -118,10 +86,8 @@ def _design(request: Request, vectors: int, group: int) -> Design:
             ("stride", problem.stride),
             ("dilation", problem.dilation),
             ("block", block),
-            ("chunk", chunk),
             ("vectors", vectors),
             ("tap_group", group),
-            ("direct", problem.kernel_size <= MOST_DIRECT),
             ("activation", request.epilogue.activation),
         ),
         convolution_operands(request),
@@ -138,7 +104,7 @@ def _design(request: Request, vectors: int, group: int) -> Design:
         rows = problem.batch * channel_blocks
         most = TASKS_A_CORE * device.compute_units
         segments = max(1, min(ceil_div(most, max(rows, 1)), positions // LEAST_SEGMENT))
-        segment = ceil_div(ceil_div(positions, segments), chunk) * chunk
+        segment = ceil_div(ceil_div(positions, segments), vectors) * vectors
         segments = ceil_div(positions, segment)
         tasks = rows * segments
         launch = kernel.launch(
@@ -153,22 +119,18 @@ def _design(request: Request, vectors: int, group: int) -> Design:
         )
         return Schedule((launch,))
 
-    tile = {"vectors": vectors, "lanes": lanes, "tap_group": group, "block": block, "chunk": chunk}
-    return Design(tile, (kernel,), _cost(request, lanes, vectors, group, chunk), schedule)
+    tile = {"vectors": vectors, "lanes": lanes, "tap_group": group, "block": block}
+    return Design(tile, (kernel,), _cost(request, lanes, vectors, group), schedule)
 
 
-def _cost(request: Request, lanes: int, vectors: int, group: int, chunk: int) -> Cost:
-    """Sums, or loads of the strip and of weights, or memory; then the copy and the stores."""
+def _cost(request: Request, lanes: int, vectors: int, group: int) -> Cost:
+    """Sums, or loads of x and weights, or memory; then the stores."""
     problem, core = request.problem, cost.core(request.device)
     taps = problem.kernel_size * core.width
     loads = (vectors + group - 1 + group) / (vectors * group)
     positions = problem.batch * problem.positions(request.pass_)
     written = positions * ceil_div(problem.in_channels, lanes)
-    staged = _strip(problem, chunk) / chunk
-    tally = Tally(
-        staging=written * staged * cost.CHANNELS_STAGE * core.width,
-        stores=written * cost.IN_PLACE_STORE * core.width,
-    )
+    tally = Tally(stores=written * cost.IN_PLACE_STORE * core.width)
     tally.overlapped(
         {"arithmetic": taps * cost.IN_PLACE_SUM},
         {"loads": taps * loads / 2},

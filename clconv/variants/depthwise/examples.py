@@ -13,7 +13,6 @@ EXAMPLES = {
     "dilated": Conv1dProblem(1, 2, 80, 2, 3, 1, 8, 8, 2),
     "depth multiplier": Conv1dProblem(1, 2, 40, 4, 3, 1, (5, 0), 1, 2),
     "vectors of channels": Conv1dProblem(1, 20, 30, 20, 3, 1, 1, 1, 20),
-    "vectors of channels, many taps": Conv1dProblem(1, 20, 30, 20, 9, 1, 4, 1, 20),
     "pointwise, 16 bits": Conv1dProblem(1, 2, 40, 2, 1, 1, 0, 1, 2, dtype="float16"),
     "16 bits": Conv1dProblem(1, 2, 40, 2, 3, 1, 1, 1, 2, dtype="float16"),
     "64 bits": Conv1dProblem(1, 2, 40, 2, 3, 1, 1, 1, 2, dtype="float64"),
