@@ -116,6 +116,11 @@ def test_special_values(runtime):
     np.testing.assert_array_equal(y, np.maximum(x, 0))
     y = on_device(runtime, node("MaxPool", kernel_shape=[3]), [x.reshape(1, 1, -1)])[0]
     np.testing.assert_array_equal(y, [[[np.nan, np.inf, 0, 1, 1]]])
+    # Where whole vectors are read too, and NaN is among numbers, the first or the last of a window.
+    row = np.tile(np.float32([3, np.nan, 1, 2, 5, 4, 0, -1]), 12)
+    y = on_device(runtime, node("MaxPool", kernel_shape=[3]), [row.reshape(1, 1, -1)])[0]
+    windows = np.lib.stride_tricks.sliding_window_view(row, 3)
+    np.testing.assert_array_equal(y[0, 0], windows.max(axis=1))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

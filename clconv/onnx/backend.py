@@ -39,6 +39,9 @@ PROGRAMS_KEPT = 32
 CONSTANTS_KEPT = 4
 
 
+NOTHING: frozenset[str] = frozenset()
+
+
 def _no_options(options: Mapping[str, Any]) -> None:
     if options:
         raise ProblemError(f"{next(iter(options))} is an option that the backend does not have")
@@ -64,6 +67,7 @@ class Prepared(BackendRep):
         self._graph = read_graph(model, folder)
         join_activations(self._graph)
         self._host = HostRunner(self._graph)
+        self._replaceable = frozenset(n for n in self._graph.inputs if n in self._graph.constants)
         self._scratch = Scratch(runtime)
         self._lock = threading.RLock()
         self._known: Bounded[frozenset[str], _Known] = Bounded(CONSTANTS_KEPT)
@@ -87,20 +91,20 @@ class Prepared(BackendRep):
         return outputs
 
     def _run(self, feeds: dict[str, Any]) -> dict[str, Any]:
-        replaced = frozenset(name for name in feeds if name in self._graph.constants)
+        replaced = self._replaceable.intersection(feeds) if self._replaceable else NOTHING
         known = self._constants_without(replaced)
-        key: Hashable = tuple((name, _kind(one)) for name, one in sorted(feeds.items()))
+        key: Hashable = tuple([(n, _kind(feeds[n])) for n in self._graph.inputs if n in feeds])
         found = known.programs.get(key)
         if found is not None:
             program, constant = found
             host = dict(feeds)
             try:
-                with self.runtime:
-                    program.run(host)
+                program.run(host)
             except Changed:
                 known.programs.drop(key, found)
             else:
-                return host | _copies(constant) | _copies(_passed(feeds, host))
+                passed = _passed(feeds, host)
+                return host | _copies(constant) | _copies(passed) if constant or passed else host
         trace = Trace(self.runtime, self._graph, known.constants, known.kept)
         results = trace.run(feeds)
         self.placed = trace.places
@@ -166,7 +170,7 @@ def _copies(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def _passed(feeds: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs that are outputs as well."""
-    return {n: one for n, one in feeds.items() if n in results and results[n] is one is not None}
+    return {n: one for n, one in feeds.items() if one is not None and results.get(n) is one}
 
 
 def _is_tensor(value: Any) -> bool:

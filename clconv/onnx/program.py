@@ -190,7 +190,7 @@ class Program:
         if isinstance(event, Check):
             return _checking(event, drops)
         assert isinstance(event, HostRun)
-        return _hosting(event, drops)
+        return _hosting(self._runtime, event, drops)
 
 
 def _uploading(queue: Any, event: Upload, buffer: Any, offset: int, drops: list[str]) -> Any:
@@ -236,11 +236,12 @@ def _checking(event: Check, drops: list[str]) -> Any:
     return step
 
 
-def _hosting(event: HostRun, drops: list[str]) -> Any:
+def _hosting(runtime: Runtime, event: HostRun, drops: list[str]) -> Any:
     run, inputs, outputs = event
 
     def step(host: dict[str, Any]) -> None:
-        results = run(*[host[name] for name in inputs])
+        with runtime:  # for convolutions of subgraphs
+            results = run(*[host[name] for name in inputs])
         host.update(zip(outputs, results, strict=True))
         for name in drops:
             del host[name]

@@ -40,8 +40,11 @@ def cases_of_onnx() -> Iterator[Case]:
         yield case.name, case.model, dict(zip(names, given, strict=False))
 
 
-def variants() -> Iterator[tuple[str, list[Any], dict[str, Any], int]]:
-    """(operator, inputs, attributes, opset) of what those leave out."""
+Variant = tuple[str, list[Any], dict[str, Any], int]  # operator, inputs, attributes, opset
+
+
+def variants() -> Iterator[Variant]:
+    """What those leave out."""
     rng = np.random.default_rng(1)
     x, y = (
         rng.standard_normal((2, 4, 11), np.float32),
@@ -90,6 +93,11 @@ def variants() -> Iterator[tuple[str, list[Any], dict[str, Any], int]]:
     for op in ("LeakyRelu", "Elu", "Selu", "Celu", "HardSigmoid", "Softplus", "Softsign", "Mish",
                "HardSwish", "ThresholdedRelu", "Gelu", "Erf", "Round", "Sign"):  # fmt: skip
         yield op, [x], {}, 20
+    yield from convolutions(rng, y)
+
+
+def convolutions(rng: np.random.Generator, y: Any) -> Iterator[Variant]:
+    """Those of two axes, and recurrent layers."""
     for groups, stride, dilation in ((1, 1, 1), (2, 2, 1), (4, 1, 2)):
         w = rng.standard_normal((4, 4 // groups, 3, 3), np.float32)
         named = {"group": groups, "strides": [stride] * 2, "dilations": [dilation] * 2}

@@ -1,0 +1,123 @@
+"""Which forms models and inputs may have, what comes back, and what reports and errors say."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from test_onnx_models import (
+    FLOAT,
+    OPSET,
+    chain,
+    integers,
+    mixed,
+    model_of,
+    node,
+    prepared_of,
+    reference,
+)
+
+from clconv import ProblemError
+from clconv.onnx import Backend, report
+
+
+def test_forms_of_models_and_inputs(first_runtime, rng, tmp_path):
+    """A ModelProto, bytes, a path with external data; arrays, lists and PyTorch's tensors."""
+    model, x = chain(rng, 2), integers(rng, 1, 4, 9)
+    expected = Backend.run_model(model, [x], first_runtime)[0]
+    path = tmp_path / "model.onnx"
+    copied = onnx.load_from_string(model.SerializeToString())
+    onnx.save(copied, path, save_as_external_data=True, location="weights", size_threshold=0)
+    for form in (model.SerializeToString(), path, str(path)):
+        np.testing.assert_array_equal(Backend.run_model(form, [x], first_runtime)[0], expected)
+    prepared = prepared_of(first_runtime, model)
+    for given in ([x.tolist()], {"x": torch.from_numpy(x)}, torch.from_numpy(x).requires_grad_()):
+        np.testing.assert_array_equal(prepared.run(given)[0], expected)
+    with pytest.raises(ProblemError, match=r"model is '.*none.onnx', expected a file that exists"):
+        Backend.prepare(tmp_path / "none.onnx", first_runtime)
+    (tmp_path / "weights").unlink()
+    with pytest.raises((ProblemError, onnx.checker.ValidationError)):
+        Backend.prepare(path, first_runtime)
+
+
+def test_outputs_without_types(first_runtime, rng):
+    w, x = integers(rng, 4, 4, 3), integers(rng, 1, 4, 9)
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])]
+    model = model_of(nodes, constants={"w": w}, outputs=())
+    model.graph.output.extend([onnx.ValueInfoProto(name="y"), onnx.ValueInfoProto(name="c")])
+    y, c = Backend.run_model(model, [x], first_runtime)
+    np.testing.assert_array_equal(y, np.maximum(c, 0))
+
+
+def test_replaced_initializers(first_runtime, rng):
+    """What follows from an initializer that is replaced follows from the new one."""
+    w = integers(rng, 4, 4, 3)
+    nodes = [node("Neg", ["w"], ["v"]), node("Conv", ["x", "v"], ["y"])]
+    given = helper.make_tensor_value_info("w", FLOAT, w.shape)
+    model = model_of(nodes, (1, 4, "L"), {"w": w}, inputs=(given,))
+    prepared, x = prepared_of(first_runtime, model), integers(rng, 1, 4, 9)
+    for other in (w, w + 1, w):
+        y = prepared.run({"x": x, "w": other})[0]
+        np.testing.assert_array_equal(y, reference(model, x=x, w=other)[0])
+        np.testing.assert_array_equal(prepared.run([x])[0], reference(model, x=x)[0])
+
+
+def test_outputs_of_all_kinds(first_runtime, rng):
+    """An input, a constant, a value that others read, one that nothing reads."""
+    nodes = [
+        node("Relu", ["x"], ["r"]), node("Identity", ["x"], ["same"]), node("Neg", ["r"], ["y"]),
+        node("Exp", ["r"], ["unused"]), node("Neg", ["k"], ["n"]),
+    ]  # fmt: skip
+    model = model_of(nodes, constants={"k": np.float32([1, 2])}, outputs=("y", "r", "same", "n"))
+    x = integers(rng, 1, 4, 5)
+    prepared = prepared_of(first_runtime, model)
+    for _ in range(2):
+        for ours, theirs in zip(prepared.run([x]), reference(model, x=x), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+            ours[...] = 7  # belongs to the caller
+
+
+def test_report(first_runtime, rng):
+    model = mixed(rng)
+    entries = report(model, device=first_runtime)
+    assert [one.op for one in entries] == ["Conv", "CumSum", "Sign", "Conv", "Add"]
+    assert [one.where for one in entries] == [
+        "device", "onnx.reference", "onnx.reference", "device", "device",
+    ]  # fmt: skip
+    assert entries[1].why == "no kernel for this operator"
+    assert entries[3].why == "in the kernel of a node after it"
+    assert entries[4].why.startswith("convolution_")
+    assert repr(entries).splitlines()[1] == (
+        "s  CumSum  onnx.reference: no kernel for this operator"
+    )
+    assert report(Backend.prepare(model, first_runtime)) == entries
+    series = helper.make_tensor_sequence_value_info("s", FLOAT, None)
+    length = helper.make_tensor_value_info("y", TensorProto.INT64, [])
+    graph = helper.make_graph([node("SequenceLength", ["s"], ["y"])], "g", [series], [length])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    with pytest.raises(ProblemError, match="the model says no shape of input s"):
+        report(model, device=first_runtime)
+    assert Backend.run_model(model, [[np.ones(2, np.float32)] * 3], first_runtime)[0] == 3
+
+
+def test_errors_name_the_node(first_runtime, rng):
+    x = integers(rng, 1, 4, 9)
+    for made, constants, message in (
+        (node("Conv", ["x", "w"], ["y"], name="first"), {"w": integers(rng, 2, 3, 3)},
+         r"^node first \(Conv\): weight has shape"),
+        (node("Reshape", ["x", "s"], ["y"]), {"s": np.array([5, -1])},
+         r"^node of y \(Reshape\): x has"),
+        (node("CumSum", ["x", "a"], ["y"], name="sum"), {"a": np.array(7)},
+         r"^node sum \(CumSum\)"),
+    ):  # fmt: skip
+        graph = helper.make_graph(
+            [made], "g", [helper.make_tensor_value_info("x", FLOAT, [1, 4, 9])],
+            [helper.make_tensor_value_info("y", FLOAT, [None] * 3)],
+            [numpy_helper.from_array(one, name) for name, one in constants.items()],
+        )  # fmt: skip
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)],
+                                  ir_version=10)  # fmt: skip
+        with pytest.raises(ProblemError, match=message):
+            Backend.run_model(model, [x], first_runtime)
