@@ -143,7 +143,7 @@ for wanted in (one.info.index, one.info.id, device, context, cl.CommandQueue(con
             assert (REMEDY in line) == X86_64
     for variable in ("CLCONV_DEVICE", "PYOPENCL_CTX"):
         printed, _ = run(CALL, **BROKEN, **{variable: POCLS[0].info.id})
-        assert printed.startswith("DeviceError device is ")
+        assert printed.startswith(f"DeviceError {variable} is ")
         assert REFUSED in printed
 
 
