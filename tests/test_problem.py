@@ -260,6 +260,7 @@ ELSEWHERE = {
     ("layers/pad1d.py", "dataShapeFrom"): "a layer that only pads",
     ("layers/pad1d.py", "gradShapeFrom"): "a layer that only pads",
     ("streaming/convolution.py", "_finish"): "what windows left of the padding behind the signal",
+    ("signal/long.py", "queue_tiles"): "where tiles of a long signal begin",
     ("commands/layers.py", ""): "a kernel size of random layers is drawn in strides",
 }
 
