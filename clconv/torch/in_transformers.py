@@ -23,8 +23,8 @@ from clconv.torch.memory import DTYPES
 from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
 
 NAMES = ("causal_conv1d_fn", "causal_conv1d_update")
-# Their arguments in the order that models give them in, and those that clconv's take by name. Others
-# that models pass on are left aside, as theirs leave them.
+# Their arguments in the order that models give them in, and what clconv takes by name. Others,
+# which models pass on, are left aside, as theirs do.
 FN = ("hidden_states", "weight", "bias", "activation")
 FN_OPTIONS = (
     "seq_idx", "initial_states", "return_final_states", "final_states_out", "activation",
@@ -99,14 +99,13 @@ def _redirected(name: str, theirs: Callable[..., Any]) -> Callable[..., Any]:
 def _redirected_fn(theirs: Callable[..., Any]) -> Callable[..., Any]:
     def causal_conv1d(*args: Any, **kwargs: Any) -> Any:
         given = _by_name(FN, args, kwargs)
-        needed = [given.get(name) for name in FN[:2]]
-        bias = given.get("bias")
+        x, weight, bias = (given[name] for name in FN[:3])
         others = [bias, given.get("initial_states"), given.get("final_states_out")]
         packed = given.get("seq_idx")
         apart = packed is not None or given.get("cu_seqlens") is None
-        if apart and _takes(given.get("activation"), needed, others):
+        if apart and _takes(given["activation"], [x, weight], others):
             options = {name: given[name] for name in FN_OPTIONS if name in given}
-            return causal_conv1d_fn(*needed, bias, **options)
+            return causal_conv1d_fn(x, weight, bias, **options)
         return theirs(*args, **kwargs)
 
     return causal_conv1d
@@ -115,13 +114,13 @@ def _redirected_fn(theirs: Callable[..., Any]) -> Callable[..., Any]:
 def _redirected_update(theirs: Callable[..., Any]) -> Callable[..., Any]:
     def update(*args: Any, **kwargs: Any) -> Any:
         given = _by_name(UPDATE, args, kwargs)
-        needed, bias = [given.get(name) for name in UPDATE[:3]], given.get("bias")
+        x, state, weight, bias = (given[name] for name in UPDATE[:4])
         graded = torch.is_grad_enabled() and any(
-            isinstance(one, Tensor) and one.requires_grad for one in (*needed, bias)
+            isinstance(one, Tensor) and one.requires_grad for one in (x, state, weight, bias)
         )
-        if not graded and _takes(given.get("activation"), needed, [bias]):
+        if not graded and _takes(given["activation"], [x, state, weight], [bias]):
             options = {name: given[name] for name in UPDATE_OPTIONS if name in given}
-            return causal_conv1d_update(*needed, bias, **options)
+            return causal_conv1d_update(x, state, weight, bias, **options)
         return theirs(*args, **kwargs)
 
     return update
@@ -130,15 +129,14 @@ def _redirected_update(theirs: Callable[..., Any]) -> Callable[..., Any]:
 def _by_name(
     names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of a call by their names, the first also by the package's, x; none where they
-    are no call, which the other function says. Names that no function knows are left, as theirs
-    leaves them."""
-    given = dict(zip(names, args, strict=False))
-    if len(args) > len(names) or any(name in kwargs for name in given):
-        return {}
-    given |= kwargs
-    if "x" in given and names[0] not in given:
-        given[names[0]] = given["x"]
+    """The arguments of a call by their names, of which the first may be the package's, x. None of
+    them where there are too many, or two of one name, which their function says."""
+    given: dict[str, Any] = dict.fromkeys(names)
+    if len(args) > len(names) or any(name in kwargs for name in names[: len(args)]):
+        return given
+    given |= dict(zip(names, args, strict=False)) | kwargs
+    if "x" in kwargs and given[names[0]] is None:
+        given[names[0]] = kwargs["x"]
     return given
 
 
