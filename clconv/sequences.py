@@ -81,10 +81,10 @@ def causal_conv1d(
     initial_states: (batch, dim, width - 1), the samples before x, or None; of any strides.
     return_final_states: whether the result is (y, the last width - 1 samples of initial_states and
         x), so that another call can go on from there.
-    final_states_out: takes these; used only if they are returned.
+    final_states_out: takes these; used only if they are returned. Of any strides.
     activation: None, "silu" or "swish", which are the same.
-    out: takes the result: of its shape and dtype, sharing no bytes with another array; it lies as x
-        does.
+    out: takes the result: of its shape and dtype, sharing no bytes with another array. A NumPy
+        array may have any strides; on the device it lies as x does.
     runtime: None means the one of the arrays' context, with NumPy arrays the default one.
 
     Raises ProblemError for shapes that do not belong together, and for states together with
@@ -126,16 +126,19 @@ def causal_conv1d_backward(
     grad_final_states: Array | None = None,
     activation: str | None = None,
     *,
-    need: Sequence[bool] = (True, True, True, True),
+    need: Sequence[bool] | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
     """(grad_x, grad_weight, grad_bias, grad_initial_states) of `causal_conv1d`.
 
     grad_output: of the shape of x; grad_final_states: (batch, dim, width - 1), or None.
-    need: which of the four are computed; the others are None.
+    need: which of the four are computed; the others are None. By default all, but with seq_idx not
+        that of initial_states, which there are none of. Where bias or initial_states are None, the
+        gradient is that of zeros.
     The other arguments are those of causal_conv1d.
 
-    Raises ProblemError where the shapes do not belong together, DeviceError.
+    Raises ProblemError where the shapes do not belong together, or where the gradient of
+    initial_states is needed with seq_idx; DeviceError.
 
     >>> import numpy as np
     >>> x = np.ones((1, 1, 3), np.float32)
@@ -144,6 +147,8 @@ def causal_conv1d_backward(
     [[[[4.0, 4.0, 2.0]]], [[2.0, 3.0]], [3.0]]
     """
     silu = is_silu(activation)
+    if need is None:
+        need = (True, True, True, seq_idx is None)
     if not isinstance(need, Sequence) or len(need) != 4:
         raise ProblemError(f"need is {need!r}, expected four: of x, weight, bias, initial_states")
     needed = tuple(map(bool, need))
@@ -192,7 +197,8 @@ def causal_conv1d_update(
     conv_state_indices: (batch,), int32, or None: which state of conv_state, that may have more than
         batch, belongs to each row of x. No state may be there twice. A negative one is
         padding: the result is 0, and no state changes. One that conv_state has not gives NaN.
-    out: takes the result: of its shape and dtype, sharing no bytes with another array.
+    out: takes the result: of its shape and dtype, sharing no bytes with another array; of any
+        strides.
     runtime: None means the one of the arrays' context, with NumPy arrays the default one.
 
     Raises ProblemError for shapes that do not belong together, DeviceError; conv_state is then as

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from types import ModuleType
 
 import numpy as np
+import pyopencl.array as cl_array
 import pytest
 import torch
+from numpy.lib.stride_tricks import as_strided
 from test_kernel_texts import assert_indented
 
 from clconv import Conv1dProblem, ProblemError, reference, testing
 from clconv import functional as F
 from clconv.calls.causal_kernels import Sizes, sums
+from clconv.calls.layouts import Layout
 from clconv.planning.profiles import profile
+from clconv.rehearsal import Rehearsal
 from clconv.render import render
 from clconv.torch import causal_conv1d_fn, causal_conv1d_update, memory, use_in_transformers
 
@@ -213,6 +218,169 @@ def test_numpy_arrays_and_outs(first_runtime, rng):
     F.causal_conv1d(x, weight, None, None, None, True, given)
     testing.assert_exact(given, x[:, :, -2:])
     testing.assert_exact(found[1], given)
+
+
+@pytest.fixture(params=[True, False], ids=["in place", "copied"])
+def either(runtime, request, monkeypatch):
+    """A runtime that takes NumPy arrays in place, or copies them."""
+    if request.param and not runtime.memory.shares_host:
+        pytest.skip("the device has memory of its own")
+    monkeypatch.setattr(runtime.memory, "shares_host", request.param)
+    return runtime
+
+
+def unaligned(array):
+    """The same values, not at a multiple of their size."""
+    made = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    made[:] = array
+    return made
+
+
+def test_outs_with_gaps(either, rng):
+    """NumPy outs that lie anywhere, also between one another, are filled, and nothing beside."""
+    x, weight = integers(rng, 2, 6, 30), integers(rng, 6, 4)
+    y, states = expected(x, weight)
+
+    def split(around):  # each row has its result and its last samples, with gaps
+        return around[:, :, 1:31], around[:, :, 33:36]
+
+    def turned(around):  # backwards, with channels side by side
+        of_y = around[:, 30:0:-1, :6].transpose(0, 2, 1)
+        return of_y, around[:, 31:34, 2:8].transpose(0, 2, 1)
+
+    def off(around):  # not at multiples of their size, and with gaps
+        bytes_ = around.view(np.uint8)[:, :, 1:-3].view(np.float32)
+        return bytes_[:, :, :30], bytes_[:, :, 30:33]
+
+    for views, shape in ((split, (2, 6, 40)), (turned, (2, 40, 9)), (off, (2, 6, 40))):
+        around = np.full(shape, 7, np.float32)
+        kept = around.copy()
+        outs = views(around)
+        found = F.causal_conv1d(x, weight, None, None, None, True, outs[1], out=outs[0])
+        assert found[1] is outs[1]
+        assert np.shares_memory(found[0], outs[0])
+        for out, place, wanted in zip(outs, views(kept), (y, states), strict=True):
+            testing.assert_exact(out.copy(), wanted.astype(np.float32))
+            place[:] = wanted
+        testing.assert_exact(around, kept)
+    out = np.zeros((2, 6, 60), np.float32)[:, :, ::2]
+    F.causal_conv1d(x, weight, out=out)
+    testing.assert_exact(out.copy(), y.astype(np.float32))
+
+
+def test_states_that_lie_anywhere(either, rng):
+    """Of updates on NumPy arrays: in a larger array, between x, unaligned; the out with gaps."""
+    x, weight, old = integers(rng, 2, 6, 2), integers(rng, 6, 3), integers(rng, 2, 6, 2)
+    wanted = expected(x, weight, initial_states=old)[0].astype(np.float32)
+    large = np.full((5, 6, 2), 7, np.float32)
+    large[1:3], large[::4] = old, x
+    for state, samples in ((large[1:3], large[::4]), (unaligned(old), x), (old.copy(), x)):
+        out = np.full((2, 6, 5), 7, np.float32)
+        F.causal_conv1d_update(samples, state, weight, out=out[:, :, 1:3])
+        testing.assert_exact(out[:, :, 1:3].copy(), wanted)
+        assert (out[:, :, [0, 3, 4]] == 7).all()
+        testing.assert_exact(state, x)
+    assert (large[3] == 7).all()
+    state, single = old.copy(), np.full((2, 12), 7, np.float32)
+    F.causal_conv1d_update(x[:, :, 0], state, weight, out=single[:, ::2])
+    testing.assert_exact(single[:, ::2].copy(), wanted[:, :, 0])
+    assert (single[:, 1::2] == 7).all()
+
+
+def test_places_of_elements(rng):
+    """Layouts whose elements share a place are known; views of arrays are none of them."""
+    for _ in range(300):
+        shape, steps = rng.integers(1, 4, 3).tolist(), rng.integers(-9, 10, 3).tolist()
+        layout = Layout(tuple(shape), tuple(4 * one for one in steps), np.dtype(np.float32))
+        places = {sum(a * b for a, b in zip(i, steps, strict=True)) for i in np.ndindex(*shape)}
+        assert len(places) == np.prod(shape) or not layout.has_own_places
+    whole = np.empty((3, 4, 5), np.float32)
+    for view in (whole, whole.T, whole[::-1, 1:3, ::2], whole[:, :, :0], whole[:, None, 2]):
+        assert Layout(view.shape, view.strides, view.dtype).has_own_places
+        assert Layout(view.shape, view.strides, view.dtype).exchanged.has_own_places
+
+
+def test_written_elements_have_a_place_each(first_runtime):
+    """On a device and in NumPy's memory."""
+    ones, weight = np.ones((2, 3, 5), np.float32), np.ones((3, 4), np.float32)
+    memory_ = first_runtime.empty((30,), np.float32).base_data
+    for shape, strides, name in (
+        ((2, 3, 3), (0, 0, 4), "final_states_out"), ((2, 3, 3), (0, 12, 4), "final_states_out"),
+        ((2, 3, 5), (0, 20, 4), "out"), ((2, 3, 5), (20, 20, 4), "out"),
+        ((2, 3, 5), (0, 4, 12), "out"),
+    ):  # fmt: skip
+        on_device = cl_array.Array(
+            first_runtime.queue, shape, np.float32, data=memory_, strides=strides
+        )
+        on_host = as_strided(np.zeros(30, np.float32), shape, strides)
+        given = [
+            ([on(first_runtime, ones), on(first_runtime, weight)], on_device),
+            ([ones, weight], on_host),
+        ]
+        message = re.escape(f"{name} has strides {strides}, expected a place of its own")
+        for arrays, out in given:
+            with pytest.raises(ProblemError, match=message):
+                F.causal_conv1d(*arrays, return_final_states=True, **{name: out})
+            if name == "out":
+                state = np.zeros((2, 3, 3), np.float32)
+                state = state if out is on_host else on(first_runtime, state)
+                with pytest.raises(ProblemError, match=message):
+                    F.causal_conv1d_update(arrays[0], state, arrays[1], out=out)
+
+
+def test_numbers_that_are_views(first_runtime, rng):
+    """Whatever the dtype of the samples."""
+    numbers = on(first_runtime, np.zeros((2, 7), np.int32))
+    pair = on(first_runtime, np.array([0, 9, 9, 1], np.int32))
+    for dtype in (np.float32, np.float16, np.float64):
+        if dtype == np.float64 and not first_runtime.profile.fp64:
+            continue
+        x, weight = integers(rng, 2, 3, 5, dtype=dtype), integers(rng, 3, 4, dtype=dtype)
+        given = on(first_runtime, x), on(first_runtime, weight)
+        y = F.causal_conv1d(*given, seq_idx=numbers[:, 1:6])
+        testing.assert_exact(y.get(), expected(x, weight)[0].astype(dtype))
+        state = on(first_runtime, np.zeros((2, 3, 5), dtype))
+        F.causal_conv1d_update(given[0], state, given[1], None, None, pair[::3], pair[::3])
+        testing.assert_exact(state.get()[0], x[0])
+        testing.assert_exact(state.get()[1], np.roll(x[1], 1, 1))
+
+
+def test_nan_reaches_its_own_taps(runtime, rng):
+    """In gradients of weights, also of samples that the last outputs of a row do not read."""
+    for last, width, length in itertools.product((False, True), (4, 10), (1, 5, 40)):
+        x, states = integers(rng, 1, 3, length), integers(rng, 1, 3, width - 1)
+        x[0, 0, -1], x[0, 1, -min(2, length)], states[0, 2, -1] = np.nan, np.inf, np.nan
+        grad = rng.integers(1, 5, x.shape).astype(np.float32)
+        for before in (None, states):
+            zeros = np.zeros_like(states)
+            samples = np.concatenate([zeros if before is None else before, x], 2)
+            wanted = [(samples[0, :, k : k + length] * grad[0]).sum(1) for k in range(width)]
+            found = F.causal_conv1d_backward(
+                on(runtime, x, last), on(runtime, np.ones((3, width), np.float32)),
+                on(runtime, grad, last), None, None, on(runtime, before),
+                need=(False, True, False, False),
+            )[1]  # fmt: skip
+            np.testing.assert_array_equal(found.get(), np.stack(wanted, 1))
+
+
+def test_gradients_that_are_needed(first_runtime):
+    """By default all that there are; what is not needed is not computed."""
+    x, weight = np.ones((1, 1, 4), np.float32), np.full((1, 3), 2, np.float32)
+    numbers = np.array([[0, 0, 1, 1]], np.int32)
+    grads = F.causal_conv1d_backward(x, weight, x)
+    assert grads[2].tolist() == [4.0]
+    assert grads[3].tolist() == [[[2.0, 4.0]]]
+    grads = F.causal_conv1d_backward(x, weight, x, seq_idx=numbers)
+    assert grads[1].tolist() == [[0.0, 2.0, 4.0]]
+    assert grads[3] is None
+    with pytest.raises(ProblemError, match="of initial_states, is given together with seq_idx"):
+        F.causal_conv1d_backward(x, weight, x, seq_idx=numbers, need=(True,) * 4)
+    queued = first_runtime.launches
+    nothing = F.causal_conv1d_backward(
+        *(on(first_runtime, one) for one in (x, weight, x)), activation="silu", need=(False,) * 4
+    )
+    assert nothing == (None,) * 4
+    assert first_runtime.launches == queued
 
 
 def test_any_split_is_the_whole(first_runtime, rng):
@@ -555,6 +723,26 @@ def test_devices_with_memory_of_their_own(first_runtime, monkeypatch):
     assert torch.equal(state, x.transpose(1, 2)[:, :, -5:])
 
 
+def test_rehearsed_updates_change_no_state(runtime):
+    """Nor does a model that is warmed up, though results are made up."""
+    x, weight = torch.ones(2, 9, 1), torch.ones(9, 3)
+    state = torch.arange(54.0).view(2, 9, 3)
+    old, half = state.clone(), state.bfloat16()
+    with Rehearsal(runtime) as rehearsal:
+        for _ in range(2):
+            causal_conv1d_update(x, state, weight)
+            causal_conv1d_update(x.bfloat16(), half, weight)
+        array, given = on(rehearsal, old.numpy()), old.numpy().copy()
+        y = F.causal_conv1d_update(on(rehearsal, x.numpy()), array, on(rehearsal, weight.numpy()))
+        F.causal_conv1d_update(x.numpy(), given, weight.numpy())
+    assert rehearsal.asked_for
+    assert abs(y.get()).max() <= 1
+    assert torch.equal(state, old)
+    assert torch.equal(half, old.bfloat16())
+    testing.assert_exact(array.get(), old.numpy())
+    testing.assert_exact(given, old.numpy())
+
+
 def test_operators(first_runtime):
     """PyTorch's own checks of them: shapes of fake tensors, derivatives, what they change."""
     torch.manual_seed(3)
@@ -578,6 +766,25 @@ def made_by(decorate, name):
         return "theirs"
 
     return function
+
+
+def check_options(function, x, weight):
+    """Those of the package do what they do there; what is no call is left to theirs."""
+    states, out = torch.full((1, 2, 2), 2.0), torch.zeros(1, 2, 2)
+    y, last = function(
+        x, weight=weight, initial_states=states, return_final_states=True, final_states_out=out
+    )
+    assert last is out
+    assert last.eq(1).all()
+    assert y[0, 0].tolist() == [5, 4, 3, 3, 3]
+    assert function(x=x, weight=weight, bias=None)[0, 0].tolist() == [1, 2, 3, 3, 3]
+    assert function(x, weight, initial_states=states.to("meta")) == "theirs"
+    assert function(x, weight, None, "silu", None) == "theirs"
+    assert function(x, None) == "theirs"
+    with pytest.raises(TypeError, match="hidden_states"):
+        function(weight=weight)
+    with pytest.raises(TypeError, match="hidden_states"):
+        function(x, weight, hidden_states=x)
 
 
 def test_the_switch_in_transformers(first_runtime, monkeypatch):
@@ -609,9 +816,14 @@ def test_the_switch_in_transformers(first_runtime, monkeypatch):
             numbers = torch.tensor([[0, 1, 2, 3, 4]], dtype=torch.int32)
             assert torch.equal(function(x, weight, seq_idx=numbers), x)
             assert function(x, weight, cu_seqlens=numbers) == "theirs"
+            check_options(function, x, weight)
         state = torch.zeros(1, 2, 3)
         assert old.causal_conv1d_update(x[:, :, :1], state, weight, None, None).eq(1).all()
         assert state[0, 0].tolist() == [0, 0, 1]
+        named = {"x": x[:, :, :1], "conv_state": state, "weight": weight, "unknown": 1}
+        at = torch.tensor([4], dtype=torch.int32)
+        assert old.causal_conv1d_update(**named, cache_seqlens=at).eq(2).all()
+        assert state[0, 0].tolist() == [0, 1, 1]
         assert old.causal_conv1d_update(x, state, weight.clone().requires_grad_()) == "theirs"
     assert new(x, weight).shape == x.shape  # the second switch is on
     second.undo()

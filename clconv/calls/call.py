@@ -55,6 +55,7 @@ class Call:
         self.channels_last = layout == "NLC"
         self.prepared: PreparedWeight | None = None
         self._derived: Derived | None = None
+        self._outs_copied = False
         weight = arrays.get("weight")
         if isinstance(weight, PreparedWeight):
             self.prepared, runtime = weight, runtime or weight.runtime
@@ -133,8 +134,11 @@ class Call:
         outs = [name for name in self.arrays if name.startswith("out")]
         for name in outs:
             out = self.arrays[name]
-            if self.host and not out.flags.writeable:
-                raise ProblemError(f"{self._said(name)} is read-only, expected a writable array")
+            if self.host:
+                self._outs_copied |= not out.flags.c_contiguous
+                if not out.flags.writeable:
+                    said = self._said(name)
+                    raise ProblemError(f"{said} is read-only, expected a writable array")
             for other, array in self.arrays.items():
                 alike = isinstance(array, np.ndarray) == self.host  # prepared weights may differ
                 if other != name and alike and share_bytes(out, array):
@@ -159,7 +163,7 @@ class Call:
         if named is not None:
             runtime = self.runtime
             exact = runtime.exact if self.exact is None else self.exact
-            state = runtime.workspace_limit, exact, kept, self.channels_last
+            state = runtime.workspace_limit, exact, kept, self.channels_last, self._outs_copied
             key = (make, named, *self.arrays, *layouts, *state)
             if self.prepared is not None:
                 key = (*key, self.prepared.geometry)
@@ -170,14 +174,15 @@ class Call:
         laid = {name: Layout(*one) for name, one in names_and_layouts}
         prepared_for = None if self.prepared is None else self.prepared.geometry
         last = self.channels_last
-        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for, kept, last)
+        order = last, self._outs_copied
+        draft = Draft(self.runtime, laid, self.names, self.exact, prepared_for, kept, *order)
         make(draft, *options)
         recipe = draft.recipe()
         return recipe if key is None else self.runtime.recipes.set_default(key, recipe)
 
     def _uploaded_layout(self, name: str, array: Array) -> tuple[Shape, Shape, np.dtype[Any]]:
-        """The layout of a NumPy array after its upload; of an out that will be refused, and of
-        weights that are on the device already, their own."""
+        """The layout of a NumPy array after its upload; of an out that is refused or copied to, and
+        of weights that are on the device already, their own."""
         there = not isinstance(array, np.ndarray)
         if there or (name.startswith("out") and not array.flags.c_contiguous):
             return array.shape, array.strides, array.dtype
@@ -226,14 +231,14 @@ class Call:
         self, host: HostArrays, recipe: Recipe, numbers_: Mapping[str, float]
     ) -> dict[str, Array]:
         """The NumPy arrays on the device, and the results; outs with their values only where these
-        count."""
+        count, as do those of an array that changes in place."""
         counting = ACCUMULATING if numbers_.get("momentum") else frozenset()
         placed: dict[str, Array] = {}
         for name, array in self.arrays.items():
             if not isinstance(array, np.ndarray):
                 placed[name] = array
-            elif name.startswith("out"):
-                counts = name in counting
+            elif name in recipe.results:
+                counts = name in counting or not name.startswith("out")
                 placed[name] = host.write(array.shape, array.dtype, array, counts=counts)
             else:
                 placed[name] = host.read(array)

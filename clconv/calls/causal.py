@@ -108,6 +108,18 @@ class _Sequences:
                 "a whole row, which seq_idx divides"
             )
 
+    def expect_places(self, *names: str) -> None:
+        """ProblemError where elements of an array that is written, if given, lie on one another."""
+        for name in names:
+            if name in self.draft.given and not self.draft.layouts[name].has_own_places:
+                strides = self.draft.layouts[name].strides
+                if name == "out":
+                    strides = _in_order(self.form, strides)
+                raise ProblemError(
+                    f"{self.draft.said(name)} has strides {strides}, expected a place of its own "
+                    "for each element, since they are written"
+                )
+
     # Arrays as kernels take them
 
     def rows(self, *names: str) -> None:
@@ -187,6 +199,7 @@ def draft_causal_conv1d(draft: Draft, form: Form, silu: bool, final: bool) -> No
     if final:
         one.expect_apart("return_final_states")
     one.expect("out_final", one.states_shape)
+    one.expect_places("out", "out_final")
     one.rows("x")
     one.flat("weight", "bias", "seq_idx")
     given = one.with_states()
@@ -217,6 +230,8 @@ def draft_causal_conv1d_backward(
     for name in STATES:
         if name in draft.given:
             one.expect_apart(name)
+    if need[3]:
+        one.expect_apart("need[3], of initial_states,")
     one.rows("x", "grad_output")
     one.flat("weight", "bias", "seq_idx")
     given = one.with_states()
@@ -241,6 +256,8 @@ def _add_gradients(
     one: _Sequences, silu: bool, need: tuple[bool, ...], given: frozenset[str]
 ) -> None:
     """The launches: first the gradient of what comes before the activation, if there is one."""
+    if not any(need):
+        return
     sizes, form, draft = one.sizes, one.form, one.draft
     names = {"grad": "grad_output"}
     places = one.strides | {"grad": one.strides["grad_output"]}
@@ -292,12 +309,7 @@ def draft_causal_conv1d_update(draft: Draft, silu: bool) -> None:
         )
     for name in ("cache_seqlens", "conv_state_indices"):
         one.expect_numbers(name, (batch,))
-    places = zip(state, draft.layouts["conv_state"].strides, strict=True)
-    if any(size > 1 and step == 0 for size, step in places):
-        raise ProblemError(
-            f"conv_state has strides {draft.layouts['conv_state'].strides}, expected a place of "
-            "its own for each element, since it changes"
-        )
+    one.expect_places("conv_state", "out")
     one.strides |= {name: draft.read_anywhere(name) for name in ("x", "conv_state")}
     one.flat("weight", "bias", "cache_seqlens", "conv_state_indices")
     draft.changed("conv_state")

@@ -86,6 +86,8 @@ class Draft:
 
     Every ProblemError that follows from layouts and options comes from here. Shapes and strides are
     in the order (N, C, L), except for what callers see: with `channels_last` that is (N, L, C).
+    `outs_copied` says that outs are the caller's, with gaps, and kernels write contiguous arrays
+    that are copied there.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class Draft:
         prepared_for: Geometry | None = None,
         kept: bool = False,
         channels_last: bool = False,
+        outs_copied: bool = False,
     ) -> None:
         self.runtime = runtime
+        self._outs_copied = outs_copied
         self._channels_last = channels_last
         self._prepared_for = prepared_for
         self._kept = kept
@@ -245,7 +249,7 @@ class Draft:
         return self._lies(name)
 
     def _check_strides(self, name: str) -> None:
-        size = self.dtype.itemsize
+        size = self.layouts[name].dtype.itemsize
         if any(step % size for step in self.layouts[name].strides):
             raise ProblemError(
                 f"{self.said(name)} has strides {self._caller_layout(name).strides}, expected "
@@ -263,7 +267,8 @@ class Draft:
         place = name
         if not fits:
             place, layout = self._copy(name, lies, copies)
-        _, *strides = (step // self.dtype.itemsize for step in (0, 0, 0, *layout.strides)[-4:])
+        size = layout.dtype.itemsize
+        _, *strides = (step // size for step in (0, 0, 0, *layout.strides)[-4:])
         batch, channel, position = strides
         steps = {"batch_stride": batch, "channel_stride": channel, "position_stride": position}
         return (Gap(place), 0, *(steps[number] for number in lies.numbers[1:]))
@@ -383,20 +388,14 @@ class Draft:
 
     def placed(self, name: str) -> Shape:
         """All strides of an array, in elements."""
+        self._check_strides(name)
         _, strides, dtype = self.layouts[name]
-        if any(step % dtype.itemsize for step in strides):
-            raise ProblemError(
-                f"{self.said(name)} has strides {strides}, expected multiples of "
-                f"{dtype.itemsize} bytes"
-            )
         return tuple(step // dtype.itemsize for step in strides)
 
     def write_rows(self, name: str, shape: Shape) -> None:
         """A result in rows, its out of this name, which has that shape, or a new one."""
-        self._results[name] = shape
-        if name not in self.given:
-            self.layouts[name] = Layout.contiguous(shape, self.dtype)
-        elif shape[-1] > 1 and self.layouts[name].strides[-1] != self.dtype.itemsize:
+        self.write_anywhere(name, shape)
+        if shape[-1] > 1 and self.layouts[name].strides[-1] != self.dtype.itemsize:
             raise ProblemError(
                 f"{self.said(name)} has strides {self.layouts[name].strides}, expected those of x, "
                 "or contiguous"
@@ -405,7 +404,7 @@ class Draft:
     def write_anywhere(self, name: str, shape: Shape) -> None:
         """A result whose elements may lie anywhere, its out of this name or a new one."""
         self._results[name] = shape
-        if name not in self.given:
+        if self._outs_copied or name not in self.given:
             self.layouts[name] = Layout.contiguous(shape, self.dtype)
 
     def changed(self, name: str) -> None:

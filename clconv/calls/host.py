@@ -81,11 +81,16 @@ class HostArrays:
         *,
         counts: bool = False,
     ) -> cl_array.Array:
-        """An array for results, of a contiguous `out` if that is given, whose values are there if
-        its old values `counts`. Raises OutOfMemoryError."""
+        """A contiguous array for results, in the memory of `out` if that is given and contiguous,
+        with the values of `out` if these `counts`. Raises OutOfMemoryError."""
         if self.in_place and 0 not in shape:
             self.runtime.memory.check_size(shape, dtype)
-            values = self.runtime.memory.host_empty(shape, dtype) if out is None else out
+            if out is not None and out.flags.c_contiguous:
+                values = out
+            else:
+                values = self.runtime.memory.host_empty(shape, dtype)
+                if counts and out is not None:
+                    values[...] = out
             borrowed = self._over(values)
             if borrowed is not None:
                 self._results[_number(borrowed)] = borrowed, values
@@ -96,14 +101,17 @@ class HostArrays:
 
     def values(self, result: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The values of a contiguous array, all of it if `write` gave it, in NumPy's memory, once
-        everything queued before has run: in `out` if that is given. Raises DeviceError,
-        OutOfMemoryError."""
+        everything queued before has run: in `out` if that is given, of any strides. Raises
+        DeviceError, OutOfMemoryError."""
         runtime: Runtime = self.runtime
         buffer: Any = result.base_data
         known = self._results.get(_number(result)) if self._results and result.size else None
         self._waited = True
         if known is None:
-            return runtime.to_host(result, out)
+            if out is None or out.flags.c_contiguous:
+                return runtime.to_host(result, out)
+            out[...] = runtime.to_host(result)
+            return out
         values = known[1]
         with driver_errors(runtime.info.name, f"give an array of {result.nbytes} bytes back"):
             # Mapping is what shows a buffer's content to the host.
@@ -111,7 +119,10 @@ class HostArrays:
                 runtime.queue, buffer, cl.map_flags.READ, 0, (values.nbytes,), _BYTE
             )
             mapped.base.release(runtime.queue)
-        return values
+        if out is None or values is out:
+            return values
+        out[...] = values
+        return out
 
     def _over(self, values: NDArray[Any]) -> cl_array.Array | None:
         """A device array over a NumPy array's memory; None where that is not allowed."""

@@ -39,6 +39,20 @@ class Layout(NamedTuple):
         return 0 in self.shape or all(n == 1 or a == b for n, a, b in steps)
 
     @property
+    def has_own_places(self) -> bool:
+        """Whether no two elements share a place: the steps along each dimension pass over all that
+        the dimensions of smaller steps reach, as in every view that slices and transposes make."""
+        if 0 in self.shape:
+            return True
+        reached = self.dtype.itemsize
+        pairs = zip(map(abs, self.strides), self.shape, strict=True)
+        for step, size in sorted(pair for pair in pairs if pair[1] > 1):
+            if step < reached:
+                return False
+            reached += (size - 1) * step
+        return True
+
+    @property
     def exchanged(self) -> Layout:
         """That of the same array with its last two dimensions exchanged."""
         return Layout(exchanged(self.shape), exchanged(self.strides), self.dtype)

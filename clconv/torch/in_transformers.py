@@ -23,6 +23,14 @@ from clconv.torch.memory import DTYPES
 from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
 
 NAMES = ("causal_conv1d_fn", "causal_conv1d_update")
+# Their arguments in the order that models give them in, and what clconv takes by name. Others,
+# which models pass on, are left aside, as theirs do.
+FN = ("hidden_states", "weight", "bias", "activation")
+FN_OPTIONS = (
+    "seq_idx", "initial_states", "return_final_states", "final_states_out", "activation",
+)  # fmt: skip
+UPDATE = ("hidden_states", "conv_state", "weight", "bias", "activation")
+UPDATE_OPTIONS = ("activation", "cache_seqlens", "conv_state_indices")
 DECORATOR = "use_kernel_func_from_hub_with_fallback"
 # Where models import the decorator from, and where it is.
 HOMES = ("transformers.integrations.hub_kernels", "transformers.integrations")
@@ -89,51 +97,58 @@ def _redirected(name: str, theirs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _redirected_fn(theirs: Callable[..., Any]) -> Callable[..., Any]:
-    def causal_conv1d(
-        hidden_states: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        activation: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        packed = kwargs.get("seq_idx")
-        apart = packed is not None or kwargs.get("cu_seqlens") is None
-        if apart and _takes(activation, hidden_states, weight, bias):
-            return causal_conv1d_fn(hidden_states, weight, bias, packed, activation=activation)
-        return theirs(hidden_states, weight, bias, activation=activation, **kwargs)
+    def causal_conv1d(*args: Any, **kwargs: Any) -> Any:
+        given = _by_name(FN, args, kwargs)
+        x, weight, bias = (given[name] for name in FN[:3])
+        others = [bias, given.get("initial_states"), given.get("final_states_out")]
+        packed = given.get("seq_idx")
+        apart = packed is not None or given.get("cu_seqlens") is None
+        if apart and _takes(given["activation"], [x, weight], others):
+            options = {name: given[name] for name in FN_OPTIONS if name in given}
+            return causal_conv1d_fn(x, weight, bias, **options)
+        return theirs(*args, **kwargs)
 
     return causal_conv1d
 
 
 def _redirected_update(theirs: Callable[..., Any]) -> Callable[..., Any]:
-    def update(
-        hidden_states: Tensor,
-        conv_state: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        activation: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        tensors = hidden_states, conv_state, weight, bias
+    def update(*args: Any, **kwargs: Any) -> Any:
+        given = _by_name(UPDATE, args, kwargs)
+        x, state, weight, bias = (given[name] for name in UPDATE[:4])
         graded = torch.is_grad_enabled() and any(
-            one is not None and one.requires_grad for one in tensors
+            isinstance(one, Tensor) and one.requires_grad for one in (x, state, weight, bias)
         )
-        if not graded and _takes(activation, *tensors):
-            return causal_conv1d_update(
-                hidden_states, conv_state, weight, bias, activation, **kwargs
-            )
-        return theirs(hidden_states, conv_state, weight, bias, activation=activation, **kwargs)
+        if not graded and _takes(given["activation"], [x, state, weight], [bias]):
+            options = {name: given[name] for name in UPDATE_OPTIONS if name in given}
+            return causal_conv1d_update(x, state, weight, bias, **options)
+        return theirs(*args, **kwargs)
 
     return update
 
 
-def _takes(activation: Any, *tensors: Tensor | None) -> bool:
-    """Whether clconv computes a call."""
+def _by_name(
+    names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by their names, of which the first may be the package's, x. None of
+    them where there are too many, or two of one name, which their function says."""
+    given: dict[str, Any] = dict.fromkeys(names)
+    if len(args) > len(names) or any(name in kwargs for name in names[: len(args)]):
+        return given
+    given |= dict(zip(names, args, strict=False)) | kwargs
+    if "x" in kwargs and given[names[0]] is None:
+        given[names[0]] = kwargs["x"]
+    return given
+
+
+def _takes(activation: Any, needed: list[Any], others: list[Any]) -> bool:
+    """Whether clconv computes a call with these tensors, of which `others` may be None."""
     return (
         bool(_on)
         and activation in ACTIVATIONS
+        and all(isinstance(one, Tensor) for one in needed)
         and all(
-            one is None or (one.device.type == "cpu" and one.dtype in DTYPES) for one in tensors
+            one is None or (one.device.type == "cpu" and one.dtype in DTYPES)
+            for one in (*needed, *others)
         )
         and not torch.compiler.is_exporting()
         and not is_tracing()

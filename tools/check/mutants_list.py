@@ -52,6 +52,9 @@ REMAINDERS = ACCURACY + "'every_remainder and not gpu'"
 SHARES = "tests/test_functional.py -k 'shares_are_added or gradients_together'"
 FUNCTIONAL = "tests/test_functional.py -k 'not (what_is_added or midst or shares_are_added)'"
 LAUNCHES = "tests/test_launch_path.py"
+SEQUENCE_OUTS = (
+    "tests/test_sequences.py -k 'gaps or places or place_each or views or nan or needed'"
+)
 SEQUENCES = "tests/test_sequences.py -k 'arguments or other_seq or updates or switch or true'"
 PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
@@ -692,6 +695,15 @@ _ROWS: dict[str, list[Row]] = {
             "tests/test_memory_kinds.py -k fingerprint",
         )
     ],
+    "calls/causal.py": [
+        (
+            "results may lie on one another",
+            'one.expect_places("out", "out_final")',
+            "pass",
+            SEQUENCE_OUTS,
+        ),
+        ("nothing takes a launch", "if not any(need):", "if False:", SEQUENCE_OUTS),
+    ],
     "templates/causal/causal.cl.mako": [
         (
             "the numbers of two positions alone are compared",
@@ -754,7 +766,13 @@ _ROWS: dict[str, list[Row]] = {
             "== here) & (here >= 0);",
             "== here);",
             SEQUENCES,
-        )
+        ),
+        (
+            "gradients of zero behind a row meet its samples",
+            "const long left = length - (p > q ? p : q);",
+            "const long left = length - p;",
+            SEQUENCE_OUTS,
+        ),
     ],
     "templates/causal/causal_update.cl.mako": [
         (
@@ -772,6 +790,12 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "torch/in_transformers.py": [
         ("steps with gradients lose them", "if not graded and _takes", "if _takes", SEQUENCES),
+        (
+            "initial states are lost",
+            '"seq_idx", "initial_states", "return',
+            '"seq_idx", "return',
+            SEQUENCES,
+        ),
         (
             "modules that are imported later are left",
             "return lambda function: _redirected(name, decorator(function))",
@@ -1381,6 +1405,12 @@ _ROWS: dict[str, list[Row]] = {
             WARM_UP,
         ),
         ("copies of views are not built ahead", "self._launches[launch] = None", "pass", WARM_UP),
+        (
+            "states change where nothing runs",
+            "if array.size and not any(array is one for one in reads):",
+            "if array.size:",
+            SEQUENCES,
+        ),
     ],
     "torch/warming.py": [
         ("statistics of the rehearsal stay", "buffer.copy_(values)", "pass", WARM_UP),
@@ -1554,6 +1584,18 @@ _ROWS: dict[str, list[Row]] = {
             "choice = variant.get(pass_)",
             "choice = next(iter(variant.values()), None)",
             LAUNCHES,
+        ),
+        (
+            "kernels leave the gaps of NumPy outs",
+            "if self._outs_copied or name not in self.given:",
+            "if name not in self.given:",
+            SEQUENCE_OUTS,
+        ),
+        (
+            "views of integers have strides of the samples' size",
+            "size = self.layouts[name].dtype.itemsize",
+            "size = self.dtype.itemsize",
+            SEQUENCE_OUTS,
         ),
     ],
     "calls/recipes.py": [
@@ -2253,7 +2295,13 @@ _ROWS: dict[str, list[Row]] = {
             "if self._borrowed and (kind is not None or not self._waited):",
             "if False:",
             HOST_ARRAYS,
-        )
+        ),
+        (
+            "an out with gaps is written as if it had none",
+            "if out is not None and out.flags.c_contiguous:",
+            "if out is not None:",
+            SEQUENCE_OUTS,
+        ),
     ],
     "signal/filtering.py": [
         ("the second filter is turned", "sums, reverse=False, out=out)", "sums)", SIGNAL),

@@ -127,6 +127,7 @@ def _sequences(runtime: Any) -> int:
     rng = np.random.default_rng(0)
     shapes = (2, 19, 21), (2, 19, 3), (19, 4), (19,)
     x, states, weight, bias = (testing.integers(rng, shape, np.float32) for shape in shapes)
+    wide = testing.integers(rng, (19, 10), np.float32)  # of more taps than are summed at once
     numbers = np.repeat([[0, 1, -1], [4, 4, 2]], 7, axis=1).astype(np.int32)
     whole = F.causal_conv1d(np.concatenate([states, x], 2), weight, bias, runtime=runtime)
     wrong = 0
@@ -138,6 +139,10 @@ def _sequences(runtime: Any) -> int:
         )
         packed = F.causal_conv1d(array, weight, bias, numbers, runtime=runtime)
         F.causal_conv1d_backward(array, weight, x, bias, numbers, runtime=runtime)
+        F.causal_conv1d_backward(array, wide, x, runtime=runtime)
+        out = np.empty((2, 19, 50), np.float32)
+        F.causal_conv1d(array, weight, bias, out=out[:, :, 3:24], runtime=runtime)
+        wrong += not np.array_equal(out[:, :, 6:24], whole[:, :, 6:])
         alone = F.causal_conv1d(x[:1, :, 7:14], weight, bias, runtime=runtime)
         wrong += not np.array_equal(y, whole[:, :, 3:])
         wrong += not np.array_equal(packed[:1, :, 7:14], alone)

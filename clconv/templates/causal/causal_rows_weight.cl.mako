@@ -14,20 +14,20 @@ ${causal.declarations()}
 % if packed:
 ${causal.sequences()}
 % endif
-// LANES samples from position p on; none but those of the row and of its states are read.
-static inline VECTOR samples(__global const STORED *row, const long p, const long length
+// The first `left` of LANES samples from position p on, zeros behind them. Before the row lie its states.
+static inline VECTOR samples(__global const STORED *row, const long p, const long left
 % if "states" in bound:
                              , __global const STORED *before, const long step
 % endif
                              )
 {
-    if (p >= 0) return load_some(row + p, length - p);
+    if (p >= 0) return load_some(row + p, left);
     LANE_ARRAY v;
     NO_UNROLL for (int e = 0; e < LANES; ++e) {
         SUM value = 0;
-        if (p + e >= 0 && p + e < length) value = load(row + p + e);
+        if (p + e >= 0 && e < left) value = load(row + p + e);
 % if "states" in bound:
-        else if (p + e < 0) value = load(before + (BEFORE + p + e) * step);
+        else if (e < left) value = load(before + (BEFORE + p + e) * step);
 % endif
         v.lane[e] = value;
     }
@@ -41,11 +41,13 @@ const INDICES here = load_indices(numbers, q, length);
 % endif
 UNROLL for (int t = 0; t < TAPS; ++t) {
     const long p = q + k + t - BEFORE;
+    // Samples at outputs alone: those behind the row have gradients of zero, whose product may be NaN.
+    const long left = length - (p > q ? p : q);
 % if packed:
     const INDICES chosen = (load_indices(numbers, p, length) == here) & (here >= 0);
-    sums[t] += where(chosen, g * samples(row, p, length));
+    sums[t] += where(chosen, g * samples(row, p, left));
 % else:
-    sums[t] = g * samples(row, p, length${", before, states_step" if "states" in bound else ""}) + sums[t];
+    sums[t] = g * samples(row, p, left${", before, states_step" if "states" in bound else ""}) + sums[t];
 % endif
 }
 % if bias:
