@@ -101,7 +101,9 @@ def unsqueeze(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     given = _numbers(work, node, inputs, 1, "axes")
     assert given is not None
     rank = len(x.shape) + len(given)
-    axes, rest = [counted("axes", axis, rank) for axis in given], iter(x.shape)
+    axes, rest = {counted("axes", axis, rank) for axis in given}, iter(x.shape)
+    if len(axes) < len(given):
+        raise ProblemError(f"axes are {list(given)}, expected each once")
     return _view(work, node, x, tuple(1 if i in axes else next(rest) for i in range(rank)))
 
 
