@@ -71,6 +71,10 @@ class Convolution:
             y = kernels.transpose(work.recorder, y.view(self.rows), out)
         return y.view(self.shape)
 
+    def fits(self, out: Tensor) -> bool:
+        """Whether it can be written to a tensor of its shape that lies so."""
+        return out.is_dense
+
     def _recipe(self, work: Work, operands: Mapping[str, Tensor]) -> Recipe:
         runtime, constant = work.runtime, self.weight.constant
         layouts = {name: _layout(one) for name, one in operands.items()}
@@ -128,20 +132,16 @@ class Convolution:
             return None
         if not all(one.constant for one in constants):
             return None
-        key = ("folded", epsilon, *(one.name for one in constants))
-        if key not in work.kept:
-            axis = 1 if self.geometry.transposed else 0
+        axis = 1 if self.geometry.transposed else 0
+
+        def folded() -> tuple[Any, Any]:
             bias = np.zeros(self.rows[1]) if self.bias is None else self.bias.host.reshape(-1)
             weight = self.weight.host.reshape(self.weight_shape)
             scale, shift, mean, variance = (one.host for one in statistics)
-            folded = folded_normalisation(
-                weight, bias, (scale, shift, mean, variance), epsilon, axis
-            )
-            work.kept[key] = tuple(
-                Value.on_host(f"{self.weight.name} folded {i}", one, constant=True)
-                for i, one in enumerate(folded)
-            )
-        weight, bias = work.kept[key]
+            return folded_normalisation(weight, bias, (scale, shift, mean, variance), epsilon, axis)
+
+        what = "folded", epsilon, axis, self.weight_shape
+        weight, bias = work.once(what, constants, folded)
         return replace(self, weight=weight, bias=bias)
 
 
@@ -204,8 +204,6 @@ def _pending(work: Work, node: Node, inputs: Sequence[Value | None], transposed:
     if axis is not None:
         shape = (*rows[:2], 1, rows[2]) if axis == 1 else (*rows, 1)
     tensor = work.tensor(x) if len(x.shape) == 3 else work.dense(x).view(x_shape)
-    if tensor.strides[2] != 1 and tensor.shape[2] > 1:
-        tensor = work.dense(x)
     made = Convolution(tensor, weight, w_shape, bias, geometry, rows, shape, dtype)
     return Value.of(node.outputs[0], made)
 
@@ -264,14 +262,14 @@ def _product(work: Work, name: str, a: Value, weight: Value, bias: Value | None 
 
 
 def _as_weight(work: Work, weight: Value, transposed: bool) -> Value:
-    """A constant matrix (K, N) as (N, K, 1), kept for all runs; one that is `transposed` is."""
-    key = ("matrix", weight.name, transposed)
-    if key not in work.kept:
+    """A constant matrix (K, N) as (N, K, 1); one that is `transposed` is so already."""
+
+    def turned() -> list[Any]:
         host = weight.host if transposed else weight.host.T
-        host = np.ascontiguousarray(host)[:, :, None]
-        work.kept[key] = Value.on_host(f"{weight.name} as weight", host, constant=True)
-    result: Value = work.kept[key]
-    return result
+        return [np.ascontiguousarray(host)[:, :, None]]
+
+    (made,) = work.once(("matrix", transposed), [weight], turned)
+    return made
 
 
 def matmul(work: Work, node: Node, inputs: Sequence[Value | None]) -> list[Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
@@ -131,7 +132,7 @@ def power(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """Pow; squares and cubes are products."""
     x, exponent = _given(inputs)
     dtype = work.check(x)
-    number = scalar(exponent.host) if exponent.constant else None
+    number = exponent.number
     products = {1.0: "{0}", 2.0: "{0} * {0}", 3.0: "{0} * {0} * {0}"}
     if number is not None and np.broadcast_shapes(x.shape, exponent.shape) == x.shape:
         text = literal(number, dtype)
@@ -157,16 +158,17 @@ def batch_normalisation(work: Work, node: Node, inputs: Inputs) -> list[Value]:
             return _made(node, joined)
     if not all(one.constant for one in statistics):
         raise OnHost("its statistics are no constants")
-    key = ("normalisation", epsilon, *(one.name for one in statistics), len(x.shape))
-    if key not in work.kept:
+    lies = (x.shape[1], *(1,) * (len(x.shape) - 2))
+
+    def folded() -> list[Any]:
         ones, zeros = np.ones((x.shape[1], 1), dtype), np.zeros(x.shape[1])
         scale, shift, mean, variance = (one.host for one in statistics)
-        folded = folded_normalisation(ones, zeros, (scale, shift, mean, variance), epsilon, 0)
-        lies = (x.shape[1], *(1,) * (len(x.shape) - 2))
-        work.kept[key] = [Value.on_host(f"{statistics[0].name} folded {i}", one.reshape(lies), True)
-                          for i, one in enumerate(folded)]  # fmt: skip
+        both = folded_normalisation(ones, zeros, (scale, shift, mean, variance), epsilon, 0)
+        return [one.reshape(lies) for one in both]
+
+    factors = work.once(("normalisation", epsilon, lies), statistics, folded)
     forms: Forms = [("{0} * {1} + {2}", (0, 1, 2))]
-    return _made(node, combined(work, forms, [x, *work.kept[key]]))
+    return _made(node, combined(work, forms, [x, *factors]))
 
 
 def cast(work: Work, node: Node, inputs: Inputs) -> list[Value]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clconv.onnx import kernels
-from clconv.onnx.graph import Node, scalar
+from clconv.onnx.graph import Node
 from clconv.onnx.kernels import broadcast_strides, fits
 from clconv.onnx.recording import Shape, Tensor
 from clconv.onnx.work import OnHost, Value, Work
@@ -118,6 +118,11 @@ class Expression:
         kernels.evaluate(work.recorder, texts, self.inputs, y)
         return y
 
+    def fits(self, out: Tensor) -> bool:
+        """Whether it can be written to a tensor of its shape that lies so."""
+        strides = [broadcast_strides(one, self.shape) for one in self.inputs]
+        return fits(self.shape, *strides, out=out.strides)
+
 
 class _Joining:
     """Statements of several expressions, renumbered, inputs and equal statements once."""
@@ -179,10 +184,8 @@ def _operand(work: Work, value: Value, shape: Shape) -> Expression:
 
 
 def _leaf(work: Work, value: Value) -> Expression:
-    if value.constant:
-        number = scalar(value.host)
-        if number is not None:
-            return Expression(value.shape, value.dtype, (), (), literal(number, value.dtype))
+    if value.number is not None:
+        return Expression(value.shape, value.dtype, (), (), literal(value.number, value.dtype))
     return Expression.leaf(work.tensor(value))
 
 

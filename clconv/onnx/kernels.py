@@ -100,18 +100,24 @@ def _flat(*names: str, element: str = "STORED") -> list[Operand]:
 RESULT = Operand("y", Layout.FLAT, written=True)
 
 
+def _rows(shape: Shape, *strides: Shape) -> tuple[list[int], list[list[int]]]:
+    """Shape and strides, neighbours joined, with a last axis along which the last array's elements
+    follow each other."""
+    sizes, steps = joined(shape, *strides)
+    if not sizes or steps[-1][-1] != 1:  # rows of one element
+        sizes.append(1)
+        steps = [[*one, 1] for one in steps]
+    return sizes, steps
+
+
 def evaluate(
     recorder: Recorder, statements: Sequence[str], inputs: Sequence[Tensor], out: Tensor
 ) -> None:
     """Queues an expression of arrays, each broadcast to the result's shape. Its elements along the
     last axis follow each other. No more than four dimensions are left when neighbours are joined.
     """
-    shape = out.shape
-    strides = [broadcast_strides(one, shape) for one in inputs]
-    sizes, steps = joined(shape, *strides, out.strides)
-    if not sizes or steps[-1][-1] != 1:  # rows of one element
-        sizes.append(1)
-        steps = [[*one, 1] for one in steps]
+    strides = [broadcast_strides(one, out.shape) for one in inputs]
+    sizes, steps = _rows(out.shape, *strides, out.strides)
     missing = DIMENSIONS - len(sizes)
     sizes = [1] * missing + sizes
     steps = [[0] * missing + one for one in steps]
@@ -329,8 +335,8 @@ def copied(recorder: Recorder, x: Tensor) -> Tensor:
     return out
 
 
-def fits(shape: Shape, *strides: Shape) -> bool:
+def fits(shape: Shape, *strides: Shape, out: Shape | None = None) -> bool:
     """Whether arrays of that shape have so few dimensions, when neighbours are joined, that
-    `evaluate` takes them."""
-    sizes, steps = joined(shape, *strides, dense_strides(shape))
-    return len(sizes) + (not sizes or steps[-1][-1] != 1) <= DIMENSIONS
+    `evaluate` takes them, for a result that lies as `out` says, or dense."""
+    sizes, _ = _rows(shape, *strides, dense_strides(shape) if out is None else out)
+    return len(sizes) <= DIMENSIONS

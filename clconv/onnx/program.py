@@ -10,7 +10,7 @@ import numpy as np
 import pyopencl as cl
 
 from clconv.drivers.discovery import driver_errors
-from clconv.onnx.recording import Check, Command, Download, Event, HostRun, Upload
+from clconv.onnx.recording import Check, Command, Download, Event, HostRun, ShapeCheck, Upload
 from clconv.runtime import Runtime
 
 __all__ = ["Changed", "Program", "Scratch"]
@@ -98,7 +98,7 @@ def _last_uses(events: Sequence[Event], outputs: Sequence[str]) -> list[list[str
     for i, event in enumerate(events):
         if isinstance(event, HostRun):
             last |= dict.fromkeys((*event.inputs, *event.outputs), i)
-        elif isinstance(event, (Upload, Download, Check)):
+        elif isinstance(event, (Upload, Download, Check, ShapeCheck)):
             last[event.key] = i
     drops: list[list[str]] = [[] for _ in events]
     for name, i in last.items():
@@ -189,6 +189,8 @@ class Program:
             return _downloading(queue, event, buffer, start, waits)
         if isinstance(event, Check):
             return _checking(event, drops)
+        if isinstance(event, ShapeCheck):
+            return _checking_shape(event, drops)
         assert isinstance(event, HostRun)
         return _hosting(self._runtime, event, drops)
 
@@ -229,6 +231,18 @@ def _checking(event: Check, drops: list[str]) -> Any:
     def step(host: dict[str, Any]) -> None:
         array = host[key]
         if array.dtype != value.dtype or not np.array_equal(array, value):
+            raise Changed(key)
+        for name in drops:
+            del host[name]
+
+    return step
+
+
+def _checking_shape(event: ShapeCheck, drops: list[str]) -> Any:
+    key, shape = event
+
+    def step(host: dict[str, Any]) -> None:
+        if host[key].shape != shape:
             raise Changed(key)
         for name in drops:
             del host[name]

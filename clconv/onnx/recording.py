@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyopencl as cl
 
-from clconv.calls.draft import Filling, Gap, Recipe
+from clconv.calls.draft import Copy, Filling, Gap, Recipe, Step
 from clconv.calls.prepared import Derived
 from clconv.drivers.discovery import driver_errors
 from clconv.render import render
@@ -134,7 +134,14 @@ class Check(NamedTuple):
     value: Any
 
 
-Event = Command | Upload | Download | HostRun | Check
+class ShapeCheck(NamedTuple):
+    """The shape of a host array that decided about the record: another one makes it useless."""
+
+    key: str
+    shape: Shape
+
+
+Event = Command | Upload | Download | HostRun | Check | ShapeCheck
 
 
 class Recorder:
@@ -203,24 +210,31 @@ class Recorder:
     def follow(self, recipe: Recipe, operands: dict[str, Tensor], derived: Derived | None) -> None:
         """Queues a recipe of `clconv.calls`; what it derives from weights is kept in `derived`, or
         derived each time."""
+        there = operands | self._workspaces(recipe.copied)
         for step in recipe.steps:
             plan = step.prepared.plan
             sources = [source for _, source in step.prepared.sources]
-            own = dict(operands)
-            kept: Mapping[str, Any] = {}
+            own = dict(there)
+            known: Mapping[str, Any] = {}
+            self._copy(step.before, own)
             if step.preparation and derived is not None:
-                kept = self._derive(step, operands, derived)
+                known = self._derive(step, own, derived)
             elif step.preparation:
                 own |= self._workspaces(plan.preparation.workspaces)
-                self._fill(step.preparation, sources, own, kept)
+                self._fill(step.preparation, sources, own, known)
             own |= self._workspaces(plan.schedule.workspaces)
-            self._fill(step.launches, sources[len(step.preparation) :], own, kept)
+            self._fill(step.launches, sources[len(step.preparation) :], own, known)
+            self._copy(step.after, own)
+
+    def _copy(self, copies: Sequence[Copy], operands: Mapping[str, Tensor]) -> None:
+        for copy in copies:
+            self._fill(copy.launches, [source for _, source in copy.sources], operands, {})
 
     def _workspaces(self, workspaces: Sequence[Workspace]) -> dict[str, Tensor]:
         return {one.name: self.empty((one.count,), one.dtype) for one in workspaces}
 
     def _derive(
-        self, step: Any, operands: Mapping[str, Tensor], derived: Derived
+        self, step: Step, operands: Mapping[str, Tensor], derived: Derived
     ) -> Mapping[str, Any]:
         """What a plan derives from constant weights: now, once."""
         preparation = step.prepared.plan.preparation
@@ -246,14 +260,15 @@ class Recorder:
         fillings: Sequence[Filling],
         sources: Sequence[str],
         operands: Mapping[str, Tensor],
-        kept: Mapping[str, Any],
+        known: Mapping[str, Any],
     ) -> None:
+        """Queues launches; of a name that is `known` the buffer stays in later runs."""
         for filling, source in zip(fillings, sources, strict=False):
             values = list(filling.arguments)
             for i, name in filling.buffers:
-                if name in kept:
-                    values[i : i + 2] = kept[name], 0
-            gaps = [one for one in filling.buffers if one[1] not in kept]
+                if name in known:
+                    values[i : i + 2] = known[name], 0
+            gaps = [one for one in filling.buffers if one[1] not in known]
             self._command(filling.launch, source, values, gaps, operands)
 
     def _command(

@@ -11,7 +11,7 @@ from clconv.onnx import kernels
 from clconv.onnx.elementwise import Inputs, same
 from clconv.onnx.graph import Node
 from clconv.onnx.recording import Tensor
-from clconv.onnx.work import OnHost, Value, Work, axis_of
+from clconv.onnx.work import OnHost, Value, Work, axis_of, counted
 
 __all__ = [
     "global_pool",
@@ -64,9 +64,9 @@ def reduction(work: Work, node: Node, inputs: Inputs) -> list[Value]:
                 raise OnHost("it has no axes")
             return same(work, node, [x])
         given = range(rank)
-    axes = sorted({int(axis) % rank for axis in given}) if rank else []
-    if not axes:
+    if not rank:
         raise OnHost(f"{x.name} is a number")
+    axes = sorted({counted("axes", int(axis), rank) for axis in given})
     return _reduced(work, node, x, axes, bool(node.attributes.get("keepdims", 1)))
 
 
@@ -134,7 +134,7 @@ def layer_normalisation(work: Work, node: Node, inputs: Inputs) -> list[Value]:
         raise OnHost("its mean and deviation are wanted")
     if x.dtype == np.float16 and node.attributes.get("stash_type", 1) != 1:
         raise OnHost("its stash_type is not 1")
-    axis = axis_of(node, "axis", len(x.shape), -1)
+    axis = axis_of(node, len(x.shape), -1)
     length = math.prod(x.shape[axis:])
     shift = _parameter(work, others[0], length) if others else None
     made = kernels.normalise(
@@ -154,7 +154,7 @@ def softmax(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     work.check(x)
     rank = len(x.shape)
     older = node.version < 13
-    axis = axis_of(node, "axis", rank, 1 if older else -1)
+    axis = axis_of(node, rank, 1 if older else -1)
     if not older and axis != rank - 1:
         raise OnHost(f"its axis is {axis}, not the last one")
     rows = math.prod(x.shape[:axis])

@@ -14,7 +14,7 @@ from clconv.onnx.elementwise import Inputs, same
 from clconv.onnx.graph import Node, scalar
 from clconv.onnx.recording import Shape, Tensor
 from clconv.onnx.turning import Turned
-from clconv.onnx.work import OnHost, Value, Work, axis_of
+from clconv.onnx.work import OnHost, Value, Work, axis_of, counted
 
 __all__ = [
     "concat",
@@ -77,15 +77,10 @@ def reshape(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 def flatten(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """Flatten to two dimensions."""
     x = _first(inputs)
-    axis = axis_of(node, "axis", len(x.shape), 1)
+    rank = len(x.shape)
+    given = int(node.attributes.get("axis", 1))
+    axis = rank if given == rank else counted("axis", given, rank)
     return _view(work, node, x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
-
-
-def _counted(axes: Sequence[int], rank: int) -> list[int]:
-    for axis in axes:
-        if not -rank <= axis < rank:
-            raise ProblemError(f"axes are {list(axes)}, expected those of {rank} dimensions")
-    return sorted(axis % rank for axis in axes)
 
 
 def squeeze(work: Work, node: Node, inputs: Inputs) -> list[Value]:
@@ -94,7 +89,7 @@ def squeeze(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     given = _numbers(work, node, inputs, 1, "axes")
     axes = [i for i, n in enumerate(x.shape) if n == 1]
     if given is not None:
-        axes = _counted(given, len(x.shape))
+        axes = [counted("axes", axis, len(x.shape)) for axis in given]
     if any(x.shape[axis] != 1 for axis in axes):
         raise ProblemError(f"{x.name} has shape {x.shape}, expected 1 at the axes {axes}")
     return _view(work, node, x, tuple(n for i, n in enumerate(x.shape) if i not in axes))
@@ -106,16 +101,24 @@ def unsqueeze(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     given = _numbers(work, node, inputs, 1, "axes")
     assert given is not None
     rank = len(x.shape) + len(given)
-    axes, rest = _counted(given, rank), iter(x.shape)
+    axes, rest = {counted("axes", axis, rank) for axis in given}, iter(x.shape)
+    if len(axes) < len(given):
+        raise ProblemError(f"axes are {list(given)}, expected each once")
     return _view(work, node, x, tuple(1 if i in axes else next(rest) for i in range(rank)))
 
 
 # Slices: views with gaps, which convolutions and expressions read in place
 
 
-def _sliced(work: Work, x: Value, name: str, axis: int, part: range) -> Value:
-    tensor = work.tensor(x).part(axis, part.start, len(part), part.step)
+def _placed(name: str, tensor: Tensor) -> Value:
+    """A view as a value. Raises OnHost where no kernel could copy it."""
+    if not kernels.fits(tensor.shape, tensor.strides):
+        raise OnHost(f"shape {tensor.shape} has too many dimensions")
     return Value.of(name, tensor)
+
+
+def _sliced(work: Work, x: Value, name: str, axis: int, part: range) -> Value:
+    return _placed(name, work.tensor(x).part(axis, part.start, len(part), part.step))
 
 
 def slice_(work: Work, node: Node, inputs: Inputs) -> list[Value]:
@@ -129,7 +132,7 @@ def slice_(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     assert ends is not None
     axes = _numbers(work, node, inputs, 3, "axes") or tuple(range(len(starts)))
     steps = _numbers(work, node, inputs, 4, "steps") or (1,) * len(starts)
-    parts = {axis % rank: range(x.shape[axis])[start:end:step]
+    parts = {counted("axes", axis, rank): range(x.shape[axis])[start:end:step]
              for start, end, axis, step in zip(starts, ends, axes, steps, strict=True)}  # fmt: skip
     if any(not part for part in parts.values()):
         raise OnHost("the result has no elements")
@@ -150,7 +153,7 @@ def split(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """Split along an axis."""
     x = _first(inputs)
     work.check(x)
-    axis = axis_of(node, "axis", len(x.shape))
+    axis = axis_of(node, len(x.shape))
     size, count = x.shape[axis], len(node.outputs)
     sizes = _numbers(work, node, inputs, 1, "split")
     if sizes is None:
@@ -173,7 +176,7 @@ def expand(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     shape = tuple(np.broadcast_shapes(x.shape, tuple(int(n) for n in given)))
     tensor = work.tensor(x)
     strides = kernels.broadcast_strides(tensor, shape)
-    return [Value.of(node.outputs[0], tensor._replace(shape=shape, strides=strides))]
+    return [_placed(node.outputs[0], tensor._replace(shape=shape, strides=strides))]
 
 
 # Copies
@@ -215,7 +218,7 @@ def gather(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     index = work.known(inputs[1])
     if index.dtype.kind not in "iu" or not index.size:
         raise OnHost(f"{node.inputs[1]} is {index.dtype} of shape {index.shape}")
-    axis = axis_of(node, "axis", len(x.shape))
+    axis = axis_of(node, len(x.shape))
     if node.op == "GatherND":
         if node.attributes.get("batch_dims", 0) or index.shape[-1] != 1:
             raise OnHost(f"{node.inputs[1]} has shape {index.shape}")
@@ -228,7 +231,7 @@ def gather(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     if index.ndim == 0:
         part = work.tensor(x).part(axis, places[0], 1)
         shape, strides = ((*one[:axis], *one[axis + 1 :]) for one in (part.shape, part.strides))
-        return [Value.of(node.outputs[0], part._replace(shape=shape, strides=strides))]
+        return [_placed(node.outputs[0], part._replace(shape=shape, strides=strides))]
     pending = x.pending if isinstance(x.pending, Turned) else None
     own_axis = pending.order[axis] if pending else axis
     source = pending.source if pending else work.tensor(x)
@@ -249,7 +252,7 @@ def concat(work: Work, node: Node, inputs: Inputs) -> list[Value]:
         raise OnHost("an input has no elements")
     dtype = work.check(*values)
     rank = len(values[0].shape)
-    axis = axis_of(node, "axis", rank)
+    axis = axis_of(node, rank)
     shape = list(values[0].shape)
     shape[axis] = sum(one.shape[axis] for one in values)
     for one in values:
@@ -271,14 +274,12 @@ def concat(work: Work, node: Node, inputs: Inputs) -> list[Value]:
 def _write(work: Work, value: Value, part: Tensor) -> None:
     """A value into its place in a larger tensor."""
     pending = value.pending
-    if pending is not None and work.used_once(value):
-        whole = not isinstance(pending, Convolution) or part.is_dense
-        if whole and kernels.fits(part.shape, part.strides):
-            work.finish(pending, part)
-            return
+    if pending is not None and work.used_once(value) and pending.fits(part):
+        work.finish(pending, part)
+        return
     source = work.tensor(value)
-    if not kernels.fits(part.shape, source.strides, part.strides):
-        raise OnHost(f"shape {part.shape} has too many dimensions")
+    if not kernels.fits(part.shape, source.strides, out=part.strides):
+        source = work.dense(value)
     kernels.evaluate(work.recorder, ["x0"], [source], part)
 
 
@@ -310,7 +311,7 @@ def pad(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     assert given is not None
     axes = _numbers(work, node, inputs, 3, "axes") or tuple(range(rank))
     half = len(given) // 2
-    pads = {axis % rank: (given[i], given[i + half]) for i, axis in enumerate(axes)}
+    pads = {counted("axes", axis, rank): (given[i], given[i + half]) for i, axis in enumerate(axes)}
     others = [axis for axis, both in pads.items() if any(both) and axis != rank - 1]
     left, right = pads.get(rank - 1, (0, 0))
     mode = node.attributes.get("mode", "constant")

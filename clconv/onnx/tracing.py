@@ -11,7 +11,7 @@ from clconv.onnx import convolutions, elementwise, expressions, reductions, shap
 from clconv.onnx.graph import Graph, Node
 from clconv.onnx.host import HostRunner
 from clconv.onnx.program import Program, Scratch
-from clconv.onnx.recording import HostRun
+from clconv.onnx.recording import HostRun, ShapeCheck
 from clconv.onnx.work import OnHost, Pending, Value, Work, launched
 from clconv.runtime import Runtime
 
@@ -85,8 +85,9 @@ def fold(host: HostRunner, node: Node, values: dict[str, Value], runtime: Runtim
     names = [name for name in node.outputs if name]
     with runtime:
         results = host.constants(node, feeds, names)
+    of_shapes = any(one is not None and one.of_shapes for one in read)
     for name, one in zip(names, results, strict=True):
-        values[name] = Value.on_host(name, one, constant=True)
+        values[name] = Value.on_host(name, one, constant=True, of_shapes=of_shapes)
     return True
 
 
@@ -241,6 +242,8 @@ class Trace:
                 self._flush()
             x = self.values[node.inputs[0]]
             if x.dtype != object:
+                if not x.is_on_device:  # or the upload checks it
+                    self.work.recorder.events.append(ShapeCheck(x.name, x.shape))
                 self.values[node.outputs[0]] = _shape(node, x)
                 return True
         return fold(self._host, node, self.values, self.work.runtime)
@@ -297,10 +300,9 @@ def _shape(node: Node, x: Value) -> Value:
     import numpy as np
 
     name = node.outputs[0]
-    if node.op == "Size":
-        return Value.on_host(name, np.array(x.size, np.int64), constant=True)
     start, end = node.attributes.get("start", 0), node.attributes.get("end", None)
-    return Value.on_host(name, np.array(x.shape[start:end], np.int64), constant=True)
+    found = x.size if node.op == "Size" else x.shape[start:end]
+    return Value.on_host(name, np.array(found, np.int64), constant=True, of_shapes=True)
 
 
 @contextmanager

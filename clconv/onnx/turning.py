@@ -54,6 +54,10 @@ class Turned:
             return kernels.transpose(work.recorder, rows).view(turned.shape)
         return work.copied(turned)
 
+    def fits(self, out: Tensor) -> bool:
+        """Whether it can be written to a tensor of its shape that lies so."""
+        return kernels.fits(self.shape, self.view.strides, out=out.strides)
+
     def before(self, shape: Shape) -> Tensor | None:
         """The tensor (N, C, L) whose last two axes change places; None where others do."""
         if self.order != (0, 2, 1) or len(shape) != 3:

@@ -13,7 +13,7 @@ from clconv.geometry import outputs_of_pool
 from clconv.onnx import kernels
 from clconv.onnx.elementwise import Inputs, same
 from clconv.onnx.graph import Node
-from clconv.onnx.work import OnHost, Value, Work
+from clconv.onnx.work import OnHost, Value, Work, counted
 from clconv.variants.base import accumulator
 
 __all__ = ["pool", "resize"]
@@ -43,17 +43,17 @@ def pool(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     if min(window) < 1:
         raise ProblemError(f"kernel_shape, strides and dilations are {window}, expected at least 1")
     given = get("pads", [0, 0])
-    pads = outputs_of_pool(
+    windows = outputs_of_pool(
         x.shape[2], window, (int(given[0]), int(given[1])), get("auto_pad", "NOTSET"),
         bool(get("ceil_mode", 0)),
     )  # fmt: skip
-    if pads.outputs < 1:
+    if windows.outputs < 1:
         raise ProblemError(f"{x.name} has {x.shape[2]} positions, expected a window of {window}")
-    if max(pads.left, pads.right) >= pads.reach:
-        raise OnHost(f"pads are {[pads.left, pads.right]}: whole windows lie in the padding")
+    if max(windows.left, windows.right) >= windows.reach:
+        raise OnHost(f"pads are {[windows.left, windows.right]}: whole windows lie in the padding")
     mode = "maximum" if node.op == "MaxPool" else "average"
     made = kernels.pool(
-        work.recorder, work.dense(x), pads.outputs, mode, window, (pads.left, pads.right),
+        work.recorder, work.dense(x), windows.outputs, mode, window, (windows.left, windows.right),
         bool(get("count_include_pad", 0)),
     )  # fmt: skip
     return [Value.of(node.outputs[0], made)]
@@ -75,7 +75,7 @@ def _wanted(work: Work, x: Value, node: Node, inputs: Inputs) -> tuple[int, floa
         if len(inputs) > 3:
             sizes = work.known(inputs[3])
     rank = len(x.shape)
-    axes = [axis % rank for axis in node.attributes.get("axes", range(rank))]
+    axes = [counted("axes", axis, rank) for axis in node.attributes.get("axes", range(rank))]
     if node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise OnHost("its sizes keep a ratio")
     if scales is not None and len(scales):

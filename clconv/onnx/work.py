@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 from clconv.calls.prepared import Derived
 from clconv.errors import ProblemError
 from clconv.onnx import kernels
-from clconv.onnx.graph import Node
+from clconv.onnx.graph import Node, scalar
 from clconv.onnx.recording import Check, Command, Recorder, Shape, Tensor
 from clconv.problem import DTYPES
 from clconv.runtime import Runtime
@@ -36,8 +36,10 @@ class Pending(Protocol):
         """That of the result."""
 
     def finish(self, work: Work, out: Tensor | None = None) -> Tensor:
-        """Queues it; the result is written to `out`, if given, which may have gaps where
-        `takes_gaps`."""
+        """Queues it; the result is written to `out`, if given, which `fits`."""
+
+    def fits(self, out: Tensor) -> bool:
+        """Whether it can be written to a tensor of its shape that lies so."""
 
 
 @dataclass(eq=False)
@@ -45,7 +47,7 @@ class Value:
     """A tensor of the model: its values on the host, on the device, or both, or pending.
 
     `waiting` is one of a node on the host that has not run yet. A `constant` is the same in every
-    run.
+    run with inputs of the same shapes; one `of_shapes` is another in runs with others.
     """
 
     name: str
@@ -55,15 +57,19 @@ class Value:
     tensor: Tensor | None = None
     pending: Pending | None = None
     constant: bool = False
+    of_shapes: bool = False
     waiting: bool = False
     derived: Derived = field(default_factory=Derived)
 
     @classmethod
-    def on_host(cls, name: str, host: Any, constant: bool = False) -> Value:
+    def on_host(
+        cls, name: str, host: Any, constant: bool = False, of_shapes: bool = False
+    ) -> Value:
         """One of a host array, or of a list, which is a sequence."""
+        shape, dtype = (), np.dtype(object)
         if isinstance(host, np.ndarray):
-            return cls(name, host.shape, host.dtype, host, constant=constant)
-        return cls(name, (), np.dtype(object), host, constant=constant)
+            shape, dtype = host.shape, host.dtype
+        return cls(name, shape, dtype, host, constant=constant, of_shapes=of_shapes)
 
     @classmethod
     def of(cls, name: str, result: Tensor | Pending) -> Value:
@@ -90,10 +96,17 @@ class Value:
         """Its elements."""
         return math.prod(self.shape)
 
+    @property
+    def number(self) -> float | None:
+        """The number that it is in every run, which kernels may have in their text: not one of
+        shapes, or each of these would compile another kernel."""
+        return scalar(self.host) if self.constant and not self.of_shapes else None
+
 
 class Work:
     """One run of a model on its runtime: values by name, how often each is still to be read, and
-    what the run is recorded with. `kept` has what is computed once for all runs."""
+    what the run is recorded with. `kept` has what is computed once for all runs, whatever the
+    shapes of their inputs."""
 
     def __init__(
         self, runtime: Runtime, uses: Mapping[str, int], kept: dict[Hashable, Any]
@@ -102,8 +115,24 @@ class Work:
         self.recorder = Recorder(runtime)
         self.values: dict[str, Value] = {}
         self.left = dict(uses)
-        self.kept = kept
+        self._kept = kept
+        self._kept_of_shapes: dict[Hashable, Any] = {}
         self.launched: dict[Pending, list[str]] = {}  # the kernels of what was pending
+
+    def once(
+        self, what: Hashable, constants: Sequence[Value], make: Callable[[], Sequence[Any]]
+    ) -> list[Value]:
+        """The constants that `make` computes from others, as host arrays: once for all runs, or
+        for this one where those follow from shapes. `what` says all else that they depend on."""
+        of_shapes = any(one.of_shapes for one in constants)
+        kept = self._kept_of_shapes if of_shapes else self._kept
+        key = (what, *constants)  # values are equal only to themselves
+        if key not in kept:
+            name = " with ".join(one.name for one in constants)
+            kept[key] = [Value.on_host(f"part {i} of {name}", one, True, of_shapes)
+                         for i, one in enumerate(make())]  # fmt: skip
+        found: list[Value] = kept[key]
+        return found
 
     # Values as nodes take them
 
@@ -187,10 +216,13 @@ def launched(events: Sequence[Any]) -> list[str]:
     return [one.kernel.name for one in events if isinstance(one, Command)]
 
 
-def axis_of(node: Node, name: str, rank: int, default: int = 0) -> int:
-    """An axis attribute, counted from 0. Raises ProblemError."""
-    given = int(node.attributes.get(name, default))
-    axis = given + rank if given < 0 else given
-    if not 0 <= axis <= rank:
-        raise ProblemError(f"{name} is {given}, expected an axis of {rank} dimensions")
-    return axis
+def counted(name: str, axis: int, rank: int) -> int:
+    """An axis, which may be negative, counted from 0. Raises ProblemError."""
+    if not -rank <= axis < rank:
+        raise ProblemError(f"{name} is {axis}, expected an axis of {rank} dimensions")
+    return axis % rank
+
+
+def axis_of(node: Node, rank: int, default: int = 0) -> int:
+    """The attribute `axis`, counted from 0. Raises ProblemError."""
+    return counted("axis", int(node.attributes.get("axis", default)), rank)
