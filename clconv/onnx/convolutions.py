@@ -204,7 +204,7 @@ def _pending(work: Work, node: Node, inputs: Sequence[Value | None], transposed:
     if axis is not None:
         shape = (*rows[:2], 1, rows[2]) if axis == 1 else (*rows, 1)
     tensor = work.tensor(x) if len(x.shape) == 3 else work.dense(x).view(x_shape)
-    # Kernels of rows serve all lengths: where positions have a stride others would be built for some.
+    # Kernels of rows serve all lengths; those of strided positions would not serve one position.
     if tensor.shape[2] == 1:
         tensor = tensor._replace(strides=(*tensor.strides[:2], 1))
     elif tensor.strides[2] != 1:
