@@ -204,6 +204,11 @@ def _pending(work: Work, node: Node, inputs: Sequence[Value | None], transposed:
     if axis is not None:
         shape = (*rows[:2], 1, rows[2]) if axis == 1 else (*rows, 1)
     tensor = work.tensor(x) if len(x.shape) == 3 else work.dense(x).view(x_shape)
+    # Kernels of rows serve all lengths; those of strided positions would not serve one position.
+    if tensor.shape[2] == 1:
+        tensor = tensor._replace(strides=(*tensor.strides[:2], 1))
+    elif tensor.strides[2] != 1:
+        tensor = work.dense(x)
     made = Convolution(tensor, weight, w_shape, bias, geometry, rows, shape, dtype)
     return Value.of(node.outputs[0], made)
 

@@ -187,10 +187,10 @@ class Program:
                 buffer, start = self._scratch.pages[page], offset + start
             waits = i == self._last_download or not isinstance(self._events[i + 1], Download)
             return _downloading(queue, event, buffer, start, waits)
-        if isinstance(event, Check):
-            return _checking(event, drops)
         if isinstance(event, ShapeCheck):
             return _checking_shape(event, drops)
+        if isinstance(event, Check):
+            return _checking(event, drops)
         assert isinstance(event, HostRun)
         return _hosting(self._runtime, event, drops)
 
@@ -225,12 +225,11 @@ def _downloading(queue: Any, event: Download, buffer: Any, start: int, waits: bo
     return step
 
 
-def _checking(event: Check, drops: list[str]) -> Any:
-    key, value = event
+def _checking_shape(event: ShapeCheck, drops: list[str]) -> Any:
+    key, shape = event
 
     def step(host: dict[str, Any]) -> None:
-        array = host[key]
-        if array.dtype != value.dtype or not np.array_equal(array, value):
+        if host[key].shape != shape:
             raise Changed(key)
         for name in drops:
             del host[name]
@@ -238,11 +237,12 @@ def _checking(event: Check, drops: list[str]) -> Any:
     return step
 
 
-def _checking_shape(event: ShapeCheck, drops: list[str]) -> Any:
-    key, shape = event
+def _checking(event: Check, drops: list[str]) -> Any:
+    key, value = event
 
     def step(host: dict[str, Any]) -> None:
-        if host[key].shape != shape:
+        array = host[key]
+        if array.dtype != value.dtype or not np.array_equal(array, value):
             raise Changed(key)
         for name in drops:
             del host[name]

@@ -79,6 +79,7 @@ TORCH = "tests/test_torch.py -k 'not (compile or distributed or training_follows
 ONNX = "tests/test_onnx.py"
 ONNX_MODELS = "tests/test_onnx_models.py"
 ONNX_NODES = "tests/test_onnx_nodes.py"
+ONNX_SHAPES = "tests/test_onnx_shapes.py"
 FILES = "tests/test_files.py"
 CHECKS = "tests/test_testing.py"
 TUNING = "tests/test_tuning.py -k 'not (tool or calibration or torch)'"
@@ -2099,6 +2100,12 @@ _ROWS: dict[str, list[Row]] = {
             ONNX_MODELS,
         ),
         (
+            "a place that a pending expression does not fit is not seen",
+            "return fits(self.shape, *strides, out=out.strides)",
+            "return True",
+            ONNX_SHAPES,
+        ),
+        (
             "an infinity beside NaN is lost",
             'return f"{{0}} != {{0}} ? {{0}} : {made}" if op in DROPS_NAN else made',
             "return made",
@@ -2113,7 +2120,55 @@ _ROWS: dict[str, list[Row]] = {
         if other.shape""",
             """        if other.shape""",
             ONNX_MODELS,
-        )
+        ),
+        (
+            "two layers of one weight share what is folded",
+            'what = "folded", epsilon, axis, self.weight_shape',
+            'what = "folded", epsilon',
+            ONNX_SHAPES,
+        ),
+    ],
+    "onnx/recording.py": [
+        (
+            "what a plan reads is not copied",
+            "self._copy(step.before, own)",
+            "self._copy((), own)",
+            ONNX_SHAPES,
+        ),
+        (
+            "what a plan writes is not copied back",
+            "self._copy(step.after, own)",
+            "self._copy((), own)",
+            ONNX_SHAPES,
+        ),
+    ],
+    "onnx/tracing.py": [
+        (
+            "a shape that a node on the host gives is taken for granted",
+            "if not x.is_on_device:",
+            "if False:",
+            ONNX_SHAPES,
+        ),
+        (
+            "what follows from a shape is kept as if it never changed",
+            "of_shapes = any(one is not None and one.of_shapes for one in read)",
+            "of_shapes = False",
+            ONNX_SHAPES,
+        ),
+    ],
+    "onnx/work.py": [
+        (
+            "each shape builds a kernel with its number",
+            "if self.constant and not self.of_shapes else None",
+            "if self.constant else None",
+            ONNX_SHAPES,
+        ),
+        (
+            "an axis beyond the last one is one of the others",
+            "if not -rank <= axis < rank:",
+            "if False:",
+            ONNX_SHAPES,
+        ),
     ],
     "onnx/windows.py": [
         (
