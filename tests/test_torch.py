@@ -186,6 +186,8 @@ def test_torch_s_sample_inputs(first_runtime, name, dtype):
     ours, theirs = FUNCTIONS[name]
     found = samples(name, dtype)
     assert len(found) >= 10
+    if dtype is torch.float16:  # whose kernels take long to build; the arguments are the same
+        found = found[::3]
     for sample in found:
         tensors = [twin(t) for t in (sample.input, *sample.args)]
         exact = [twin(t, torch.float64) for t in tensors]
