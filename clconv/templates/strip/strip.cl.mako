@@ -72,26 +72,7 @@ static inline void stage_apart(__local SUM *to, __global const STORED *row, cons
 </%def>\
 
 ## Where the taps of a stride have as many rows of the strip, these are copied at once.
-<%def name="stage_rows(step)"><%
-    def lane(b, t):
-        """Of row b: which of the loaded vectors element t is in, and where."""
-        return divmod(t * step + b, lanes)
-    def steps(b):
-        """Row b out of the loaded vectors, two of them at a time."""
-        sources = sorted({lane(b, t)[0] for t in range(lanes)})
-        row = "v%d" % sources[0]
-        for last in sources[1:] or sources:
-            parts = []
-            for t in range(lanes):
-                source, place = lane(b, t)
-                first = row == "v%d" % sources[0]
-                if source == last:
-                    parts.append("v%d.s%x" % (last, place))
-                else:
-                    parts.append("%s.s%x" % (row, (place if first else t) if source < last else t))
-            yield "(VECTOR)(%s)" % ", ".join(parts)
-            row = "r%d" % b
-%>\
+<%def name="stage_rows(step)">\
 // All ${step} rows at once, whose elements lie alternately: to[b * pitch + t] = row[first + ${step} * t + b],
 // b < ${step}, t < count, or 0, as stage() does it for one.
 static inline void stage_rows(__local SUM *to, const int pitch, __global const STORED *row, const long first, const int count, const int length, const long next)
@@ -106,7 +87,7 @@ static inline void stage_rows(__local SUM *to, const int pitch, __global const S
             const VECTOR v${i} = load_vector(from + (${step} * t + ${i} * LANES));
 % endfor
 % for b in range(step):
-% for text in steps(b):
+% for text in row_parts[b]:
             ${"VECTOR " if loop.first else ""}r${b} = ${text};
 % endfor
             *(__local SUMS *)(to + ${b} * pitch + t) = r${b};

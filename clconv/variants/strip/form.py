@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,7 @@ class Form:
     channel_unroll: channels that a turn of the loop over them takes where taps are straight code.
     side_by_side: vectors that lie side by side have sums of their own, with fewer addresses.
     rows_together: all rows of a stride are staged at once from the same loads.
+    row_parts: then, for each row, what its vector is made of, step by step (`_row_parts`).
     plain_end: sums that are whole vectors are stored at once, without a test: nothing is read or
         written beside them but a bias.
     block_unrolled: tiles that follow one another at a place are straight code, although that takes
@@ -53,6 +55,7 @@ class Form:
     channel_unroll: int
     side_by_side: bool
     rows_together: bool
+    row_parts: tuple[tuple[str, ...], ...]
     plain_end: bool
     block_unrolled: bool
 
@@ -77,6 +80,14 @@ def form(
     one_phase = forward or problem.stride == 1
     more_arrays = epilogue.residual or epilogue.keep
     plain_end = epilogue.activation in PLAIN_ACTIVATIONS and not more_arrays
+    lanes, stride = vector_lanes(request.device, problem.dtype), problem.stride
+    rows_together = (
+        forward
+        and request.x_layout is Layout.ROWS
+        and 1 < stride == rows <= MOST_TOGETHER
+        and problem.dilation == 1
+        and lanes > 1
+    )
     return Form(
         packed=packed,
         tile_strides=strides,
@@ -84,11 +95,30 @@ def form(
         unrolled=one_phase and a_channel <= MOST_UNROLLED,
         channel_unroll=CHANNEL_UNROLL if a_channel <= FEW_UNROLLED else 1,
         side_by_side=rows > 1 and vectors > 1 and terms <= FEW_BESIDE_ADDRESSES,
-        rows_together=forward
-        and request.x_layout is Layout.ROWS
-        and 1 < problem.stride == rows <= MOST_TOGETHER
-        and problem.dilation == 1
-        and vector_lanes(request.device, problem.dtype) > 1,
+        rows_together=rows_together,
+        row_parts=_row_parts(stride, lanes) if rows_together else (),
         plain_end=plain_end,
         block_unrolled=one_phase and plain_end and block_tiles > 1 and terms <= FEW_BESIDE_TILES,
     )
+
+
+def _row_parts(stride: int, lanes: int) -> tuple[tuple[str, ...], ...]:
+    """Each row of a stride out of the loaded vectors v0, v1, …, two of them at a time: row b has
+    every stride-th element from b on, and is r{b} after the first step."""
+    return tuple(tuple(_steps_of_row(b, stride, lanes)) for b in range(stride))
+
+
+def _steps_of_row(b: int, stride: int, lanes: int) -> Iterator[str]:
+    # Of each element the vector that it is in, and its place there.
+    places = [divmod(t * stride + b, lanes) for t in range(lanes)]
+    sources = sorted({source for source, _ in places})
+    row, is_first = f"v{sources[0]}", True
+    for last in sources[1:] or sources:
+        parts = []
+        for t, (source, place) in enumerate(places):
+            if source == last:
+                parts.append(f"v{last}.s{place:x}")
+            else:  # there already, or yet to come
+                parts.append(f"{row}.s{place if source < last and is_first else t:x}")
+        yield f"(VECTOR)({', '.join(parts)})"
+        row, is_first = f"r{b}", False
