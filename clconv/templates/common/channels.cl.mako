@@ -8,7 +8,7 @@
         for q in range(0, lanes, 4):
             near, far = q + first, q + first + 1
             order = ((a, near), (a, far), (b, near), (b, far)) if pairs else ((a, near), (b, near), (a, far), (b, far))
-            lanes_ += ["%s.s%x" % one for one in order]
+            lanes_ += map("%s.s%x".__mod__, order)  # no comprehension: old releases of Mako miss its names
         return "(VECTOR)(%s)" % ", ".join(lanes_)
 %>\
 % if lanes % 4 == 0:
