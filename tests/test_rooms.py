@@ -16,7 +16,7 @@ _ROOMS = (
     "errors", "version", "settings", "disk", "bounded", "geometry", "problem", "reference",
     "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
-    "variants.cuts", "variants.products",
+    "variants.cuts", "variants.products", "variants.batched",
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records", "planning.shipped",
@@ -205,7 +205,7 @@ def test_the_map_names_every_module():
     modules = {path for path in there if path.name != "__init__.py"}
     shared = {
         Path("clconv/templates", name)
-        for name in ("common", "elementwise", "causal", "long", "resampling")
+        for name in ("common", "batched", "elementwise", "causal", "long", "resampling")
     }
     assert set(mapped) == modules | folders | shared
 
