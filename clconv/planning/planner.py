@@ -252,9 +252,7 @@ def designs(
             f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
         )
     # What is for records alone comes behind all others.
-    return tuple(
-        sorted(found, key=lambda named: (named[1].measured_only, _rank(named[1].cost)))
-    )
+    return tuple(sorted(found, key=lambda named: (named[1].measured_only, _rank(named[1].cost))))
 
 
 def _of_variants(

@@ -16,6 +16,7 @@ from clconv.planning import cost
 from clconv.planning.cost import Cost
 from clconv.variants.base import (
     ACCUMULATION,
+    MAX_GROUPS,
     Constants,
     Design,
     Kernel,
@@ -183,6 +184,7 @@ class Batch:
             most = min(most, request.workspace_limit - other_bytes)
         columns = self.matrices * (self.term_pitch + self.row_pitch) * self.cut.item_bytes
         steps = max(1, most // (columns * self.column_step))
+        steps = min(steps, MAX_GROUPS * self.items // self.column_step)
         a_turn = max(1, steps * self.column_step // self.cut.lines)
         places = request.problem.batch * self.cut.row_tiles
         for first in range(0, places, a_turn):
@@ -226,20 +228,35 @@ def design(cut: Cut, scheme: Scheme) -> Design | None:
 
 
 def _steps(batch: Batch, steps: Sequence[Step]) -> Constants:
-    """What batched.cl.mako needs for one way between samples and planes."""
-    used = set(re.findall(r"[A-Za-z]\w*", " ".join(expression for _, expression in steps)))
-    named = tuple(one for one in batch.scheme.constants if one[0] in used)
-    read = tuple(name for v in range(batch.scheme.planes) if (name := f"v{v}") in used)
+    """What batched.cl.mako needs for one way between samples and planes: each step with what is
+    read before it, and what is written behind it, both in order of their numbers."""
+    constants = dict(batch.scheme.constants)
+    words = [re.findall(r"[A-Za-z]\w*", expression) for _, expression in steps]
+    made = {name for name, _ in steps}
+    lines, read, written = [], 0, 0
+    source = next(w[0] for of_step in words for w in of_step if w not in made | constants.keys())
+    result = next(name[0] for name, _ in reversed(steps) if re.fullmatch(r"[vr]\d+", name))
+    known: set[str] = set()
+    for (name, expression), used in zip(steps, words, strict=True):
+        wanted = [int(word[1:]) for word in used if word not in made | constants.keys()]
+        needed = range(read, max(wanted, default=-1) + 1)
+        read = max(read, needed.stop)
+        known.add(name)
+        ready = written
+        while f"{result}{ready}" in known:
+            ready += 1
+        then = tuple(f"{result}{i}" for i in range(written, ready))
+        lines.append((tuple(f"{source}{i}" for i in needed), name, expression, then))
+        written = ready
+    everywhere = {word for of_step in words for word in of_step}
     return (
         *common_constants(batch.request, 1),
-        ("planes", batch.scheme.planes),
-        ("named", named),
-        ("read", read),
-        ("steps", tuple(steps)),
+        ("named", tuple(one for one in constants.items() if one[0] in everywhere)),
+        ("steps", tuple(lines)),
     )
 
 
-PLACES = "place_first tiles pitch blocks rows"
+PLACES = "element_first place_first row_tiles tiles pitch rows"
 
 
 def _transform(batch: Batch, source: str) -> Kernel:
@@ -258,13 +275,14 @@ def _transform(batch: Batch, source: str) -> Kernel:
             ("items", batch.items),
         ),
         (Operand(source, Layout.ROWS), planes(source)),
-        scalars("length lead row_tiles channels terms row_pitch", PLACES),
+        scalars(f"length lead channels terms row_pitch {PLACES}"),
         (batch.items, 1, 1),
     )
 
 
 def _weights(batch: Batch) -> Kernel:
-    cut, items = batch.cut, local_items(batch.request.device, ITEMS)
+    # As many as a tile of products has rows, or fewer, so that they divide a row of weights.
+    cut, items = batch.cut, local_items(batch.request.device, min(ITEMS, batch.tile.rows))
     return Kernel(
         "weights_batched",
         _steps(batch, batch.scheme.factors)
@@ -273,9 +291,10 @@ def _weights(batch: Batch) -> Kernel:
             ("kernel_size", cut.problem.kernel_size),
             ("stride", cut.problem.stride),
             ("taps", cut.taps),
+            ("items", items),
         ),
         (Operand("weight", Layout.FLAT), planes("weight")),
-        scalars("channels written terms rows_there term_pitch row_pitch", "rows blocks"),
+        scalars("channels written terms rows_there term_pitch row_pitch rows"),
         (items, 1, 1),
     )
 
@@ -286,7 +305,7 @@ def _products(batch: Batch) -> Kernel:
         (*constants(batch.request), *batch.tile.constants()),
         (replace(planes("weight"), written=False), replace(planes("x"), written=False),
          planes("y")),
-        scalars("terms row_tiles", "row_pitch pitch tiles blocks"),
+        scalars("terms row_tiles tiles blocks", "row_pitch pitch"),
         (batch.tile.items, 1, 1),
     )  # fmt: skip
 
@@ -308,8 +327,8 @@ def _inverse(batch: Batch) -> Kernel:
         ),
         (replace(planes("y"), written=False), *convolution_operands(batch.request)),
         scalars(
-            "length positions pad lead row_tiles channels written rows_there row_pitch kernel_size",
-            f"{PLACES} plane_pitch",
+            f"length positions pad lead channels written rows_there row_pitch kernel_size {PLACES}",
+            "plane_pitch",
             "slope",
         ),
         (batch.items, 1, 1),
@@ -318,23 +337,31 @@ def _inverse(batch: Batch) -> Kernel:
 
 def _places(batch: Batch, first: int, places: int, rows: int) -> dict[str, int]:
     """The numbers that say which tiles a launch transforms, and of how many rows."""
-    pitch = batch.pitch(places)
+    element, place = divmod(first, batch.cut.row_tiles)
     return {
-        "row_tiles": batch.cut.row_tiles, "place_first": first, "tiles": places * batch.cut.lines,
-        "pitch": pitch, "blocks": pitch // batch.items, "rows": rows,
+        "element_first": element, "place_first": place, "row_tiles": batch.cut.row_tiles,
+        "tiles": places * batch.cut.lines, "pitch": batch.pitch(places), "rows": rows,
     }  # fmt: skip
 
 
-def _launch(kernel: Kernel, groups: int, others: int, **numbers: int) -> Launch:
-    """Of so many work-groups in two dimensions."""
-    return kernel.launch((grid(groups) * kernel.local_size[0], grid(others), 1), **numbers)
+def _launch(kernel: Kernel, blocks: int, **numbers: int) -> Launch:
+    """A work-group for each block of all rows, which two dimensions have."""
+    first = grid(numbers["rows"])
+    size = (blocks * kernel.local_size[0], first, ceil_div(numbers["rows"], first))
+    return kernel.launch(size, **numbers)
+
+
+def _looping(kernel: Kernel, columns: int, **numbers: int) -> Launch:
+    """Work-groups for tiles of rows and of columns, which loop beyond what a dimension has."""
+    size = (grid(numbers["tiles"]) * kernel.local_size[0], grid(columns), 1)
+    return kernel.launch(size, **numbers)
 
 
 def _of_x(batch: Batch, kernel: Kernel, first: int, places: int) -> Launch:
     cut, problem = batch.cut, batch.cut.problem
     rows = problem.groups * batch.term_pitch
     return _launch(
-        kernel, batch.pitch(places) // batch.items, rows,
+        kernel, batch.pitch(places) // batch.items,
         length=problem.length if cut.forward else problem.out_length, lead=cut.read_lead,
         channels=cut.channels, terms=cut.terms, row_pitch=batch.term_pitch,
         **_places(batch, first, places, rows),
@@ -349,12 +376,12 @@ def _convolution_design(batch: Batch) -> Design:
     inverse = _inverse(batch)
     cut, problem = batch.cut, batch.cut.problem
     rows = problem.groups * batch.term_pitch
-    blocks = ceil_div(batch.row_pitch, weights.local_size[0])
+    blocks = batch.row_pitch // weights.local_size[0]
     preparation = Schedule(
         (_launch(
-            weights, blocks, rows,
+            weights, blocks,
             channels=cut.channels, written=cut.written, terms=cut.terms, rows_there=batch.rows,
-            term_pitch=batch.term_pitch, row_pitch=batch.row_pitch, rows=rows, blocks=blocks,
+            term_pitch=batch.term_pitch, row_pitch=batch.row_pitch, rows=rows,
         ),),
         (batch.workspace("weight", batch.term_pitch, batch.row_pitch),),
     )  # fmt: skip
@@ -392,8 +419,8 @@ def _multiplied(batch: Batch, kernel: Kernel, places: int) -> Launch:
     pitch, tile = batch.pitch(places), batch.tile
     row_tiles = batch.row_pitch // tile.rows
     tiles, blocks = row_tiles * batch.matrices, pitch // tile.columns
-    return _launch(
-        kernel, tiles, blocks,
+    return _looping(
+        kernel, blocks,
         terms=batch.term_pitch, row_tiles=row_tiles, row_pitch=batch.row_pitch, pitch=pitch,
         tiles=tiles, blocks=blocks,
     )  # fmt: skip
@@ -406,7 +433,7 @@ def _results(batch: Batch, kernel: Kernel, first: int, places: int) -> Launch:
         length, positions = positions, length
     rows, pitch = problem.groups * batch.rows, batch.pitch(places)
     return _launch(
-        kernel, pitch // batch.items, rows,
+        kernel, pitch // batch.items,
         length=length, positions=positions, pad=problem.pads[0], lead=cut.write_lead,
         channels=cut.channels, written=cut.written, rows_there=batch.rows,
         row_pitch=batch.row_pitch, kernel_size=problem.kernel_size,
@@ -479,7 +506,7 @@ def _weight_products(batch: Batch) -> Kernel:
         (*constants(batch.request), *batch.tile.constants()),
         (replace(planes("x"), written=False), replace(planes("y"), written=False),
          planes("result")),
-        scalars("terms adding", "row_tiles column_tiles row_pitch term_pitch tiles"),
+        scalars("terms adding row_tiles column_tiles tiles", "row_pitch term_pitch"),
         (batch.tile.items, 1, 1),
     )  # fmt: skip
 
@@ -504,8 +531,8 @@ def _weight_inverse(batch: Batch) -> Kernel:
             Operand("result", Layout.FLAT, written=True),
         ),
         (
-            *scalars("batch length out_length pad channels written term_pitch"),
-            *scalars(long_names="row_pitch plane_pitch rows blocks"),
+            *scalars("batch length out_length pad channels written term_pitch row_pitch rows"),
+            *scalars(long_names="plane_pitch"),
             *ACCUMULATION,
         ),
         (items, 1, 1),
@@ -521,8 +548,8 @@ def _gradient_design(batch: Batch) -> Design:
     tiles = row_tiles * column_tiles * batch.matrices
 
     def multiplied(terms: int, adding: bool) -> Launch:
-        return _launch(
-            products, tiles, 1,
+        return _looping(
+            products, 1,
             terms=terms, adding=int(adding), row_tiles=row_tiles, column_tiles=column_tiles,
             row_pitch=batch.row_pitch, term_pitch=batch.term_pitch, tiles=tiles,
         )  # fmt: skip
@@ -537,7 +564,7 @@ def _gradient_design(batch: Batch) -> Design:
             pitch = there.pitch(places)
             launches.append(_of_x(there, of_x, first, places))
             launches.append(_launch(
-                of_y, pitch // there.items, rows,
+                of_y, pitch // there.items,
                 length=problem.out_length, lead=0, channels=cut.written, terms=cut.written,
                 row_pitch=there.row_pitch, **_places(there, first, places, rows),
             ))  # fmt: skip
@@ -547,14 +574,13 @@ def _gradient_design(batch: Batch) -> Design:
             launches = [multiplied(0, False)]  # what sums nothing is zero
         pitch = there.pitch(max(most, 1))
         blocks = ceil_div(cut.channels, inverse.local_size[0])
-        rows = problem.groups * cut.written
         launches.append(_launch(
-            inverse, blocks, rows,
+            inverse, blocks,
             batch=problem.batch, length=problem.length, out_length=problem.out_length,
             pad=problem.pads[0], channels=cut.channels, written=cut.written,
             term_pitch=there.term_pitch, row_pitch=there.row_pitch,
-            plane_pitch=problem.groups * there.row_pitch * there.term_pitch, rows=rows,
-            blocks=blocks,
+            plane_pitch=problem.groups * there.row_pitch * there.term_pitch,
+            rows=problem.groups * cut.written * problem.stride,
         ))  # fmt: skip
         spaces = (
             there.workspace("x", there.term_pitch, pitch),

@@ -12,7 +12,7 @@
 ##
 ## For GPUs: a work-item owns a tile of one channel, in registers; neighbours own the tiles behind it.
 ## Results go through local memory, so that neighbours store neighbouring ones.
-## Dimension 0 is blocks of tiles, 1 channels of all groups and phases; both loop.
+## Dimension 0 is blocks of tiles, 1 and 2 are channels of all groups and phases.
 #define STRIDE ${stride}
 #define DILATION ${dilation}
 #define OUTPUTS ${outputs}
@@ -30,36 +30,26 @@ void inverse_batched(${signature})
     __local SUM results[ITEMS * PITCH];
     __local long firsts[ITEMS];
     __local int elements[ITEMS];
-    const int item = get_local_id(0);
-    for (long block = get_group_id(0); block < blocks; block += get_num_groups(0)) {
-        ${batched.begin("lead")}
-        for (long row = get_group_id(1); row < rows; row += get_num_groups(1)) {
-            const int g = (int)(row / rows_there), r = (int)(row % rows_there), phase = r / written, m = r % written;
-            __global const SUM *from = planes_y + planes_y_offset + ((long)g * row_pitch + r) * pitch + block * ITEMS + item;
-            {
-% for v in read:
-                const SUM ${v} = from[${v[1:]} * plane_pitch];
-% endfor
-                ${batched.run()}
-% for i in range(outputs):
-                results[item * PITCH + ${i}] = r${i};
-% endfor
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
-            NO_UNROLL for (int e = item; e < ITEMS * OUTPUTS; e += ITEMS) {
-                const int tile = e / OUTPUTS, n = elements[tile];
-                const long at = firsts[tile] + phase + (long)(e % OUTPUTS) * STEP;
-                if (n >= 0 && at >= 0 && at < positions) {
-                    const int p = (int)at, channel = g * written + m, inside = 1;
-                    SUM sum = results[tile * PITCH + e % OUTPUTS];
-                    if (sum * 0 != 0)
-                        sum = defined(x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride, x_channel_stride,
-                                      weight + weight_offset + ${"((long)g * channels * written + m) * kernel_size" if backward else "((long)g * written + m) * channels * kernel_size"},
-                                      channels, written, kernel_size, p, pad, length);
-                    ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}
-                }
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
+    ${batched.row_of_group()}
+    ${batched.begin()}
+    const int g = row / rows_there, r = row % rows_there, phase = r / written, m = r % written;
+    {
+        __global const SUM *from = planes_y + planes_y_offset + ((long)g * row_pitch + r) * pitch + block * ITEMS;
+        __local SUM *own = results + item * PITCH;
+        ${batched.run("const SUM {0} = from[item]; from += plane_pitch;", "own[{1}] = {0};")}
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    NO_UNROLL for (int e = item; e < ITEMS * OUTPUTS; e += ITEMS) {
+        const int tile = e / OUTPUTS, n = elements[tile];
+        const long at = firsts[tile] + phase + (long)(e % OUTPUTS) * STEP;
+        if (n >= 0 && at >= 0 && at < positions) {
+            const int p = (int)at, channel = g * written + m, inside = 1;
+            SUM sum = results[tile * PITCH + e % OUTPUTS];
+            if (sum * 0 != 0)
+                sum = defined(x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride, x_channel_stride,
+                              weight + weight_offset + ${"((long)g * channels * written + m) * kernel_size" if backward else "((long)g * written + m) * channels * kernel_size"},
+                              channels, written, kernel_size, p, pad, length);
+            ${epilogue.finish("sum", "channel", "p", "1", "0", "0")}
         }
     }
 }

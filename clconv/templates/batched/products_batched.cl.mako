@@ -16,8 +16,8 @@ __kernel ${attributes}
 void products_batched(${signature})
 {
 ${gemm.slabs()}\
-    for (long block = get_group_id(1); block < blocks; block += get_num_groups(1)) {
-        for (long tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
+    for (int block = get_group_id(1); block < blocks; block += get_num_groups(1)) {
+        for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
             const long matrix = tile / row_tiles, row_first = tile % row_tiles * TILE_ROWS;
             __global const SUM *weights = planes_weight + planes_weight_offset + matrix * terms * row_pitch + row_first;
             __global const SUM *xs = planes_x + planes_x_offset + matrix * terms * pitch + block * TILE_COLUMNS;

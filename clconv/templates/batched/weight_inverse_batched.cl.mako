@@ -7,8 +7,8 @@
 ##   sum_{n,q} y[n,m,q] * x[n, g*channels + c, q*STRIDE + k*DILATION - pad]
 ##
 ## For GPUs: a work-item owns the taps of one m and c, neighbours the next c. They go through local
-## memory, so that neighbours store neighbouring ones. Dimension 0 is blocks of c, 1 rows of g and m; both
-## loop.
+## memory, so that neighbours store neighbouring ones. Dimension 0 is blocks of c, 1 and 2 are rows of g, m
+## and phase.
 #define TAPS ${taps}
 #define KERNEL_SIZE ${kernel_size}
 #define STRIDE ${stride}
@@ -22,36 +22,25 @@ __kernel ${attributes}
 void weight_inverse_batched(${signature})
 {
     __local SUM taps[ITEMS * PITCH];
-    const int item = get_local_id(0);
-    for (long block = get_group_id(0); block < blocks; block += get_num_groups(0)) {
-        for (long row = get_group_id(1); row < rows; row += get_num_groups(1)) {
-            const int g = (int)(row / written), m = (int)(row % written), own = (int)block * ITEMS + item;
-            NO_UNROLL for (int phase = 0; phase < STRIDE; ++phase) {
-                __global const SUM *from = planes_result + planes_result_offset
-                    + (g * row_pitch + m) * term_pitch + (long)phase * channels + (own < channels ? own : 0);
-                {
-% for v in read:
-                    const SUM ${v} = from[${v[1:]} * plane_pitch];
-% endfor
-                    ${batched.run()}
-% for i in range(taps):
-                    taps[item * PITCH + ${i}] = r${i};
-% endfor
-                }
-                barrier(CLK_LOCAL_MEM_FENCE);
-                NO_UNROLL for (int e = item; e < ITEMS * TAPS; e += ITEMS) {
-                    const int c = (int)block * ITEMS + e / TAPS, k = e % TAPS * STRIDE + phase;
-                    if (c < channels && k < KERNEL_SIZE) {
-                        SUM sum = taps[e / TAPS * PITCH + e % TAPS];
-                        if (sum * 0 != 0)
-                            sum = defined(x + x_offset + ((long)g * channels + c) * x_channel_stride, x_batch_stride,
-                                          y + y_offset + row * y_channel_stride, y_batch_stride,
-                                          k, batch, pad, length, out_length);
-                        accumulate(result + result_offset + (row * channels + c) * KERNEL_SIZE + k, sum, scale, momentum);
-                    }
-                }
-                barrier(CLK_LOCAL_MEM_FENCE);
-            }
+    ${batched.row_of_group()}
+    const int phase = row % STRIDE, channel = row / STRIDE, g = channel / written, m = channel % written;
+    {
+        const int own = block * ITEMS + item < channels ? item : 0;
+        __global const SUM *from = planes_result + planes_result_offset
+            + ((long)g * row_pitch + m) * term_pitch + phase * channels + block * ITEMS;
+        __local SUM *to = taps + item * PITCH;
+        ${batched.run("const SUM {0} = from[own]; from += plane_pitch;", "to[{1}] = {0};")}
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    NO_UNROLL for (int e = item; e < ITEMS * TAPS; e += ITEMS) {
+        const int c = block * ITEMS + e / TAPS, k = e % TAPS * STRIDE + phase;
+        if (c < channels && k < KERNEL_SIZE) {
+            SUM sum = taps[e / TAPS * PITCH + e % TAPS];
+            if (sum * 0 != 0)
+                sum = defined(x + x_offset + ((long)g * channels + c) * x_channel_stride, x_batch_stride,
+                              y + y_offset + channel * y_channel_stride, y_batch_stride,
+                              k, batch, pad, length, out_length);
+            accumulate(result + result_offset + ((long)channel * channels + c) * KERNEL_SIZE + k, sum, scale, momentum);
         }
     }
 }

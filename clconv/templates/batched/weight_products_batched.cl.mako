@@ -16,7 +16,7 @@ __kernel ${attributes}
 void weight_products_batched(${signature})
 {
 ${gemm.slabs()}\
-    for (long tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
+    for (int tile = get_group_id(0); tile < tiles; tile += get_num_groups(0)) {
         const long column_first = tile % column_tiles * TILE_COLUMNS;
         const long row_first = tile / column_tiles % row_tiles * TILE_ROWS;
         const long matrix = tile / column_tiles / row_tiles;

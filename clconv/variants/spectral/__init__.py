@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from clconv.problem import Pass
-from clconv.variants import batched
 from clconv.variants.base import Design, ErrorClass, Request, layout_refusal
 from clconv.variants.spectral import convolution, rows, straight, weight_gradient
 from clconv.variants.spectral.bound import bound

@@ -36,8 +36,9 @@ def refusal(request: Request) -> str | None:
     if why is None and next(designs(request), None) is None:
         problem = request.problem
         return (
-            f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected at most "
-            f"{2 * SIZES[-1] // 3 + 1} taps a phase of the stride on a GPU, of fewer than 2**31 weights"
+            f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected on a GPU "
+            f"at most {2 * SIZES[-1] // 3 + 1} taps a phase of the stride, and fewer than 2**31 "
+            "weights a group"
         )
     return why
 
@@ -58,6 +59,7 @@ class _Code:
     def __init__(self, constants: dict[str, float]) -> None:
         self.steps: list[Step] = []
         self.constants = constants
+        self.planes = 2  # that follow the real ones, in the order in which points are computed
 
     def set(self, name: str, expression: str) -> str:
         self.steps.append((name, expression))
@@ -138,13 +140,14 @@ class _Code:
                 self._split(points - k, *far, conjugate)
 
     def _split(self, k: int, re_: str, im: str, conjugate: bool) -> None:
-        first = 3 * k - 1
+        first = self.planes
         split = (
             (f"{re_} - {im}", re_, f"-{im}") if conjugate
             else (re_, f"{im} - {re_}", f"{re_} + {im}")
         )  # fmt: skip
         for j, value in enumerate(split):
             self.set(f"v{first + j}", value)
+        self.planes += 3
 
     def joined(self, transform: Transform) -> tuple[Numbers, Numbers]:
         """Pairs whose transform is the inverse one, parts exchanged, from products of planes."""
@@ -154,7 +157,7 @@ class _Code:
         for k in range(1, points // 2 + 1):
             c, s = _factor(transform, k)
             ar, ai = self._product(k)
-            br, bi = self._product(points - k) if 2 * k < points else (ar, ai)
+            br, bi = (ar, ai) if 2 * k == points else self._product(points - k)
             er, ei = self.set(f"er{k}", f"{ar} + {br}"), self.set(f"ei{k}", f"{ai} - {bi}")
             dr, di = self.set(f"dr{k}", f"{ar} - {br}"), self.set(f"di{k}", f"{ai} + {bi}")
             tr, ti = self.turned(f"t{k}", dr, di, c, s)
@@ -166,7 +169,8 @@ class _Code:
         return re_, im
 
     def _product(self, k: int) -> tuple[str, str]:
-        a, b, c = (f"v{3 * k - 1 + j}" for j in range(3))
+        a, b, c = (f"v{self.planes + j}" for j in range(3))
+        self.planes += 3
         return self.set(f"q{k}r", f"{a} - {c}"), self.set(f"q{k}i", f"{a} + {b}")
 
 
