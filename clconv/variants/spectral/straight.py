@@ -23,7 +23,7 @@ from clconv.variants.spectral.transforms import CONSTANTS, Transform, butterfly,
 __all__ = ["SIZES", "designs", "refusal", "scheme"]
 
 # Samples of a tile: larger transforms take more registers than a work-item should have.
-SIZES = (16, 32)
+SIZES = (16, 32, 48)
 # As many registers as a butterfly of any radix takes.
 REGISTERS = 32
 
