@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Pass
-from clconv.variants import depthwise, direct, gemm, pointwise, spectral, strip, window
+from clconv.variants import depthwise, direct, gemm, pointwise, spectral, strip, window, winograd
 from clconv.variants.base import Request, Variant
 
 __all__ = ["VARIANTS", "serves"]
 
 # In the order of preference among equals.
-VARIANTS: tuple[Variant, ...] = (depthwise, pointwise, strip, window, gemm, direct, spectral)
+VARIANTS: tuple[Variant, ...] = (
+    depthwise, pointwise, strip, window, gemm, direct, spectral, winograd,
+)  # fmt: skip
 
 
 def serves(variant: Variant, device: DeviceProfile) -> bool:

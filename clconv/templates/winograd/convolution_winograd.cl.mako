@@ -1,0 +1,335 @@
+<%namespace name="definition" file="definition.cl.mako"/>\
+<%namespace name="epilogue" file="epilogue.cl.mako"/>\
+<%namespace name="kernel" file="kernel.cl.mako"/>\
+<%namespace name="winograd" file="winograd.cl.mako"/>\
+## convolution_winograd, by tiles of OUTPUTS results; the forward pass:
+##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[m,c,k] * x[n, g*channels + c, q + k*DILATION - pad])
+## or (BACKWARD) the input gradient:
+##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[c,m,k] * x[n, g*channels + c, q + pad - k*DILATION])
+##   n batch, g group, m channel written, c channel of g summed over, q position
+## Result i of tile t of line j is q = (t*OUTPUTS + i)*DILATION + j; sample i is x at q - lead.
+##
+## For CPUs: one work-item a work-group. It owns some vectors of tiles, and some channels m. It transforms
+## the tiles' samples, of all channels c:
+##   data[vector][p][c] = sum_i B[p,i] * sample i
+## then sums, in registers, CHANNEL_TILE channels m times VECTORS vectors at a point p, over all channels c:
+##   sums[vector][p][m] = sum_c transformed_weight[p][c][m] * data[vector][p][c]
+## and then the results are A[i,p] times these. Sums that are not finite are made again by the definition:
+## NaN and infinities are in whole tiles otherwise.
+% if lines_side_by_side:
+## The lanes of a vector are lines j of one tile t, which lie side by side.
+% elif dilation > 1:
+## The lanes of a vector are tiles t of one line j.
+% else:
+## The lanes of a vector are tiles t, counted through all rows: those of a row lie side by side.
+% endif
+## Dimension 0 is tasks, and loops.
+<%
+    outputs = form.outputs
+    apart = dilation > 1
+%>\
+#define TAPS ${form.taps}
+#define OUTPUTS ${outputs}
+#define POINTS ${form.points}
+#define STRIDE 1
+#define DILATION ${dilation}
+#define CHANNEL_TILE ${channel_tile}  // channels a tile of sums
+#define VECTORS ${vectors}  // vectors of positions a tile of sums
+#define SPAN (OUTPUTS * LANES + TAPS - 1)  // samples of LANES neighbouring tiles
+% if apart:
+#define STEP ${1 if lines_side_by_side else outputs * dilation}  // from a lane's position to the next lane's
+% endif
+
+// A vector anywhere in local memory.
+typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
+
+${definition.functions()}
+
+${epilogue.functions()}
+
+${winograd.sum_tree()}
+
+## The transform of x0, x1, … at all points, to the place of channel c.
+<%def name="store_data(blend=False)">\
+${winograd.sums(form.data, "x", "d")}
+% for p in range(form.points):
+% if blend:
+to[(${p} * channels + c) * VECTORS] = with_lanes(to[(${p} * channels + c) * VECTORS], d${p}, lane);
+% else:
+to[(${p} * channels + c) * VECTORS] = d${p};
+% endif
+% endfor
+</%def>\
+<%def name="row_vector(j)">load_vector(from + ${j} * LANES)</%def>\
+<%def name="row_element(j)">load(from + (OUTPUTS * LANES + ${j}))</%def>\
+<%def name="raw_vector(j)">*(__local const VECTOR *)(raw + ${j} * LANES)</%def>\
+<%def name="raw_element(j)">raw[OUTPUTS * LANES + ${j}]</%def>\
+## Where a vector of tiles is.
+<%def name="place()">\
+% if lines_side_by_side:
+const long which = vector / row_vectors;
+const int line = (int)(vector % row_vectors) * LANES, t = (int)(which % row_tiles);
+const long n = which / row_tiles;
+% elif apart:
+const long which = vector / DILATION;
+const int line = (int)(vector % DILATION), t = (int)(which % row_vectors) * LANES;
+const long n = which / row_vectors;
+% else:
+long n = vector * LANES / row_tiles;
+int t = (int)(vector * LANES % row_tiles);
+% endif
+</%def>\
+## The samples of a vector of tiles, transformed.
+<%def name="stage()">\
+__local VECTOR *to = (__local VECTOR *)data + (long)(v / VECTORS) * (POINTS * VECTORS) * channels + v % VECTORS;
+${place()}
+% if apart:
+const long first = (long)t * (OUTPUTS * DILATION) + line - lead;
+__global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
+% if lines_side_by_side:
+if (first >= 0 && first + (POINTS - 1L) * DILATION + LANES <= length) {
+    NO_UNROLL for (int c = 0; c < channels; ++c) {
+        __global const STORED *from = rows + c * x_channel_stride + first;
+% for i in range(form.points):
+        const VECTOR x${i} = load_vector(from + ${i}L * DILATION);
+% endfor
+        ${store_data()}
+    }
+} else
+    NO_UNROLL for (int c = 0; c < channels; ++c) {
+        __global const STORED *row = rows + c * x_channel_stride;
+        NO_UNROLL for (int i = 0; i < POINTS; ++i) copy(raw + i * LANES, row, first + (long)i * DILATION, 1, LANES, length);
+% for i in range(form.points):
+        const VECTOR x${i} = ${raw_vector(i)};
+% endfor
+        ${store_data()}
+    }
+% else:
+NO_UNROLL for (int c = 0; c < channels; ++c) {
+    copy(raw, rows + c * x_channel_stride, first, DILATION, SPAN, length);
+    ${winograd.samples(raw_vector, raw_element)}
+    ${store_data()}
+}
+% endif
+% else:
+NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
+    // Of the lanes from `lane` on, or of all of them, where the row had tiles in front of its first.
+    const long first = ((long)t - lane) * OUTPUTS - lead;
+    __global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
+    if (lane == 0 && first >= 0 && first + SPAN <= length)
+        NO_UNROLL for (int c = 0; c < channels; ++c) {
+            __global const STORED *from = rows + c * x_channel_stride + first;
+            ${winograd.samples(row_vector, row_element)}
+            ${store_data()}
+        }
+    else
+        NO_UNROLL for (int c = 0; c < channels; ++c) {
+            copy(raw, rows + c * x_channel_stride, first, 1, SPAN, length);
+            ${winograd.samples(raw_vector, raw_element)}
+            ${store_data(True)}
+        }
+    count = row_tiles - t, t = 0, ++n;
+}
+% endif
+</%def>\
+## The sums of a tile of channels at a point, for VECTORS vectors.
+<%def name="products()">\
+% for i in range(channel_tile):
+% for j in range(vectors):
+VECTOR s${i}_${j} = 0;
+% endfor
+% endfor
+_Pragma("unroll 4") for (int c = 0; c < channels; ++c) {
+% for j in range(vectors):
+    const VECTOR x${j} = xs[c * VECTORS + ${j}];
+% endfor
+    __global const SUM *w = ws + (long)c * CHANNEL_TILE;
+% for i in range(channel_tile):
+    const SUM w${i} = w[${i}];
+% for j in range(vectors):
+    s${i}_${j} = w${i} * x${j} + s${i}_${j};
+% endfor
+% endfor
+}
+% for i in range(channel_tile):
+% for j in range(vectors):
+to[${i * vectors + j}] = s${i}_${j};
+% endfor
+% endfor
+</%def>\
+## Results r0, r1, … of channel i of the tile.
+<%def name="results()">\
+% for p in range(form.points):
+const VECTOR m${p} = from[(${p} * CHANNEL_TILE + i) * VECTORS];
+% endfor
+${winograd.sums(form.inverse, "m", "r")}
+</%def>\
+<%def name="store_whole()">\
+// What is not finite stays so, times 0.
+VECTOR check = 0;
+NO_UNROLL for (int i = 0; i < there; ++i) {
+    const long channel = (long)g * written + m + i;
+    const int inside = 1;
+    ${results()}
+    check = (${" + ".join("r%d" % i for i in range(outputs))}) * ((SUM)0) + check;
+% if apart:
+% for i in range(outputs):
+    ${epilogue.finish("r%d" % i, "channel", "(int)(first + %d * DILATION)" % i, "1", "0", "positions")}
+% endfor
+% else:
+    ${winograd.in_order()}
+% for i in range(outputs):
+    ${epilogue.finish("o%d" % i, "channel", "(first + %d * LANES)" % i, "1", "0", "positions")}
+% endfor
+% endif
+}
+if (sum_tree(check) == 0) continue;
+</%def>\
+## Result p of the row, if it is not finite, by the definition.
+<%def name="mend(sum, p)">\
+if (${sum} * 0 != 0)
+    ${sum} = defined(x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride, x_channel_stride,
+        weight + weight_offset + ${"((long)g * channels * written + m + i) * TAPS" if backward else "((long)g * written + m + i) * channels * TAPS"},
+        channels, written, TAPS, (int)(${p}), pad, length);
+</%def>\
+## A channel's results of any vector, each part of it that is in one row.
+<%def name="store_parts()">\
+% if apart:
+% for i in range(outputs):
+*(__local VECTOR *)(raw + ${i} * LANES) = r${i};
+% endfor
+const long first = (long)t * (OUTPUTS * DILATION) + line;
+NO_UNROLL for (int o = 0; o < OUTPUTS; ++o) {
+    const long begin = first + (long)o * DILATION;
+    if (begin >= positions) break;
+% if lines_side_by_side:
+    // Behind the last line the next result's first one follows.
+    const int limit = positions - begin < DILATION - line ? positions : (int)begin + (DILATION - line);
+% else:
+    const int limit = positions;
+% endif
+    const int inside = begin + (LANES - 1L) * STEP < limit;
+    __local SUM *own = raw + o * LANES;
+    NO_UNROLL for (int e = 0; e < LANES && begin + (long)e * STEP < limit; ++e) {
+        ${mend("own[e]", "begin + (long)e * STEP")}
+    }
+    const VECTOR sum = *(__local const VECTOR *)own;
+    ${epilogue.finish("sum", "channel", "0", "STEP", "(int)begin", "limit")}
+}
+% else:
+${winograd.in_order()}
+% for i in range(outputs):
+*(__local VECTOR *)(raw + ${i} * LANES) = o${i};
+% endfor
+long n = place_row[v];
+int t = place_tile[v];
+NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
+    count = row_tiles - t < LANES - lane ? row_tiles - t : LANES - lane;
+    const int begin = t * OUTPUTS, limit = positions - begin < count * OUTPUTS ? positions : begin + count * OUTPUTS;
+    NO_UNROLL for (int u = begin; u < limit; ++u) {
+        __local SUM *own = raw + lane * OUTPUTS + (u - begin);
+        ${mend("*own", "u")}
+    }
+    NO_UNROLL for (int u = begin; u < limit; u += LANES) {
+        const int inside = u + LANES <= limit;
+        const VECTOR sum = *(__local const SUMS *)(raw + lane * OUTPUTS + (u - begin));
+        ${epilogue.finish("sum", "channel", "u", "1", "0", "limit")}
+    }
+    t = 0, ++n;
+}
+% endif
+</%def>\
+## The results of a tile of channels, of all vectors.
+<%def name="store_tile()">\
+NO_UNROLL for (int v = 0; v < v_count; ++v) {
+    __local const VECTOR *from = (__local const VECTOR *)sums + v / VECTORS * (POINTS * CHANNEL_TILE * VECTORS) + v % VECTORS;
+% if apart:
+    const long n = place_row[v];
+    const int t = place_tile[v], line = place_line[v];
+% if lines_side_by_side:
+    const long first = (long)t * (OUTPUTS * DILATION) + line;
+    if (line + LANES <= DILATION && first + (OUTPUTS - 1L) * DILATION + LANES <= positions) {
+        ${store_whole()}
+    }
+% endif
+% else:
+    if (row_tiles - place_tile[v] >= LANES && place_tile[v] <= positions / OUTPUTS - LANES) {
+        const long n = place_row[v];
+        const int first = place_tile[v] * OUTPUTS;
+        ${store_whole()}
+    }
+% endif
+    NO_UNROLL for (int i = 0; i < there; ++i) {
+        const long channel = (long)g * written + m + i;
+        ${results()}
+        ${store_parts()}
+    }
+}
+</%def>\
+// to[t] = row[first + t * step] for t < count, 0 where that lies outside 0 <= … < length.
+static inline void copy(__local SUM *to, __global const STORED *row, const long first, const int step, const int count, const int length)
+{
+    const long inside_begin = first < 0 ? (step - 1 - first) / step : 0;
+    const long inside_end = first < length ? (length - 1 - first) / step + 1 : 0;
+    const int begin = inside_begin < count ? (int)inside_begin : count;
+    const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
+    __global const STORED *from = row + first;
+    int t = 0;
+    for (; t < begin; ++t) to[t] = 0;
+    if (step == 1)
+        for (; t + LANES <= end; t += LANES) *(__local SUMS *)(to + t) = load_vector(from + t);
+    NO_UNROLL for (; t < end; ++t) to[t] = load(from + (long)t * step);
+    for (; t < count; ++t) to[t] = 0;
+}
+% if not apart:
+
+// Lanes of v from `lane` on, before them those of `old`.
+static inline VECTOR with_lanes(const VECTOR old, const VECTOR v, const int lane)
+{
+    if (lane == 0) return v;
+    LANE_ARRAY found;
+    found.vector = v;
+    LANE_ARRAY before;
+    before.vector = old;
+    NO_UNROLL for (int e = 0; e < lane; ++e) found.lane[e] = before.lane[e];
+    return found.vector;
+}
+% endif
+
+<%kernel:of_groups name="convolution_winograd" arrays="${arrays}">\
+for (long task = group; task < tasks; task += groups) {
+    const long block = task % position_blocks;
+    const int part = (int)(task / position_blocks % parts), g = (int)(task / position_blocks / parts);
+    const int tile_begin = part * part_tiles;
+    const int tile_end = tile_begin + part_tiles < tiles ? tile_begin + part_tiles : tiles;
+    const long vector_first = block * block_vectors;
+    const int v_count = all_vectors - vector_first < block_vectors ? (int)(all_vectors - vector_first) : block_vectors;
+    // Behind the last vector it is repeated.
+    NO_UNROLL for (int v = 0; v < (v_count + VECTORS - 1) / VECTORS * VECTORS; ++v) {
+        const long vector = vector_first + (v < v_count ? v : v_count - 1);
+        {
+            ${place()}
+            place_row[v] = n, place_tile[v] = t;
+% if apart:
+            place_line[v] = line;
+% endif
+        }
+        ${stage()}
+    }
+    NO_UNROLL for (int tile = tile_begin; tile < tile_end; ++tile) {
+        const int m = tile * CHANNEL_TILE;
+        const int there = written - m < CHANNEL_TILE ? written - m : CHANNEL_TILE;
+        __global const SUM *tile_weights = transformed_weight + transformed_weight_offset
+            + ((long)g * tiles + tile) * ((long)POINTS * CHANNEL_TILE * channels);
+        NO_UNROLL for (int p = 0; p < POINTS; ++p) {
+            __global const SUM *ws = tile_weights + (long)p * CHANNEL_TILE * channels;
+            NO_UNROLL for (int v = 0; v < v_count; v += VECTORS) {
+                __local const VECTOR *xs = (__local const VECTOR *)data + ((long)v * POINTS + p * VECTORS) * channels;
+                __local VECTOR *to = (__local VECTOR *)sums + (v * POINTS + p * VECTORS) * CHANNEL_TILE;
+                ${products()}
+            }
+        }
+        ${store_tile()}
+    }
+}
+</%kernel:of_groups>\

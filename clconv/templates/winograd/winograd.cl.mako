@@ -1,0 +1,80 @@
+## What Winograd's transforms are written with: sums by steps, and vectors of tiles.
+##
+## A matrix's product as statements. `given` are the sources' names with their numbers behind them,
+## `found` those of the results.
+<%def name="sums(matrix, given, found, type='VECTOR')">\
+% for step in steps(matrix, given, found, found + "_shared"):
+const ${type} ${step.name} = ${step.expression(number)};
+% endfor
+</%def>\
+<%!
+    def number(factor):
+        """A coefficient in the type of sums."""
+        return "((SUM)%r)" % float(factor)
+%>\
+## Lanes from one vector, or from two.
+<%def name="lanes_of(places)"><%
+    parts = []
+    for vector, lane in places:
+        parts.append("%s.s%x" % (vector, lane))
+    return "(VECTOR)(%s)" % ", ".join(parts)
+%></%def>\
+<%def name="every_second(a, b, first)"><%
+    places = []
+    for vector in (a, b):
+        for lane in range(first, lanes, 2):
+            places.append((vector, lane))
+    return lanes_of(places)
+%></%def>\
+<%def name="alternately(a, b, high)"><%
+    places = []
+    for lane in range(lanes // 2):
+        places += [(a, lane + high * lanes // 2), (b, lane + high * lanes // 2)]
+    return lanes_of(places)
+%></%def>\
+## Samples x0, x1, … of LANES neighbouring tiles, of all samples in their order; `vector(j)` and
+## `element(j)` read them.
+<%def name="samples(vector, element)">\
+% for j in range(form.outputs):
+const VECTOR v${j} = ${vector(j)};
+% endfor
+% if form.outputs == 4:
+const VECTOR even0 = ${every_second("v0", "v1", 0)}, odd0 = ${every_second("v0", "v1", 1)};
+const VECTOR even1 = ${every_second("v2", "v3", 0)}, odd1 = ${every_second("v2", "v3", 1)};
+const VECTOR x0 = ${every_second("even0", "even1", 0)}, x2 = ${every_second("even0", "even1", 1)};
+const VECTOR x1 = ${every_second("odd0", "odd1", 0)}, x3 = ${every_second("odd0", "odd1", 1)};
+% else:
+const VECTOR x0 = ${every_second("v0", "v1", 0)}, x1 = ${every_second("v0", "v1", 1)};
+% endif
+% for j in range(form.taps - 1):
+const VECTOR x${form.outputs + j} = (VECTOR)(${", ".join("x%d.s%x" % (j, e) for e in range(1, lanes))}, ${element(j)});
+% endfor
+</%def>\
+## The way back: results o0, o1, … in the order of positions, of r0, r1, … of LANES neighbouring tiles.
+<%def name="in_order()">\
+% if form.outputs == 4:
+const VECTOR low0 = ${alternately("r0", "r2", 0)}, high0 = ${alternately("r0", "r2", 1)};
+const VECTOR low1 = ${alternately("r1", "r3", 0)}, high1 = ${alternately("r1", "r3", 1)};
+const VECTOR o0 = ${alternately("low0", "low1", 0)}, o1 = ${alternately("low0", "low1", 1)};
+const VECTOR o2 = ${alternately("high0", "high1", 0)}, o3 = ${alternately("high0", "high1", 1)};
+% else:
+const VECTOR o0 = ${alternately("r0", "r1", 0)}, o1 = ${alternately("r0", "r1", 1)};
+% endif
+</%def>\
+## The lanes' sum, a half of them at a time.
+<%def name="sum_tree()">\
+static inline SUM sum_tree(const VECTOR v)
+{
+<%
+    kind = "double" if dtype == "float64" else "float"
+    last = "v"
+%>\
+% for h in (8, 4, 2):
+% if h < lanes:
+    const ${kind}${h} v${h} = ${last}.lo + ${last}.hi;
+<% last = "v%d" % h %>\
+% endif
+% endfor
+    return ${last}.x + ${last}.y;
+}
+</%def>\

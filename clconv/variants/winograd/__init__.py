@@ -1,0 +1,58 @@
+"""For CPUs, two or three taps: tiles of outputs by Winograd's transforms, products of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from clconv.problem import Pass
+from clconv.variants.base import Design, ErrorClass, Request, layout_refusal, vector_lanes
+from clconv.variants.winograd import convolution
+from clconv.variants.winograd.bound import bound
+from clconv.variants.winograd.examples import EXAMPLES
+from clconv.variants.winograd.transforms import OUTPUTS
+from clconv.variants.winograd.work import LEAST_LOCAL_BYTES, Work
+
+__all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
+
+NAME = "winograd"
+ERROR_CLASS = ErrorClass("Winograd", bound)
+
+
+def refusal(request: Request) -> str | None:
+    """Why the variant cannot serve: no CPU, another pass, more or fewer taps, a stride, or so many
+    channels that a vector of tiles does not fit into local memory."""
+    problem, device = request.problem, request.device
+    if device.vector_floats == 1:
+        return f"it is for CPUs, {device.name} has no vectors of its own"
+    if problem.dtype == np.float64 and not device.fp64:
+        return f"{device.name} has no float64"
+    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        return "it computes no gradients of parameters"
+    if problem.kernel_size not in OUTPUTS:
+        return (
+            f"kernel_size is {problem.kernel_size}, expected "
+            f"{' or '.join(map(str, sorted(OUTPUTS)))}"
+        )
+    if problem.stride > 1:
+        return f"stride is {problem.stride}, expected 1"
+    if vector_lanes(device, problem.dtype) < 2:
+        return f"vectors of {device.name} hold one {problem.dtype.name}"
+    if device.local_bytes < LEAST_LOCAL_BYTES:
+        return (
+            f"{device.name} has {device.local_bytes} bytes of local memory, "
+            f"it takes {LEAST_LOCAL_BYTES}"
+        )
+    least = Work(request.asking(), min(OUTPUTS[problem.kernel_size]), 8, 1)
+    if not least.most_vectors:
+        return (
+            f"{least.tiles.channels} channels are summed over, whose transformed samples do not "
+            f"fit into {least.local_bytes} bytes of local memory"
+        )
+    return layout_refusal(request)
+
+
+def designs(request: Request) -> Iterator[Design]:
+    """A design for each tile of outputs and of sums."""
+    yield from convolution.designs(request)

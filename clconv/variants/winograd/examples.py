@@ -1,0 +1,20 @@
+"""Tiny problems that reach every path of the Winograd kernels, each named for one."""
+
+from __future__ import annotations
+
+from clconv.problem import Conv1dProblem
+
+__all__ = ["EXAMPLES"]
+
+# batch, in_channels, length, out_channels, kernel_size, stride, padding, dilation, groups
+EXAMPLES = {
+    "rows of whole vectors": Conv1dProblem(1, 5, 150, 10, 3, 1, 1),
+    "short rows": Conv1dProblem(5, 3, 21, 9, 3, 1, (2, 1)),
+    "two taps": Conv1dProblem(1, 3, 200, 4, 2, 1, (0, 3)),
+    "groups": Conv1dProblem(2, 4, 70, 18, 3, 1, 1, 1, 2),
+    "dilated": Conv1dProblem(2, 3, 90, 4, 3, 1, 3, 3),
+    "dilated by more than a vector": Conv1dProblem(2, 3, 170, 4, 2, 1, (20, 0), 20),
+    "lines side by side": Conv1dProblem(1, 2, 300, 3, 3, 1, 16, 32),
+    "16 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float16"),
+    "64 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float64"),
+}

@@ -1,0 +1,244 @@
+"""How much is computed at a time? Tiles of sums, blocks of vectors, tasks, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from clconv.planning import cost
+from clconv.planning.cost import Core, Cost, Sums, Tally
+from clconv.problem import Conv1dProblem
+from clconv.variants.base import Request, accumulator, ceil_div, rounded, vector_lanes
+from clconv.variants.winograd.tiles import Tiles
+
+__all__ = ["LEAST_LOCAL_BYTES", "Blocks", "Work"]
+
+LEAST_LOCAL_BYTES = 64 << 10
+# Transformed samples take this part of local memory, of which more than so many bytes lies outside
+# a core's second-level cache on many CPUs.
+MOST_LOCAL_BYTES, DATA_SHARE = 256 << 10, 3 / 4
+# Vectors of tiles of a task at most: their sums at all points stay in the first-level cache.
+MOST_VECTORS = 8
+# Tasks a core, where there is enough work: they are not equally long.
+TASKS_A_CORE = 4
+# A call of so many elements of x or y, whose weights are transformed once, and positions of a row
+# that is neither short nor long: what designs are chosen for (estimates).
+TYPICAL_ELEMENTS, TYPICAL_ROW = 2**20, 1024
+
+
+class Blocks(NamedTuple):
+    """How the work is cut: vectors of tiles, and tiles of channels, of a task."""
+
+    vectors: int
+    part_tiles: int
+    position_blocks: int
+    parts: int
+    tasks: int
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """A request by tiles of `outputs` results, with channels times vectors of sums in registers."""
+
+    request: Request
+    outputs: int
+    channels: int
+    vectors: int
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """What is computed."""
+        return self.request.problem
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """The tiles of outputs."""
+        return Tiles(self.problem, self.request.pass_, self.outputs)
+
+    @cached_property
+    def core(self) -> Core:
+        """What work takes."""
+        return cost.core(self.request.device)
+
+    @cached_property
+    def lanes(self) -> int:
+        """Tiles of a vector."""
+        return vector_lanes(self.request.device, self.problem.dtype)
+
+    @cached_property
+    def item_bytes(self) -> int:
+        """Of a transformed element."""
+        return int(accumulator(self.problem.dtype).itemsize)
+
+    @property
+    def lines_side_by_side(self) -> bool:
+        """Whether the lanes of a vector are lines of a dilation, not tiles of one line."""
+        return self.tiles.lines >= self.lanes
+
+    @property
+    def sums(self) -> int:
+        """Vectors of sums in registers."""
+        return self.channels * self.vectors
+
+    @property
+    def channel_tiles(self) -> int:
+        """Tiles of channels written, of a group."""
+        return ceil_div(self.tiles.written, self.channels)
+
+    @property
+    def transformed_weights(self) -> int:
+        """Elements."""
+        a_group = self.channel_tiles * self.channels * self.tiles.channels
+        return self.problem.groups * self.tiles.points * a_group
+
+    @cached_property
+    def local_bytes(self) -> int:
+        """That the kernel may use."""
+        return min(self.request.device.local_bytes, MOST_LOCAL_BYTES)
+
+    @property
+    def data_elements(self) -> int:
+        """Transformed samples that local memory has room for."""
+        return int(self.local_bytes * DATA_SHARE) // self.item_bytes
+
+    @property
+    def most_vectors(self) -> int:
+        """Vectors of tiles of a task at most, a multiple of those of sums; 0 where none fit."""
+        each = self.tiles.points * self.tiles.channels * self.lanes
+        most = min(self.data_elements // each, MOST_VECTORS)
+        return most // self.vectors * self.vectors
+
+    # How tiles lie in vectors
+
+    @property
+    def row_vectors(self) -> int:
+        """Where a vector has tiles of one row alone: those of a row, of a line or place."""
+        if self.lines_side_by_side:
+            return ceil_div(self.tiles.lines, self.lanes)
+        return ceil_div(self.tiles.row_tiles, self.lanes)
+
+    @property
+    def all_vectors(self) -> int:
+        """Of tiles of all rows."""
+        tiles = self.tiles
+        if tiles.lines == 1:
+            return ceil_div(self.problem.batch * tiles.row_tiles, self.lanes)
+        places = tiles.row_tiles if self.lines_side_by_side else tiles.lines
+        return self.problem.batch * places * self.row_vectors
+
+    # Cycles
+
+    @cached_property
+    def tap(self) -> Sums:
+        """Of a channel's products at a point."""
+        folded = self.vectors == 1 and self.request.device.vector_floats > 8
+        return self.core.sums(self.sums, self.channels, self.vectors, folded=folded)
+
+    @cached_property
+    def stage(self) -> float:
+        """Of a channel's samples of a vector of tiles, transformed."""
+        return cost.WINOGRAD_STAGE * self._moved * self.tiles.points + self._single(self._samples)
+
+    @cached_property
+    def store(self) -> float:
+        """Of a channel's results of a vector of tiles."""
+        return cost.WINOGRAD_STORE * self._moved * self.outputs + self._single(
+            self.outputs * self.lanes
+        )
+
+    @property
+    def _samples(self) -> int:
+        return self.outputs * self.lanes + self.problem.kernel_size - 1
+
+    def _single(self, elements: int) -> float:
+        """Where positions of a line do not lie side by side, element by element."""
+        if self.tiles.lines == 1 or self.lines_side_by_side:
+            return 0.0
+        return elements * cost.WINOGRAD_ELEMENT
+
+    @property
+    def _moved(self) -> float:
+        """A vector, in cycles of a multiply-add of it, with which all else goes."""
+        return 2 * self.core.multiply_add
+
+    def task_cycles(self, vectors: float, part_tiles: float) -> float:
+        """Of a task of so many vectors and tiles of channels."""
+        channels = self.tiles.channels
+        products = vectors / self.vectors * self.tiles.points
+        a_tile = products * (channels * self.tap.cycles + cost.WINOGRAD_LOOP)
+        a_tile += vectors * self.channels * self.store
+        weights = self.channels * channels * self.tiles.points * self.item_bytes
+        a_tile += weights / cost.WEIGHT_BYTES
+        return cost.TASK_SETUP + vectors * channels * self.stage + part_tiles * a_tile
+
+    def blocks(self) -> Blocks:
+        """The cheapest way to cut the work into tasks."""
+        cores, groups = self.request.device.compute_units, self.problem.groups
+        all_vectors = self.all_vectors
+        found = []
+        for vectors in range(self.vectors, max(self.most_vectors, self.vectors) + 1, self.vectors):
+            blocks = ceil_div(all_vectors, vectors)
+            for wanted in (1, cores, TASKS_A_CORE * cores):
+                parts = min(ceil_div(wanted, max(blocks * groups, 1)), self.channel_tiles)
+                part_tiles = ceil_div(self.channel_tiles, parts)
+                parts = ceil_div(self.channel_tiles, part_tiles)
+                tasks = blocks * parts * groups
+                cycles = self.task_cycles(vectors, part_tiles)
+                waits = (ceil_div(tasks, cores) + cost.LAST_TASK) * cycles
+                found.append(Blocks(vectors, part_tiles, blocks, parts, tasks, waits))
+        return min(found, key=lambda one: (one.cycles, one.tasks))
+
+    # Costs
+
+    def cost(self) -> Cost:
+        """Without anything that depends on how positions fill vectors, for calls of many positions,
+        which transform their weights once."""
+        problem, tiles = self.problem, self.tiles
+        vectors = problem.batch * tiles.positions / (self.outputs * self.lanes)
+        vectors *= 1 + self.lanes * self.outputs * tiles.lines / 2 / max(TYPICAL_ROW, tiles.lines)
+        call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
+        calls = problem.batch * tiles.positions / max(call, TYPICAL_ROW)
+        return self._tally(vectors, 1, self.most_vectors, calls).cost(self.core.cycle)
+
+    def predicted(self) -> Cost:
+        """Of this very request, launches included."""
+        blocks, device = self.blocks(), self.request.device
+        made = self._tally(self.all_vectors, blocks.parts, blocks.vectors, 1)
+        tasks = max(blocks.tasks, 1)
+        waiting = rounded(tasks, device.compute_units) / tasks
+        launches = 1 if self.request.kept else 2
+        return (made.cost(self.core.cycle) * waiting).launched(launches * device.launch_seconds)
+
+    def _tally(self, vectors: float, parts: int, block: int, calls: float) -> Tally:
+        """So many vectors of tiles of each group, in tasks of `block` of them, with the weights'
+        transforms of so many calls."""
+        tiles, groups = self.tiles, self.problem.groups
+        times = groups * vectors
+        products = times / self.vectors * self.channel_tiles * tiles.points
+        weights = 0.0
+        if not self.request.kept:
+            weights = calls * self.transformed_weights / tiles.points * cost.WINOGRAD_WEIGHT
+        passing = self.transformed_weights * self.item_bytes / cost.WEIGHT_BYTES
+        tally = Tally(
+            staging=times * parts * tiles.channels * self.stage + weights,
+            stores=times * tiles.written * self.store,
+            loads=vectors / max(block, 1) * passing,
+            setup=products * cost.WINOGRAD_LOOP
+            + times / max(block, 1) * parts * cost.TASK_SETUP,
+        )
+        tally.sums(self.tap, products * tiles.channels)
+        return tally
+
+
+def registers_hold(request: Request) -> Iterator[tuple[int, int]]:
+    """Channels and vectors of sums that fit a core's registers."""
+    device = request.device
+    most = min(device.vector_registers * 3 // 4, 24)
+    for channels in (8, 6, 4, 2, 1):
+        for vectors in (1, 2, 4):
+            sums = channels * vectors
+            if sums <= most and sums + vectors + 1 <= device.vector_registers:
+                yield channels, vectors
