@@ -16,6 +16,7 @@ _ROOMS = (
     "errors", "version", "settings", "disk", "bounded", "dtypes", "geometry", "problem",
     "reference", "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
+    "variants.cuts", "variants.products", "variants.batched",
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records", "planning.shipped",
@@ -104,6 +105,8 @@ def _algorithms() -> list[str]:
 
 
 ROOMS = tuple(room for one in _ROOMS for room in (_algorithms() if one == "variants.*" else [one]))
+# What algorithms share.
+SHARED = tuple(f"clconv.{room}" for room in _ROOMS if re.fullmatch(r"variants\.\w+", room))
 PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
@@ -168,9 +171,9 @@ def test_imports_point_one_way():
         if room:
             late = [name for name in imported if PLACE.get(name, -1) >= ROOMS.index(room)]
             assert not late, f"{path} imports {late}, which are not before it"
-        if room.startswith("variants.") and room != "variants.base":
+        if room.startswith("variants."):
             home = ".".join(room.split(".")[:2])
-            allowed = (f"clconv.{home}", "clconv.variants.base")
+            allowed = (f"clconv.{home}", *SHARED)
             others = [name for name in imported if name.startswith("clconv.variants")]
             strange = [name for name in others if not name.startswith(allowed)]
             assert not strange, f"{path} imports {strange}, which are another algorithm's"
@@ -202,7 +205,7 @@ def test_the_map_names_every_module():
     modules = {path for path in there if path.name != "__init__.py"}
     shared = {
         Path("clconv/templates", name)
-        for name in ("common", "elementwise", "causal", "long", "resampling")
+        for name in ("common", "batched", "elementwise", "causal", "long", "resampling")
     }
     assert set(mapped) == modules | folders | shared
 

@@ -15,7 +15,7 @@ from the machine code (`docs/gpu-evidence.md`); "estimate" is none of these. No 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -37,6 +37,8 @@ __all__ = [
     "fourier_bandwidth",
     "portable_seconds",
     "products",
+    "straight",
+    "together",
     "windows",
 ]
 
@@ -515,6 +517,26 @@ def windows(
     a_turn = Tally(setup=WINDOW_LOOP * loop)
     a_turn.overlapped({"arithmetic": float(sums)}, {"loads": WINDOW_READ * reads})
     return a_turn.cost(2 * turns / device.peak_flops)
+
+
+def straight(device: DeviceProfile, steps: float, nbytes: float) -> Cost:
+    """Of so many steps of straight-line code, between bytes that are read and written once."""
+    tally = Tally()
+    tally.overlapped(
+        {"arithmetic": 2 * steps / device.peak_flops}, {"memory": nbytes / device.peak_bandwidth}
+    )
+    return tally.cost(1.0)
+
+
+def together(costs: Iterable[Cost]) -> Cost:
+    """What takes place one after the other."""
+    tally = Tally()
+    for one in costs:
+        for name, seconds in one.parts.items():
+            tally.add(name, seconds)
+        for name, seconds in one.hidden:
+            tally.hide(name, seconds)
+    return tally.cost(1.0)
 
 
 # Calls

@@ -251,7 +251,8 @@ def designs(
         raise ProblemError(
             f"variant is {variant!r}, which cannot serve this {pass_.value}: {'; '.join(refusals)}"
         )
-    return tuple(sorted(found, key=lambda named: _rank(named[1].cost)))
+    # What is for records alone comes behind all others.
+    return tuple(sorted(found, key=lambda named: (named[1].measured_only, _rank(named[1].cost))))
 
 
 def _of_variants(
@@ -377,7 +378,7 @@ def _for_request(
     """The same designs; of those that decide and the others the best one that is predicted to be
     faster for a request goes first, and then the other. Which they are follows from the layer."""
     deciding = [named for named in found if named[1].decides]
-    others = [named for named in found if not named[1].decides]
+    others = [n for n in found if not n[1].decides and not n[1].measured_only]
     if not deciding or not others:
         return found
     first = sorted(

@@ -286,8 +286,9 @@ class Design:
     read. `predicted` is the cost of one request with its launches, if it is known better than in
     proportion to batch and positions. It `decides` where that is far off: then the planner compares
     what is predicted of it and of designs that do not, and which of the two is taken depends on
-    batch and length. `copies` arrays that do not lie as its kernels take them are copied in each
-    call, which its costs include. The planner marks an `alternative`, which other sizes of the
+    batch and length. What is `measured_only` has a cost that nobody could compare with times yet:
+    "auto" takes it where a record of times says so. `copies` arrays that do not lie as its kernels
+    take them are copied in each call, which its costs include. The planner marks an `alternative`, which other sizes of the
     layer take.
     """
 
@@ -298,6 +299,7 @@ class Design:
     preparation: Schedule = Schedule()
     predicted: Callable[[Request], Cost] | None = field(default=None, compare=False)
     decides: bool = False
+    measured_only: bool = False
     copies: int = 0
     alternative: bool = field(default=False, compare=False)
 

@@ -552,7 +552,7 @@ _ROWS: dict[str, list[Row]] = {
             REMAINDERS,
         ),
     ],
-    "templates/gemm/gemm.cl.mako": [
+    "templates/common/products.cl.mako": [
         (
             "no barrier between filling a slab and reading it",
             "                barrier(CLK_LOCAL_MEM_FENCE);\n                if (first + DEPTH",

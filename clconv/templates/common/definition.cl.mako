@@ -23,3 +23,20 @@ static inline SUM defined(__global const STORED *rows, const long channel_stride
     return sum;
 }
 </%def>\
+## The same of a weight gradient.
+<%def name="weight_sum()">\
+// The sum for tap k by the definition, of rows of all batch elements.
+static inline SUM defined(__global const STORED *x_rows, const long x_step, __global const STORED *y_rows, const long y_step,
+                          const int k, const int batch, const int pad, const int length, const int out_length)
+{
+    SUM sum = 0;
+    NO_UNROLL for (int n = 0; n < batch; ++n)
+        NO_UNROLL for (int q = 0; q < out_length; ++q) {
+            const long at = (long)q * STRIDE + (long)k * DILATION - pad;
+            const int inside = at >= 0 && at < length;
+            const SUM value = load(x_rows + n * x_step + (inside ? at : 0));
+            sum = load(y_rows + n * y_step + q) * (inside ? value : (SUM)0) + sum;
+        }
+    return sum;
+}
+</%def>\

@@ -1,6 +1,6 @@
 <%namespace name="ends" file="ends.cl.mako"/>\
 <%namespace name="epilogue" file="epilogue.cl.mako"/>\
-<%namespace name="gemm" file="gemm.cl.mako"/>\
+<%namespace name="gemm" file="products.cl.mako"/>\
 ## convolution_gemm, for GPUs: rows are channels written, columns (n, position), terms (channel, tap).
 ## The forward pass:
 ##   y[n,o,q] = epilogue(sum_{c<GROUP_IN, k<KERNEL_SIZE}

@@ -1,4 +1,4 @@
-<%namespace name="gemm" file="gemm.cl.mako"/>\
+<%namespace name="gemm" file="products.cl.mako"/>\
 ## weight_gradient_gemm, for GPUs: rows are output channels, columns (c,k), terms positions (n,q).
 ##   partial[s,o,c,k] = sum of y[n,o,q] * x[n, g*GROUP_IN + c, q*STRIDE + k*DILATION - pad] over the
 ##                      share s of all (n,q); sum_partials adds the shares in order;

@@ -1,3 +1,4 @@
+<%namespace name="definition" file="definition.cl.mako"/>\
 <%namespace name="fourier" file="fourier.cl.mako"/>\
 ## weight_inverse_spectral: result[m,c,k] = momentum * result[m,c,k] + scale * sum, of the inverse transforms
 ##   of transformed_result[.][g][panel][phase*channels + c], sample i / (4 SIZE) for tap k = i*STRIDE + phase
@@ -16,20 +17,7 @@ ${fourier.constants()}
 #define VECTORS ${vectors}
 #define SCALE ((SUM)${repr(0.25 / transform.size)})
 
-// The sum for tap k by the definition, of rows of all batch elements.
-static inline SUM defined(__global const STORED *x_rows, const long x_step, __global const STORED *y_rows, const long y_step,
-                          const int k, const int batch, const int pad, const int length, const int out_length)
-{
-    SUM sum = 0;
-    NO_UNROLL for (int n = 0; n < batch; ++n)
-        NO_UNROLL for (int q = 0; q < out_length; ++q) {
-            const long at = (long)q * STRIDE + (long)k * DILATION - pad;
-            const int inside = at >= 0 && at < length;
-            const SUM value = load(x_rows + n * x_step + (inside ? at : 0));
-            sum = load(y_rows + n * y_step + q) * (inside ? value : (SUM)0) + sum;
-        }
-    return sum;
-}
+${definition.weight_sum()}
 
 ${fourier.sum_tree()}
 <%

@@ -1,4 +1,4 @@
-"""For CPUs: tiles of samples by Fourier transforms, and products of channels at each point."""
+"""Tiles of samples by Fourier transforms, and products of channels at each point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import Design, ErrorClass, Request, layout_refusal
-from clconv.variants.spectral import convolution, rows, weight_gradient
+from clconv.variants.spectral import convolution, rows, straight, weight_gradient
 from clconv.variants.spectral.bound import bound
 from clconv.variants.spectral.examples import EXAMPLES
 from clconv.variants.spectral.kernels import row_sizes, sizes
@@ -23,13 +23,11 @@ FEWEST_TAPS = 4
 
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve: no CPU, another pass, few or too many taps, both a stride and a
-    dilation."""
+    """Why the variant cannot serve: another pass, few or too many taps, both a stride and a
+    dilation; on GPUs one channel a group."""
     problem, device = request.problem, request.device
     if not request.in_rows:
         return layout_refusal(request)
-    if device.vector_floats == 1:
-        return f"it is for CPUs, {device.name} has no vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:
         return f"{device.name} has no float64"
     if request.pass_ is Pass.BIAS_GRADIENT:
@@ -45,6 +43,8 @@ def refusal(request: Request) -> str | None:
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected at least "
             f"{FEWEST_TAPS} taps a phase of the stride"
         )
+    if device.vector_floats == 1:
+        return straight.refusal(request)
     if not _sizes(request):
         return (
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, for which no "
@@ -60,7 +60,9 @@ def _sizes(request: Request) -> list[int]:
 
 def designs(request: Request) -> Iterator[Design]:
     """A design for each size of a tile."""
-    if request.pass_ is Pass.WEIGHT_GRADIENT:
+    if request.device.vector_floats == 1:
+        yield from straight.designs(request)
+    elif request.pass_ is Pass.WEIGHT_GRADIENT:
         yield from weight_gradient.designs(request)
     elif rows.serves(request.problem):
         yield from rows.designs(request)

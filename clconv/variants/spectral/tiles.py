@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clconv.problem import Conv1dProblem, Pass
-from clconv.variants.base import Request, accumulator, ceil_div, vector_lanes
+from clconv.variants.base import ceil_div, vector_lanes
+from clconv.variants.cuts import Cut
 from clconv.variants.spectral.transforms import Transform, radices
 
 __all__ = ["LINE", "Tiles", "padded"]
@@ -27,31 +27,8 @@ def padded(elements: int, item_bytes: int) -> int:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """The forward pass or the input gradient as a correlation by tiles of `size` samples; the
-    weight gradient by the forward pass's tiles of x, and those of the results that they give.
-
-    A dilation makes lines of tiles; a stride makes phases of the channels read (forward) or written
-    (input gradient).
-    """
-
-    request: Request
-    size: int
-
-    @property
-    def problem(self) -> Conv1dProblem:
-        """What is computed."""
-        return self.request.problem
-
-    @property
-    def forward(self) -> bool:
-        """Whether the input's tiles are read, as for the weight gradient; not the output's."""
-        return self.request.pass_ is not Pass.INPUT_GRADIENT
-
-    @property
-    def gradient(self) -> bool:
-        """The weight gradient."""
-        return self.request.pass_ is Pass.WEIGHT_GRADIENT
+class Tiles(Cut):
+    """A cut whose tiles are transformed, `lanes` channels at a time."""
 
     @cached_property
     def transform(self) -> Transform:
@@ -63,11 +40,6 @@ class Tiles:
         """Elements of a vector."""
         return vector_lanes(self.request.device, self.problem.dtype)
 
-    @cached_property
-    def item_bytes(self) -> int:
-        """Of a transformed element."""
-        return int(accumulator(self.problem.dtype).itemsize)
-
     def alone(self) -> Tiles:
         """The same without vectors, for the taps of one channel a group."""
         device = replace(self.request.device, vector_floats=1)
@@ -75,66 +47,10 @@ class Tiles:
 
     # Samples
 
-    @property
-    def taps(self) -> int:
-        """Of a phase of the stride."""
-        return ceil_div(self.problem.kernel_size, self.problem.stride)
-
-    @property
-    def outputs(self) -> int:
-        """Results of a tile, of each line or phase."""
-        return self.size - self.taps + 1
-
-    @property
-    def lines(self) -> int:
-        """Tiles at a place, samples of different phases of the dilation."""
-        return self.problem.dilation
-
-    @property
-    def read_phases(self) -> int:
-        """Phases of the channels read."""
-        return self.problem.stride if self.forward else 1
-
-    @property
-    def write_phases(self) -> int:
-        """Phases of the channels written."""
-        return 1 if self.forward else self.problem.stride
-
-    @property
-    def read_step(self) -> int:
-        """From a sample of a tile to the next."""
-        return self.lines * self.read_phases
-
-    @property
-    def write_step(self) -> int:
-        """From a result of a tile to the next."""
-        return self.lines * self.write_phases
-
     def together(self, step: int) -> int:
         """Lines, or phases, that are staged at once, all or one at a time."""
         fits = (step + 1) * self.size * self.lanes * self.item_bytes <= TOGETHER_BYTES
         return step if fits else 1
-
-    @property
-    def read_lead(self) -> int:
-        """Samples before the first of a row that its first tile begins at."""
-        left = self.problem.pads[0]
-        if self.forward:
-            return left
-        if self.problem.stride == 1:
-            return self.problem.window - 1 - left
-        return self.taps - 1 - left // self.problem.stride
-
-    @property
-    def write_lead(self) -> int:
-        """The same of results."""
-        return 0 if self.forward else self.problem.pads[0] % self.problem.stride
-
-    @property
-    def row_tiles(self) -> int:
-        """Places of tiles in a row."""
-        positions = ceil_div(self.problem.positions(self.request.pass_), self.lines)
-        return ceil_div(positions, self.outputs)
 
     def _firsts(self, step: int, lead: int) -> set[int]:
         """Where the tiles at a row's ends begin, which reach across them: a third of a tile's
@@ -173,21 +89,6 @@ class Tiles:
         return self.lanes * (few + (lead > 0 and not (few and self.row_tiles == 1)))
 
     # Channels, of a group
-
-    @property
-    def channels(self) -> int:
-        """Read, of a phase."""
-        return self.problem.group_in if self.forward else self.problem.group_out
-
-    @property
-    def written(self) -> int:
-        """Written, of a phase."""
-        return self.problem.group_out if self.forward else self.problem.group_in
-
-    @property
-    def terms(self) -> int:
-        """Channels read of all phases, of which each sum has one product."""
-        return self.channels * self.read_phases
 
     @property
     def x_blocks(self) -> int:

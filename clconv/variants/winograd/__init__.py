@@ -1,4 +1,4 @@
-"""For CPUs, two or three taps: tiles of outputs by Winograd's transforms, products of channels."""
+"""Two or three taps: tiles of outputs by Winograd's transforms, products of channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import Design, ErrorClass, Request, layout_refusal, vector_lanes
-from clconv.variants.winograd import convolution
+from clconv.variants.winograd import convolution, planes
 from clconv.variants.winograd.bound import bound
 from clconv.variants.winograd.examples import EXAMPLES
 from clconv.variants.winograd.transforms import OUTPUTS
@@ -21,15 +21,11 @@ ERROR_CLASS = ErrorClass("Winograd", bound)
 
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve: no CPU, another pass, more or fewer taps, a stride, or so many
+    """Why the variant cannot serve: another pass, more or fewer taps, a stride; on CPUs so many
     channels that a vector of tiles does not fit into local memory."""
     problem, device = request.problem, request.device
-    if device.vector_floats == 1:
-        return f"it is for CPUs, {device.name} has no vectors of its own"
     if problem.dtype == np.float64 and not device.fp64:
         return f"{device.name} has no float64"
-    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
-        return "it computes no gradients of parameters"
     if problem.kernel_size not in OUTPUTS:
         return (
             f"kernel_size is {problem.kernel_size}, expected "
@@ -37,6 +33,10 @@ def refusal(request: Request) -> str | None:
         )
     if problem.stride > 1:
         return f"stride is {problem.stride}, expected 1"
+    if device.vector_floats == 1:
+        return layout_refusal(request) or planes.refusal(request)
+    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
+        return "it computes no gradients of parameters"
     if vector_lanes(device, problem.dtype) < 2:
         return f"vectors of {device.name} hold one {problem.dtype.name}"
     if device.local_bytes < LEAST_LOCAL_BYTES:
@@ -54,5 +54,5 @@ def refusal(request: Request) -> str | None:
 
 
 def designs(request: Request) -> Iterator[Design]:
-    """A design for each tile of outputs and of sums."""
-    yield from convolution.designs(request)
+    """A design for each tile of outputs, on CPUs for each of sums, too."""
+    yield from (planes if request.device.vector_floats == 1 else convolution).designs(request)

@@ -11,6 +11,9 @@ of Numerical Algorithms", lemma 3.1), it is off by at most
 for each result by itself. Where all terms are numbers of few bits nothing is rounded: F(2, r)'s
 matrices have 1/2 as their least fraction, so that small whole numbers come out exact.
 
+A weight gradient is w = sum_p G[p,k] sum_t (sum_i A[p,i] y_t[i]) (sum_j B[p,j] x_t[j]) over tiles t,
+y_t the gradients of a tile's results: the same with tiles in place of channels.
+
 Numbers below the smallest normal one may be flushed to zero. Each transformed value hangs on fewer
 than 32 operations, whose results are multiplied by less than 16 behind them, so that it is off by
 less than 512 times that number; each of C products, and each operation of the inverse, whose
@@ -46,8 +49,12 @@ FLUSHED = 512
 def bound(
     problem: Conv1dProblem, pass_: Pass, tile: Mapping[str, int], arrays: Mapping[str, Any]
 ) -> Array:
-    """For each value of a pass that `tile` computes of these arrays, by its `outputs`."""
-    tiles = Tiles(problem, pass_, tile["outputs"])
+    """For each value of a pass that `tile` computes of these arrays, by its `outputs`, or by the
+    samples that are its `size`."""
+    outputs = tile["outputs"] if "outputs" in tile else tile["size"] - problem.kernel_size + 1
+    if pass_ is Pass.WEIGHT_GRADIENT:
+        return _gradient(Tiles(problem, Pass.FORWARD, outputs), arrays["x"], arrays["grad_output"])
+    tiles = Tiles(problem, pass_, outputs)
     dtype = accumulator(problem.dtype)
     tiny = float(np.finfo(dtype).tiny)
     x = _tiles_of(tiles, arrays["x" if tiles.forward else "grad_output"])
@@ -67,15 +74,39 @@ def bound(
     return _placed(tiles, np.where(finite, found, np.maximum(found, direct)))
 
 
+def _gradient(tiles: Tiles, x_array: Array, y_array: Array) -> Array:
+    """That of the weight gradient."""
+    problem, form = tiles.problem, tiles.transform
+    dtype = accumulator(problem.dtype)
+    x = _tiles_of(tiles, x_array)
+    y = _tiles_of(tiles, y_array, of_results=True)
+    data, factors = x @ _magnitudes(form.data).T, y @ _magnitudes(form.inverse)
+    weight = _magnitudes(form.weight)
+    terms = problem.batch * tiles.lines * tiles.row_tiles
+    sums = np.einsum("ngcjtp,ngmjtp->gmcp", data, factors)
+    beside = data.sum(axis=(0, 3, 4))[:, None] + factors.sum(axis=(0, 3, 4))[:, :, None] + 4
+    small = FLUSHED * float(np.finfo(dtype).tiny) * (beside + terms)
+    count = form.gradient_roundings + terms + 1
+    found = (testing.gamma(count, dtype) * sums + small) @ weight
+    windows = np.lib.stride_tricks.sliding_window_view(x, tiles.outputs, axis=-1)
+    defined = np.einsum("ngcjtki,ngmjti->gmck", windows, y)
+    direct = testing.gamma(problem.terms(Pass.WEIGHT_GRADIENT), dtype) * defined
+    finite = 16 * (sums @ weight) < float(np.finfo(dtype).max)
+    placed = np.where(finite, found, np.maximum(found, direct))
+    return np.asarray(placed.reshape(problem.weight_shape))
+
+
 def _magnitudes(matrix: Matrix) -> Array:
     return np.abs(np.array(matrix, dtype=np.float64))
 
 
-def _tiles_of(tiles: Tiles, array: Array) -> Array:
-    """Magnitudes of the samples of each tile: (batch, group, channel, line, tile, sample)."""
+def _tiles_of(tiles: Tiles, array: Array, of_results: bool = False) -> Array:
+    """Magnitudes of the samples of each tile: (batch, group, channel, line, tile, sample), of the
+    array that is read, or of the results' gradient."""
     x = np.abs(array.astype(np.float64))
-    places = np.arange(tiles.row_tiles)[:, None] * tiles.outputs + np.arange(tiles.points)
-    at = places * tiles.lines + np.arange(tiles.lines)[:, None, None] - tiles.lead
+    size, lead = (tiles.outputs, 0) if of_results else (tiles.points, tiles.lead)
+    places = np.arange(tiles.row_tiles)[:, None] * tiles.outputs + np.arange(size)
+    at = places * tiles.lines + np.arange(tiles.lines)[:, None, None] - lead
     inside = (at >= 0) & (at < x.shape[2])
     taken = np.where(inside, x[:, :, np.where(inside, at, 0)], 0)
     groups = tiles.problem.groups

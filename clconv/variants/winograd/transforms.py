@@ -16,7 +16,16 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-__all__ = ["OUTPUTS", "Matrix", "Step", "Transform", "roundings", "steps", "transform"]
+__all__ = [
+    "OUTPUTS",
+    "Matrix",
+    "Step",
+    "Transform",
+    "roundings",
+    "steps",
+    "transform",
+    "transposed",
+]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
@@ -49,6 +58,17 @@ class Transform:
         """How many roundings a result hangs on in the three transforms: the most of any term."""
         return sum(map(roundings, map(steps, (self.data, self.weight, self.inverse))))
 
+    @cached_property
+    def gradient_roundings(self) -> int:
+        """The same of the weight gradient, which has inverse and weight transposed."""
+        matrices = (self.data, transposed(self.inverse), transposed(self.weight))
+        return sum(map(roundings, map(steps, matrices)))
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    """Its columns as rows."""
+    return tuple(zip(*matrix, strict=True))
+
 
 @lru_cache(maxsize=16)
 def transform(outputs: int, taps: int) -> Transform:
@@ -73,7 +93,7 @@ def transform(outputs: int, taps: int) -> Transform:
     data.append(_product(points))
     weight.append(tuple(Fraction(k == taps - 1) for k in range(taps)))
     columns.append(tuple(Fraction(i == outputs - 1) for i in range(outputs)))
-    inverse = tuple(zip(*columns, strict=True))
+    inverse = transposed(tuple(columns))
     return Transform(outputs, taps, tuple(data), tuple(weight), inverse)
 
 

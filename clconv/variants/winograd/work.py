@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -226,8 +226,7 @@ class Work:
             staging=times * parts * tiles.channels * self.stage + weights,
             stores=times * tiles.written * self.store,
             loads=vectors / max(block, 1) * passing,
-            setup=products * cost.WINOGRAD_LOOP
-            + times / max(block, 1) * parts * cost.TASK_SETUP,
+            setup=products * cost.WINOGRAD_LOOP + times / max(block, 1) * parts * cost.TASK_SETUP,
         )
         tally.sums(self.tap, products * tiles.channels)
         return tally

@@ -1,4 +1,4 @@
-## The product of two matrices, a tile a work-group, that the gemm kernels share:
+## The product of two matrices, a tile a work-group, that the kernels of products share:
 ##   sum[m][j] = sum_{t < terms} left[m][t] * right[t][j]     m row, j column, t term
 ##
 ## A slab of DEPTH terms of both factors is copied to local memory, terms outermost:
