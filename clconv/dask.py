@@ -591,8 +591,8 @@ def savgol_filter(
 
     Examples:
         >>> import dask.array
-        >>> savgol_filter(dask.array.arange(7.0, chunks=3), 5, 2).compute().round(6).tolist()
-        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        >>> savgol_filter(dask.array.arange(1.0, 8.0, chunks=3), 5, 2).compute().round(6).tolist()
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     """
     x = _signal("x", x)
     if mode != "interp" and mode not in PADDING:

@@ -34,7 +34,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
 
 
 class Pass(enum.Enum):
-    """Which of a convolution's four functions: the result, or one of its three gradients."""
+    """Which of a convolution's four functions: its result, or one of its three gradients."""
 
     FORWARD = "forward"
     INPUT_GRADIENT = "input_gradient"
@@ -76,8 +76,12 @@ class KnownActivation(NamedTuple):
 class Epilogue:
     """What is done to a sum before it is stored: `activation(sum + bias + residual)`.
 
-    `keep` stores the value before the activation too, for a later backward pass. For a weight
-    gradient `bias` means that the bias gradient is wanted too: a variant may sum it on the way.
+    Attributes:
+        bias: whether one is added. For a weight gradient: whether the bias gradient is wanted too,
+            which a variant may sum on the way.
+        residual: whether one is added.
+        activation: None, or its name.
+        keep: whether the value before the activation is stored too, for a later backward pass.
     """
 
     bias: bool = False
@@ -140,13 +144,32 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Conv1dProblem:
-    """A 1-D convolution of (batch, in_channels, length) with (out_channels, in_channels / groups,
-    kernel_size) to (batch, out_channels, out_length).
+    """A 1-D convolution by its sizes alone; it answers every question about lengths.
 
-    `padding` is an int, (left, right), "same", "valid" or "causal", kept as (left, right). No
-    window reaches the last `cropped` input samples: a convolution has none, one that is the
-    gradient of a transposed convolution has, where output_padding appends samples beyond a whole
-    stride. Raises ProblemError where no such convolution exists.
+    x is (batch, in_channels, length), weight (out_channels, in_channels / groups, kernel_size), the
+    result (batch, out_channels, out_length).
+
+    Attributes:
+        batch: how many signals.
+        in_channels: channels of x.
+        length: positions of x.
+        out_channels: channels of the result.
+        kernel_size: taps of a window.
+        stride: samples from one window to the next.
+        padding: an int, (left, right), "same", "valid" or "causal"; kept as (left, right).
+        dilation: samples from one tap of a window to the next.
+        groups: how many independent convolutions.
+        dtype: that of all arrays.
+        cropped: the last samples of x that no window reaches: a convolution has none, one that is
+            the gradient of a transposed convolution has, where output_padding appends samples
+            beyond a whole stride.
+
+    Raises:
+        ProblemError: there is no such convolution.
+
+    Examples:
+        >>> Conv1dProblem(1, 80, 3000, 384, 3, stride=2, padding=1).output_shape
+        (1, 384, 1500)
     """
 
     batch: int

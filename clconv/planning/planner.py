@@ -145,11 +145,18 @@ class KernelPlan:
         return None if sums is None else partial(sums, self.problem, self.pass_, self.tile)
 
     def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
-        """How far each value of the result may be from the true one, in an array of the result's
-        shape, for tests.
+        """How far each value of the result may be from the true one, for tests.
 
-        `operands` are NumPy arrays, those that the pass reads in their order: x and weight, weight
-        and grad_output, or x and grad_output. Raises ProblemError, ValueError.
+        Args:
+            operands: NumPy arrays, those that the pass reads in their order: x and weight, weight
+                and grad_output, or x and grad_output.
+
+        Returns:
+            A NumPy array of the result's shape.
+
+        Raises:
+            ProblemError: arrays that are not the problem's.
+            ValueError: too many terms for a bound.
         """
         names = testing.OPERANDS[self.pass_]
         arrays = dict(zip(names, operands, strict=True))

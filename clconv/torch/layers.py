@@ -33,6 +33,7 @@ class Conv1d(nn.Conv1d):
         ValueError: options that torch.nn refuses.
 
     Examples:
+        >>> import torch
         >>> Conv1d(2, 4, 3, padding="causal")(torch.zeros(1, 2, 10)).shape
         torch.Size([1, 4, 10])
     """
@@ -79,6 +80,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     Constructor, parameters and state dict are torch.nn's, and so is `output_size` of a call.
 
     Examples:
+        >>> import torch
         >>> ConvTranspose1d(4, 2, 4, stride=2, padding=1)(torch.zeros(1, 4, 10)).shape
         torch.Size([1, 2, 20])
     """

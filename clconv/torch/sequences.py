@@ -117,8 +117,8 @@ def causal_conv1d_update(
         DeviceError: a device that fails.
 
     Examples:
-        >>> state = torch.zeros(1, 1, 2)
-        >>> [causal_conv1d_update(torch.ones(1, 1), state, torch.ones(1, 3)).item() for _ in range(3)]
+        >>> state, ones = torch.zeros(1, 1, 2), torch.ones(1, 3)
+        >>> [causal_conv1d_update(torch.ones(1, 1), state, ones).item() for _ in range(3)]
         [1.0, 2.0, 3.0]
     """
     silu = is_silu(activation)

@@ -132,14 +132,25 @@ class TorchStream:
 
 
 def stream(model: nn.Module, *, variant: str = "auto") -> TorchStream:
-    """A stream of clconv's layers with the weights of a PyTorch model: chunk by chunk it gives what
-    the model gives of the whole signal.
+    """A stream of a PyTorch model: its chunks give what the model gives of the whole signal.
 
-    The model is made of nn.Sequential, Conv1d and ConvTranspose1d (torch.nn's or clconv's; any
-    padding but circular), nn's padding layers, ReLU, LeakyReLU, ELU, GELU, SiLU, Sigmoid, Tanh,
-    Identity, and Dropout in evaluation mode. Weights are copied now. `variant` is that of the
-    convolutions. Raises ModuleError that names what cannot be streamed and its path, TypeError for
-    what is no model.
+    Args:
+        model: made of nn.Sequential, Conv1d and ConvTranspose1d (torch.nn's or clconv's; any
+            padding but circular), nn's padding layers, ReLU, LeakyReLU, ELU, GELU, SiLU, Sigmoid,
+            Tanh, Identity, and Dropout in evaluation mode. Weights are copied now.
+        variant: "auto", or the name of that of the convolutions.
+
+    Returns:
+        A stream of clconv's layers.
+
+    Raises:
+        ModuleError: what cannot be streamed, with its path.
+        TypeError: what is no model.
+
+    Examples:
+        >>> chunks = stream(nn.Sequential(nn.ZeroPad1d((1, 0)), nn.Conv1d(1, 2, 2)))
+        >>> [chunks(torch.zeros(1, 1, length)).shape[2] for length in (1, 5)]
+        [1, 5]
     """
     check_model(model)
     dtypes = {weight.dtype for weight in model.parameters()} or {torch.float32}
