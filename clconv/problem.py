@@ -43,7 +43,18 @@ class Pass(enum.Enum):
 
     @classmethod
     def of(cls, value: Pass | str) -> Pass:
-        """The pass of this name ("forward", "input_gradient" or "input", …)."""
+        """The pass of a name.
+
+        Args:
+            value: a Pass, or "forward", "input_gradient" or "input", "weight_gradient" or "weight",
+                "bias_gradient" or "bias".
+
+        Returns:
+            The Pass.
+
+        Raises:
+            ProblemError: no such pass.
+        """
         if isinstance(value, Pass):
             return value
         if isinstance(value, str):
@@ -233,12 +244,28 @@ class Conv1dProblem:
         groups: int = 1,
         dtype: Any = np.float32,
     ) -> Conv1dProblem:
-        """The convolution whose input gradient is this transposed convolution: of (batch,
-        in_channels, length) with (in_channels, out_channels / groups, kernel_size). Its own input
-        and output are exchanged.
+        """The convolution whose input gradient is this transposed convolution.
 
-        `padding` samples of the result are cropped, an int or (left, right), and `output_padding`,
-        less than stride or dilation, appended. Raises ProblemError.
+        Its own input and output are exchanged.
+
+        Args:
+            batch: how many signals.
+            in_channels: channels of what the transposed convolution reads.
+            length: positions of what it reads.
+            out_channels: channels of its result.
+            kernel_size: taps of a window.
+            stride: samples of the result for each one read.
+            padding: samples of the result that are cropped, an int or (left, right).
+            output_padding: samples that are appended, less than stride or dilation.
+            dilation: samples of the result from one tap to the next.
+            groups: how many independent convolutions.
+            dtype: that of all arrays.
+
+        Returns:
+            A problem.
+
+        Raises:
+            ProblemError: there is no such convolution.
         """
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             whole(name, channels, 1, MAX_CHANNELS)
@@ -404,7 +431,14 @@ class Conv1dProblem:
         return replace(self, length=max(length, 1))
 
     def terms(self, pass_: Pass) -> int:
-        """Products in the longest sum of a pass, for the rounding bound."""
+        """Products in the longest sum of a pass, for the rounding bound.
+
+        Args:
+            pass_: which pass.
+
+        Returns:
+            A number.
+        """
         if pass_ is Pass.FORWARD:
             return self.group_in * self.kernel_size
         if pass_ is Pass.INPUT_GRADIENT:

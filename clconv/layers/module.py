@@ -99,9 +99,14 @@ class Module(Copyable):
     def getVarTable(
         self, vartable: dict[Variable, list[str]] | None = None, name: str | None = None
     ) -> dict[Variable, list[str]]:
-        """{variable: names} of all parameters; a shared one has several names.
+        """All parameters with their names; a shared one has several.
 
-        `name` is the path of the module, `vartable` a table to add to.
+        Args:
+            vartable: a table to add to, or None.
+            name: the path of the module, or None.
+
+        Returns:
+            {variable: names}.
         """
         table = {} if vartable is None else vartable
         for key, variable in self.vars.items():
@@ -128,7 +133,17 @@ class Module(Copyable):
         return sum(variable.array.size for variable in self.getVarTable())
 
     def paramSize(self, unit: str | None = None) -> float:
-        """Size of the parameters in bytes, or in "kb" or "mb"."""
+        """Size of the parameters.
+
+        Args:
+            unit: None means bytes; "kb" or "mb".
+
+        Returns:
+            A number.
+
+        Raises:
+            ModuleError: another unit.
+        """
         divisors = {None: 1, "kb": 1024, "mb": 1024**2}
         if unit not in divisors:
             raise ModuleError(f"unit is {unit!r}, expected None, 'kb' or 'mb'")

@@ -42,7 +42,7 @@ class Variable(Copyable):
         >>> import numpy as np
         >>> from clconv import gpuarray
         >>> variable = Variable(gpuarray.to_gpu(np.float32([1, 2])))
-        >>> variable.grad.fill(1)
+        >>> _ = variable.grad.fill(1)
         >>> variable.update(0.5)
         >>> variable.data.get().tolist()
         [1.5, 2.5]

@@ -94,8 +94,13 @@ class LayerChoice(NamedTuple):
 class KernelPlan:
     """How a pass of a problem is computed on a device: the same inputs give the same plan.
 
-    The kernels follow from the layer, `tile` is the variant's own numbers; the launches follow from
-    batch, length and padding too, and so does the workspace that they share.
+    The kernels follow from the layer; the launches follow from batch, length and padding too, and
+    so does the workspace that they share. Made by `clconv.plan`.
+
+    Attributes:
+        request: the problem, the pass, the device and what follows the sums.
+        variant: the name of the algorithm.
+        design: its kernels for the layer, its tile and its cost.
     """
 
     request: Request

@@ -244,7 +244,7 @@ class StreamingConv1D(StreamingConvolution):
         >>> import numpy as np
         >>> from clconv import gpuarray
         >>> conv = Conv1D(1, 1, size=3, pad=1)
-        >>> conv.W.fill(1)
+        >>> _ = conv.W.fill(1)
         >>> stream = StreamingConv1D(conv)
         >>> ones = gpuarray.to_gpu(np.ones((1, 1, 3), np.float32))
         >>> stream(ones).get().tolist(), stream.flush().get().tolist()
