@@ -102,7 +102,15 @@ def _known(device: Any) -> Runtime | DeviceProfile:
 
 
 def profiles() -> dict[str, DeviceProfile]:
-    """The profiles of devices that can be planned for without having them, by name."""
+    """The profiles of devices that can be planned for without having them.
+
+    Returns:
+        {name: profile}.
+
+    Examples:
+        >>> sorted(profiles())[:2]
+        ['acm-g10', 'cpu']
+    """
     return dict(PROFILES)
 
 
@@ -114,11 +122,27 @@ def plan(
     epilogue: Epilogue = Epilogue(),
     exact: bool | None = None,
 ) -> KernelPlan:
-    """The plan that "auto" takes for a pass ("forward", "input_gradient", …) of a problem.
+    """The plan that "auto" takes for a pass of a problem.
 
-    `device` is a runtime (None: the default one), whose tuning records are used, or a profile or
-    its name. `epilogue` says what follows the sums; with `exact` (None: as the runtime says) only
-    variants that form the definition's own sums are taken. Raises ProblemError, DeviceError.
+    Args:
+        problem: what is computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        device: a runtime (None: the default one), whose tuning records are used, or a profile or
+            its name, for which no device is needed.
+        epilogue: what follows the sums.
+        exact: True takes only variants that form the definition's own sums; None means what the
+            runtime says.
+
+    Returns:
+        The variant, its tile, its launches and its OpenCL C.
+
+    Raises:
+        ProblemError: no such pass.
+        DeviceError: no such device or profile.
+
+    Examples:
+        >>> plan(Conv1dProblem(1, 64, 4000, 64, 3), "forward", "sm_86").variant
+        'gemm'
     """
     known = _known(device)
     if isinstance(known, Runtime):
@@ -127,7 +151,24 @@ def plan(
 
 
 def variants(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -> list[str]:
-    """The names of the variants that can serve, best first by the cost model."""
+    """The names of the variants that can serve, best first by the cost model.
+
+    Args:
+        problem: what is computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        device: a runtime (None: the default one), or a profile or its name.
+
+    Returns:
+        Names that the functions take as `variant`.
+
+    Raises:
+        ProblemError: no such pass.
+        DeviceError: no such device or profile.
+
+    Examples:
+        >>> variants(Conv1dProblem(1, 64, 4000, 64, 3), "forward", "sm_86")
+        ['gemm', 'direct']
+    """
     known = _known(device)
     profile = known.profile if isinstance(known, Runtime) else known
     return serving(problem, Pass.of(pass_), profile)

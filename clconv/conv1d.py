@@ -17,11 +17,42 @@ __all__ = ["Conv1D"]
 class Conv1D(Convolution):
     """Cross-correlation of (N, inmaps, L) with W (outmaps, inmaps / groups, 1, size), plus b.
 
-    Lout = (L + 2 pad - dilation (size - 1) - 1) // stride + 1. `pad` may also be (left, right), or
-    "causal": dilation (size - 1) on the left alone. `activation` is None, "relu",
-    "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu", "silu". With `exact` only
-    variants that form the definition's own sums are used; None means what the runtime says. Raises
-    ModuleError.
+    The result is (N, outmaps, Lout) with Lout = (L + 2 pad - dilation (size - 1) - 1) // stride +
+    1. The names and their order are PuzzleLib's.
+
+    Args:
+        inmaps: channels of the data.
+        outmaps: channels of the result.
+        size: taps of a window.
+        stride: samples from one window to the next, at least 1.
+        pad: zeros at both ends in samples, (left, right), or "causal": dilation (size - 1) on the
+            left alone.
+        dilation: samples from one tap of a window to the next, at least 1.
+        wscale: of the schemes "gaussian" and "uniform": the first weights' deviation, or half their
+            range.
+        useBias: whether there is a bias b (1, outmaps, 1, 1), zeros at first.
+        name: the layer's name in a container and in files, or None.
+        initscheme: how W is drawn from NumPy's global generator: "xavier_uniform" (None means it),
+            "xavier" or "xavier_normal" (Glorot and Bengio, 2010), "he" (He, Zhang, Ren and Sun,
+            2015), "uniform", "gaussian" or "none"; or a pair of that with "in", "out" or "avg", the
+            fan that counts.
+        empty: whether the layer has no parameters until `setVar` gives them.
+        groups: how many independent convolutions, a divisor of inmaps and outmaps.
+        activation: None, "relu", "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu"
+            or "silu", in the same kernel.
+        runtime: where the layer computes; None means the default runtime.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+
+    Raises:
+        ModuleError: sizes that no layer can have.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> conv = Conv1D(2, 4, size=3, pad=1, activation="relu")
+        >>> conv(gpuarray.to_gpu(np.zeros((1, 2, 10), np.float32))).shape
+        (1, 4, 10)
     """
 
     _functions = (functional.conv1d, functional.conv1d_backward)
@@ -75,7 +106,17 @@ class Conv1D(Convolution):
         raise ModuleError(f"Data maps have size {length}, expected at least 1")
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shortest (N, inmaps, L) that gives (N, outmaps, Lout), else ModuleError."""
+        """The shape of the shortest data that gives a result of this shape.
+
+        Args:
+            shape: (N, outmaps, Lout).
+
+        Returns:
+            (N, inmaps, L).
+
+        Raises:
+            ModuleError: no data gives such a result.
+        """
         batch, _, out_length = self._sizes("Grad", shape)
         geometry = self.geometry
         length = geometry.shortest_length(self.size, out_length)

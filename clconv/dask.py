@@ -63,8 +63,15 @@ _making = threading.Lock()
 
 
 def worker_runtime() -> Runtime:
-    """The runtime of this thread of a worker: the default one where `CLCONV_DEVICE` names a device,
-    or where there is but one of its kind, else that of each device in turn."""
+    """The runtime of this thread of a worker.
+
+    Returns:
+        The default one where `CLCONV_DEVICE` names a device, or where there is but one of its kind;
+        else that of each device in turn.
+
+    Raises:
+        DeviceError: no device, or one that does not work.
+    """
     first = default_runtime()
     if settings.device_choice() is not None:
         return first
@@ -186,13 +193,35 @@ def conv1d(
     variant: str = "auto",
     exact: bool | None = None,
 ) -> da.Array:
-    """clconv.functional.conv1d on a dask array (N, Cin, L) or (Cin, L), in any chunks.
+    """clconv.functional.conv1d on a dask array, in any chunks.
 
-    weight (Cout, Cin / groups, K) and bias (Cout,) are NumPy arrays of x's dtype. Padding is
-    narrower than a window. Chunks along channels stay where each holds whole groups, else a chunk
-    has all channels.
+    Chunks along channels stay where each holds whole groups, else a chunk has all channels.
 
-    Raises ProblemError for shapes and options that no convolution has.
+    Args:
+        x: (N, Cin, L), or (Cin, L) unbatched.
+        weight: (Cout, Cin / groups, K), a NumPy array of x's dtype.
+        bias: (Cout,), a NumPy array of x's dtype, or None.
+        stride: samples from one window to the next, at least 1.
+        padding: zeros in samples, as in `clconv.functional.conv1d`; narrower than a window.
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions, a divisor of Cin and Cout.
+        activation: as in `clconv.functional.conv1d`.
+        variant: "auto", or the name of one.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+
+    Returns:
+        A dask array (N, Cout, Lout), or (Cout, Lout) unbatched.
+
+    Raises:
+        ProblemError: shapes and options that no convolution has.
+
+    Examples:
+        >>> import dask.array, numpy as np
+        >>> x = dask.array.ones((1, 1, 10), chunks=4, dtype=np.float32)
+        >>> y = conv1d(x, np.ones((1, 1, 3), np.float32), padding=1)
+        >>> y.compute().tolist()
+        [[[2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0]]]
     """
     x, weight = _signal("x", x), np.asarray(weight)
     problem = _problem(x, weight, Geometry(stride, padding, dilation, groups))
@@ -251,25 +280,93 @@ def _problem(x: da.Array, weight: Array, given: Geometry) -> Conv1dProblem:
 def convolve(in1: da.Array, in2: Array, mode: str = "full", method: str = "auto") -> da.Array:
     """scipy.signal.convolve of a dask array with a NumPy array, longer than 1 along one axis alone.
 
-    Modes, dtypes and whole numbers are as in clconv.signal.convolve.
+    Args:
+        in1: a dask array.
+        in2: a NumPy array of as many dimensions.
+        mode: "full", "same" or "valid".
+        method: "direct" forms the definition's own sums; "auto" and "fft" let the planner choose.
+
+    Returns:
+        A dask array; dtypes and whole numbers are as in clconv.signal.convolve.
+
+    Raises:
+        ProblemError: what SciPy refuses, and arrays longer than 1 along several axes.
+
+    Examples:
+        >>> import dask.array, numpy as np
+        >>> convolve(dask.array.arange(5, chunks=2), np.array([1, 1])).compute().tolist()
+        [0, 1, 3, 5, 7, 4]
     """
     return _convolved("convolve", in1, in2, mode, method)
 
 
 def correlate(in1: da.Array, in2: Array, mode: str = "full", method: str = "auto") -> da.Array:
-    """scipy.signal.correlate of a dask array with a NumPy array, longer than 1 along one axis
-    alone."""
+    """scipy.signal.correlate of a dask array with a NumPy array, longer than 1 along one axis.
+
+    Args:
+        in1: a dask array.
+        in2: a NumPy array of as many dimensions.
+        mode: "full", "same" or "valid".
+        method: "direct" forms the definition's own sums; "auto" and "fft" let the planner choose.
+
+    Returns:
+        A dask array.
+
+    Raises:
+        ProblemError: as of `convolve`.
+
+    Examples:
+        >>> import dask.array, numpy as np
+        >>> correlate(dask.array.arange(5, chunks=2), np.array([0, 1]), "valid").compute().tolist()
+        [1, 2, 3, 4]
+    """
     return _convolved("correlate", in1, in2, mode, method)
 
 
 def fftconvolve(in1: da.Array, in2: Array, mode: str = "full", axes: Any = None) -> da.Array:
-    """scipy.signal.fftconvolve of a dask array with a NumPy array, longer than 1 along one axis
-    alone, which is one of `axes`; None means all."""
+    """scipy.signal.fftconvolve of a dask array with a NumPy array, longer than 1 along one axis.
+
+    Args:
+        in1: a dask array.
+        in2: a NumPy array of as many dimensions.
+        mode: "full", "same" or "valid".
+        axes: has the one to convolve along; None means all.
+
+    Returns:
+        A dask array.
+
+    Raises:
+        ProblemError: as of `convolve`.
+
+    Examples:
+        >>> import dask.array, numpy as np
+        >>> x = dask.array.ones((2, 4), chunks=2)
+        >>> fftconvolve(x, np.ones((1, 2)), "valid", axes=1).compute().tolist()
+        [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+    """
     return _by_axes("fftconvolve", in1, in2, mode, axes)
 
 
 def oaconvolve(in1: da.Array, in2: Array, mode: str = "full", axes: Any = None) -> da.Array:
-    """scipy.signal.oaconvolve of a dask array: the same as `fftconvolve`."""
+    """scipy.signal.oaconvolve of a dask array: the same as `fftconvolve`.
+
+    Args:
+        in1: a dask array.
+        in2: a NumPy array of as many dimensions.
+        mode: "full", "same" or "valid".
+        axes: has the one to convolve along; None means all.
+
+    Returns:
+        A dask array.
+
+    Raises:
+        ProblemError: as of `convolve`.
+
+    Examples:
+        >>> import dask.array, numpy as np
+        >>> oaconvolve(dask.array.ones(4, chunks=2), np.ones(2)).compute().tolist()
+        [1.0, 2.0, 2.0, 2.0, 1.0]
+    """
     return _by_axes("oaconvolve", in1, in2, mode, axes)
 
 
@@ -335,8 +432,25 @@ def _filtered_by(in1: Any, in2: Any, mode: str) -> tuple[da.Array, Array, int]:
 
 
 def lfilter(b: Any, a: Any, x: da.Array, axis: int = -1) -> da.Array:
-    """scipy.signal.lfilter of a dask array, for filters with a finite impulse response: b is (K,),
-    a one number."""
+    """scipy.signal.lfilter of a dask array, for filters with a finite impulse response.
+
+    Args:
+        b: (K,), the numerator, a NumPy array.
+        a: one number, by which b is divided.
+        x: a dask array of any shape.
+        axis: the axis of x that is filtered along.
+
+    Returns:
+        A dask array of x's shape.
+
+    Raises:
+        ProblemError: what SciPy refuses, and a denominator of more than one coefficient.
+
+    Examples:
+        >>> import dask.array
+        >>> lfilter([0.5, 0.5], [1.0], dask.array.arange(4.0, chunks=2)).compute().tolist()
+        [0.0, 0.5, 1.5, 2.5]
+    """
     x = _signal("x", x)
     taps, divisor = _filter("b", np.atleast_1d(b)), _filter("a", np.atleast_1d(a))
     if divisor.size > 1:
@@ -352,7 +466,26 @@ def lfilter(b: Any, a: Any, x: da.Array, axis: int = -1) -> da.Array:
 
 
 def upfirdn(h: Any, x: da.Array, up: int = 1, down: int = 1, axis: int = -1) -> da.Array:
-    """scipy.signal.upfirdn of a dask array, with zeros beyond its ends; h is (K,)."""
+    """scipy.signal.upfirdn of a dask array, with zeros beyond its ends.
+
+    Args:
+        h: (K,), the filter, a NumPy array.
+        x: a dask array of any shape.
+        up: samples out for each one in, at least 1, before `down`.
+        down: which of these stay: every down-th, at least 1.
+        axis: the axis of x that is resampled.
+
+    Returns:
+        A dask array.
+
+    Raises:
+        ProblemError: what SciPy refuses.
+
+    Examples:
+        >>> import dask.array
+        >>> upfirdn([1.0, 1.0], dask.array.arange(3.0, chunks=2), up=2).compute().tolist()
+        [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+    """
     x, taps = _signal("x", x), _filter("h", h)
     axis = axis_of(axis, x.ndim)
     of = Resampling(taps.size, factor("up", up), factor("down", down), 0)
@@ -363,7 +496,27 @@ def upfirdn(h: Any, x: da.Array, up: int = 1, down: int = 1, axis: int = -1) -> 
 def resample_poly(
     x: da.Array, up: int, down: int, axis: int = 0, window: Any = ("kaiser", 5.0)
 ) -> da.Array:
-    """scipy.signal.resample_poly of a dask array, with zeros beyond its ends."""
+    """scipy.signal.resample_poly of a dask array, with zeros beyond its ends.
+
+    Args:
+        x: a dask array of any shape.
+        up: a whole number of at least 1.
+        down: a whole number of at least 1.
+        axis: the axis of x that is resampled.
+        window: a window's name for scipy.signal.firwin, which designs the filter, or the filter
+            itself.
+
+    Returns:
+        A dask array with ceil(L up / down) samples along `axis`.
+
+    Raises:
+        ProblemError: what SciPy refuses.
+
+    Examples:
+        >>> import dask.array
+        >>> resample_poly(dask.array.ones(400, chunks=150), 2, 3).shape
+        (267,)
+    """
     x = _signal("x", x)
     up, down = ratio(up, down)
     axis = axis_of(axis, x.ndim)
@@ -379,7 +532,26 @@ def resample_poly(
 def decimate(
     x: da.Array, q: int, n: int | None = None, ftype: Any = "iir", axis: int = -1
 ) -> da.Array:
-    """scipy.signal.decimate of a dask array by an FIR filter without delay: `ftype` is "fir"."""
+    """scipy.signal.decimate of a dask array by an FIR filter, without delay.
+
+    Args:
+        x: a dask array of any shape.
+        q: a whole number of at least 1.
+        n: the filter's order; None means 20 q.
+        ftype: "fir", or a scipy.signal.dlti without poles.
+        axis: the axis of x that is decimated.
+
+    Returns:
+        A dask array with ceil(L / q) samples along `axis`.
+
+    Raises:
+        ProblemError: what SciPy refuses, and filters with an infinite impulse response.
+
+    Examples:
+        >>> import dask.array
+        >>> decimate(dask.array.ones(100, chunks=30), 4, ftype="fir").shape
+        (25,)
+    """
     x = _signal("x", x)
     return resample_poly(x, 1, whole("q", q, 1), axis, decimating(q, n, ftype, x.dtype))
 
@@ -398,7 +570,30 @@ def savgol_filter(
     mode: str = "interp",
     cval: float = 0.0,
 ) -> da.Array:
-    """scipy.signal.savgol_filter of a dask array of real numbers, in every mode."""
+    """scipy.signal.savgol_filter of a dask array of real numbers, in every mode.
+
+    Args:
+        x: a dask array of any shape.
+        window_length: samples of a window.
+        polyorder: the polynomial's degree, less than window_length.
+        deriv: which derivative of it is taken; 0 means the value.
+        delta: the time from a sample to the next, for derivatives.
+        axis: the axis of x that is filtered along.
+        mode: "interp", "mirror", "constant", "nearest" or "wrap", as in
+            `clconv.signal.savgol_filter`.
+        cval: the number beyond the ends in mode "constant".
+
+    Returns:
+        A dask array of x's shape.
+
+    Raises:
+        ProblemError: what SciPy refuses.
+
+    Examples:
+        >>> import dask.array
+        >>> savgol_filter(dask.array.arange(1.0, 8.0, chunks=3), 5, 2).compute().round(6).tolist()
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    """
     x = _signal("x", x)
     if mode != "interp" and mode not in PADDING:
         raise ProblemError(f"mode is {mode!r}, expected one of {', '.join((*PADDING, 'interp'))}")

@@ -45,7 +45,13 @@ class DeviceError(ClconvError, RuntimeError):
 
 
 class BuildError(DeviceError):
-    """The device's compiler refused a kernel; has `kernel`, `device` and `log`."""
+    """The device's compiler refused a kernel.
+
+    Args:
+        kernel: its name.
+        device: that of the device.
+        log: what the compiler said.
+    """
 
     def __init__(self, kernel: str, device: str, log: str) -> None:
         self.kernel = kernel

@@ -50,9 +50,18 @@ __all__ = [
 
 
 def blueprint_of(source: Any) -> dict[str, Any]:
-    """The blueprint in an HDF5 file (a path, bytes or an open one) saved with one.
+    """The blueprint in an HDF5 file that `Module.save` wrote with one.
 
-    Data and no more: nothing in it is run. Raises ModuleError.
+    It is data and no more: nothing in it is run.
+
+    Args:
+        source: a path, bytes or an open h5py.File.
+
+    Returns:
+        A dictionary, as `build` takes it.
+
+    Raises:
+        ModuleError: no such file, or none with a blueprint.
     """
     try:
         with opened(source) as file:
@@ -72,8 +81,21 @@ def blueprint_of(source: Any) -> dict[str, Any]:
 def build(blueprint: Mapping[str, Any], classes: Iterable[type[Module]] = ()) -> Module:
     """The module that a blueprint describes, with parameters as its constructor makes them.
 
-    Names of classes are looked up among clconv's layers and `classes`, nowhere else. Raises
-    ModuleError.
+    Args:
+        blueprint: what `getBlueprint` or `blueprint_of` gave.
+        classes: your own classes; names are looked up among clconv's layers and these, nowhere
+            else.
+
+    Returns:
+        A new module.
+
+    Raises:
+        ModuleError: a class that is not among them, or arguments that it refuses.
+
+    Examples:
+        >>> from clconv import Conv1D
+        >>> build(Conv1D(1, 2, size=3).getBlueprint()).W.shape
+        (2, 1, 1, 3)
     """
     own = (Conv1D, Deconv1D, Pad1D, Sequential, Activation, Parallel)
     known = {one.__name__: one for one in (*own, *classes)}
@@ -140,12 +162,22 @@ def _torch_slots(module: Module) -> list[Slot]:
 def save_safetensors(
     module: Module, path: Any = None, *, metadata: Mapping[str, str] | None = None
 ) -> bytes | None:
-    """Writes a module's arrays under PyTorch's names and in its shapes; bytes without a path.
+    """Writes a module's arrays under PyTorch's names and in its shapes.
 
     "0.weight" (outmaps, inmaps / groups, size) and "0.bias" (outmaps,) of the first layer of a
     Sequential, "conv.weight" of one named "conv", "weight" of a layer alone; Deconv1D's weight is
-    (inmaps, outmaps / groups, size). A shared variable is written under each of its names. Raises
-    ModuleError.
+    (inmaps, outmaps / groups, size). A shared variable is written under each of its names.
+
+    Args:
+        module: a layer or a container.
+        path: the file, which is replaced; None returns its bytes.
+        metadata: texts by name, which the file keeps.
+
+    Returns:
+        The file's bytes without a path, else None.
+
+    Raises:
+        ModuleError: safetensors is missing, or the file cannot be written.
     """
     package = _safetensors()
     if not (path is None or is_path(path)):
@@ -167,13 +199,20 @@ def save_safetensors(
 
 
 def load_safetensors(module: Module, source: Any, *, strict: bool = True) -> None:
-    """Reads a module's arrays from a path or bytes, as `save_safetensors` or PyTorch wrote them.
+    """Reads a module's arrays, as `save_safetensors` or PyTorch wrote them.
 
-    Names and shapes are PyTorch's. Of a shared variable's names some may be missing, those that
-    are there must agree. `strict` refuses a file with other tensors too; without it they may have
-    any dtype. float16 loads into float32, not the other way round; bfloat16 into each, its values
-    unchanged but for what float16 rounds. Everything is checked before anything changes. Raises
-    ModuleError.
+    Names and shapes are PyTorch's. Of a shared variable's names some may be missing, those that are
+    there must agree. float16 loads into float32, not the other way round; bfloat16 into each, its
+    values unchanged but for what float16 rounds. Everything is checked before anything changes.
+
+    Args:
+        module: a layer or a container.
+        source: a path or bytes.
+        strict: whether a file with other tensors too is refused; without it these may have any
+            dtype.
+
+    Raises:
+        ModuleError: safetensors is missing, or names, shapes or dtypes do not fit.
     """
     name = module.name or ""
     with said_by(name, "load"):

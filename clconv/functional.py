@@ -73,34 +73,43 @@ def conv1d(
 ) -> Array:
     """The 1-D cross-correlation of PyTorch's conv1d, with what follows it in the same kernel.
 
-    Computes activation(x * weight + bias + residual), of shape (N, Cout, Lout) with
-    Lout = (L + left + right - dilation (K - 1) - 1) // stride + 1.
+    Computes activation(x * weight + bias + residual), of Lout positions, with Lout = (L + left +
+    right - dilation (K - 1) - 1) // stride + 1.
 
-    x: (N, Cin, L), or (Cin, L) unbatched; any strides.
-    weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
-    bias: (Cout,), or None.
-    stride, dilation: samples, at least 1.
-    padding: zeros in samples: an int, (left, right), "same" (the odd one to the right; stride 1),
-        "valid" or "causal" (as many on the left that no output needs a sample after its own).
-    groups: a divisor of Cin and Cout.
-    activation: None, "relu", "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu"
-        (exact) or "silu".
-    residual: of the result's shape, added before the activation.
-    out: takes the result: of its shape and dtype, contiguous, sharing no bytes with an input.
-    variant: "auto", or the name of one of `clconv.variants(problem, "forward")`.
-    runtime: None means the one of the arrays' context, with NumPy arrays the default one.
-    exact: True keeps to variants that form the definition's own sums, so that integers come out
-        exact; None means what the runtime says.
-    pre_activation: an array like `out` that takes the values before the activation.
-    layout: "NLC" means that x, residual, out, pre_activation and the result are (N, L, C); without
-        a copy where that is predicted to be faster.
+    Args:
+        x: (N, Cin, L), or (Cin, L) unbatched; any strides.
+        weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
+        bias: (Cout,), or None.
+        stride: samples from one window to the next, at least 1.
+        padding: zeros in samples: an int, (left, right), "same" (the odd one to the right; stride
+            1), "valid" or "causal" (as many on the left that no output needs a sample after its
+            own).
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions, a divisor of Cin and Cout.
+        activation: None, "relu", "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu"
+            (exact) or "silu".
+        residual: of the result's shape, added before the activation.
+        out: takes the result: of its shape and dtype, contiguous, sharing no bytes with an input.
+        variant: "auto", or the name of one of `clconv.variants(problem, "forward")`.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True keeps to variants that form the definition's own sums, so that integers come out
+            exact; None means what the runtime says.
+        pre_activation: an array like `out` that takes the values before the activation.
+        layout: "NLC" means that x, residual, out, pre_activation and the result are (N, L, C);
+            without a copy where that is predicted to be faster.
 
-    Raises ProblemError for shapes and options that no convolution has, DeviceError.
+    Returns:
+        (N, Cout, Lout), or (Cout, Lout) unbatched.
 
-    >>> import numpy as np
-    >>> x = np.arange(6, dtype=np.float32).reshape(1, 1, 6)
-    >>> conv1d(x, np.ones((1, 1, 3), np.float32), padding=1).tolist()
-    [[[1.0, 3.0, 6.0, 9.0, 12.0, 9.0]]]
+    Raises:
+        ProblemError: shapes and options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(1, 1, 6)
+        >>> conv1d(x, np.ones((1, 1, 3), np.float32), padding=1).tolist()
+        [[[1.0, 3.0, 6.0, 9.0, 12.0, 9.0]]]
     """
     call = Call(
         runtime,
@@ -133,20 +142,29 @@ def prepare_weight(
     `weight`, together with NumPy or device arrays, for the geometry given here, and derive each
     transform once. Where a variant derives nothing, a call takes the weights as they are.
 
-    weight: (Cout, Cin / groups, K), with `transposed` (Cin, Cout / groups, K). A NumPy array is
-        copied to the device. A device array is used in place: after a change of its values the
-        prepared weights are wrong, and must be prepared again.
-    stride, dilation, groups: those of the calls.
-    transposed: whether it is for conv_transpose1d, else for conv1d and its gradients.
-    runtime: None means the one of the array's context, with a NumPy array the default one. Calls
-        run on it.
+    Args:
+        weight: (Cout, Cin / groups, K), with `transposed` (Cin, Cout / groups, K). A NumPy array is
+            copied to the device. A device array is used in place: after a change of its values the
+            prepared weights are wrong, and must be prepared again.
+        stride: that of the calls.
+        dilation: that of the calls.
+        groups: that of the calls.
+        transposed: whether it is for conv_transpose1d, else for conv1d and its gradients.
+        runtime: None means the one of the array's context, with a NumPy array the default one.
+            Calls run on it.
 
-    Raises ProblemError for shapes and options that no convolution has, DeviceError.
+    Returns:
+        What the functions take as `weight`.
 
-    >>> import numpy as np
-    >>> weight = prepare_weight(np.ones((1, 1, 3), np.float32))
-    >>> conv1d(np.ones((1, 1, 5), np.float32), weight).tolist()
-    [[[3.0, 3.0, 3.0]]]
+    Raises:
+        ProblemError: shapes and options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> weight = prepare_weight(np.ones((1, 1, 3), np.float32))
+        >>> conv1d(np.ones((1, 1, 5), np.float32), weight).tolist()
+        [[[3.0, 3.0, 3.0]]]
     """
     made = prepared(weight, stride, dilation, groups, transposed, runtime)
     x = shortest_input(made)
@@ -176,23 +194,41 @@ def conv_transpose1d(
 ) -> Array:
     """The transposed convolution of PyTorch's conv_transpose1d, with what follows it.
 
-    Computes activation(transposed convolution + bias + residual), of shape (N, Cout, Lout) with
-    Lout = (L - 1) stride - left - right + dilation (K - 1) + 1 + output_padding.
+    Computes activation(transposed convolution + bias + residual), of Lout positions, with Lout = (L
+    - 1) stride - left - right + dilation (K - 1) + 1 + output_padding.
 
-    x: (N, Cin, L), or (Cin, L) unbatched; any strides.
-    weight: (Cin, Cout / groups, K), or what `prepare_weight` made of it.
-    bias: (Cout,), or None.
-    stride, dilation: samples of the result, at least 1.
-    padding: samples of the result that are cropped: an int or (left, right).
-    output_padding: samples that are appended, less than stride or dilation.
-    activation, residual, out, variant, runtime, exact, pre_activation, layout: as in `conv1d`.
+    Args:
+        x: (N, Cin, L), or (Cin, L) unbatched; any strides.
+        weight: (Cin, Cout / groups, K), or what `prepare_weight` made of it.
+        bias: (Cout,), or None.
+        stride: samples of the result for each of x, at least 1.
+        padding: samples of the result that are cropped at the ends, an int or (left, right).
+        output_padding: samples that are appended on the right, less than stride or dilation.
+        groups: how many independent convolutions the channels are divided into.
+        dilation: samples of the result from one tap to the next, at least 1.
+        activation: None, "relu", "leaky_relu" or ("leaky_relu", slope), "sigmoid", "tanh", "gelu"
+            (exact) or "silu".
+        residual: of the result's shape, added before the activation.
+        out: takes the result: of its shape and dtype, contiguous, sharing no bytes with an input.
+        variant: "auto", or the name of one, as in `conv1d`.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+        pre_activation: an array like `out` that takes the values before the activation.
+        layout: "NLC" means that all arrays with positions are (N, L, C), as in `conv1d`.
 
-    Raises ProblemError for shapes and options that no convolution has, DeviceError.
+    Returns:
+        (N, Cout, Lout), or (Cout, Lout) unbatched.
 
-    >>> import numpy as np
-    >>> x = np.ones((1, 1, 2), np.float32)
-    >>> conv_transpose1d(x, np.ones((1, 1, 3), np.float32), stride=2).tolist()
-    [[[1.0, 1.0, 2.0, 1.0, 1.0]]]
+    Raises:
+        ProblemError: shapes and options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.ones((1, 1, 2), np.float32)
+        >>> conv_transpose1d(x, np.ones((1, 1, 3), np.float32), stride=2).tolist()
+        [[[1.0, 1.0, 2.0, 1.0, 1.0]]]
     """
     call = Call(
         runtime,
@@ -226,22 +262,35 @@ def conv1d_input(
     exact: bool | None = None,
     layout: str = "NCL",
 ) -> Array:
-    """The gradient of conv1d with respect to its input, of shape `input_size`.
+    """The gradient of conv1d with respect to its input; 0 where no window reads the input.
 
-    It is 0 where no window reads the input.
+    Args:
+        input_size: (N, Cin, L), or (Cin, L) unbatched.
+        weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
+        grad_output: (N, Cout, Lout), the gradient of conv1d's result.
+        stride: samples from one window to the next, at least 1.
+        padding: zeros before and after x, as in `conv1d`.
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions the channels are divided into.
+        out: takes the result: of its shape and dtype, contiguous, sharing no bytes with an input.
+        variant: "auto", or the name of one, as in `conv1d`.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+        layout: "NLC" means that input_size, grad_output, out and the result are (N, L, C).
 
-    input_size: (N, Cin, L), or (Cin, L) unbatched.
-    weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
-    grad_output: (N, Cout, Lout), the gradient of conv1d's result.
-    stride, padding, dilation, groups, out, variant, runtime, exact: as in `conv1d`.
-    layout: "NLC" means that input_size, grad_output, out and the result are (N, L, C).
+    Returns:
+        An array of shape `input_size`.
 
-    Raises ProblemError where the shapes do not belong together, DeviceError.
+    Raises:
+        ProblemError: shapes that do not belong together, options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
 
-    >>> import numpy as np
-    >>> grad = np.ones((1, 1, 3), np.float32)
-    >>> conv1d_input((1, 1, 5), np.ones((1, 1, 3), np.float32), grad).tolist()
-    [[[1.0, 2.0, 3.0, 2.0, 1.0]]]
+    Examples:
+        >>> import numpy as np
+        >>> grad = np.ones((1, 1, 3), np.float32)
+        >>> conv1d_input((1, 1, 5), np.ones((1, 1, 3), np.float32), grad).tolist()
+        [[[1.0, 2.0, 3.0, 2.0, 1.0]]]
     """
     shape = shape_of("input_size", input_size, (2, 3))
     call = Call(runtime, ONE_OUT, exact, layout, weight=weight, grad_output=grad_output, out_x=out)
@@ -268,20 +317,35 @@ def conv1d_weight(
 ) -> Array:
     """momentum * out + scale * the gradient of conv1d with respect to its weight.
 
-    x: (N, Cin, L), or (Cin, L) unbatched.
-    weight_size: (Cout, Cin / groups, K), the result's shape.
-    grad_output: (N, Cout, Lout), the gradient of conv1d's result.
-    stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
-    layout: "NLC" means that x and grad_output are (N, L, C).
-    out: takes the result; its old values are read only where momentum is not 0.
-    scale, momentum: numbers.
+    Args:
+        x: (N, Cin, L), or (Cin, L) unbatched.
+        weight_size: (Cout, Cin / groups, K), the result's shape.
+        grad_output: (N, Cout, Lout), the gradient of conv1d's result.
+        stride: samples from one window to the next, at least 1.
+        padding: zeros before and after x, as in `conv1d`.
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions the channels are divided into.
+        out: takes the result; its old values are read only where momentum is not 0.
+        scale: a number that the gradient is multiplied by.
+        momentum: a number that the old values are multiplied by; 0 means that they are not read.
+        variant: "auto", or the name of one, as in `conv1d`.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+        layout: "NLC" means that x and grad_output are (N, L, C).
 
-    Raises ProblemError where the shapes do not belong together, DeviceError.
+    Returns:
+        An array of shape `weight_size`.
 
-    >>> import numpy as np
-    >>> x = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
-    >>> conv1d_weight(x, (1, 1, 2), np.ones((1, 1, 3), np.float32)).tolist()
-    [[[3.0, 6.0]]]
+    Raises:
+        ProblemError: shapes that do not belong together, options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
+        >>> conv1d_weight(x, (1, 1, 2), np.ones((1, 1, 3), np.float32)).tolist()
+        [[[3.0, 6.0]]]
     """
     shape = shape_of("weight_size", weight_size, (3,))
     numbers_ = accumulation(scale, momentum)
@@ -300,17 +364,28 @@ def conv1d_bias(
     exact: bool | None = None,
     layout: str = "NCL",
 ) -> Array:
-    """momentum * out + scale * the gradient of conv1d with respect to its bias, (Cout,).
+    """momentum * out + scale * the gradient of conv1d with respect to its bias.
 
-    grad_output: (N, Cout, Lout), or (Cout, Lout) unbatched; summed over N and Lout.
-    out, scale, momentum, runtime, exact: as in `conv1d_weight`.
-    layout: "NLC" means that grad_output is (N, L, C).
+    Args:
+        grad_output: (N, Cout, Lout), or (Cout, Lout) unbatched; summed over N and Lout.
+        out: takes the result; its old values are read only where momentum is not 0.
+        scale: a number that the gradient is multiplied by.
+        momentum: a number that the old values are multiplied by; 0 means that they are not read.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True asks for the definition's own sums, which every variant forms here.
+        layout: "NLC" means that grad_output is (N, L, C).
 
-    Raises ProblemError, DeviceError.
+    Returns:
+        (Cout,).
 
-    >>> import numpy as np
-    >>> conv1d_bias(np.ones((2, 3, 5), np.float32)).tolist()
-    [10.0, 10.0, 10.0]
+    Raises:
+        ProblemError: shapes that do not belong together, options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> conv1d_bias(np.ones((2, 3, 5), np.float32)).tolist()
+        [10.0, 10.0, 10.0]
     """
     numbers_ = accumulation(scale, momentum)
     call = Call(runtime, ONE_OUT, exact, layout, grad_output=grad_output, out_bias=out)
@@ -335,23 +410,41 @@ def conv1d_backward(
     exact: bool | None = None,
     layout: str = "NCL",
 ) -> Gradients:
-    """(grad_x, grad_weight, grad_bias) of conv1d, which share what they have in common.
+    """All gradients of conv1d in one call, which share what they have in common.
 
-    x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cout, Cin / groups, K);
-    grad_output: (N, Cout, Lout), the gradient of conv1d's result.
-    stride, padding, dilation, groups, variant, runtime, exact: as in `conv1d`.
-    layout: "NLC" means that x, grad_output, out[0] and grad_x are (N, L, C).
-    need: which of the three are computed; the others are None.
-    out: arrays for the three, or None. Those of weight and bias accumulate:
-        momentum * out + scale * gradient.
+    Args:
+        x: (N, Cin, L), or (Cin, L) unbatched.
+        weight: (Cout, Cin / groups, K), or what `prepare_weight` made of it.
+        grad_output: (N, Cout, Lout), the gradient of conv1d's result.
+        stride: samples from one window to the next, at least 1.
+        padding: zeros before and after x, as in `conv1d`.
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions the channels are divided into.
+        need: which of the three are computed; the others are None.
+        out: arrays for the three, or None. Those of weight and bias accumulate: momentum * out +
+            scale * gradient.
+        scale: a number that the gradients of weight and bias are multiplied by.
+        momentum: a number that the old values of these are multiplied by; 0 means that they are not
+            read.
+        variant: "auto", or the name of one, as in `conv1d`.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+        layout: "NLC" means that x, grad_output, out[0] and grad_x are (N, L, C).
 
-    Raises ProblemError where the shapes do not belong together, DeviceError.
+    Returns:
+        (grad_x, grad_weight, grad_bias), shaped as x, weight and (Cout,).
 
-    >>> import numpy as np
-    >>> x, grad = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 3), np.float32)
-    >>> _, of_weight, of_bias = conv1d_backward(x, np.ones((1, 1, 2), np.float32), grad)
-    >>> of_weight.tolist(), of_bias.tolist()
-    ([[[3.0, 3.0]]], [3.0])
+    Raises:
+        ProblemError: shapes that do not belong together, options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x, grad = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 3), np.float32)
+        >>> _, of_weight, of_bias = conv1d_backward(x, np.ones((1, 1, 2), np.float32), grad)
+        >>> of_weight.tolist(), of_bias.tolist()
+        ([[[3.0, 3.0]]], [3.0])
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)
@@ -382,20 +475,42 @@ def conv_transpose1d_backward(
     exact: bool | None = None,
     layout: str = "NCL",
 ) -> Gradients:
-    """(grad_x, grad_weight, grad_bias) of conv_transpose1d.
+    """All gradients of conv_transpose1d in one call.
 
-    x: (N, Cin, L), or (Cin, L) unbatched; weight: (Cin, Cout / groups, K);
-    grad_output: (N, Cout, Lout), the gradient of conv_transpose1d's result.
-    stride, padding, output_padding, groups, dilation: as in `conv_transpose1d`.
-    need, out, scale, momentum, variant, runtime, exact, layout: as in `conv1d_backward`.
+    Args:
+        x: (N, Cin, L), or (Cin, L) unbatched.
+        weight: (Cin, Cout / groups, K), or what `prepare_weight` made of it.
+        grad_output: (N, Cout, Lout), the gradient of conv_transpose1d's result.
+        stride: samples of the result for each of x, at least 1.
+        padding: samples of the result that are cropped at the ends, an int or (left, right).
+        output_padding: samples that are appended on the right, less than stride or dilation.
+        groups: how many independent convolutions the channels are divided into.
+        dilation: samples of the result from one tap to the next, at least 1.
+        need: which of the three are computed; the others are None.
+        out: arrays for the three, or None. Those of weight and bias accumulate: momentum * out +
+            scale * gradient.
+        scale: a number that the gradients of weight and bias are multiplied by.
+        momentum: a number that the old values of these are multiplied by; 0 means that they are not
+            read.
+        variant: "auto", or the name of one, as in `conv1d`.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+        layout: "NLC" means that x, grad_output, out[0] and grad_x are (N, L, C).
 
-    Raises ProblemError where the shapes do not belong together, DeviceError.
+    Returns:
+        (grad_x, grad_weight, grad_bias), shaped as x, weight and (Cout,).
 
-    >>> import numpy as np
-    >>> x, grad = np.ones((1, 1, 2), np.float32), np.ones((1, 1, 3), np.float32)
-    >>> of_x, _, _ = conv_transpose1d_backward(x, np.ones((1, 1, 2), np.float32), grad)
-    >>> of_x.tolist()
-    [[[2.0, 2.0]]]
+    Raises:
+        ProblemError: shapes that do not belong together, options that no convolution has.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x, grad = np.ones((1, 1, 2), np.float32), np.ones((1, 1, 3), np.float32)
+        >>> of_x, _, _ = conv_transpose1d_backward(x, np.ones((1, 1, 2), np.float32), grad)
+        >>> of_x.tolist()
+        [[[2.0, 2.0]]]
     """
     needed, outs = needed_gradients(need, out)
     numbers_ = accumulation(scale, momentum)

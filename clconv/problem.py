@@ -33,7 +33,7 @@ TYPICAL_POSITIONS = 16384
 
 
 class Pass(enum.Enum):
-    """Which of a convolution's four functions: the result, or one of its three gradients."""
+    """Which of a convolution's four functions: its result, or one of its three gradients."""
 
     FORWARD = "forward"
     INPUT_GRADIENT = "input_gradient"
@@ -42,7 +42,18 @@ class Pass(enum.Enum):
 
     @classmethod
     def of(cls, value: Pass | str) -> Pass:
-        """The pass of this name ("forward", "input_gradient" or "input", …)."""
+        """The pass of a name.
+
+        Args:
+            value: a Pass, or "forward", "input_gradient" or "input", "weight_gradient" or "weight",
+                "bias_gradient" or "bias".
+
+        Returns:
+            The Pass.
+
+        Raises:
+            ProblemError: no such pass.
+        """
         if isinstance(value, Pass):
             return value
         if isinstance(value, str):
@@ -75,8 +86,12 @@ class KnownActivation(NamedTuple):
 class Epilogue:
     """What is done to a sum before it is stored: `activation(sum + bias + residual)`.
 
-    `keep` stores the value before the activation too, for a later backward pass. For a weight
-    gradient `bias` means that the bias gradient is wanted too: a variant may sum it on the way.
+    Attributes:
+        bias: whether one is added. For a weight gradient: whether the bias gradient is wanted too,
+            which a variant may sum on the way.
+        residual: whether one is added.
+        activation: None, or its name.
+        keep: whether the value before the activation is stored too, for a later backward pass.
     """
 
     bias: bool = False
@@ -139,13 +154,32 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Conv1dProblem:
-    """A 1-D convolution of (batch, in_channels, length) with (out_channels, in_channels / groups,
-    kernel_size) to (batch, out_channels, out_length).
+    """A 1-D convolution by its sizes alone; it answers every question about lengths.
 
-    `padding` is an int, (left, right), "same", "valid" or "causal", kept as (left, right). No
-    window reaches the last `cropped` input samples: a convolution has none, one that is the
-    gradient of a transposed convolution has, where output_padding appends samples beyond a whole
-    stride. Raises ProblemError where no such convolution exists.
+    x is (batch, in_channels, length), weight (out_channels, in_channels / groups, kernel_size), the
+    result (batch, out_channels, out_length).
+
+    Attributes:
+        batch: how many signals.
+        in_channels: channels of x.
+        length: positions of x.
+        out_channels: channels of the result.
+        kernel_size: taps of a window.
+        stride: samples from one window to the next.
+        padding: an int, (left, right), "same", "valid" or "causal"; kept as (left, right).
+        dilation: samples from one tap of a window to the next.
+        groups: how many independent convolutions.
+        dtype: that of all arrays.
+        cropped: the last samples of x that no window reaches: a convolution has none, one that is
+            the gradient of a transposed convolution has, where output_padding appends samples
+            beyond a whole stride.
+
+    Raises:
+        ProblemError: there is no such convolution.
+
+    Examples:
+        >>> Conv1dProblem(1, 80, 3000, 384, 3, stride=2, padding=1).output_shape
+        (1, 384, 1500)
     """
 
     batch: int
@@ -209,12 +243,28 @@ class Conv1dProblem:
         groups: int = 1,
         dtype: Any = np.float32,
     ) -> Conv1dProblem:
-        """The convolution whose input gradient is this transposed convolution: of (batch,
-        in_channels, length) with (in_channels, out_channels / groups, kernel_size). Its own input
-        and output are exchanged.
+        """The convolution whose input gradient is this transposed convolution.
 
-        `padding` samples of the result are cropped, an int or (left, right), and `output_padding`,
-        less than stride or dilation, appended. Raises ProblemError.
+        Its own input and output are exchanged.
+
+        Args:
+            batch: how many signals.
+            in_channels: channels of what the transposed convolution reads.
+            length: positions of what it reads.
+            out_channels: channels of its result.
+            kernel_size: taps of a window.
+            stride: samples of the result for each one read.
+            padding: samples of the result that are cropped, an int or (left, right).
+            output_padding: samples that are appended, less than stride or dilation.
+            dilation: samples of the result from one tap to the next.
+            groups: how many independent convolutions.
+            dtype: that of all arrays.
+
+        Returns:
+            A problem.
+
+        Raises:
+            ProblemError: there is no such convolution.
         """
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             whole(name, channels, 1, MAX_CHANNELS)
@@ -380,7 +430,14 @@ class Conv1dProblem:
         return replace(self, length=max(length, 1))
 
     def terms(self, pass_: Pass) -> int:
-        """Products in the longest sum of a pass, for the rounding bound."""
+        """Products in the longest sum of a pass, for the rounding bound.
+
+        Args:
+            pass_: which pass.
+
+        Returns:
+            A number.
+        """
         if pass_ is Pass.FORWARD:
             return self.group_in * self.kernel_size
         if pass_ is Pass.INPUT_GRADIENT:

@@ -93,15 +93,27 @@ class Prepared:
 class Runtime:
     """One device made ready: context, in-order queue, memory pool and compiled programs.
 
-    `device` is an index, an id "platform:device", a kind ("gpu", "cpu", "accelerator"), part of a
-    name, or a pyopencl Device, Context or CommandQueue; None asks `CLCONV_DEVICE`, then
-    `PYOPENCL_CTX`, then takes the first of `devices()` that works. `workspace_limit` is the most
-    bytes that a plan's workspace may have, `program_cache_size` how many compiled programs are
-    kept. With `exact`, which is False unless `CLCONV_EXACT` is 1, calls keep to variants that form
-    the definition's own sums. `profile` is a DeviceProfile, or the name of one, to plan for instead
-    of the device's own, within the limits that the device has: for tests of a GPU's plans on a CPU.
-    Raises DeviceError where there is no such device or profile, or the device cannot build a small
-    kernel. `with runtime:` makes it the default of that block and thread.
+    `with runtime:` makes it the default of that block and thread.
+
+    Args:
+        device: an index, an id "platform:device", a kind ("gpu", "cpu", "accelerator"), part of a
+            name, or a pyopencl Device, Context or CommandQueue; None asks `CLCONV_DEVICE`, then
+            `PYOPENCL_CTX`, then takes the first of `devices()` that works.
+        workspace_limit: the most bytes that a plan's workspace may have, or None.
+        program_cache_size: how many compiled programs are kept.
+        exact: True keeps to variants that form the definition's own sums; None means False unless
+            `CLCONV_EXACT` is 1.
+        profile: a DeviceProfile, or the name of one, to plan for instead of the device's own,
+            within the limits that the device has: for tests of a GPU's plans on a CPU.
+
+    Raises:
+        DeviceError: no such device or profile, or the device cannot build a small kernel.
+
+    Examples:
+        >>> with Runtime() as runtime:
+        ...     x = runtime.to_device(np.ones(3, np.float32))
+        >>> x.get().tolist()
+        [1.0, 1.0, 1.0]
     """
 
     def __init__(
@@ -182,17 +194,50 @@ class Runtime:
     # Memory
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
-        """An uninitialised device array. Raises ProblemError, OutOfMemoryError."""
+        """An uninitialised device array.
+
+        Args:
+            shape: an int, or a sequence of them.
+            dtype: any that NumPy has.
+
+        Returns:
+            A contiguous `pyopencl.array.Array`.
+
+        Raises:
+            ProblemError: no such shape.
+            OutOfMemoryError: the device has no room.
+        """
         return self.memory.empty(shape, dtype)
 
     def zeros(self, shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> cl_array.Array:
-        """A device array of zeros. Raises OutOfMemoryError."""
+        """A device array of zeros.
+
+        Args:
+            shape: an int, or a sequence of them.
+            dtype: any that NumPy has.
+
+        Returns:
+            A contiguous `pyopencl.array.Array`.
+
+        Raises:
+            OutOfMemoryError: the device has no room.
+        """
         array = self.empty(shape, dtype)
         self.fill(array, 0)
         return array
 
     def to_device(self, array: NDArray[Any]) -> cl_array.Array:
-        """A device array with the values of a NumPy array, contiguous. Raises OutOfMemoryError."""
+        """A device array with the values of a NumPy array.
+
+        Args:
+            array: a NumPy array.
+
+        Returns:
+            A contiguous `pyopencl.array.Array`.
+
+        Raises:
+            OutOfMemoryError: the device has no room.
+        """
         host = np.asarray(array)
         device = self.empty(host.shape, host.dtype)
         if host.size:
@@ -202,8 +247,19 @@ class Runtime:
         return device
 
     def to_host(self, array: cl_array.Array, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """The values of a contiguous device array as a NumPy array, `out` if given, once everything
-        queued before has run. Raises DeviceError, OutOfMemoryError."""
+        """The values of a device array, once everything queued before has run.
+
+        Args:
+            array: a contiguous device array.
+            out: a NumPy array that takes them, or None.
+
+        Returns:
+            A NumPy array, `out` if given.
+
+        Raises:
+            DeviceError: an array of another context, or a device that fails.
+            OutOfMemoryError: the device has no room.
+        """
         values = np.empty(array.shape, array.dtype) if out is None else out
         if array.size:
             with driver_errors(self.info.name, f"give an array of {array.nbytes} bytes back"):
@@ -255,8 +311,12 @@ class Runtime:
         self.memory.trim()
 
     def memory_info(self) -> dict[str, int]:
-        """Bytes: `in_use` by arrays, `held` by the pool for reuse, `device` in all, `largest`
-        single allocation."""
+        """Bytes of the device's memory.
+
+        Returns:
+            `in_use` by arrays, `held` by the pool for reuse, `device` in all, `largest` single
+            allocation.
+        """
         return self.memory.info()
 
     # Planning
@@ -506,7 +566,18 @@ def replan() -> None:
 
 
 def default_runtime() -> Runtime:
-    """The innermost `with runtime:` of this thread, else one runtime on the default device."""
+    """The runtime of calls that name none.
+
+    Returns:
+        The innermost `with runtime:` of this thread, else one runtime on the default device.
+
+    Raises:
+        DeviceError: no device, or one that does not work.
+
+    Examples:
+        >>> default_runtime() is default_runtime()
+        True
+    """
     return _registry.default()
 
 

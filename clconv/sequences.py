@@ -69,31 +69,41 @@ def causal_conv1d(
 ) -> Any:
     """A convolution of each channel with its own weights that sees no later position.
 
-    Computes activation(sum_k weight[c, k] * x[n, c, q + k - (width - 1)] + bias[c]), of the shape
-    of x; before a row lie its initial states, or zeros.
+    Computes activation(sum_k weight[c, k] * x[n, c, q + k - (width - 1)] + bias[c]); before a row
+    lie its initial states, or zeros. The arguments are those of causal_conv1d_fn in the package
+    causal-conv1d.
 
-    x: (batch, dim, length), contiguous, or with channels that lie side by side ("channels last"),
-        which are read where they are; of other strides a copy is made. The result lies as x does.
-    weight: (dim, width); bias: (dim,), or None.
-    seq_idx: (batch, length), int32, or None: the number of the sequence that each position belongs
-        to. A product counts only if its two positions have the same number; where it is negative,
-        the result is 0.
-    initial_states: (batch, dim, width - 1), the samples before x, or None; of any strides.
-    return_final_states: whether the result is (y, the last width - 1 samples of initial_states and
-        x), so that another call can go on from there.
-    final_states_out: takes these; used only if they are returned. Of any strides.
-    activation: None, "silu" or "swish", which are the same.
-    out: takes the result: of its shape and dtype, sharing no bytes with another array. A NumPy
-        array may have any strides; on the device it lies as x does.
-    runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+    Args:
+        x: (batch, dim, length), contiguous, or with channels that lie side by side ("channels
+            last"), which are read where they are; of other strides a copy is made. The result lies
+            as x does.
+        weight: (dim, width).
+        bias: (dim,), or None.
+        seq_idx: (batch, length), int32, or None: the number of the sequence that each position
+            belongs to. A product counts only if its two positions have the same number; where it is
+            negative, the result is 0.
+        initial_states: (batch, dim, width - 1), the samples before x, or None; of any strides.
+        return_final_states: whether the last samples are returned as well, so that another call can
+            go on from there.
+        final_states_out: takes these; used only if they are returned. Of any strides.
+        activation: None, "silu" or "swish", which are the same.
+        out: takes the result: of its shape and dtype, sharing no bytes with another array. A NumPy
+            array may have any strides; on the device it lies as x does.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
 
-    Raises ProblemError for shapes that do not belong together, and for states together with
-    seq_idx; DeviceError.
+    Returns:
+        An array of the shape of x; with `return_final_states` (y, the last width - 1 samples of
+        initial_states and x).
 
-    >>> import numpy as np
-    >>> x = np.arange(1, 6, dtype=np.float32).reshape(1, 1, 5)
-    >>> causal_conv1d(x, np.ones((1, 2), np.float32)).tolist()
-    [[[1.0, 3.0, 5.0, 7.0, 9.0]]]
+    Raises:
+        ProblemError: shapes that do not belong together, states together with seq_idx.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.arange(1, 6, dtype=np.float32).reshape(1, 1, 5)
+        >>> causal_conv1d(x, np.ones((1, 2), np.float32)).tolist()
+        [[[1.0, 3.0, 5.0, 7.0, 9.0]]]
     """
     silu, final = is_silu(activation), bool(return_final_states)
     turned = _has_channels_inside(x if out is None else out)
@@ -129,22 +139,35 @@ def causal_conv1d_backward(
     need: Sequence[bool] | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[Array | None, Array | None, Array | None, Array | None]:
-    """(grad_x, grad_weight, grad_bias, grad_initial_states) of `causal_conv1d`.
+    """All gradients of `causal_conv1d` in one call.
 
-    grad_output: of the shape of x; grad_final_states: (batch, dim, width - 1), or None.
-    need: which of the four are computed; the others are None. By default all, but with seq_idx not
-        that of initial_states, which there are none of. Where bias or initial_states are None, the
-        gradient is that of zeros.
-    The other arguments are those of causal_conv1d.
+    Args:
+        x: as in causal_conv1d, (batch, dim, length).
+        weight: (dim, width).
+        grad_output: of the shape of x, the gradient of causal_conv1d's result.
+        bias: (dim,), or None: then its gradient is that of zeros.
+        seq_idx: as in causal_conv1d, (batch, length), or None.
+        initial_states: (batch, dim, width - 1), or None: then their gradient is that of zeros.
+        grad_final_states: (batch, dim, width - 1), or None.
+        activation: None, "silu" or "swish".
+        need: which of the four are computed; the others are None. By default all, but with seq_idx
+            not that of initial_states, which there are none of.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
 
-    Raises ProblemError where the shapes do not belong together, or where the gradient of
-    initial_states is needed with seq_idx; DeviceError.
+    Returns:
+        (grad_x, grad_weight, grad_bias, grad_initial_states).
 
-    >>> import numpy as np
-    >>> x = np.ones((1, 1, 3), np.float32)
-    >>> grads = causal_conv1d_backward(x, np.full((1, 2), 2, np.float32), x)
-    >>> [grad.tolist() for grad in grads[:3]]
-    [[[[4.0, 4.0, 2.0]]], [[2.0, 3.0]], [3.0]]
+    Raises:
+        ProblemError: shapes that do not belong together, or the gradient of initial_states is
+            needed with seq_idx.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> x = np.ones((1, 1, 3), np.float32)
+        >>> grads = causal_conv1d_backward(x, np.full((1, 2), 2, np.float32), x)
+        >>> [grad.tolist() for grad in grads[:3]]
+        [[[[4.0, 4.0, 2.0]]], [[2.0, 3.0]], [3.0]]
     """
     silu = is_silu(activation)
     if need is None:
@@ -187,27 +210,38 @@ def causal_conv1d_update(
 ) -> Array:
     """The next positions of sequences whose last samples are in `conv_state`, which x then joins.
 
-    x: (batch, dim), or (batch, dim, length); so is the result.
-    conv_state: (batch, dim, state_length), state_length at least width - 1; changed in place. A
-        NumPy array is contiguous.
-    weight: (dim, width); bias: (dim,), or None.
-    activation: None, "silu" or "swish".
-    cache_seqlens: (batch,), int32, or None: how many samples each sequence had. Then a state is a
-        ring: sample i of a sequence lies at i % state_length. Without it the last sample lies last.
-    conv_state_indices: (batch,), int32, or None: which state of conv_state, that may have more than
-        batch, belongs to each row of x. No state may be there twice. A negative one is
-        padding: the result is 0, and no state changes. One that conv_state has not gives NaN.
-    out: takes the result: of its shape and dtype, sharing no bytes with another array; of any
-        strides.
-    runtime: None means the one of the arrays' context, with NumPy arrays the default one.
+    The arguments are those of causal_conv1d_update in the package causal-conv1d.
 
-    Raises ProblemError for shapes that do not belong together, DeviceError; conv_state is then as
-    it was.
+    Args:
+        x: (batch, dim), or (batch, dim, length).
+        conv_state: (batch, dim, state_length), state_length at least width - 1; changed in place. A
+            NumPy array is contiguous.
+        weight: (dim, width).
+        bias: (dim,), or None.
+        activation: None, "silu" or "swish".
+        cache_seqlens: (batch,), int32, or None: how many samples each sequence had. Then a state is
+            a ring: sample i of a sequence lies at i % state_length. Without it the last sample lies
+            last.
+        conv_state_indices: (batch,), int32, or None: which state of conv_state, that may have more
+            than batch, belongs to each row of x. No state may be there twice. A negative one is
+            padding: the result is 0, and no state changes. One that conv_state has not gives NaN.
+        out: takes the result: of its shape and dtype, sharing no bytes with another array; of any
+            strides.
+        runtime: None means the one of the arrays' context, with NumPy arrays the default one.
 
-    >>> import numpy as np
-    >>> state, ones = np.zeros((1, 1, 1), np.float32), np.ones((1, 2), np.float32)
-    >>> [causal_conv1d_update(np.full((1, 1), i, np.float32), state, ones).item() for i in (1, 2)]
-    [1.0, 3.0]
+    Returns:
+        An array of the shape of x.
+
+    Raises:
+        ProblemError: shapes that do not belong together; conv_state is then as it was.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> state, ones = np.zeros((1, 1, 1), np.float32), np.ones((1, 2), np.float32)
+        >>> one, two = np.full((1, 1), 1, np.float32), np.full((1, 1), 2, np.float32)
+        >>> [causal_conv1d_update(x, state, ones).item() for x in (one, two)]
+        [1.0, 3.0]
     """
     silu = is_silu(activation)
     single = isinstance(x, (np.ndarray, cl_array.Array)) and len(x.shape) == 2

@@ -113,7 +113,18 @@ def _reference_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def unit_roundoff(dtype: Any) -> float:
-    """Half the distance from 1 to the next number of a floating-point dtype."""
+    """Half the distance from 1 to the next number of a dtype.
+
+    Args:
+        dtype: a floating-point one.
+
+    Returns:
+        A number, 2**-24 of float32.
+
+    Examples:
+        >>> unit_roundoff(np.float32) == 2**-24
+        True
+    """
     dtype = dtype_of(dtype)
     return BFLOAT16_ROUNDOFF if is_bfloat16(dtype) else float(np.finfo(dtype).eps) / 2
 
@@ -121,8 +132,16 @@ def unit_roundoff(dtype: Any) -> float:
 def rounded_to(values: Array, dtype: Any) -> Array:
     """Wider floating-point values in a dtype, rounded once, to nearest even.
 
-    >>> rounded_to(np.float64([1 + 2**-11, 1 + 2**-11 + 2**-30]), np.float16).tolist()
-    [1.0, 1.0009765625]
+    Args:
+        values: a NumPy array.
+        dtype: a floating-point one.
+
+    Returns:
+        A NumPy array of that dtype and of the values' shape.
+
+    Examples:
+        >>> rounded_to(np.float64([1 + 2**-11, 1 + 2**-11 + 2**-30]), np.float16).tolist()
+        [1.0, 1.0009765625]
     """
     dtype = dtype_of(dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # as NaN is to ml_dtypes
@@ -139,13 +158,23 @@ def rounded_to(values: Array, dtype: Any) -> Array:
 
 
 def gamma(terms: int, dtype: Any) -> float:
-    """The largest relative error of a sum of `terms` products in any order, summed in `dtype`.
+    """The largest relative error of a sum of products in any order.
 
-    It is relative to the sum of the products' magnitudes. Raises ValueError where `terms` is
-    negative, or so large that there is no bound.
+    It is relative to the sum of the products' magnitudes (Higham, 2002, section 4.2).
 
-    >>> gamma(3, np.float32) == 3 * 2**-24 / (1 - 3 * 2**-24)
-    True
+    Args:
+        terms: how many products are summed.
+        dtype: what they are summed in.
+
+    Returns:
+        t u / (1 - t u) for t terms and the unit roundoff u.
+
+    Raises:
+        ValueError: a negative number of terms, or so many that there is no bound.
+
+    Examples:
+        >>> gamma(3, np.float32) == 3 * 2**-24 / (1 - 3 * 2**-24)
+        True
     """
     error = terms * unit_roundoff(dtype)
     if not 0 <= error < 1:
@@ -160,12 +189,40 @@ def gamma(terms: int, dtype: Any) -> float:
 def integers(
     rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, largest: int = LARGEST_INTEGER
 ) -> Array:
-    """Whole numbers in -largest … largest, of a floating-point dtype: data of exact checks."""
+    """Whole numbers in -largest … largest: data of exact checks.
+
+    Args:
+        rng: NumPy's generator.
+        shape: a tuple of ints.
+        dtype: a floating-point one.
+        largest: a whole number.
+
+    Returns:
+        A NumPy array.
+
+    Examples:
+        >>> x = integers(np.random.default_rng(0), (2, 3), np.float32)
+        >>> bool((abs(x) <= 4).all())
+        True
+    """
     return rng.integers(-largest, largest + 1, shape).astype(dtype_of(dtype))
 
 
 def normals(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Normally distributed numbers: data of checks against the rounding bound."""
+    """Normally distributed numbers: data of checks against the rounding bound.
+
+    Args:
+        rng: NumPy's generator.
+        shape: a tuple of ints.
+        dtype: a floating-point one.
+
+    Returns:
+        A NumPy array.
+
+    Examples:
+        >>> normals(np.random.default_rng(0), (2, 3), np.float16).dtype
+        dtype('float16')
+    """
     return rng.standard_normal(shape).astype(dtype_of(dtype))
 
 
@@ -240,12 +297,26 @@ def evaluate(
 ) -> Array:
     """The true result of a pass, in float64 (long double for float64).
 
-    `arrays` has x (N, Cin, L), weight (Cout, Cin / groups, K), grad_output (N, Cout, Lout), as far
-    as the pass reads them, all of `problem.dtype`. Forward and input gradient add a bias (C,) and a
-    residual, shaped as the result, where they are in it. The result is
-    activation(scale * (sum + bias + residual) + momentum * old). An input gradient with bias,
-    residual or activation is a transposed convolution's result. Raises ProblemError for an unknown
-    pass or activation, ValueError where an array is missing or has another shape.
+    It is activation(scale * (sum + bias + residual) + momentum * old). An input gradient with bias,
+    residual or activation is a transposed convolution's result.
+
+    Args:
+        problem: what was computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        arrays: "x" (N, Cin, L), "weight" (Cout, Cin / groups, K), "grad_output" (N, Cout, Lout), as
+            far as the pass reads them, all of `problem.dtype`. Forward and input gradient add a
+            "bias" (C,) and a "residual", shaped as the result, where they are in it; "old" are the
+            values before.
+        activation: None, or as in `clconv.functional.conv1d`.
+        scale: a number that sums are multiplied by.
+        momentum: a number that the old values are multiplied by.
+
+    Returns:
+        A NumPy array.
+
+    Raises:
+        ProblemError: an unknown pass or activation.
+        ValueError: an array that is missing or has another shape.
     """
     pass_, arrays = _operands(problem, pass_, arrays, momentum)
     value = _sum(problem, pass_, arrays, scale, momentum)
@@ -261,9 +332,17 @@ def sums_are_exact(
     momentum: float = 0.0,
     largest: int = LARGEST_INTEGER,
 ) -> bool:
-    """Whether a pass's sums of integers in -largest … largest are exact in any order.
+    """Whether a pass's sums of integers are exact in any order.
 
-    Scale and momentum must be 0 or powers of two of at least 1/4.
+    Args:
+        problem: what was computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        scale: 0, or a power of two of at least 1/4; of others sums are not exact.
+        momentum: the same.
+        largest: the integers are in -largest … largest.
+
+    Returns:
+        True or False.
     """
     products = largest**2 * problem.terms(Pass.of(pass_)) + 2 * largest
     most = products * max(1, abs(scale)) + largest * abs(momentum)
@@ -271,16 +350,27 @@ def sums_are_exact(
 
 
 def sum_bound(expected: Array, magnitudes: Array, terms: int, dtype: Any) -> Array:
-    """How far sums of `terms` products in a dtype may be from `expected`, value by value.
+    """How far sums in a dtype may be from the true ones, value by value.
 
-    `magnitudes` are the same sums of the products' magnitudes. Sums are float32's for float16 and
-    bfloat16, and rounded once more. `expected` is in float64, or for float64 in long double; where
-    there is none, its own rounding is counted. Raises ValueError where `terms` are too many for a
-    bound.
+    Sums are float32's for float16 and bfloat16, and rounded once more.
 
-    >>> bound = sum_bound(np.float64([0.0]), np.float64([2.0]), 3, np.float32)
-    >>> bool(bound[0] >= 2 * gamma(3, np.float32))
-    True
+    Args:
+        expected: the true sums, in float64, or for float64 in long double; where there is none,
+            their own rounding is counted.
+        magnitudes: the same sums of the products' magnitudes.
+        terms: how many products each has.
+        dtype: that of the result.
+
+    Returns:
+        A NumPy array.
+
+    Raises:
+        ValueError: too many terms for a bound.
+
+    Examples:
+        >>> bound = sum_bound(np.float64([0.0]), np.float64([2.0]), 3, np.float32)
+        >>> bool(bound[0] >= 2 * gamma(3, np.float32))
+        True
     """
     return _rounded(_sums(magnitudes, terms, dtype), expected, dtype)
 
@@ -320,9 +410,22 @@ def rounding_bound(
 ) -> Array:
     """How far each value of a pass may be from `evaluate`'s, whose arguments it takes.
 
-    With `exact` the sums are known to be exact, and only what follows them is rounded. `sums`, a
-    plan's `sums_bound`, bounds sums that are not formed as in the definition. Raises as `evaluate`
-    does, and ValueError where the pass has too many terms for a bound.
+    Args:
+        problem: what was computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        arrays: as of `evaluate`.
+        activation: None, or as in `clconv.functional.conv1d`.
+        scale: a number that sums are multiplied by.
+        momentum: a number that the old values are multiplied by.
+        exact: whether the sums are known to be exact, so that only what follows them is rounded.
+        sums: a plan's `sums_bound`, which bounds sums that are not formed as in the definition.
+
+    Returns:
+        A NumPy array of the result's shape.
+
+    Raises:
+        ProblemError: an unknown pass or activation.
+        ValueError: an array that is missing or has another shape, too many terms for a bound.
     """
     pass_, arrays = _operands(problem, pass_, arrays, momentum)
     dtype = problem.dtype
@@ -388,14 +491,22 @@ def _report(result: Array, expected: Array, wrong: Array, what: str, bound: Arra
 
 
 def assert_exact(result: Any, expected: Any, what: str = "result") -> None:
-    """Checks that `result` is `expected`, rounded once to the result's dtype.
+    """Checks that a result is the expected one, rounded once to the result's dtype.
 
-    Both are host or device arrays of one shape, the result's dtype a floating-point one; NaN equals
-    NaN. Raises AssertionError that begins with `what` and names the value that is farthest off.
+    NaN equals NaN.
 
-    >>> assert_exact(np.float32([1, 2, 4]), [1, 2, 3], "y")
-    Traceback (most recent call last):
-    AssertionError: y: 1 of 3 values are wrong, most of all [2] of (3,): 4.0, expected 3.0
+    Args:
+        result: a host or device array of a floating-point dtype.
+        expected: one of the same shape.
+        what: what the error calls the result.
+
+    Raises:
+        AssertionError: begins with `what` and names the value that is farthest off.
+
+    Examples:
+        >>> assert_exact(np.float32([1, 2, 4]), [1, 2, 3], "y")
+        Traceback (most recent call last):
+        AssertionError: y: 1 of 3 values are wrong, most of all [2] of (3,): 4.0, expected 3.0
     """
     result, expected = _compared(result, expected, what)
     rounded = rounded_to(expected, result.dtype)
@@ -404,13 +515,22 @@ def assert_exact(result: Any, expected: Any, what: str = "result") -> None:
 
 
 def outside(result: Array, expected: Array, bound: Array) -> Array:
-    """Where |result - expected| <= bound does not hold: True where a value is wrong.
+    """Where |result - expected| <= bound does not hold.
 
-    All are host arrays of one shape. A NaN is wrong; an infinity is right where `expected` is
-    beyond the numbers of the result's dtype by the bound.
+    A NaN is wrong; an infinity is right where `expected` is beyond the numbers of the result's
+    dtype by the bound.
 
-    >>> outside(np.float32([1, 2, 4]), np.float64([1, 2, 3.5]), np.float64([0, 0, 0.25])).tolist()
-    [False, False, True]
+    Args:
+        result: a host array.
+        expected: one of the same shape.
+        bound: one of the same shape.
+
+    Returns:
+        An array of bools, True where a value is wrong.
+
+    Examples:
+        >>> outside(np.float32([1, 4]), np.float64([1, 3.5]), np.float64([0, 0.25])).tolist()
+        [False, True]
     """
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(result - expected) <= bound)
@@ -424,15 +544,23 @@ def outside(result: Array, expected: Array, bound: Array) -> Array:
 def assert_within_bound(result: Any, expected: Any, bound: Any, what: str = "result") -> None:
     """Checks that |result - expected| <= bound everywhere, which a NaN never is.
 
-    `result` and `expected` are host or device arrays of one shape, the result's dtype a
-    floating-point one; `bound` is a number or an array that broadcasts to that shape, as
-    `sum_bound` and `rounding_bound` give it. An infinity is right where `expected` is beyond the
-    dtype's numbers by that bound. Raises AssertionError that begins with `what` and names the value
-    that is farthest off.
+    An infinity is right where `expected` is beyond the dtype's numbers by that bound.
 
-    >>> assert_within_bound(np.float32([1, 2, 4]), [1, 2, 3.5], 0.25, "y")
-    Traceback (most recent call last):
-    AssertionError: y: 1 of 3 values are wrong, most of all [2] of (3,): 4.0, expected 3.5 ± 0.25
+    Args:
+        result: a host or device array of a floating-point dtype.
+        expected: one of the same shape.
+        bound: a number or an array that broadcasts to that shape, as `sum_bound` and
+            `rounding_bound` give it.
+        what: what the error calls the result.
+
+    Raises:
+        AssertionError: begins with `what` and names the value that is farthest off.
+
+    Examples:
+        >>> assert_within_bound(np.float32([1, 4]), [1, 3.5], 0.5)
+        >>> assert_within_bound(np.float32(4), 3, 0.5, "y")
+        Traceback (most recent call last):
+        AssertionError: y: 1 of 1 values are wrong, most of all [] of (): 4.0, expected 3.0 ± 0.5
     """
     result, expected = _compared(result, expected, what)
     bound = np.broadcast_to(_host(bound), expected.shape)
@@ -455,11 +583,27 @@ def assert_right(
 ) -> None:
     """Checks the result of a convolution's pass, by the check that its data allow.
 
-    That is the exact one where the arrays are integers in -largest … largest, few enough (and
-    scale and momentum powers of two of at least 1/4), else the rounding bound; with `sums`, a
-    plan's `sums_bound`, always the bound. `arrays`, `activation`, `scale` and `momentum` are
-    `evaluate`'s. `positions` is how many of the last dimension the result has, None for all. Raises
-    AssertionError as the checks do, and what `rounding_bound` raises.
+    That is the exact one where the arrays are few enough integers in -largest … largest (and scale
+    and momentum powers of two of at least 1/4), else the rounding bound; with `sums` always the
+    bound.
+
+    Args:
+        result: a host or device array.
+        problem: what was computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        arrays: as of `evaluate`.
+        what: what the error calls the result.
+        largest: the integers' greatest magnitude; 0 where they are none.
+        activation: None, or as in `clconv.functional.conv1d`.
+        scale: a number that sums are multiplied by.
+        momentum: a number that the old values are multiplied by.
+        positions: how many of the last dimension the result has, None for all.
+        sums: a plan's `sums_bound`, or None.
+
+    Raises:
+        AssertionError: as the checks do.
+        ProblemError: an unknown pass or activation.
+        ValueError: an array that is missing or has another shape, too many terms for a bound.
     """
     update: dict[str, float] = {"scale": scale, "momentum": momentum}
     exact = sums is None and largest > 0

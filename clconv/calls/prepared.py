@@ -49,11 +49,15 @@ class KnownWeight(NamedTuple):
 
 
 class PreparedWeight:
-    """Weights with everything that variants derive from them; the functions take this in place of
-    `weight`.
+    """Weights with everything that variants derive from them, which functions take as `weight`.
 
     Made by `clconv.prepare_weight`. It belongs to one runtime and one geometry, and must not be
     used after a change of the array.
+
+    Args:
+        array: the weights on the device.
+        runtime: where calls run.
+        geometry: stride, dilation and groups of the calls.
     """
 
     def __init__(self, array: cl_array.Array, runtime: Runtime, geometry: Geometry) -> None:

@@ -82,9 +82,23 @@ def check_process() -> None:
 class DeviceInfo:
     """One OpenCL device.
 
-    `id` is "platform:device", `index` its place in `devices()`; sizes are in bytes; `kind` is
-    one of "discrete GPU", "integrated GPU", "accelerator", "CPU"; `why_not` says why nothing can
-    run there, None where it can.
+    Attributes:
+        id: "platform:device".
+        index: its place in `devices()`.
+        name: what the driver calls it.
+        vendor: who made it.
+        platform: the platform's name.
+        kind: "discrete GPU", "integrated GPU", "accelerator" or "CPU".
+        version: that of OpenCL.
+        driver: the driver's version.
+        compute_units: how many there are.
+        global_bytes: bytes of its memory.
+        local_bytes: bytes of local memory that a work-group may have.
+        max_work_group_size: the most work-items of a work-group.
+        fp16: whether it has half-precision arithmetic.
+        fp64: whether it has double-precision arithmetic.
+        is_default: whether `Runtime()` takes it.
+        why_not: why nothing can run there, None where it can.
     """
 
     id: str
@@ -232,7 +246,15 @@ def find() -> list[Found]:
 
 
 def devices() -> list[DeviceInfo]:
-    """All OpenCL devices, best first; builds nothing. Empty where there is no platform."""
+    """All OpenCL devices, best first; builds nothing.
+
+    Returns:
+        A list, empty where there is no platform. Devices on which nothing can run have `why_not`.
+
+    Examples:
+        >>> [device.is_default for device in devices()].count(True)
+        1
+    """
     return [found.info for found in find()]
 
 

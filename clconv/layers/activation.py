@@ -23,11 +23,23 @@ SLOPES = {"leaky_relu": 0.01, "elu": 1.0}
 
 
 class Activation(Module):
-    """activation(x) of (N, C, L): "relu", "leaky_relu", "elu", "sigmoid", "tanh", "gelu" (exact),
-    "silu".
+    """An activation as a layer of its own, on (N, C, L).
 
-    `slope` is that of leaky_relu left of 0 (0.01 unless given), or elu's alpha (1 unless given).
-    Raises ModuleError.
+    Args:
+        activation: "relu", "leaky_relu", "elu", "sigmoid", "tanh", "gelu" (exact) or "silu".
+        slope: that of leaky_relu left of 0 (None means 0.01), or elu's alpha (None means 1).
+        name: the layer's name in a container and in files, or None.
+        runtime: where the layer computes; None means the default runtime.
+
+    Raises:
+        ModuleError: no such activation.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> data = gpuarray.to_gpu(np.float32([-1, 0, 1]).reshape(1, 1, 3))
+        >>> Activation("leaky_relu", 0.5)(data).get().tolist()
+        [[[-0.5, 0.0, 1.0]]]
     """
 
     _gradients_are_functional = True

@@ -268,7 +268,17 @@ class Convolution(Module):
         raise ModuleError(f"{type(self).__name__} does not define _check_length")
 
     def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """(N, outmaps, Lout) for data (N, inmaps, L)."""
+        """The shape of the result for data of a shape.
+
+        Args:
+            shape: (N, inmaps, L).
+
+        Returns:
+            (N, outmaps, Lout).
+
+        Raises:
+            ModuleError: data that the layer cannot take.
+        """
         shape = self._sizes("Data", shape)
         self.checkDataShape(shape)
         return shape[0], self.outmaps, self.geometry.out_length(shape[2], self.size)
@@ -290,10 +300,16 @@ class Convolution(Module):
     # Choice of tiles
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
-        """Times the candidates of all passes for data (N, inmaps, L) on the device, 5 s each.
+        """Times the candidates of all passes on the device, 5 s each, and takes the fastest.
 
-        Uses for this layer the fastest ones that fit `memlimit` bytes of workspace, and records
-        them in the user's database. Raises ModuleError where none fits.
+        They are used for this layer, and recorded in the user's database.
+
+        Args:
+            shape: (N, inmaps, L), that of the data.
+            memlimit: the most bytes of workspace that a candidate may have, or None.
+
+        Raises:
+            ModuleError: data that the layer cannot take, or no candidate within the limit.
         """
         shape = self._sizes("Data", shape)
         self.checkDataShape(shape)

@@ -18,9 +18,39 @@ __all__ = ["Deconv1D"]
 class Deconv1D(Convolution):
     """Transposed convolution of (N, inmaps, L) with W (inmaps, outmaps / groups, 1, size), plus b.
 
-    Lout = (L - 1) stride + dilation (size - 1) - 2 pad + 1 + postpad. `pad` may also be "causal":
-    what is beyond `stride` positions for each sample is cropped on the right alone, so that an
-    output needs no later sample. `activation` as in Conv1D. Raises ModuleError.
+    The result is (N, outmaps, Lout) with Lout = (L - 1) stride + dilation (size - 1) - 2 pad + 1 +
+    postpad.
+
+    Args:
+        inmaps: channels of the data.
+        outmaps: channels of the result.
+        size: taps of a window.
+        stride: samples of the result for each of the data, at least 1.
+        pad: samples of the result that are cropped at both ends, or "causal": what is beyond
+            `stride` positions for each sample is cropped on the right alone, so that an output
+            needs no later sample.
+        dilation: samples of the result from one tap to the next, at least 1.
+        postpad: samples that are appended on the right, less than stride or dilation.
+        wscale: as in Conv1D.
+        useBias: whether there is a bias b (1, outmaps, 1, 1), zeros at first.
+        name: the layer's name in a container and in files, or None.
+        initscheme: as in Conv1D.
+        empty: whether the layer has no parameters until `setVar` gives them.
+        groups: how many independent convolutions, a divisor of inmaps and outmaps.
+        activation: as in Conv1D.
+        runtime: where the layer computes; None means the default runtime.
+        exact: True keeps to variants that form the definition's own sums; None means what the
+            runtime says.
+
+    Raises:
+        ModuleError: sizes that no layer can have.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> deconv = Deconv1D(4, 2, size=4, stride=2, pad=1)
+        >>> deconv(gpuarray.to_gpu(np.zeros((1, 4, 10), np.float32))).shape
+        (1, 2, 20)
     """
 
     _functions = (functional.conv_transpose1d, functional.conv_transpose1d_backward)
@@ -75,7 +105,14 @@ class Deconv1D(Convolution):
             )
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shortest (N, inmaps, L) that gives at least (N, outmaps, Lout)."""
+        """The shape of the shortest data that gives at least so many positions.
+
+        Args:
+            shape: (N, outmaps, Lout).
+
+        Returns:
+            (N, inmaps, L).
+        """
         batch, _, out_length = self._sizes("Grad", shape)
         if out_length < 1:
             raise ModuleError(

@@ -112,7 +112,24 @@ def save_hdf5(
     assumeUniqueNames: bool = False,
     withBlueprint: bool = False,
 ) -> bytes | None:
-    """Writes what `Module.save` says it writes."""
+    """Writes a module's parameters as HDF5, as `Module.save` does.
+
+    Args:
+        module: a layer or a container.
+        target: a path, whose file is replaced when all is written, or an open h5py.File; None
+            returns the file's bytes.
+        varlinks: as of `Module.save`.
+        name: as of `Module.save`.
+        compress: as of `Module.save`.
+        assumeUniqueNames: as of `Module.save`.
+        withBlueprint: as of `Module.save`.
+
+    Returns:
+        The file's bytes where `target` is None, else None.
+
+    Raises:
+        ModuleError: h5py is missing, or the file cannot be written.
+    """
     h5py = h5py_or_error()
     root = (module.name or "") if name is None else name
     if not (target is None or is_path(target) or isinstance(target, h5py.Group)):
@@ -204,7 +221,18 @@ def load_hdf5(
     name: str | None = None,
     assumeUniqueNames: bool = False,
 ) -> None:
-    """Reads what `Module.load` says it reads."""
+    """Reads a module's parameters from HDF5, as `Module.load` does.
+
+    Args:
+        module: a layer or a container.
+        source: a path, bytes or an open h5py.File.
+        initvars: as of `Module.load`.
+        name: as of `Module.load`.
+        assumeUniqueNames: as of `Module.load`.
+
+    Raises:
+        ModuleError: h5py is missing, or names, shapes or dtypes do not fit.
+    """
     root = (module.name or "") if name is None else name
     known = {} if initvars is None else initvars
     loaded = []

@@ -26,6 +26,22 @@ class Module(Copyable):
     `accGradParams(grad, scale, momentum)`. It may check with `checkDataShape(shape)` and
     `checkGradShape(shape)`, and give `dataShapeFrom`, `gradShapeFrom`. Parameters are registered
     with `setVar(name, Variable(…))`.
+
+    Args:
+        name: the layer's name in a container and in files, or None.
+        runtime: where the layer computes; None means the default runtime.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> class Negative(Module):
+        ...     def updateData(self, data):
+        ...         return -data
+        ...
+        ...     def updateGrad(self, grad):
+        ...         return -grad
+        >>> Negative()(gpuarray.to_gpu(np.ones((1, 1, 2), np.float32))).get().tolist()
+        [[[-1.0, -1.0]]]
     """
 
     def __init__(self, name: str | None = None, *, runtime: Runtime | None = None) -> None:
@@ -49,13 +65,28 @@ class Module(Copyable):
     # Variables
 
     def setVar(self, name: str, variable: Variable) -> None:
-        """Makes `variable` the parameter of this name."""
+        """Makes a variable the parameter of a name.
+
+        Args:
+            name: the parameter's name, such as "W".
+            variable: the Variable.
+        """
         if not isinstance(variable, Variable):
             raise ModuleError(f"variable is a {type(variable).__name__}, expected a Variable")
         self.vars[name] = variable
 
     def getVar(self, name: str) -> Variable:
-        """The parameter of this name; ModuleError where there is none."""
+        """The parameter of a name.
+
+        Args:
+            name: the parameter's name, such as "W".
+
+        Returns:
+            The Variable.
+
+        Raises:
+            ModuleError: there is none.
+        """
         if name not in self.vars:
             names = ", ".join(self.vars) or "none"
             raise ModuleError(f"Module {self.name} has no variable {name!r}, it has: {names}")
@@ -68,9 +99,14 @@ class Module(Copyable):
     def getVarTable(
         self, vartable: dict[Variable, list[str]] | None = None, name: str | None = None
     ) -> dict[Variable, list[str]]:
-        """{variable: names} of all parameters; a shared one has several names.
+        """All parameters with their names; a shared one has several.
 
-        `name` is the path of the module, `vartable` a table to add to.
+        Args:
+            vartable: a table to add to, or None.
+            name: the path of the module, or None.
+
+        Returns:
+            {variable: names}.
         """
         table = {} if vartable is None else vartable
         for key, variable in self.vars.items():
@@ -84,7 +120,11 @@ class Module(Copyable):
             variable.zeroGrad()
 
     def updateParams(self, learnRate: float) -> None:
-        """Queues `data += learnRate * grad` of all parameters."""
+        """Queues `data += learnRate * grad` of all parameters.
+
+        Args:
+            learnRate: a number.
+        """
         for variable in self.vars.values():
             variable.update(learnRate)
 
@@ -93,7 +133,17 @@ class Module(Copyable):
         return sum(variable.array.size for variable in self.getVarTable())
 
     def paramSize(self, unit: str | None = None) -> float:
-        """Size of the parameters in bytes, or in "kb" or "mb"."""
+        """Size of the parameters.
+
+        Args:
+            unit: None means bytes; "kb" or "mb".
+
+        Returns:
+            A number.
+
+        Raises:
+            ModuleError: another unit.
+        """
         divisors = {None: 1, "kb": 1024, "mb": 1024**2}
         if unit not in divisors:
             raise ModuleError(f"unit is {unit!r}, expected None, 'kb' or 'mb'")
@@ -117,7 +167,14 @@ class Module(Copyable):
         self.inData = self.data = self.grad = None
 
     def calcMode(self, T: Any) -> None:
-        """Computes in float32, float16 or bfloat16 (sums in float32) or float64 from now on."""
+        """Computes in another dtype from now on.
+
+        Args:
+            T: float32, float16 or bfloat16 (sums in float32), or float64, as NumPy takes it.
+
+        Raises:
+            ModuleError: another dtype, or float64 on a device without it.
+        """
         try:
             dtype = dtype_of(object if T is None else T)  # NumPy takes None for float64
         except TypeError:
@@ -150,7 +207,18 @@ class Module(Copyable):
     _gradients_are_functional = False
 
     def __call__(self, data: Any) -> Any:
-        """The layer's result; sets `inData` and `data`."""
+        """The layer's result, which it keeps as `data`, and the data as `inData`.
+
+        Args:
+            data: a device array, of most layers (N, C, L).
+
+        Returns:
+            A device array.
+
+        Raises:
+            ModuleError: data that the layer cannot take.
+            DeviceError: an array of another context, or a device that fails.
+        """
         self._check_array("data", data)
         self.checkDataShape(data.shape)
         self.checkDataType(data.dtype)
@@ -168,7 +236,22 @@ class Module(Copyable):
     ) -> Any:
         """The gradient of the last input, which `grad` also keeps, and those of the parameters.
 
-        They accumulate: momentum * old + scale * gradient.
+        Parameters' gradients accumulate: momentum * old + scale * gradient.
+
+        Args:
+            grad: a device array of the last result's shape. PuzzleLib's layers take the negative
+                gradient of the cost, so that `updateParams` goes downhill.
+            updParamGrads: whether the parameters' gradients are computed.
+            updGrad: whether the input's gradient is computed.
+            scale: a number that the gradients of parameters are multiplied by.
+            momentum: a number that their old values are multiplied by.
+
+        Returns:
+            The input's gradient, None without `updGrad`.
+
+        Raises:
+            ModuleError: a gradient of another shape, or no forward call before it.
+            DeviceError: an array of another context, or a device that fails.
         """
         if self.inData is None:
             raise ModuleError(f"Module {self.name}: backward needs a forward call before it")
@@ -229,15 +312,37 @@ class Module(Copyable):
         self.checkDataType(dtype)
 
     def dataShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the result for data of this shape."""
+        """The shape of the result for data of a shape.
+
+        Args:
+            shape: that of the data.
+
+        Returns:
+            That of the result.
+        """
         return tuple(shape)
 
     def gradShapeFrom(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the shortest data that gives a result of this shape."""
+        """The shape of the shortest data that gives a result of a shape.
+
+        Args:
+            shape: that of the result.
+
+        Returns:
+            That of the data.
+        """
         return tuple(shape)
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
-        """Chooses the fastest way for data of this shape, where there is a choice."""
+        """Chooses the fastest way for data of this shape, where there is a choice, by timing.
+
+        Args:
+            shape: that of the data.
+            memlimit: the most bytes of workspace that a choice may have, or None.
+
+        Raises:
+            ModuleError: data that the layer cannot take, or no choice within the limit.
+        """
 
     def _sizes(self, kind: str, shape: Sequence[int]) -> tuple[int, int, int]:
         """A shape that a caller gives; no array shows yet that its sizes are possible."""
@@ -260,14 +365,27 @@ class Module(Copyable):
         assumeUniqueNames: bool = False,
         withBlueprint: bool = False,
     ) -> bytes | None:
-        """Writes parameters as HDF5 to a path or an open h5py.File, or returns the file's bytes.
+        """Writes parameters as HDF5.
 
-        `params/<i>` are the arrays, compressed by `compress`, `links/<name>.<variable>` the i of
-        each name, so that a shared variable is written once; "name.W", ".W" without a name,
-        ".conv.W" in an unnamed Sequential. `withBlueprint` adds the JSON text `blueprint`. `name`
-        replaces the module's own; `varlinks`, {variable: i}, shares variables among the modules
-        saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
-        the module. A path's file is replaced when all is written. Raises ModuleError.
+        `params/<i>` are the arrays, `links/<name>.<variable>` the i of each name, so that a shared
+        variable is written once; "name.W", ".W" without a name, ".conv.W" in an unnamed Sequential.
+
+        Args:
+            hdf: a path, whose file is replaced when all is written, or an open h5py.File; None
+                returns the file's bytes.
+            varlinks: {variable: i}, which shares variables among the modules saved to one open
+                file.
+            name: replaces the module's own.
+            compress: how h5py compresses the arrays, or None.
+            assumeUniqueNames: leaves out containers between the outermost and the module.
+            withBlueprint: adds the JSON text `blueprint`, of which `clconv.files.build` makes the
+                module.
+
+        Returns:
+            The file's bytes where `hdf` is None, else None.
+
+        Raises:
+            ModuleError: h5py is missing, or the file cannot be written.
         """
         from clconv.layers import hdf5
 
@@ -288,11 +406,18 @@ class Module(Copyable):
         name: str | None = None,
         assumeUniqueNames: bool = False,
     ) -> None:
-        """Reads parameters from what `save` wrote: a path, bytes or an open h5py.File.
+        """Reads parameters from what `save` wrote; all is checked before anything changes.
 
-        float16 loads into float32, not the other way round. Names, shapes and dtypes of all are
-        checked before anything changes. Variables in `initvars` are left alone, those read are
-        added to it. Raises ModuleError.
+        float16 loads into float32, not the other way round.
+
+        Args:
+            hdf: a path, bytes or an open h5py.File.
+            initvars: variables that are left alone; those read are added to it.
+            name: replaces the module's own.
+            assumeUniqueNames: as in `save`.
+
+        Raises:
+            ModuleError: h5py is missing, or names, shapes or dtypes do not fit.
         """
         from clconv.layers import hdf5
 

@@ -24,10 +24,24 @@ MODES = tuple(SOURCES)
 
 
 class Pad1D(Module):
-    """(N, C, L) to (N, C, left + L + right), `pad` being an int or (left, right).
+    """Padding as a layer: (N, C, L) to (N, C, left + L + right).
 
-    `mode` is "constant" (`fillValue`, 0 unless given), "reflect" (without repeating the edge),
-    "edge" or "wrap". Raises ModuleError.
+    Args:
+        pad: samples at both ends, or (left, right).
+        mode: "constant", "reflect" (without repeating the edge), "edge" or "wrap".
+        fillValue: the number that "constant" pads with; None means 0.
+        name: the layer's name in a container and in files, or None.
+        runtime: where the layer computes; None means the default runtime.
+
+    Raises:
+        ModuleError: no such padding.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> data = gpuarray.to_gpu(np.float32([1, 2, 3]).reshape(1, 1, 3))
+        >>> Pad1D((2, 0), "reflect")(data).get().tolist()
+        [[[3.0, 2.0, 1.0, 2.0, 3.0]]]
     """
 
     _gradients_are_functional = True

@@ -20,9 +20,22 @@ MERGES = ("sum", "concat")
 class Parallel(Container):
     """Modules that all take the same data; their results are added, or joined as maps.
 
-    `merge` is "sum" or "concat". An empty Sequential passes its data on: beside another branch it
-    is what residual networks call a skip. Results have one batch and length, those that are added
-    also one number of maps. Raises ModuleError.
+    An empty Sequential passes its data on: beside another branch it is what residual networks call
+    a skip. Results have one batch and length, those that are added also one number of maps.
+
+    Args:
+        merge: "sum" or "concat".
+        name: the container's name in another one and in files, or None.
+
+    Raises:
+        ModuleError: no such merge.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import Conv1D, Sequential, gpuarray
+        >>> block = Parallel("concat").append(Conv1D(2, 4, size=3, pad=1)).append(Sequential())
+        >>> block(gpuarray.to_gpu(np.zeros((1, 2, 10), np.float32))).shape
+        (1, 6, 10)
     """
 
     def __init__(self, merge: str = "sum", name: str | None = None) -> None:

@@ -95,11 +95,28 @@ class Container(Module):
         raise ModuleError(f"{type(self).__name__} does not define _of")
 
     def append(self: Own, module: Module) -> Own:
-        """Adds a module at the end; returns the container."""
+        """Adds a module at the end.
+
+        Args:
+            module: any Module, on the same runtime as the others.
+
+        Returns:
+            The container.
+
+        Raises:
+            ModuleError: what is no module, or has the name of another one.
+        """
         return self.insert(module, len(self.graph))
 
     def extend(self: Own, modules: Iterable[Module]) -> Own:
-        """Adds modules at the end; returns the container."""
+        """Adds modules at the end.
+
+        Args:
+            modules: any Modules, on the same runtime as the others.
+
+        Returns:
+            The container.
+        """
         graph, names = list(self.graph), []
         try:
             for module in list(modules):
@@ -114,7 +131,15 @@ class Container(Module):
         return self
 
     def insert(self: Own, module: Module, index: int) -> Own:
-        """Adds a module before the one at `index`; returns the container."""
+        """Adds a module before another one.
+
+        Args:
+            module: any Module, on the same runtime as the others.
+            index: the place of the other one, as in a list.
+
+        Returns:
+            The container.
+        """
         if not isinstance(module, Module):
             raise ModuleError(f"module is a {type(module).__name__}, expected a Module")
         taken = {one.name for one in self.graph}
@@ -129,7 +154,14 @@ class Container(Module):
         return self
 
     def pop(self, index: int = -1) -> Module:
-        """Takes a module out and returns it."""
+        """Takes a module out.
+
+        Args:
+            index: its place, as in a list.
+
+        Returns:
+            The module.
+        """
         if not self.graph:
             raise ModuleError(f"Module {self.name} is empty")
         return self.graph.pop(index)
@@ -151,7 +183,17 @@ class Container(Module):
         return self.graph[key]
 
     def getByName(self, name: str) -> Module:
-        """The module of this name; ModuleError where there is none."""
+        """The module of a name.
+
+        Args:
+            name: its own name, or its place where it has none.
+
+        Returns:
+            The module.
+
+        Raises:
+            ModuleError: there is none.
+        """
         for module in self.graph:
             if module.name == name:
                 return module
@@ -325,6 +367,16 @@ class Sequential(Container):
 
     Modules without a name are named by their place: "0", "1", …. An error inside is a ModuleError
     that says which module.
+
+    Args:
+        name: the container's name in another one and in files, or None.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import Conv1D, gpuarray
+        >>> net = Sequential().append(Conv1D(1, 4, size=3)).append(Conv1D(4, 1, size=1))
+        >>> net(gpuarray.to_gpu(np.zeros((1, 1, 10), np.float32))).shape
+        (1, 1, 8)
     """
 
     def _of(self, modules: Iterable[Module]) -> Sequential:

@@ -20,15 +20,32 @@ _numbers = itertools.count()
 
 
 class Variable(Copyable):
-    """Device arrays `data` and `grad` of one shape and dtype.
+    """A parameter of a layer: device arrays `data` and `grad` of one shape and dtype.
 
     After `data` was read or set from outside, the caller may change it at any time. Then layers
     cannot know whether their weights are unchanged, and prepare them again in each call. They do
-    know it of a variable that only `set`, `update` and loading have changed.
+    know it of a variable that only `set`, `update` and loading have changed. An optimizer scales by
+    the attributes `learnRate` and `momRate`, and decays by `wc`.
 
-    `grad` is zeros unless given, or None with `withgrad=False`. `updater(variable, learnRate)`
-    replaces the plain step, `postUpdater(variable)` follows any. An optimizer scales by `learnRate`
-    and `momRate`, and decays by `wc`. The name is a running number unless given.
+    Args:
+        data: a device array.
+        name: None means a running number.
+        withgrad: whether there is a gradient; without one `grad` is None.
+        grad: a device array like `data`; None means zeros.
+        updater: updater(variable, learnRate), which replaces the plain step, or None.
+        postUpdater: postUpdater(variable), which follows any step, or None.
+
+    Raises:
+        ModuleError: arrays that do not belong together.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> variable = Variable(gpuarray.to_gpu(np.float32([1, 2])))
+        >>> _ = variable.grad.fill(1)
+        >>> variable.update(0.5)
+        >>> variable.data.get().tolist()
+        [1.5, 2.5]
     """
 
     def __init__(
@@ -112,7 +129,14 @@ class Variable(Copyable):
         return self.updater is not None
 
     def set(self, other: Variable) -> None:
-        """Copies data and gradient of a variable of the same shape and dtype."""
+        """Copies data and gradient of another variable.
+
+        Args:
+            other: a variable of the same shape and dtype.
+
+        Raises:
+            ModuleError: another shape or dtype.
+        """
         if other.array.shape != self.array.shape or other.array.dtype != self.array.dtype:
             raise ModuleError(
                 f"other has shape {other.array.shape} and dtype {other.array.dtype}, expected "
@@ -129,7 +153,11 @@ class Variable(Copyable):
                 copy_view(runtime, other.grad, self.grad)
 
     def update(self, learnRate: float) -> None:
-        """Queues `data += learnRate * grad`, or the variable's own update."""
+        """Queues `data += learnRate * grad`, or the variable's own update.
+
+        Args:
+            learnRate: a number.
+        """
         if self.updater is not None:
             self.updater(self, learnRate)
         elif self.grad is not None:
@@ -152,7 +180,11 @@ class Variable(Copyable):
         return convert(runtime, self.array, dtype), grad
 
     def calcMode(self, dtype: Any) -> None:
-        """Queues converting data and gradient to another dtype."""
+        """Queues converting data and gradient to another dtype.
+
+        Args:
+            dtype: float32, float16 or float64, as NumPy takes it.
+        """
         self.replace(*self.converted(dtype))
 
     def replace(self, data: Any, grad: Any) -> None:

@@ -59,7 +59,13 @@ class _Known:
 
 
 class Prepared(BackendRep):
-    """A model ready to run, on one device. Threads take turns."""
+    """A model ready to run, on one device, made by `Backend.prepare`. Threads take turns.
+
+    Args:
+        model: the ModelProto, checked.
+        runtime: the device.
+        folder: where the model's external data are.
+    """
 
     def __init__(self, model: ModelProto, runtime: Runtime, folder: str = "") -> None:
         self.runtime = runtime
@@ -76,12 +82,22 @@ class Prepared(BackendRep):
         self._constants_without(frozenset())
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """The outputs, a named tuple that takes their names as keys too.
+        """The outputs of a model.
 
-        `inputs` are NumPy arrays, PyTorch's tensors or lists, by name or in the order of the
-        model's; what initializers give may be left out. The first run with inputs of certain shapes
-        takes longer than the next ones. Raises ProblemError, DeviceError, and what ONNX Runtime or
-        onnx.reference raise.
+        The first run with inputs of certain shapes takes longer than the next ones.
+
+        Args:
+            inputs: NumPy arrays, PyTorch's tensors or lists, by name or in the order of the
+                model's; what initializers give may be left out.
+            kwargs: not looked at.
+
+        Returns:
+            A named tuple that takes their names as keys too.
+
+        Raises:
+            ProblemError: inputs that are not the model's. What ONNX Runtime or onnx.reference raise
+                comes through.
+            DeviceError: a device that fails.
         """
         _no_options(kwargs)
         feeds = self._feeds(inputs)
@@ -194,16 +210,30 @@ def _typed(name: str, value: Any) -> ValueInfoProto:
 
 
 class Backend(OnnxBackend):
-    """Runs ONNX models on an OpenCL device, nodes that have no kernel on the host.
+    """ONNX's backend interface: runs models on an OpenCL device, what has no kernel on the host.
 
-    `device` is "CPU", which is ONNX's default and means clconv's default runtime, on any device;
-    "CUDA" or "CUDA:1", NVIDIA's cards in the order of `clconv.devices()`; an index or id of that
-    list or part of a device's name, as `Runtime` takes them; or a `Runtime`.
+    Examples:
+        >>> from onnx import helper, TensorProto
+        >>> node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3])
+        >>> import numpy as np
+        >>> x, w = np.ones((1, 1, 5), np.float32), np.ones((1, 1, 3), np.float32)
+        >>> Backend.run_node(node, [x, w])[0].tolist()
+        [[[3.0, 3.0, 3.0]]]
     """
 
     @classmethod
     def supports_device(cls, device: Any) -> bool:
-        """Whether there is such a device."""
+        """Whether there is such a device.
+
+        Args:
+            device: "CPU", which is ONNX's default and means clconv's default runtime, on any
+                device; "CUDA" or "CUDA:1", NVIDIA's cards in the order of `clconv.devices()`; an
+                index or id of that list or part of a device's name, as `Runtime` takes them; or a
+                `Runtime`.
+
+        Returns:
+            True or False.
+        """
         if isinstance(device, Runtime):
             return True
         try:
@@ -214,8 +244,24 @@ class Backend(OnnxBackend):
 
     @classmethod
     def prepare(cls, model: Any, device: Any = "CPU", **kwargs: Any) -> Prepared:
-        """The model, checked, for a device: a ModelProto, its bytes, or the path of its file.
-        Raises ProblemError, DeviceError, and onnx.checker's ValidationError."""
+        """A model, checked, for a device.
+
+        Args:
+            model: a ModelProto, its bytes, or the path of its file.
+            device: "CPU", which is ONNX's default and means clconv's default runtime, on any
+                device; "CUDA" or "CUDA:1", NVIDIA's cards in the order of `clconv.devices()`; an
+                index or id of that list or part of a device's name, as `Runtime` takes them; or a
+                `Runtime`.
+            kwargs: not looked at.
+
+        Returns:
+            What runs it.
+
+        Raises:
+            ProblemError: a model that clconv cannot read.
+            DeviceError: no such device.
+            ValidationError: onnx.checker refuses it.
+        """
         _no_options(kwargs)
         if not isinstance(model, (ModelProto, bytes, bytearray, str)) and not hasattr(
             model, "__fspath__"
@@ -231,7 +277,17 @@ class Backend(OnnxBackend):
     def run_model(
         cls, model: Any, inputs: Any, device: Any = "CPU", **kwargs: Any
     ) -> tuple[Any, ...]:
-        """The outputs of a model, as `prepare(model, device).run(inputs)`."""
+        """The outputs of a model, as `prepare(model, device).run(inputs)`.
+
+        Args:
+            model: as of `prepare`.
+            inputs: as of `Prepared.run`.
+            device: as of `prepare`.
+            kwargs: not looked at.
+
+        Returns:
+            A named tuple of arrays.
+        """
         return cls.prepare(model, device, **kwargs).run(inputs)
 
     @classmethod
@@ -243,10 +299,22 @@ class Backend(OnnxBackend):
         outputs_info: Any = None,
         **kwargs: Any,
     ) -> tuple[Any, ...]:
-        """The outputs of one node; `opset_version` is the newest that onnx knows unless given.
+        """The outputs of one node.
 
-        `inputs` by name or in order, None for an optional one that is left out; `outputs_info`
-        isn't needed. Raises ProblemError, DeviceError, onnx.checker's ValidationError.
+        Args:
+            node: a NodeProto.
+            inputs: by name or in order, None for an optional one that is left out.
+            device: as of `prepare`.
+            outputs_info: not looked at.
+            kwargs: `opset_version`, the newest that onnx knows unless given.
+
+        Returns:
+            A named tuple of arrays.
+
+        Raises:
+            ProblemError: inputs that are not the node's.
+            DeviceError: no such device, or one that fails.
+            ValidationError: onnx.checker refuses it.
         """
         _no_options({name: v for name, v in kwargs.items() if name != "opset_version"})
         runtime = runtime_of_name(device)

@@ -53,11 +53,22 @@ def _entries(placed: Iterable[Placed]) -> Report:
 
 
 def report(model: Any, inputs: Any = None, device: Any = "CPU") -> Report:
-    """Each node of a model, as `Backend.prepare` takes it, or of what that gave: where it runs.
+    """Each node of a model: where it runs, by which kernels, and why there.
 
-    The model runs once, with `inputs`, or with zeros of the shapes that it says its inputs have; a
-    batch that it leaves open is 1, another size 256. Raises ProblemError where it does not say how
-    many dimensions there are, and what running it raises.
+    The model runs once.
+
+    Args:
+        model: as `Backend.prepare` takes it, or what that gave.
+        inputs: as `Prepared.run` takes them; None means zeros of the shapes that the model says its
+            inputs have: a batch that it leaves open is 1, another size 256.
+        device: as `Backend.prepare` takes it.
+
+    Returns:
+        A tuple of nodes with `name`, `op`, `where` and `why`, printed one a line.
+
+    Raises:
+        ProblemError: the model does not say how many dimensions an input has. What running it
+            raises comes through.
     """
     if isinstance(model, Prepared):
         prepared, proto = model, model.model

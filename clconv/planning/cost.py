@@ -8,7 +8,7 @@ Where a price comes from: "guide" is what the vendors' optimisation guides say (
 Optimization Guide for the AMD Zen4 Microarchitecture", "Intel 64 and IA-32 Architectures
 Optimization Reference Manual"); "fitted" was chosen so that the model's order agrees with times of
 candidates measured on two cores of Zen 4, that of full width on two of Zen 5, and stayed where
-`clconv tune --calibrate` found none of a better order (`docs/benchmarks.md`); "counted" follows
+`clconv tune --calibrate` found none of a better order (`docs/log.md`); "counted" follows
 from the machine code (`docs/gpu-evidence.md`); "estimate" is none of these. No GPU was measured.
 """
 

@@ -94,8 +94,13 @@ class LayerChoice(NamedTuple):
 class KernelPlan:
     """How a pass of a problem is computed on a device: the same inputs give the same plan.
 
-    The kernels follow from the layer, `tile` is the variant's own numbers; the launches follow from
-    batch, length and padding too, and so does the workspace that they share.
+    The kernels follow from the layer; the launches follow from batch, length and padding too, and
+    so does the workspace that they share. Made by `clconv.plan`.
+
+    Attributes:
+        request: the problem, the pass, the device and what follows the sums.
+        variant: the name of the algorithm.
+        design: its kernels for the layer, its tile and its cost.
     """
 
     request: Request
@@ -145,11 +150,18 @@ class KernelPlan:
         return None if sums is None else partial(sums, self.problem, self.pass_, self.tile)
 
     def error_bound(self, *operands: NDArray[Any]) -> NDArray[Any]:
-        """How far each value of the result may be from the true one, in an array of the result's
-        shape, for tests.
+        """How far each value of the result may be from the true one, for tests.
 
-        `operands` are NumPy arrays, those that the pass reads in their order: x and weight, weight
-        and grad_output, or x and grad_output. Raises ProblemError, ValueError.
+        Args:
+            operands: NumPy arrays, those that the pass reads in their order: x and weight, weight
+                and grad_output, or x and grad_output.
+
+        Returns:
+            A NumPy array of the result's shape.
+
+        Raises:
+            ProblemError: arrays that are not the problem's.
+            ValueError: too many terms for a bound.
         """
         names = testing.OPERANDS[self.pass_]
         arrays = dict(zip(names, operands, strict=True))

@@ -22,36 +22,50 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """A device in plain numbers.
+    """A device in plain numbers, of which planning needs no more. Sizes are in bytes.
 
-    `kind` is "cpu" or "gpu" (accelerators count as GPUs); `architecture` is the name of the profile
-    with its kind of cores or compute units, "" where that is not known; `vector_floats` is how many
-    float32 a CPU's vector register holds, 1 where work-items are the lanes; `lanes` is how many
-    work-items run in lock step; `half_builtins` tells whether vload_half is a conversion
-    instruction there rather than a call, and `native_half` whether the driver has half arithmetic,
-    whose conversions are instructions too where they are of single values. `instruction_sets` are
-    those that
-    functions have to ask a CPU's compiler for, before vectors of 16 floats are one register; ""
-    where none need to. Sizes are in bytes.
-
-    Of a CPU's core: `multiply_add_bytes` and `load_bytes` are the bytes of vectors that it
-    multiplies and adds, and loads, in a cycle, `vectors_a_cycle` how many vectors of either at
-    most, however narrow they are. `core_registers` are its vector registers, 0 where it has those
-    of x86-64: 32 for vectors of 64 bytes, else 16. `l1_bytes` and `l2_bytes` are its data caches,
-    `clock` its cycles a second.
-
-    Of a GPU's compute unit: `unit_local_bytes` is the local memory that its work-groups share
-    (`local_bytes` is what one may have), `unit_registers` its 32-bit registers, `unit_items` and
-    `unit_groups` how many work-items and work-groups it holds at once. `item_registers` is how many
-    registers a work-item may use before others have to stay away, `address_registers` how many the
-    compiler spends on indices and addresses in a loop that copies eight elements a work-item,
-    `fetch_together` how many elements it may copy at once without spilling.
-    `reported_units` is what OpenCL counts as compute units of one of them. `read_floats` is how
-    many float32 a work-item should read from local memory at once; `local_pays` tells whether
-    local memory is faster than the cache.
-
-    `flops` (float32, a multiply-add counts two) and `bandwidth` (bytes) are peaks a second, 0 where
-    not known. `launch_seconds` is what queueing a kernel and waking who runs it takes.
+    Attributes:
+        name: the profile's name.
+        kind: "cpu" or "gpu"; accelerators count as GPUs.
+        compute_units: a CPU's cores, a GPU's compute units.
+        lanes: how many work-items run in lock step.
+        vector_floats: how many float32 a CPU's vector register holds, 1 where work-items are the
+            lanes.
+        max_work_group_size: the most work-items of a work-group.
+        max_work_item_sizes: the most along each axis.
+        local_bytes: local memory that one work-group may have.
+        global_bytes: the device's memory.
+        max_alloc_bytes: the largest allocation.
+        fp64: whether there is float64.
+        half_builtins: whether vload_half is a conversion instruction there rather than a call.
+        native_half: whether the driver has half arithmetic, whose conversions of single values are
+            instructions too.
+        instruction_sets: those that functions have to ask a CPU's compiler for, before vectors of
+            16 floats are one register; "" where none need to.
+        multiply_add_bytes: bytes of vectors that a core multiplies and adds in a cycle.
+        load_bytes: bytes of vectors that a core loads in a cycle.
+        vectors_a_cycle: how many vectors of either at most, however narrow they are.
+        core_registers: a core's vector registers, 0 where it has those of x86-64: 32 for vectors of
+            64 bytes, else 16.
+        l1_bytes: a core's first data cache.
+        l2_bytes: its second.
+        clock: its cycles a second.
+        unit_local_bytes: local memory that the work-groups of a GPU's compute unit share.
+        unit_registers: its 32-bit registers.
+        unit_items: how many work-items it holds at once.
+        unit_groups: how many work-groups it holds at once.
+        item_registers: how many registers a work-item may use before others have to stay away.
+        address_registers: how many the compiler spends on indices and addresses in a loop that
+            copies eight elements a work-item.
+        read_floats: how many float32 a work-item should read from local memory at once.
+        fetch_together: how many elements a work-item may copy at once without spilling.
+        reported_units: what OpenCL counts as compute units of one of them.
+        local_pays: whether local memory is faster than the cache.
+        flops: peak of float32 a second, a multiply-add counts two; 0 where not known.
+        bandwidth: peak of bytes a second; 0 where not known.
+        launch_seconds: what queueing a kernel and waking who runs it takes.
+        architecture: the name of the profile with its kind of cores or compute units, "" where that
+            is not known.
     """
 
     name: str

@@ -32,19 +32,28 @@ def convolve(
 ) -> Any:
     """scipy.signal.convolve: the convolution of two arrays of as many dimensions.
 
-    They may be longer than 1 both along two axes; along others one of them has length 1.
+    They may be longer than 1 both along two axes; along others one of them has length 1. Whole
+    numbers come out exact whatever the method.
 
-    mode: "full", "same" (in1's shape, from the middle) or "valid".
-    method: "direct" forms the definition's own sums; "auto" and "fft" let the planner choose.
-    runtime: None means that of the arrays' context, with NumPy arrays the default one.
+    Args:
+        in1: an array.
+        in2: an array of as many dimensions.
+        mode: "full", "same" (in1's shape, from the middle) or "valid" (where they meet in full).
+        method: "direct" forms the definition's own sums; "auto" and "fft" let the planner choose.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    Whole numbers come out exact whatever the method; where they might reach more than 2**53, or
-    2**24 on devices without float64, it is a ProblemError. Raises ProblemError for what SciPy
-    refuses, too.
+    Returns:
+        An array of SciPy's shape and dtype.
 
-    >>> import numpy as np
-    >>> convolve(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])).tolist()
-    [0.0, 1.0, 2.5, 4.0, 1.5]
+    Raises:
+        ProblemError: what SciPy refuses, and sums of whole numbers that might exceed 2**53, or
+            2**24 on devices without float64.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> convolve(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])).tolist()
+        [0.0, 1.0, 2.5, 4.0, 1.5]
     """
     return _of_two("convolve", in1, in2, mode, method, False, runtime)
 
@@ -54,11 +63,24 @@ def correlate(
 ) -> Any:
     """scipy.signal.correlate: the cross-correlation of two arrays, the second one conjugated.
 
-    All else is as in `convolve`.
+    Args:
+        in1: an array.
+        in2: an array of as many dimensions.
+        mode: "full", "same" (in1's shape, from the middle) or "valid" (where they meet in full).
+        method: "direct" forms the definition's own sums; "auto" and "fft" let the planner choose.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    >>> import numpy as np
-    >>> correlate(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])).tolist()
-    [0.5, 2.0, 3.5, 3.0, 0.0]
+    Returns:
+        An array of SciPy's shape and dtype.
+
+    Raises:
+        ProblemError: as of `convolve`.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> correlate(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 0.5])).tolist()
+        [0.5, 2.0, 3.5, 3.0, 0.0]
     """
     return _of_two("correlate", in1, in2, mode, method, True, runtime)
 
@@ -73,15 +95,27 @@ def fftconvolve(
 ) -> Any:
     """scipy.signal.fftconvolve: convolves along some axes; along others the arrays broadcast.
 
-    axes: None means all. Two of them at most may be longer than 1 in both arrays.
-    mode, runtime: as in `convolve`.
+    The planner chooses how: Fourier transforms only where they are faster.
 
-    The planner chooses how: Fourier transforms only where they are faster. Raises ProblemError for
-    what SciPy refuses.
+    Args:
+        in1: an array.
+        in2: an array of as many dimensions.
+        mode: "full", "same" (in1's shape, from the middle) or "valid" (where they meet in full).
+        axes: those to convolve along; None means all. Two of them at most may be longer than 1 in
+            both arrays.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    >>> import numpy as np
-    >>> fftconvolve(np.ones((2, 3)), np.array([[1.0, 1.0], [0.0, 2.0]]), axes=1).tolist()
-    [[1.0, 2.0, 2.0, 1.0], [0.0, 2.0, 2.0, 2.0]]
+    Returns:
+        An array of SciPy's shape and dtype.
+
+    Raises:
+        ProblemError: as of `convolve`.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> fftconvolve(np.ones((2, 3)), np.array([[1.0, 1.0], [0.0, 2.0]]), axes=1).tolist()
+        [[1.0, 2.0, 2.0, 1.0], [0.0, 2.0, 2.0, 2.0]]
     """
     return _by_axes("fftconvolve", in1, in2, mode, axes, runtime)
 
@@ -94,21 +128,54 @@ def oaconvolve(
     *,
     runtime: Runtime | None = None,
 ) -> Any:
-    """scipy.signal.oaconvolve: the same as `fftconvolve`."""
+    """scipy.signal.oaconvolve: the same as `fftconvolve`.
+
+    Args:
+        in1: an array.
+        in2: an array of as many dimensions.
+        mode: "full", "same" (in1's shape, from the middle) or "valid" (where they meet in full).
+        axes: those to convolve along; None means all.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
+
+    Returns:
+        An array of SciPy's shape and dtype.
+
+    Raises:
+        ProblemError: as of `convolve`.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> oaconvolve(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0]), mode="valid").tolist()
+        [3.0, 5.0]
+    """
     return _by_axes("oaconvolve", in1, in2, mode, axes, runtime)
 
 
 def choose_conv_method(
     in1: Any, in2: Any, mode: str = "full", measure: bool = False, *, runtime: Runtime | None = None
 ) -> Any:
-    """scipy.signal.choose_conv_method: "direct" where `convolve` forms the definition's own sums
-    of these arrays, else "fft"; with `measure` whichever is faster now, and the seconds of both.
+    """scipy.signal.choose_conv_method: how `convolve` computes these arrays.
 
-    Raises ProblemError for arrays that cannot be convolved.
+    Args:
+        in1: an array.
+        in2: an array of as many dimensions.
+        mode: "full", "same" (in1's shape, from the middle) or "valid" (where they meet in full).
+        measure: whether both ways are timed now.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    >>> import numpy as np
-    >>> choose_conv_method(np.ones(100, np.float32), np.ones(3, np.float32))
-    'direct'
+    Returns:
+        "direct" where `convolve` forms the definition's own sums of these arrays, else "fft"; with
+        `measure` whichever is faster now, and a dictionary of the seconds of both.
+
+    Raises:
+        ProblemError: arrays that cannot be convolved.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> choose_conv_method(np.ones(100, np.float32), np.ones(3, np.float32))
+        'direct'
     """
     if measure:
         times = {

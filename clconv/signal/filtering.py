@@ -29,19 +29,26 @@ def lfilter(
 ) -> Any:
     """scipy.signal.lfilter for filters with a finite impulse response.
 
-    b: (K,), the numerator; with a signal on a device it may be on the host.
-    a: one number, by which b is divided.
-    x: an array of any shape, filtered along `axis`.
-    zi: None, or the filter's state before the first sample: of x's shape with K - 1 along `axis`,
-        or 1 along others; it may be on the host, too.
-    runtime: None means that of the arrays' context, with NumPy arrays the default one.
+    Args:
+        b: (K,), the numerator; with a signal on a device it may be on the host.
+        a: one number, by which b is divided.
+        x: an array of any shape.
+        axis: the axis of x that is filtered along.
+        zi: None, or the filter's state before the first sample: of x's shape with K - 1 along
+            `axis`, or 1 along others; it may be on the host, too.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    Returns y, of x's shape; with `zi` (y, zf), zf being the state after the last sample. Raises
-    ProblemError for what SciPy refuses, and for a denominator of more than one coefficient.
+    Returns:
+        y, of x's shape; with `zi` (y, zf), zf being the state after the last sample.
 
-    >>> import numpy as np
-    >>> lfilter([0.5, 0.5], [1.0], np.array([2.0, 4.0, 6.0])).tolist()
-    [1.0, 3.0, 5.0]
+    Raises:
+        ProblemError: what SciPy refuses, and a denominator of more than one coefficient.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> lfilter([0.5, 0.5], [1.0], np.array([2.0, 4.0, 6.0])).tolist()
+        [1.0, 3.0, 5.0]
     """
     states = {} if zi is None else {"zi": zi}
     with Door("lfilter", runtime, {"x": x}, {"b": b, "a": a, **states}) as door:
@@ -145,19 +152,28 @@ def filtfilt(
 ) -> Any:
     """scipy.signal.filtfilt for filters with a finite impulse response: forward, then backward.
 
-    b: (K,), the numerator; with a signal on a device it may be on the host.
-    a: one number, by which b is divided.
-    x: an array of any shape, filtered along `axis`, and longer there than `padlen`.
-    padtype: "odd", "even", "constant" or None: how x is extended at both ends.
-    padlen: samples of the extension; None means 3 K.
-    method: "pad"; "gust" is left to SciPy, and `irlen` with it.
-    runtime: as in `lfilter`.
+    Args:
+        b: (K,), the numerator; with a signal on a device it may be on the host.
+        a: one number, by which b is divided.
+        x: an array of any shape, longer than `padlen` along `axis`.
+        axis: the axis of x that is filtered along.
+        padtype: "odd", "even", "constant" or None: how x is extended at both ends.
+        padlen: samples of the extension; None means 3 K.
+        method: "pad"; "gust" is left to SciPy.
+        irlen: of "gust" alone, and not looked at.
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    Raises ProblemError for what SciPy refuses, and for a denominator of more than one coefficient.
+    Returns:
+        An array of x's shape.
 
-    >>> import numpy as np
-    >>> filtfilt([0.5, 0.5], [1.0], np.arange(8.0)).tolist()
-    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    Raises:
+        ProblemError: what SciPy refuses, a denominator of more than one coefficient, and "gust".
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> filtfilt([0.5, 0.5], [1.0], np.arange(8.0)).tolist()
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     """
     with Door("filtfilt", runtime, {"x": x}, {"b": b, "a": a}) as door:
         if method not in ("pad", "gust"):

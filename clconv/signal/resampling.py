@@ -61,17 +61,28 @@ def upfirdn(
 
     No zero is multiplied, and no output computed that is left out.
 
-    h: (K,), the filter; with a signal on a device it may be on the host.
-    x: an array of any shape, resampled along `axis`.
-    mode: how x goes on beyond its ends: "constant" (`cval`), "edge", "reflect", "symmetric",
-        "wrap", "antireflect", "antisymmetric", "line" or "smooth".
-    runtime: None means that of the arrays' context, with NumPy arrays the default one.
+    Args:
+        h: (K,), the filter; with a signal on a device it may be on the host.
+        x: an array of any shape.
+        up: samples out for each one in, at least 1, before `down`.
+        down: which of these stay: every down-th, at least 1.
+        axis: the axis of x that is resampled.
+        mode: how x goes on beyond its ends: "constant", "edge", "reflect", "symmetric", "wrap",
+            "antireflect", "antisymmetric", "line" or "smooth".
+        cval: the number beyond the ends in mode "constant".
+        runtime: None means that of the arrays' context, with NumPy arrays the default one.
 
-    Raises ProblemError for what SciPy refuses.
+    Returns:
+        An array of x's shape but for `axis`, of SciPy's length there.
 
-    >>> import numpy as np
-    >>> upfirdn([1.0, 1.0, 1.0], np.array([1.0, 2.0, 3.0]), up=3).tolist()
-    [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]
+    Raises:
+        ProblemError: what SciPy refuses.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> upfirdn([1.0, 1.0, 1.0], np.array([1.0, 2.0, 3.0]), up=3).tolist()
+        [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0]
     """
     with Door("upfirdn", runtime, {"x": x}, {"h": h}) as door:
         h, x = door["h"], door["x"]
@@ -206,18 +217,29 @@ def resample_poly(
 ) -> Any:
     """scipy.signal.resample_poly: a signal at up / down times its sampling rate.
 
-    x: an array of any shape, resampled along `axis`.
-    window: a window's name for scipy.signal.firwin, which designs the filter, or the filter itself.
-    padtype: how x goes on beyond its ends: a mode of `upfirdn`, or "mean", "median", "minimum" or
-        "maximum" of each row.
-    cval: what "constant" means; None means 0.
-    runtime: None means that of the array's context, with a NumPy array the default one.
+    Args:
+        x: an array of any shape.
+        up: a whole number of at least 1.
+        down: a whole number of at least 1.
+        axis: the axis of x that is resampled.
+        window: a window's name for scipy.signal.firwin, which designs the filter, or the filter
+            itself.
+        padtype: how x goes on beyond its ends: a mode of `upfirdn`, or "mean", "median", "minimum"
+            or "maximum" of each row.
+        cval: what "constant" means; None means 0.
+        runtime: None means that of the array's context, with a NumPy array the default one.
 
-    Raises ProblemError for what SciPy refuses.
+    Returns:
+        An array of x's shape but for `axis`, where there are ceil(L up / down) samples.
 
-    >>> import numpy as np
-    >>> resample_poly(np.ones(400), 2, 3).shape
-    (267,)
+    Raises:
+        ProblemError: what SciPy refuses.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> resample_poly(np.ones(400), 2, 3).shape
+        (267,)
     """
     with Door("resample_poly", runtime, {"x": x}) as door:
         x = door["x"]
@@ -295,20 +317,29 @@ def decimate(
     *,
     runtime: Runtime | None = None,
 ) -> Any:
-    """scipy.signal.decimate with an FIR filter: every q-th sample of a signal without what has no
-    room there.
+    """scipy.signal.decimate with an FIR filter: every q-th sample of a smoothed signal.
 
-    x: an array of any shape, decimated along `axis`.
-    n: the filter's order; None means 20 q.
-    ftype: "fir", or a scipy.signal.dlti without poles. SciPy's default, "iir", is left to SciPy.
-    zero_phase: whether the filter's delay is undone.
-    runtime: None means that of the array's context, with a NumPy array the default one.
+    Args:
+        x: an array of any shape.
+        q: a whole number of at least 1.
+        n: the filter's order; None means 20 q.
+        ftype: "fir", or a scipy.signal.dlti without poles. SciPy's default, "iir", is left to
+            SciPy.
+        axis: the axis of x that is decimated.
+        zero_phase: whether the filter's delay is undone.
+        runtime: None means that of the array's context, with a NumPy array the default one.
 
-    Raises ProblemError for what SciPy refuses, and for filters with an infinite impulse response.
+    Returns:
+        An array of x's shape but for `axis`, where there are ceil(L / q) samples.
 
-    >>> import numpy as np
-    >>> decimate(np.ones(100), 4, ftype="fir").shape
-    (25,)
+    Raises:
+        ProblemError: what SciPy refuses, and filters with an infinite impulse response.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> decimate(np.ones(100), 4, ftype="fir").shape
+        (25,)
     """
     with Door("decimate", runtime, {"x": x}) as door:
         x = door["x"]

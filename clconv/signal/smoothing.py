@@ -38,19 +38,31 @@ def savgol_filter(
 ) -> Any:
     """scipy.signal.savgol_filter: a polynomial is fitted to the samples around each one.
 
-    x: an array of any shape, filtered along `axis`; float32 and float64 keep their dtype, others
-        become float64.
-    window_length, polyorder: samples of a window, and the polynomial's degree, which is less.
-    deriv, delta: which derivative, and the time from a sample to the next.
-    mode: "interp", which evaluates the first and last windows' polynomials at the ends, or how x
-        goes on there: "mirror", "constant" (`cval`), "nearest" or "wrap".
-    runtime: None means that of the array's context, with a NumPy array the default one.
+    The method is that of Savitzky and Golay, Analytical Chemistry 36, 1964.
 
-    Raises ProblemError for what SciPy refuses.
+    Args:
+        x: an array of any shape; float32 and float64 keep their dtype, others become float64.
+        window_length: samples of a window.
+        polyorder: the polynomial's degree, less than window_length.
+        deriv: which derivative of it is taken; 0 means the value.
+        delta: the time from a sample to the next, for derivatives.
+        axis: the axis of x that is filtered along.
+        mode: "interp", which evaluates the first and last windows' polynomials at the ends, or how
+            x goes on there: "mirror", "constant", "nearest" or "wrap".
+        cval: the number beyond the ends in mode "constant".
+        runtime: None means that of the array's context, with a NumPy array the default one.
 
-    >>> import numpy as np
-    >>> savgol_filter(np.arange(1.0, 8.0) ** 2, 5, 2).round(6).tolist()
-    [1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0]
+    Returns:
+        An array of x's shape.
+
+    Raises:
+        ProblemError: what SciPy refuses.
+        DeviceError: a device that fails, or an array of another context than the runtime's.
+
+    Examples:
+        >>> import numpy as np
+        >>> savgol_filter(np.arange(1.0, 8.0) ** 2, 5, 2).round(6).tolist()
+        [1.0, 4.0, 9.0, 16.0, 25.0, 36.0, 49.0]
     """
     if mode not in MODES:
         raise ProblemError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")

@@ -99,9 +99,23 @@ class _StreamingContainer(Stream):
 class StreamingSequential(_StreamingContainer):
     """A Sequential of layers on a signal in chunks.
 
-    `pointwise` are your own classes whose result at a position depends only on the data at that
-    position. `variant` is that of the convolutions. Raises ModuleError for modules that cannot be
-    streamed.
+    Args:
+        net: the layers.
+        pointwise: your own classes whose result at a position depends only on the data at that
+            position.
+        variant: that of the convolutions.
+
+    Raises:
+        ModuleError: modules that cannot be streamed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import Conv1D, gpuarray
+        >>> net = Sequential().append(Conv1D(1, 4, 3, pad="causal")).append(Conv1D(4, 1, 1))
+        >>> stream = StreamingSequential(net)
+        >>> chunks = [gpuarray.to_gpu(np.ones((1, 1, length), np.float32)) for length in (3, 5)]
+        >>> [stream(chunk).shape for chunk in chunks]
+        [(1, 1, 3), (1, 1, 5)]
     """
 
     def __init__(
@@ -171,8 +185,14 @@ class StreamingSequential(_StreamingContainer):
 class StreamingParallel(_StreamingContainer):
     """The branches of a Parallel on a signal in chunks; what one gives waits for the others.
 
-    `branches` is a Parallel, or a sequence of modules with the `merge` of one. `pointwise` and
-    `variant` as in StreamingSequential. Raises ModuleError for branches with different strides.
+    Args:
+        branches: a Parallel, or a sequence of modules with the `merge` of one.
+        merge: "sum" or "concat" of a sequence; None of a Parallel.
+        pointwise: as in StreamingSequential.
+        variant: that of the convolutions.
+
+    Raises:
+        ModuleError: branches with different strides, and modules that cannot be streamed.
     """
 
     def __init__(

@@ -232,6 +232,23 @@ class StreamingConv1D(StreamingConvolution):
     The samples are those of `conv(signal)` within the rounding of its sums, and bit by bit those of
     the same `variant` by name, if it is an exact one; "auto" takes these alone, so that where a
     chunk ends changes nothing. Each chunk uses the weights of that moment. Inference only.
+
+    Args:
+        conv: the layer.
+        variant: "auto", or the name of one.
+
+    Raises:
+        ModuleError: a layer that cannot be streamed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from clconv import gpuarray
+        >>> conv = Conv1D(1, 1, size=3, pad=1)
+        >>> _ = conv.W.fill(1)
+        >>> stream = StreamingConv1D(conv)
+        >>> ones = gpuarray.to_gpu(np.ones((1, 1, 3), np.float32))
+        >>> stream(ones).get().tolist(), stream.flush().get().tolist()
+        ([[[2.0, 3.0]]], [[[2.0]]])
     """
 
     _numbers = ("left", "skip")

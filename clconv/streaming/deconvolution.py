@@ -65,6 +65,13 @@ class StreamingDeconv1D(StreamingConvolution):
     An output comes with the last sample that reaches it. What is true of StreamingConv1D's samples
     and weights is true of these; but "auto" computes large layers as a convolution that has the
     outputs of a stride as maps, if the weights are known not to change (in evalMode).
+
+    Args:
+        deconv: the layer.
+        variant: "auto", or the name of one.
+
+    Raises:
+        ModuleError: a layer that cannot be streamed.
     """
 
     _numbers = ("crop",)

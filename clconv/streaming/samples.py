@@ -17,10 +17,13 @@ __all__ = ["StreamingActivation", "StreamingPad1D", "StreamingPointwise", "causa
 
 
 class StreamingPad1D(Stream):
-    """A Pad1D on a signal in chunks: "constant", "edge", or "reflect", which waits for as many
-    samples as it mirrors.
+    """A Pad1D on a signal in chunks; "reflect" waits for as many samples as it mirrors.
 
-    Raises ModuleError for mode "wrap", which puts the end of the signal before its beginning.
+    Args:
+        pad1d: the layer.
+
+    Raises:
+        ModuleError: mode "wrap", which puts the end of the signal before its beginning.
     """
 
     _numbers = ("started",)
@@ -99,7 +102,11 @@ class StreamingPad1D(Stream):
 
 
 class StreamingActivation(Stream):
-    """An Activation on a signal in chunks, unless the stream before it computes it, too."""
+    """An Activation on a signal in chunks, unless the stream before it computes it, too.
+
+    Args:
+        module: the layer.
+    """
 
     def __init__(self, module: Activation) -> None:
         if not isinstance(module, Activation):
@@ -165,10 +172,27 @@ class StreamingPointwise(Stream):
 def causal_padding(
     conv: Conv1D, mode: str = "constant", fillValue: float | None = None, name: str | None = None
 ) -> Pad1D:
-    """The Pad1D to put before `conv`, so that an output needs no sample after its own.
+    """The Pad1D to put before a layer, so that an output needs no sample after its own.
 
-    It pads dilation (size - 1) samples before the signal, none after. Raises ModuleError where
-    conv pads too. Zeros need no Pad1D: Conv1D(pad="causal") pads with them.
+    It pads dilation (size - 1) samples before the signal, none after. Zeros need no Pad1D:
+    Conv1D(pad="causal") pads with them.
+
+    Args:
+        conv: a Conv1D without padding.
+        mode: that of Pad1D.
+        fillValue: that of Pad1D.
+        name: that of Pad1D.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ModuleError: conv pads, too.
+
+    Examples:
+        >>> from clconv import Conv1D
+        >>> causal_padding(Conv1D(1, 1, size=3, dilation=2), "edge").dataShapeFrom((1, 1, 10))
+        (1, 1, 14)
     """
     if not isinstance(conv, Conv1D):
         raise ModuleError(f"conv is a {type(conv).__name__}, expected a Conv1D")

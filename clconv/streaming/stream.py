@@ -31,6 +31,9 @@ class Stream(Copyable):
 
     A call that raises leaves the stream where it was. N signals go through one stream as one batch;
     each gets what it would get alone.
+
+    Args:
+        module: the layer that is streamed.
     """
 
     # Attributes that are part of the state: numbers, and the samples that are kept.
@@ -46,9 +49,18 @@ class Stream(Copyable):
         return f"<clconv.{type(self).__name__} of {self.module}>"
 
     def __call__(self, chunk: Array) -> Array:
-        """The next samples, (N, outmaps, from 0 on), for the next T >= 0 samples (N, inmaps, T).
+        """The samples that the next ones complete.
 
-        N and the dtype are those of the first chunk. Raises ModuleError, DeviceError.
+        Args:
+            chunk: the next T >= 0 samples, (N, inmaps, T). N and the dtype are those of the first
+                chunk.
+
+        Returns:
+            (N, outmaps, from 0 on).
+
+        Raises:
+            ModuleError: another shape or dtype than the signal has.
+            DeviceError: a device that fails.
         """
         restore = self._remember()
         try:
@@ -60,9 +72,13 @@ class Stream(Copyable):
             raise
 
     def flush(self) -> Array:
-        """The samples that the padding after the signal still gives, (N, outmaps, from 0 on).
+        """The samples that the padding after the signal still gives; then a new signal may begin.
 
-        The next chunk begins a new signal. Raises ModuleError before the first chunk.
+        Returns:
+            (N, outmaps, from 0 on).
+
+        Raises:
+            ModuleError: before the first chunk.
         """
         signal = self._signal
         if signal is None:
@@ -108,8 +124,11 @@ class Stream(Copyable):
     # State
 
     def state_dict(self) -> State:
-        """Where the stream is in its signal: numbers and NumPy arrays by name, which can be saved
-        and loaded into a stream of the same layers."""
+        """Where the stream is in its signal, which a stream of the same layers can load.
+
+        Returns:
+            Numbers and NumPy arrays by name.
+        """
         signal = self._signal
         sizes = () if signal is None else (signal.batch, signal.maps)
         state: State = {"signal": np.array(sizes, np.int64)}
@@ -123,8 +142,14 @@ class Stream(Copyable):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where the stream was whose `state_dict` this is. Raises ModuleError, which names
-        the key that does not fit; then nothing has changed."""
+        """Goes on where the stream was whose `state_dict` this is.
+
+        Args:
+            state: what `state_dict` gave.
+
+        Raises:
+            ModuleError: the key that does not fit; then nothing has changed.
+        """
         if not isinstance(state, Mapping):
             raise ModuleError(f"state is a {type(state).__name__}, expected a dictionary")
         expected = self.state_dict().keys()

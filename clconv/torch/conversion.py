@@ -74,17 +74,29 @@ def why_left(layer: nn.Module) -> str | None:
 
 
 def convert(model: nn.Module, verbose: bool = False) -> int:
-    """Lets every Conv1d and ConvTranspose1d of a model compute on clconv; returns how many there
-    were.
+    """Lets every Conv1d and ConvTranspose1d of a model compute on clconv.
 
     A layer stays the same object, with its parameters, hooks and parametrizations, and only its
     class changes. So optimizers and shared layers still work, and `model` may be such a layer
     itself. Subclasses are converted too, unless they compute by themselves: a `forward` that pads
     or reshapes and calls its base's stays, and the base's is clconv's. Lazy layers become clconv's.
-    Logs, at level INFO, how many were converted, and which were not and why;
-    `verbose` adds the name of each converted layer. `report` shows which of them a model then
-    computes on clconv: some models only use a layer's weight. Raises ArrayTypeError for what is no
-    model.
+    Logs, at level INFO, how many were converted, and which were not and why. `report` shows which
+    of them a model then computes on clconv: some models only use a layer's weight.
+
+    Args:
+        model: any torch.nn.Module; changed in place.
+        verbose: whether the name of each converted layer is logged as well.
+
+    Returns:
+        How many layers were converted.
+
+    Raises:
+        ArrayTypeError: what is no model.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU())
+        >>> convert(model), convert(model)
+        (1, 0)
     """
     found = [(name, layer) for name, layer in convolutions(model) if not is_ours(layer)]
     reasons = [why_left(layer) for _, layer in found]
@@ -110,11 +122,26 @@ def convert(model: nn.Module, verbose: bool = False) -> int:
 
 
 def revert(model: nn.Module, verbose: bool = False) -> int:
-    """Turns all clconv convolutions of a model back into PyTorch's; returns how many there were.
+    """Turns all clconv convolutions of a model back into PyTorch's.
 
     Undoes what `convert` did, also for parametrized layers. Logs as `convert` does: your own
     subclasses of clconv's layers are not reverted, nor are layers with padding "causal", which
-    PyTorch does not know. Raises ArrayTypeError unless `model` is a model.
+    PyTorch does not know.
+
+    Args:
+        model: any torch.nn.Module; changed in place.
+        verbose: whether the name of each layer is logged as well.
+
+    Returns:
+        How many layers were given back.
+
+    Raises:
+        ArrayTypeError: what is no model.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU())
+        >>> convert(model), revert(model)
+        (1, 1)
     """
     found = [(name, layer) for name, layer in convolutions(model) if is_ours(layer)]
     classes = [None if layer.padding == "causal" else _reverted(type(layer)) for _, layer in found]

@@ -83,12 +83,30 @@ def conv1d(
     dilation: Size = 1,
     groups: int = 1,
 ) -> Tensor:
-    """torch.nn.functional.conv1d: (N, Cout, Lout), or (Cout, Lout) of an unbatched input.
+    """torch.nn.functional.conv1d, computed by clconv, with derivatives of any order.
 
-    input (N, Cin, L), weight (Cout, Cin / groups, K), bias (Cout,); padding in samples: an int,
-    (left, right), "same" (the odd sample to the right, stride 1), "valid" or "causal" (on the left
-    alone, so that no output needs a sample after its own). Raises TypeError for what is no CPU
-    tensor of a floating dtype, ProblemError (which calls the input x), DeviceError.
+    Args:
+        input: (N, Cin, L), or (Cin, L) unbatched; called x in errors.
+        weight: (Cout, Cin / groups, K).
+        bias: (Cout,), or None.
+        stride: samples from one window to the next, at least 1.
+        padding: zeros in samples: an int, (left, right), "same" (the odd sample to the right,
+            stride 1), "valid" or "causal" (on the left alone, so that no output needs a sample
+            after its own).
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions, a divisor of Cin and Cout.
+
+    Returns:
+        (N, Cout, Lout), or (Cout, Lout) of an unbatched input.
+
+    Raises:
+        TypeError: what is no CPU tensor of a floating dtype.
+        ProblemError: shapes and options that no convolution has.
+        DeviceError: a device that fails.
+
+    Examples:
+        >>> conv1d(torch.ones(1, 1, 4), torch.ones(1, 1, 3), padding="causal")
+        tensor([[[1., 2., 3., 3.]]])
     """
     if has_torch_function((input, weight, bias)):
         overridden: Tensor = handle_torch_function(
@@ -123,9 +141,29 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Size = 1,
 ) -> Tensor:
-    """torch.nn.functional.conv_transpose1d: (N, Cout, Lout), or (Cout, Lout) unbatched.
+    """torch.nn.functional.conv_transpose1d, computed by clconv, with derivatives of any order.
 
-    input (N, Cin, L), weight (Cin, Cout / groups, K), bias (Cout,). Raises as conv1d does.
+    Args:
+        input: (N, Cin, L), or (Cin, L) unbatched; called x in errors.
+        weight: (Cin, Cout / groups, K).
+        bias: (Cout,), or None.
+        stride: samples of the result for each of the input, at least 1.
+        padding: samples of the result that are cropped at both ends.
+        output_padding: samples that are appended on the right, less than stride or dilation.
+        groups: how many independent convolutions, a divisor of Cin and Cout.
+        dilation: samples of the result from one tap to the next, at least 1.
+
+    Returns:
+        (N, Cout, Lout), or (Cout, Lout) of an unbatched input.
+
+    Raises:
+        TypeError: what is no CPU tensor of a floating dtype.
+        ProblemError: shapes and options that no convolution has.
+        DeviceError: a device that fails.
+
+    Examples:
+        >>> conv_transpose1d(torch.ones(1, 1, 2), torch.ones(1, 1, 3), stride=2)
+        tensor([[[1., 1., 2., 1., 1.]]])
     """
     if has_torch_function((input, weight, bias)):
         overridden: Tensor = handle_torch_function(

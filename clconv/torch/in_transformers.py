@@ -65,11 +65,17 @@ class Switch:
 def use_in_transformers() -> Switch:
     """Lets the models of transformers compute causal convolutions of CPU tensors with clconv.
 
-    Takes effect at once and for all: for models that exist and for those to come, until the
-    switch that it returns is undone; that is a context manager, too. Packed sequences (`seq_idx`)
-    then work on CPUs. What is on another device, has another activation than silu, is exported,
-    or steps token by token with gradients, is computed as before. Raises ImportError without
-    transformers, or where its models have no such functions, as in releases before 5.24.
+    Takes effect at once and for all: for models that exist and for those to come, until it is
+    undone. Packed sequences (`seq_idx`) then work on CPUs. What is on another device, has another
+    activation than silu, is exported, or steps token by token with gradients, is computed as
+    before.
+
+    Returns:
+        A switch: `undo()`, or leaving its `with` block, turns it off.
+
+    Raises:
+        ImportError: transformers is missing, or its models have no such functions, as in releases
+            before 5.24.
     """
     home = importlib.import_module("transformers.integrations.hub_kernels")
     if not hasattr(home, DECORATOR):

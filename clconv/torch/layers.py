@@ -11,10 +11,31 @@ from clconv.torch.functions import Size, conv1d, conv_transpose1d
 
 
 class Conv1d(nn.Conv1d):
-    """torch.nn.Conv1d on clconv: (N, Cin, L) or (Cin, L) in, (N, Cout, Lout) or (Cout, Lout) out.
+    """torch.nn.Conv1d, computed by clconv: (N, Cin, L) in, (N, Cout, Lout) out; unbatched, too.
 
-    Constructor, parameters and state dict are torch.nn's, every padding mode included. `padding`
-    may also be "causal": dilation (kernel_size - 1) samples on the left alone.
+    Parameters and state dict are torch.nn's, and so are the errors of its constructor.
+
+    Args:
+        in_channels: Cin.
+        out_channels: Cout.
+        kernel_size: taps of a window.
+        stride: samples from one window to the next, at least 1.
+        padding: samples at both ends, "same" (stride 1), "valid", or "causal": dilation
+            (kernel_size - 1) samples on the left alone, which PyTorch does not know.
+        dilation: samples from one tap of a window to the next, at least 1.
+        groups: how many independent convolutions, a divisor of Cin and Cout.
+        bias: whether there is one.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        device: where the parameters are, as in torch.nn; calls need them on the CPU.
+        dtype: that of the parameters.
+
+    Raises:
+        ValueError: options that torch.nn refuses.
+
+    Examples:
+        >>> import torch
+        >>> Conv1d(2, 4, 3, padding="causal")(torch.zeros(1, 2, 10)).shape
+        torch.Size([1, 4, 10])
     """
 
     def __init__(
@@ -54,9 +75,14 @@ class Conv1d(nn.Conv1d):
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """torch.nn.ConvTranspose1d on clconv: (N, Cin, L) or (Cin, L) in, the same with Lout out.
+    """torch.nn.ConvTranspose1d, computed by clconv: (N, Cin, L) in, (N, Cout, Lout) out.
 
     Constructor, parameters and state dict are torch.nn's, and so is `output_size` of a call.
+
+    Examples:
+        >>> import torch
+        >>> ConvTranspose1d(4, 2, 4, stride=2, padding=1)(torch.zeros(1, 4, 10)).shape
+        torch.Size([1, 2, 20])
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:

@@ -21,20 +21,24 @@ OURS: dict[Any, Callable[..., Tensor]] = {
 
 
 def patched() -> AbstractContextManager[Any]:
-    """In a `with` block, F.conv1d and F.conv_transpose1d of torch.nn.functional compute on clconv.
+    """In a `with` block, torch.nn.functional's conv1d and conv_transpose1d compute on clconv.
 
     For what `convert` cannot see: functional models, transforms such as torchaudio's Resample, and
     julius. It serves the calls of this thread, those of layers too, and their backward passes
     wherever these run. Tensors that clconv does not take (complex and whole numbers, other devices,
     other layouts) go to PyTorch as before; so does what TorchScript compiled.
 
-    >>> import torch
-    >>> from torch.nn import functional as F
-    >>> x, weight = torch.ones(1, 1, 4), torch.ones(1, 1, 3)
-    >>> with patched():
-    ...     y = F.conv1d(x, weight, padding=1)
-    >>> y
-    tensor([[[2., 3., 3., 2.]]])
+    Returns:
+        A context manager.
+
+    Examples:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> x, weight = torch.ones(1, 1, 4), torch.ones(1, 1, 3)
+        >>> with patched():
+        ...     y = F.conv1d(x, weight, padding=1)
+        >>> y
+        tensor([[[2., 3., 3., 2.]]])
     """
     return _Redirecting()
 

@@ -30,8 +30,13 @@ THEIRS: dict[Any, str] = {
 class Convolution:
     """A convolution of a model, as seen in one run.
 
-    `layer` is the name of the layer that has the weight, or that called it, "" where none did;
-    `where` is "clconv", "PyTorch" or "nowhere"; `why` says by which kernels, or why not on clconv.
+    Attributes:
+        layer: the name of the layer that has the weight, or that called it, "" where none did.
+        function: the function that was called.
+        input_shape: (N, Cin, L), or (Cin, L); () of a layer that was not called.
+        weight_shape: that of the weight; () of a layer that was not called.
+        where: "clconv", "PyTorch" or "nowhere".
+        why: by which kernels, or why not on clconv.
     """
 
     layer: str
@@ -48,8 +53,10 @@ class Convolution:
 
 
 class Report(tuple[Convolution, ...]):
-    """Convolutions in the order of their calls, then those that were not called; printed, one a
-    line."""
+    """What `report` found: each `Convolution` in the order of the calls, then those not called.
+
+    It is a tuple; printed, it has a line for each.
+    """
 
     __slots__ = ()
 
@@ -60,10 +67,24 @@ class Report(tuple[Convolution, ...]):
 def report(model: nn.Module, inputs: Tensor | Sequence[Any] | Mapping[str, Any]) -> Report:
     """Each 1-D convolution of a model: where it ran, and why there.
 
-    The model computes `inputs` once as `tune` does: its one argument, a tuple or list of them, or
-    a mapping of keyword arguments, in eval mode and without gradients. Calls of
+    The model computes the inputs once, in eval mode and without gradients. Calls of
     torch.nn.functional are listed beside layers; what TorchScript or torch.compile compiled is not
-    seen from here. Raises what the model raises.
+    seen from here.
+
+    Args:
+        model: any torch.nn.Module.
+        inputs: the model's one argument, a tuple or list of them, or a mapping of keyword
+            arguments.
+
+    Returns:
+        A tuple of convolutions, printed one a line.
+
+    Raises:
+        ArrayTypeError: what is no model. What the model raises comes through.
+
+    Examples:
+        >>> [one.where for one in report(nn.Conv1d(1, 2, 3), torch.zeros(1, 1, 9))]
+        ['PyTorch']
     """
     witness = _Witness(default_runtime())
     with witness, _Calls(model, witness) as calls:

@@ -35,14 +35,33 @@ def causal_conv1d_fn(
     final_states_out: Tensor | None = None,
     activation: str | None = None,
 ) -> Any:
-    """A convolution of each channel with its own weights that sees no later position, with what
-    the package's function has.
+    """causal_conv1d_fn of the package causal-conv1d: no output sees a later position.
 
-    x (batch, dim, length) of any strides; where channels lie side by side it is read in place, and
-    the result lies so, too. weight (dim, width), bias (dim,), seq_idx (batch, length) int32,
-    initial_states (batch, dim, width - 1). Returns a tensor like x; with `return_final_states`
-    also the last width - 1 samples, which `final_states_out` takes. activation is None, "silu" or
-    "swish". Raises TypeError for what is no CPU tensor of a floating dtype, ProblemError.
+    Each channel has its own weights. `clconv.functional.causal_conv1d` says more. It has first
+    derivatives.
+
+    Args:
+        x: (batch, dim, length), of any strides; where channels lie side by side it is read in
+            place, and the result lies so, too.
+        weight: (dim, width).
+        bias: (dim,), or None.
+        seq_idx: (batch, length), int32, the number of each position's sequence, or None.
+        initial_states: (batch, dim, width - 1), the samples before x, or None.
+        return_final_states: whether the last width - 1 samples are returned as well.
+        final_states_out: takes these, or None.
+        activation: None, "silu" or "swish".
+
+    Returns:
+        A tensor like x; with `return_final_states` (y, the last width - 1 samples).
+
+    Raises:
+        TypeError: what is no CPU tensor of a floating dtype.
+        ProblemError: shapes that do not belong together, states together with seq_idx.
+        DeviceError: a device that fails.
+
+    Examples:
+        >>> causal_conv1d_fn(torch.ones(1, 1, 4), torch.ones(1, 3))
+        tensor([[[1., 2., 3., 3.]]])
     """
     silu, final = is_silu(activation), bool(return_final_states)
     tensors: tuple[Tensor | None, ...] = (x, weight, bias, initial_states)
@@ -73,13 +92,34 @@ def causal_conv1d_update(
     cache_seqlens: Tensor | None = None,
     conv_state_indices: Tensor | None = None,
 ) -> Tensor:
-    """The next positions of sequences whose last samples are in `conv_state`, which x then joins.
+    """causal_conv1d_update of the package causal-conv1d: the next positions of sequences.
 
-    x (batch, dim) or (batch, dim, length); conv_state (batch, dim, state_length), with
-    `conv_state_indices` (batch,) int32 of more states than batch, is changed in place. weight (dim,
-    width), bias (dim,). With `cache_seqlens` (batch,) int32 a state is a ring. Returns a tensor
-    like x, without gradients. `clconv.functional.causal_conv1d_update` says more. Raises TypeError
-    for what is no CPU tensor of a floating dtype, ProblemError; conv_state is then as it was.
+    `clconv.functional.causal_conv1d_update` says more. It has no gradients, as in the package.
+
+    Args:
+        x: (batch, dim), or (batch, dim, length).
+        conv_state: (batch, dim, state_length), the last samples, which x then joins; changed in
+            place.
+        weight: (dim, width).
+        bias: (dim,), or None.
+        activation: None, "silu" or "swish".
+        cache_seqlens: (batch,), int32, or None: how many samples each sequence had; then a state is
+            a ring.
+        conv_state_indices: (batch,), int32, or None: which state of conv_state belongs to each row
+            of x.
+
+    Returns:
+        A tensor like x.
+
+    Raises:
+        TypeError: what is no CPU tensor of a floating dtype.
+        ProblemError: shapes that do not belong together; conv_state is then as it was.
+        DeviceError: a device that fails.
+
+    Examples:
+        >>> state, ones = torch.zeros(1, 1, 2), torch.ones(1, 3)
+        >>> [causal_conv1d_update(torch.ones(1, 1), state, ones).item() for _ in range(3)]
+        [1.0, 2.0, 3.0]
     """
     silu = is_silu(activation)
     _check(x=x, weight=weight, bias=bias, conv_state=conv_state)

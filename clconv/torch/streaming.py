@@ -39,11 +39,14 @@ TAKEN = (
 
 
 class TorchStream:
-    """A PyTorch model on a signal in chunks: tensors (N, C, T) or (C, T) in, the samples that they
-    complete out. Made by `clconv.torch.stream`.
+    """A PyTorch model on a signal in chunks, made by `clconv.torch.stream`.
 
-    `stream` is the StreamingSequential that computes it; `latency` and `stride` are its own. Copies
-    and pickles go on where the original is.
+    Tensors (N, C, T) or (C, T) go in, the samples that they complete come out. Copies and pickles
+    go on where the original is.
+
+    Args:
+        chain: the StreamingSequential that computes it, also its attribute `stream`.
+        dtype: that of the chunks.
     """
 
     def __init__(self, chain: StreamingSequential, dtype: torch.dtype) -> None:
@@ -55,9 +58,18 @@ class TorchStream:
         return f"<clconv.torch.TorchStream of {len(self.stream.streams)} layers>"
 
     def __call__(self, chunk: Tensor) -> Tensor:
-        """The next samples, for the next T >= 0 samples. A call that raises changes nothing.
+        """The samples that the next ones complete. A call that raises changes nothing.
 
-        Raises TypeError for what is no CPU tensor of the weights' dtype, ModuleError.
+        Args:
+            chunk: the next T >= 0 samples, (N, C, T), or (C, T) unbatched.
+
+        Returns:
+            (N, channels, from 0 on), unbatched if the chunk is.
+
+        Raises:
+            TypeError: what is no CPU tensor of the weights' dtype.
+            ModuleError: another shape than the signal has.
+            DeviceError: a device that fails.
         """
         if not isinstance(chunk, Tensor) or chunk.device.type != "cpu":
             said = f"on {chunk.device}" if isinstance(chunk, Tensor) else type(chunk).__name__
@@ -75,8 +87,14 @@ class TorchStream:
         return self._tensor(result)
 
     def flush(self) -> Tensor:
-        """The samples that the padding after the signal still gives; the next chunk begins a new
-        signal. Raises ModuleError before the first chunk."""
+        """The samples that the padding after the signal still gives; then a new signal may begin.
+
+        Returns:
+            (N, channels, from 0 on), unbatched if the last chunk was.
+
+        Raises:
+            ModuleError: before the first chunk.
+        """
         return self._tensor(self.stream.flush())
 
     def _tensor(self, result: Any) -> Tensor:
@@ -89,7 +107,7 @@ class TorchStream:
 
     @property
     def latency(self) -> int:
-        """As of clconv.streaming's streams."""
+        """The most samples that must follow sample q * stride until output q comes."""
         return self.stream.latency
 
     @property
@@ -102,19 +120,37 @@ class TorchStream:
         return self.stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where the stream was whose `state_dict` this is. Raises ModuleError."""
+        """Goes on where the stream was whose `state_dict` this is.
+
+        Args:
+            state: what `state_dict` gave.
+
+        Raises:
+            ModuleError: a key that does not fit; then nothing has changed.
+        """
         self.stream.load_state_dict(state)
 
 
 def stream(model: nn.Module, *, variant: str = "auto") -> TorchStream:
-    """A stream of clconv's layers with the weights of a PyTorch model: chunk by chunk it gives what
-    the model gives of the whole signal.
+    """A stream of a PyTorch model: its chunks give what the model gives of the whole signal.
 
-    The model is made of nn.Sequential, Conv1d and ConvTranspose1d (torch.nn's or clconv's; any
-    padding but circular), nn's padding layers, ReLU, LeakyReLU, ELU, GELU, SiLU, Sigmoid, Tanh,
-    Identity, and Dropout in evaluation mode. Weights are copied now. `variant` is that of the
-    convolutions. Raises ModuleError that names what cannot be streamed and its path, TypeError for
-    what is no model.
+    Args:
+        model: made of nn.Sequential, Conv1d and ConvTranspose1d (torch.nn's or clconv's; any
+            padding but circular), nn's padding layers, ReLU, LeakyReLU, ELU, GELU, SiLU, Sigmoid,
+            Tanh, Identity, and Dropout in evaluation mode. Weights are copied now.
+        variant: "auto", or the name of that of the convolutions.
+
+    Returns:
+        A stream of clconv's layers.
+
+    Raises:
+        ModuleError: what cannot be streamed, with its path.
+        TypeError: what is no model.
+
+    Examples:
+        >>> chunks = stream(nn.Sequential(nn.ZeroPad1d((1, 0)), nn.Conv1d(1, 2, 2)))
+        >>> [chunks(torch.zeros(1, 1, length)).shape[2] for length in (1, 5)]
+        [1, 5]
     """
     check_model(model)
     dtypes = {weight.dtype for weight in model.parameters()} or {torch.float32}

@@ -20,14 +20,33 @@ def tune(
     *,
     seconds: float | None = None,
 ) -> list[Record]:
-    """Times the candidates of a model's 1-D convolutions, 5 s a pass unless told otherwise.
+    """Times the candidates of a model's 1-D convolutions, and remembers the fastest.
 
-    The model computes `example_input` once, in eval mode and without gradients: its one argument,
-    a tuple or list of them, or a mapping of keyword arguments. The kernels that are fastest for
-    what it computes with clconv there are recorded for the default runtime's device, and used from
-    then on. A model in training mode gets them for the backward pass, too. Raises ProblemError
-    where clconv computes nothing (see `convert` and `report`), and what the model and
-    clconv.tuning.tune raise.
+    The model computes the input once, in eval mode and without gradients. The kernels that are
+    fastest for what it computes with clconv there are recorded for the default runtime's device,
+    and used from then on. A model in training mode gets them for the backward pass, too.
+
+    Args:
+        model: any torch.nn.Module that clconv computes a part of.
+        example_input: the model's one argument, a tuple or list of them, or a mapping of keyword
+            arguments.
+        seconds: how long a pass may take, compiling included; None means 5.
+
+    Returns:
+        A record of each pass.
+
+    Raises:
+        ProblemError: clconv computes nothing (see `convert` and `report`).
+        OutOfMemoryError: nothing fits the device. What the model raises comes through.
+        DeviceError: no candidate runs.
+
+    Examples:
+        >>> import torch
+        >>> from clconv.torch import convert
+        >>> layer = torch.nn.Conv1d(1, 2, 3).eval()
+        >>> _ = convert(layer)
+        >>> len(tune(layer, torch.zeros(1, 1, 99), seconds=0.1))
+        1
     """
     runtime = default_runtime()
     tasks = tuning.tasks_of(runtime, lambda: run(model, example_input))

@@ -32,17 +32,34 @@ def warm_up(
     *,
     training: bool | None = None,
 ) -> int:
-    """Builds every kernel that a model needs for inputs like this one, on all cores, and keeps
-    them on disk; how many there are. The model's next call compiles nothing.
+    """Builds every kernel that a model needs for inputs like this one, on all cores.
 
-    `example_input` is the model's one argument, a tuple or list of them, or a mapping of keyword
-    arguments. A model in training mode gets the kernels of the backward pass, too; `training` says
-    otherwise. The model runs once, but its convolutions with clconv compute nothing, and their
-    results are made up: in eval mode and without gradients, or for training in the modes that its
-    layers have, and then its buffers are as before. Random generators are, too. Shows a progress
-    bar where tqdm is installed and standard error is a terminal. Raises ProblemError where clconv
-    computes nothing (see `convert` and `report`), or for training where the model gives no tensor
-    with a gradient, and what the model raises.
+    They are kept on disk, too. The model's next call compiles nothing. The model runs once, but its
+    convolutions with clconv compute nothing, and their results are made up: in eval mode and
+    without gradients, or for training in the modes that its layers have, and then its buffers are
+    as before. Random generators are, too. Shows a progress bar where tqdm is installed and standard
+    error is a terminal.
+
+    Args:
+        model: any torch.nn.Module that clconv computes a part of.
+        example_input: the model's one argument, a tuple or list of them, or a mapping of keyword
+            arguments.
+        training: whether the kernels of the backward pass are built, too; None means as the model's
+            mode says.
+
+    Returns:
+        How many kernels there are.
+
+    Raises:
+        ProblemError: clconv computes nothing (see `convert` and `report`), or for training the
+            model gives no tensor with a gradient. What the model raises comes through.
+        OutOfMemoryError: nothing fits the device.
+
+    Examples:
+        >>> from clconv.torch import convert
+        >>> layer = nn.Conv1d(1, 2, 3).eval()
+        >>> convert(layer), warm_up(layer, torch.zeros(1, 1, 9))
+        (1, 1)
     """
     check_model(model)
     if not isinstance(training, bool | None):

@@ -61,14 +61,25 @@ PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
 class Task(NamedTuple):
-    """What can be tuned: a pass of a problem."""
+    """What can be tuned: a pass of a problem.
+
+    Attributes:
+        problem: what is computed.
+        pass_: which of its passes.
+    """
 
     problem: Conv1dProblem
     pass_: Pass
 
 
 class Progress(NamedTuple):
-    """How far a search is: candidates tried, those there are, and the least time so far."""
+    """How far a search is.
+
+    Attributes:
+        tried: candidates so far.
+        candidates: those that there are.
+        best_us: the least time so far, in microseconds, or None.
+    """
 
     tried: int
     candidates: int
@@ -279,7 +290,11 @@ _asked = threading.local()
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Within it, what this thread is asked to tune more than once is timed the first time only."""
+    """Within it, what this thread is asked to tune more than once is timed the first time only.
+
+    Returns:
+        A context manager.
+    """
     outer = getattr(_asked, "records", None)
     _asked.records = {} if outer is None else outer
     try:
@@ -291,10 +306,20 @@ def once() -> Iterator[None]:
 def candidates(
     runtime: Runtime, task: Task, memlimit: int | None = None, kept: int = 0
 ) -> tuple[list[KernelPlan], int | None]:
-    """The candidates whose workspace fits `memlimit` bytes, in the cost model's order, and the
-    limit that they keep, None where there is none.
+    """The candidates of a task, in the cost model's order.
 
-    `kept` bytes of it are taken by something else. Raises ProblemError, OutOfMemoryError.
+    Args:
+        runtime: the device.
+        task: the pass of a problem.
+        memlimit: the most bytes of workspace, or None.
+        kept: bytes of it that are taken by something else.
+
+    Returns:
+        The plans whose workspace fits, and the limit that they keep, None where there is none.
+
+    Raises:
+        ProblemError: no such problem.
+        OutOfMemoryError: nothing fits.
     """
     every = plans(*task, runtime.profile, workspace_limit=runtime.workspace_limit)
     found = [p for p in every if memlimit is None or p.workspace_bytes + kept <= memlimit]
@@ -320,11 +345,33 @@ def tune(
 ) -> Record:
     """Times the candidates of a pass on a device, and keeps the record for `variant="auto"`.
 
-    Stops after about `seconds`, 5 unless given, compiling included, with the best so far; one
-    candidate is timed in any case. A candidate's workspace may have `memlimit` bytes less those
-    `kept` by something else. `tell` is called after each candidate. Raises ProblemError,
-    OutOfMemoryError where nothing fits, DeviceError where no candidate runs; then nothing is
-    recorded.
+    The better half goes on, and is timed twice as often, until two are left: successive halving
+    (Karnin, Koren and Somekh, 2013).
+
+    Args:
+        runtime: the device.
+        problem: what is computed.
+        pass_: "forward", "input_gradient", "weight_gradient" or "bias_gradient".
+        seconds: about how long it may take, compiling included; None means 5. One candidate is
+            timed in any case.
+        memlimit: the most bytes of workspace, or None.
+        kept: bytes of it that are taken by something else.
+        tell: called with a Progress after each candidate, or None.
+
+    Returns:
+        The record, whose `choice` is the fastest.
+
+    Raises:
+        ProblemError: no such pass.
+        OutOfMemoryError: nothing fits; then nothing is recorded.
+        DeviceError: no candidate runs; then nothing is recorded.
+
+    Examples:
+        >>> from clconv import Runtime
+        >>> problem = Conv1dProblem(1, 2, 99, 4, 3)
+        >>> record = tune(Runtime(), problem, "forward", seconds=0.1)
+        >>> record.winner.median_us > 0
+        True
     """
     task = Task(problem, Pass.of(pass_))
     seconds = SECONDS if seconds is None else seconds
@@ -364,7 +411,15 @@ class _Watcher(Runtime):
 
 
 def tasks_of(runtime: Runtime, call: Callable[[], object]) -> list[Task]:
-    """The passes that a call computes on the default runtime, in their order, each once."""
+    """The passes that a call computes on the default runtime.
+
+    Args:
+        runtime: the device whose plans are asked for.
+        call: a function without arguments.
+
+    Returns:
+        Each pass once, in the order of the calls.
+    """
     watcher = _Watcher(runtime)
     with watcher:
         call()

@@ -28,14 +28,28 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def shapes(problem: Conv1dProblem) -> dict[str, tuple[int, int, int]]:
-    """Of x, weight and grad_output."""
+    """The shapes of a problem's arrays.
+
+    Args:
+        problem: what is computed.
+
+    Returns:
+        Those of "x", "weight" and "grad_output".
+    """
     names = ("x", "weight", "grad_output")
     every = (problem.input_shape, problem.weight_shape, problem.output_shape)
     return dict(zip(names, every, strict=True))
 
 
 def integers(problem: Conv1dProblem) -> Arrays:
-    """x, weight and grad_output of whole numbers, so small that sums are exact in any order."""
+    """Arrays of whole numbers, so small that sums are exact in any order.
+
+    Args:
+        problem: what is computed.
+
+    Returns:
+        "x", "weight" and "grad_output".
+    """
     largest = 4 if problem.terms(Pass.WEIGHT_GRADIENT) < 2**19 else 1
     # A prime number of values, repeated, so that no row is like the next.
     drawn = np.random.default_rng(1).integers(-largest, largest + 1, 65537)
@@ -49,7 +63,12 @@ def integers(problem: Conv1dProblem) -> Arrays:
 class Bench:
     """The arrays of one pass on a device, on which any of some plans runs.
 
-    `values` are x, weight and grad_output; the pass reads two of them, and overwrites the third.
+    Args:
+        runtime: the device.
+        problem: what is computed.
+        pass_: which pass, which reads two of the arrays and overwrites the third.
+        values: "x", "weight" and "grad_output".
+        plans: those that may run.
     """
 
     def __init__(

@@ -36,6 +36,13 @@ class Verifier:
     problem itself those of an exact candidate must be those of the first that passed, and those of
     another must be the reference's in one channel at either end. Exact ones must be equal, others
     keep their bound.
+
+    Args:
+        runtime: the device.
+        problem: what is computed.
+        pass_: which pass.
+        bench: the arrays.
+        candidates: the plans that may be asked about.
     """
 
     def __init__(
