@@ -13,8 +13,8 @@ import clconv
 PACKAGE = Path(clconv.__file__).parent
 # Every module, each after those that it may import; "variants.*" stands for those of algorithms.
 _ROOMS = (
-    "errors", "version", "settings", "disk", "bounded", "geometry", "problem", "reference",
-    "testing",
+    "errors", "version", "settings", "progress", "disk", "bounded", "geometry", "problem",
+    "reference", "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
     "variants.*",
     "variants", "render",
@@ -107,14 +107,14 @@ ROOMS = tuple(room for one in _ROOMS for room in (_algorithms() if one == "varia
 PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
-    "torch": {"torch"}, "torch.warming": {"torch", "tqdm"},
+    "progress": {"tqdm"}, "torch": {"torch"},
     "torch.in_transformers": {"torch", "transformers"}, "onnx": {"onnx"},
     "onnx.host": {"onnx", "onnxruntime"},
     "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
     "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
     "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
-    "commands.tune": {"tqdm", "onnx", "google"},
+    "commands.tune": {"onnx", "google"},
 }  # fmt: skip
 
 

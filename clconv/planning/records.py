@@ -81,7 +81,7 @@ class Timing:
     refusal: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """One search: the winner, and what was found of each candidate, by the cost model's order.
 
@@ -97,6 +97,17 @@ class Record:
     driver: str
     library: str = VERSION
     written: float = field(default_factory=time.time)
+
+    def __repr__(self) -> str:
+        """What won, and what that is worth; the candidates are in `candidates`."""
+        choice, winner, untuned = self.choice, self.winner, self.untuned
+        tile = ", ".join(f"{name}={value}" for name, value in choice.tile.items())
+        text = f"<Record of {self.key.pass_.value} of {self.key.problem}: {choice.variant}({tile})"
+        if winner.median_us is not None:
+            text += f", {winner.median_us:.1f} us"
+        if untuned is not None and untuned.median_us is not None:
+            text += f", {untuned.median_us:.1f} us untuned"
+        return f"{text}, {len(self.candidates)} candidates>"
 
     @property
     def winner(self) -> Timing:
