@@ -50,7 +50,9 @@ _ROOMS = (
     "commands.benchmark_worker",
     "commands.benchmark_candidates", "commands.benchmark_plot", "commands.benchmark",
     "commands.devices", "commands.predict", "commands.source", "commands.tune_calibrate",
-    "commands.tune_plot", "commands.tune", "__main__",
+    "commands.tune_plot", "commands.tune", "commands.steps", "commands.private",
+    "commands.report_parts", "commands.report_page", "commands.report_plot", "commands.report",
+    "__main__",
 )  # fmt: skip
 
 
@@ -114,6 +116,7 @@ OPTIONAL = {
     "files": {"safetensors"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
     "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
+    "commands.report_plot": {"matplotlib"},
     "commands.tune": {"onnx", "google"},
 }  # fmt: skip
 

@@ -155,7 +155,7 @@ def test_other_drivers_versions_and_sizes_are_hints():
 def _damaged():
     good = {
         "schema": records.SCHEMA, "version": 1, "device": DEVICE,
-        "records": [records._to_json(record())],
+        "records": [records.record_to_json(record())],
     }  # fmt: skip
 
     def spoilt(path, value):

@@ -32,7 +32,10 @@ from clconv.planning.planner import Choice
 from clconv.problem import DTYPES, Conv1dProblem, Pass
 from clconv.version import VERSION
 
-__all__ = ["Database", "Fields", "Record", "RecordKey", "Timing", "load"]
+__all__ = [
+    "Database", "Fields", "Record", "RecordKey", "Timing", "load", "record_of_json",
+    "record_to_json",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +138,8 @@ class Record:
 # JSON
 
 
-def _to_json(record: Record) -> dict[str, Any]:
+def record_to_json(record: Record) -> dict[str, Any]:
+    """An object of plain values."""
     problem = record.key.problem
     return {
         "problem": {
@@ -224,8 +228,8 @@ class Fields:
         return Choice(self.text("variant"), numbers)
 
 
-def _from_json(value: Any) -> Record:
-    """A record that is sound in itself; ValueError otherwise."""
+def record_of_json(value: Any) -> Record:
+    """The same again, sound in itself; ValueError or ProblemError otherwise."""
     fields = Fields(value)
     sizes = Fields(fields["problem"])
     if sizes["dtype"] not in [dtype.name for dtype in DTYPES]:
@@ -294,7 +298,7 @@ def _parse(content: bytes, device: str) -> _Content:
     faults = []
     for entry in entries:
         try:
-            record = _from_json(entry)
+            record = record_of_json(entry)
         except (ValueError, ProblemError) as error:
             faults.append(str(error))
             continue
@@ -441,6 +445,6 @@ def _write(path: Path, device: str, records: Iterable[Record]) -> None:
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
         "device": device,
-        "records": [_to_json(record) for record in records],
+        "records": [record_to_json(record) for record in records],
     }
     disk.write(path, json.dumps(content, separators=(",", ":")).encode())
