@@ -19,6 +19,7 @@ _ROOMS = (
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records", "planning.shipped",
+    "planning.folding",
     "drivers", "drivers.binaries", "drivers.icd",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",

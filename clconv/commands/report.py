@@ -127,14 +127,14 @@ def write(found: Line, out: Path) -> list[Path]:
     files = [out / "report.json", out / "report.md"]
     out.mkdir(parents=True, exist_ok=True)
     files[0].write_text(json.dumps(clean, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    picture = None
+    picture: Path | None = None
     if find_spec("matplotlib") is None:
         print('no picture: it needs matplotlib: pip install "clconv[tune]"', file=sys.stderr)
     else:
         from clconv.commands.report_plot import draw
 
         picture = draw(clean, out / "report.png")
-    files[1].write_text(markdown(clean, picture and picture.name), "utf-8")
+    files[1].write_text(markdown(clean, picture.name if picture else None), "utf-8")
     return [*files, *([picture] if picture else [])]
 
 

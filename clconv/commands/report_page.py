@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from clconv.commands.report_parts import share_of_roof
+from clconv.planning.folding import LEAST_GAIN
 
 __all__ = ["FAULTS", "LEAST_FLOPS", "Found", "markdown", "mean", "percent", "rows_of", "tile"]
 
@@ -138,8 +139,9 @@ class Page(Found):
             names = step["left_out"]
             if names:
                 more = f"; and {len(names) - MOST_NAMES} more, which report.json names"
+                listed = "; ".join(names[:MOST_NAMES]) + more * (len(names) > MOST_NAMES)
                 text += ["", f"{step['title']}, {len(names)} left out for lack of time, or failed: "
-                         f"{'; '.join(names[:MOST_NAMES])}{more * (len(names) > MOST_NAMES)}."]  # fmt: skip
+                         f"{listed}."]  # fmt: skip
         return text
 
     def devices(self) -> list[str]:
@@ -207,8 +209,8 @@ class Page(Found):
         ]  # fmt: skip
         if above:
             text += ["", "^ above the roof, in a second measurement of both too: transforms do "
-                     "fewer operations than are counted, arrays may stay in a cache, or the machine was "
-                     "busy while the peak was measured."]  # fmt: skip
+                     "fewer operations than are counted, arrays may stay in a cache, or the "
+                     "machine was busy while the peak was measured."]  # fmt: skip
         return [*text, "", *self.errors(profile["architecture"] if profile else ""), "",
                 *self.compiling()]  # fmt: skip
 
@@ -239,16 +241,21 @@ class Page(Found):
     def tuned(self) -> list[str]:
         """What tuning gained, in its own and in a second measurement."""
         rows = []
+        again = {(x["layer"], x["pass"], x["length"]): x for x in self.every("tuned", "choice")}
         for one in self.every("tuned", "after_us"):
             before, after = one["before_us"], one["after_us"]
-            again = one.get("again_before_us")
+            both = again.get((one["layer"], one["pass"], one["length"]))
             rows.append([
                 one["layer"], one["pass"], one["length"], before, after, before and before / after,
-                again and again / one["again_after_us"], tile(one),
+                tile(one), both and both["again_before_us"] / both["again_after_us"],
+                tile(both["choice"]) if both else "",
             ])  # fmt: skip
         header = ("layer", "pass", "length", "the model's choice us", "fastest us", "gain",
-                  "gain measured again", "fastest")  # fmt: skip
-        return rows_of(header, rows)
+                  "fastest", "gain of the layer's, measured again", "the layer's")  # fmt: skip
+        return [
+            "The layer's is a choice that is faster than the model's by more than "
+            f"{LEAST_GAIN - 1:.0%} at both lengths.", "", *rows_of(header, rows),
+        ]  # fmt: skip
 
 
 def _yes(value: bool) -> str:

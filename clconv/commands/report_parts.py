@@ -19,6 +19,7 @@ from clconv.commands import devices, predict
 from clconv.commands.layers import Layer, load
 from clconv.commands.roofline import Roofline
 from clconv.commands.steps import Item, Line, Step, read
+from clconv.planning.folding import agreed
 from clconv.planning.planner import Choice
 from clconv.planning.profiles import DeviceProfile
 from clconv.planning.records import Record, record_to_json
@@ -35,6 +36,7 @@ __all__ = [
     "seconds_for_each",
     "share_of_roof",
     "timed",
+    "told_record",
 ]
 
 # Layers that are tuned: dense with a stride, dense and dilated, pointwise, depthwise, few channels,
@@ -100,7 +102,8 @@ def share_of_roof(line: Line, flops: float, bandwidth: float) -> float | None:
     """The least seconds that peaks allow in those measured; None where they are not known."""
     if not flops or not bandwidth:
         return None
-    return 1e6 * max(line["flops"] / flops, line["bytes"] / bandwidth) / float(line["median_us"])
+    least = max(float(line["flops"]) / flops, float(line["bytes"]) / bandwidth)
+    return 1e6 * least / float(line["median_us"])
 
 
 class Work:
@@ -278,31 +281,43 @@ def seconds_for_each(until: float, left: int) -> float:
 
 
 def tuned(work: Work, name: str, pass_: str) -> Iterator[Line]:
-    """A search at two lengths of a layer; where another choice won, both are timed once more."""
+    """A search at two lengths of a layer; a choice that both recommend is timed once more."""
     items = tuned_items(work)
     left = len(items) - items.index((name, pass_))
     whole = work.layers[name].problem
     shorter = replace(whole, length=max(whole.length // SHORTER, whole.window))
+    records = []
     for problem in dict.fromkeys((whole, shorter)):
         seconds = seconds_for_each(work.until, SHORTER * left + 1)
-        record = tuning.tune(work.runtime, problem, pass_, seconds=seconds)
-        yield {
-            "layer": name, "pass": pass_, "length": problem.length,
-            "before_us": record.untuned and record.untuned.median_us,
-            "after_us": record.winner.median_us, "variant": record.choice.variant,
-            "tile": dict(record.choice.tile), "record": record_to_json(record),
-            **_again(work.runtime, record),
-        }  # fmt: skip
+        records.append(tuning.tune(work.runtime, problem, pass_, seconds=seconds))
+        yield told_record(name, records[-1])
+    choice = agreed(records)
+    if choice is not None:
+        for record in records:
+            yield {"layer": name, "pass": pass_, "length": record.key.problem.length,
+                   "choice": {"variant": choice.variant, "tile": dict(choice.tile)},
+                   **_again(work.runtime, record, choice)}  # fmt: skip
 
 
-def _again(runtime: Runtime, record: Record) -> Line:
-    """The winner's and the model's choice's time once more, in turns."""
-    if record.untuned is None or record.untuned.choice == record.choice:
-        return {}
+def told_record(name: str, record: Record) -> Line:
+    """A record of a layer of that name."""
+    return {
+        "layer": name, "pass": record.key.pass_.value, "length": record.key.problem.length,
+        "before_us": record.untuned and record.untuned.median_us,
+        "after_us": record.winner.median_us, "variant": record.choice.variant,
+        "tile": dict(record.choice.tile), "record": record_to_json(record),
+    }  # fmt: skip
+
+
+def _again(runtime: Runtime, record: Record, choice: Choice) -> Line:
+    """The time of a choice and of the model's own once more, in turns."""
     problem, pass_ = record.key.problem, record.key.pass_
-    choices: tuple[Choice, Choice] = record.untuned.choice, record.choice
+    assert record.untuned is not None
     every = runtime.plans(problem, pass_)
-    plans = [next(plan for plan in every if plan.choice == choice) for choice in choices]
+    plans = [
+        next(plan for plan in every if plan.choice == one)
+        for one in (record.untuned.choice, choice)
+    ]
     bench = tuning.Bench(runtime, problem, pass_, tuning.integers(problem), plans)
     jobs = [bench.job(plan) for plan in plans]
     times: list[list[float]] = [[], []]

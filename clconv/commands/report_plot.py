@@ -51,7 +51,7 @@ def draw(report: dict[str, Any], path: Path) -> Path | None:
     right.plot((least, most), (least, most), color="black", linewidth=0.8, linestyle=":")
     right.grid(alpha=0.25)
     right.legend(frameon=False)
-    info = next((line["info"] for line in steps["devices"] if "info" in line), {})
+    info: dict[str, Any] = next((line["info"] for line in steps["devices"] if "info" in line), {})
     figure.suptitle(f"{info.get('name', '')}, {info.get('platform', '')}", fontsize=10)
     figure.savefig(path)
     plt.close(figure)
