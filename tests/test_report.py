@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     """A report of a few seconds on the first device, by the command: its folder and its output."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "layers.py").write_text(LAYERS)
-    words = ["--minutes", "0.2", "--layers", "layers.py", "--out", "out"]
+    words = ["--minutes", "0.15", "--layers", "layers.py", "--out", "out"]
     done = subprocess.run(
         [sys.executable, "-m", "clconv", "report", *words], cwd=folder, capture_output=True,
         text=True,
@@ -56,7 +56,7 @@ def test_the_files(made, content):
     assert done.stderr.count("\n") == (not drawn)
     assert (content["schema"], content["version"]) == ("clconv report", 1)
     assert content["clconv"] == clconv.__version__
-    assert content["seconds"] == 12
+    assert content["seconds"] == 9
     steps = {step["name"]: step for step in content["steps"]}
     assert list(steps) == ["devices", "accuracy", "layers", "tuned"]
     for step in steps.values():
@@ -99,8 +99,9 @@ def test_names_and_paths_are_taken_out(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada lovelace"))
     line = {
         "error": "BuildError: /home/ada lovelace/.cache/k.cl:3: error on engine-7, of ada.lovelace",
-        "log": ["C:\\Users\\Ada\\x.cl is missing", "~/x", "file:///home/bob/x"],
-        "name": "AMD EPYC 9R14, 3 GFLOP/s and 1/2; and/or", "pass": "forward", "count": 3,
+        "log": ["C:\\Users\\Ada\\x.cl is missing", "~/x:/home/bob/y", "file:///home/bob/x"],
+        "name": "EPYC 9R14, 3 GFLOP/s and 1/2; and/or; https://example.org/x", "count": 3,
+        "pass": "forward",
     }  # fmt: skip
     found = private.Private().clean(line)
     text = json.dumps(found, ensure_ascii=False)
@@ -115,11 +116,11 @@ def test_names_and_paths_are_taken_out(monkeypatch):
 
 
 @pytest.fixture
-def work(runtime, tmp_path):
-    """A step's work on a device, with two small layers."""
+def work(first_runtime, tmp_path):
+    """A step's work on the first device, with two small layers."""
     (tmp_path / "layers.py").write_text(LAYERS)
     made = report_parts.Work(None, str(tmp_path / "layers.py"), tmp_path / "none", 9e99)
-    made.runtime, made.found = runtime, report_parts.facts(runtime)
+    made.runtime, made.found = first_runtime, report_parts.facts(first_runtime)
     made.roof = {"peak_gflops": 1e9, "copy_gbs": 1e9}
     return made
 
@@ -131,18 +132,16 @@ def test_accuracy(work, monkeypatch):
     assert [name for name, _ in items[: len(names)]] == names
     assert {name for name, _ in items} == set(names)
     assert len(set(items)) == len(items)
-    for name in ("strip", "spectral"):
-        lines = list(report_parts.accuracy(work, *next(i for i in items if i[0] == name)))
-        assert lines
-        for line in lines:
-            assert "wrong" not in line
-            assert (line["integers"] == 0) == (name == "strip")
-            assert 0 < line["normals"] < 1
+    lines = list(report_parts.accuracy(work, *next(i for i in items if i[0] == "direct")))
+    assert [line["pass"] for line in lines] == [one.value for one in clconv.tuning.PASSES]
+    for line in lines:
+        assert "wrong" not in line
+        assert line["integers"] == 0 < line["normals"] < 1
     result = clconv.tuning.Bench.result
     monkeypatch.setattr(
         clconv.tuning.Bench, "result", lambda *all_: result(*all_) + np.float32(1e-3)
     )
-    line = next(report_parts.accuracy(work, *next(i for i in items if i[0] == "strip")))
+    line = next(report_parts.accuracy(work, *next(i for i in items if i[0] == "direct")))
     assert "values are wrong on normals" in line["wrong"]
     assert line["normals"] is None
 
@@ -165,18 +164,17 @@ def test_layers_above_the_roof(work, monkeypatch):
 
 def test_tuned(work, monkeypatch):
     """At two lengths, with records that can be read again; what both recommend is timed again."""
-    lines = list(report_parts.tuned(work, "dense", "forward"))
-    searches = [line for line in lines if "record" in line]
-    assert [line["length"] for line in searches] == [90, 45]
-    for line in searches:
-        record = record_of_json(json.loads(json.dumps(line["record"])))
-        assert record.key.problem.length == line["length"]
-        assert record.choice.variant == line["variant"]
     monkeypatch.setattr(report_parts, "agreed", lambda records: records[0].ranking[-1])
-    lines = list(report_parts.tuned(work, "dense", "forward"))
-    again = [line for line in lines if "choice" in line]
-    assert [line["length"] for line in again] == [90, 45]
-    assert all(line["again_before_us"] > 0 < line["again_after_us"] for line in again)
+    *searches, first, second = report_parts.tuned(work, "dense", "forward")
+    for line, length in zip(searches, (90, 45), strict=True):
+        record = record_of_json(json.loads(json.dumps(line["record"])))
+        assert line["length"] == record.key.problem.length == length
+        assert record.choice.variant == line["variant"]
+    assert [line["length"] for line in (first, second)] == [90, 45]
+    assert all(line["again_before_us"] > 0 < line["again_after_us"] for line in (first, second))
+    assert first["choice"] == second["choice"]
+    monkeypatch.setattr(report_parts, "agreed", lambda _: None)
+    assert all("record" in line for line in report_parts.tuned(work, "depthwise", "forward"))
 
 
 def test_what_the_command_refuses(tmp_path, capsys):

@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["Private", "machine", "memory_bytes"]
 
 # A path of Unix or of Windows, wherever it stands in a text.
-PATH = re.compile(r"(?<![\w/.:])(?:[A-Za-z]:[\\/]|~?/)(?:[^\s'\"<>|:,;()]+)")
+PATH = re.compile(r"(?<![\w./])(?:file:/+|[A-Za-z]:[\\/]|~?/(?!/))[^\s'\"<>|:,;()]+")
 # Names that may be of a person or of a machine, and say nothing where they are of all.
 COMMON = frozenset(("localhost", "root", "user"))
 # Members with clconv's own words.

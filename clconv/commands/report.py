@@ -38,6 +38,8 @@ __all__ = ["SCHEMA", "SCHEMA_VERSION", "main", "work"]
 SCHEMA = "clconv report"
 SCHEMA_VERSION = 1
 LONGEST = 24 * 60.0
+# The device's facts may take this part of the time, if they need it.
+LEAST_OF_DEVICES = 0.5
 PACKAGES = ("pyopencl", "numpy", "mako", "pocl-binary-distribution", "intel-opencl-rt")
 
 # Not `python -m`, which looks in the current folder first: another clconv may lie there.
@@ -103,6 +105,8 @@ def measure(asked: argparse.Namespace, seconds: float, variables: list[str]) -> 
     ):
         while left:
             share = STEPS[left[0]].share / sum(STEPS[name].share for name in left)
+            if left[0] == "devices":  # without which there is nothing
+                share = max(share, LEAST_OF_DEVICES)
             now = time.time()
             until = now + max(0.0, start + seconds - now) * share
             step = _run(left.pop(0), asked, Path(folder), until, Shown(bar, start))
@@ -189,4 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if faults:
         print(f"{len(faults)} faults, the first of {faults[0]['what']}: "
               f"{faults[0].get('wrong') or faults[0]['error']}", file=sys.stderr)  # fmt: skip
-    return int(bool(faults) or not any("profile" in line for line in lines))
+    known = any("profile" in line for line in lines)
+    if not known:
+        print(f"the device was not described in {60 * asked.minutes * LEAST_OF_DEVICES:.0f} s: "
+              "--minutes gives more", file=sys.stderr)  # fmt: skip
+    return int(bool(faults) or not known)
