@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from clconv import progress
+from clconv import Conv1D, Conv1dProblem, Sequential, progress, tuning
 
 pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
@@ -18,7 +18,7 @@ fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
 # What takes long, in small: a bar with something short within, and many short things.
 WORK = """
 import importlib.util, sys, time
-from clconv import progress
+from clconv import Conv1D, Conv1dProblem, Sequential, progress, tuning
 progress.DELAY, progress.LINE, progress.TICK = 0.2, 0.05, 0.05
 if {plain}:
     found = importlib.util.find_spec
@@ -110,6 +110,36 @@ class Watched:
         return True
 
 
+def wait_for(words):
+    """Until they are on the terminal."""
+    until = time.monotonic() + 10
+    while words not in sys.stderr.text and time.monotonic() < until:
+        time.sleep(0.001)
+    assert words in sys.stderr.text
+
+
+def test_tuning_is_told(first_runtime, monkeypatch):
+    """Layers, passes and candidates, by whoever tunes."""
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys, "stderr", Watched())
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "TICK", 0.001)
+    with tuning.once():
+        Sequential().append(Conv1D(3, 4, 3)).optimizeForShape((1, 3, 60))
+    for words in ("tuning: ", "0/1", "tuning: pass"):
+        assert words in sys.stderr.text
+    monkeypatch.setattr(sys, "stderr", Watched())
+    problem, told = Conv1dProblem(1, 3, 60, 4, 3), []
+
+    def tell(now):
+        told.append(now)
+        wait_for(f"best {now.best_us:.1f} us")
+
+    tuning.tune(first_runtime, problem, "forward", seconds=0.2, tell=tell)
+    assert told
+    assert "forward: " in sys.stderr.text
+
+
 def test_an_error_leaves_nothing_behind(monkeypatch):
     """Neither a line nor a thread that looks on."""
     monkeypatch.setattr(sys, "stderr", Watched())
@@ -118,14 +148,11 @@ def test_an_error_leaves_nothing_behind(monkeypatch):
 
     def fail():
         with progress.bar("failing", "step", 2):
-            until = time.monotonic() + 10
-            while "failing" not in sys.stderr.text and time.monotonic() < until:
-                time.sleep(0.01)
+            wait_for("failing")
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert "failing" in sys.stderr.text
     assert not progress._terminal.open
     until = time.monotonic() + 10
     while progress._terminal._thread is not None and time.monotonic() < until:
