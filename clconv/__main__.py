@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from clconv.commands import benchmark, devices, predict, source, tune
+from clconv.commands import benchmark, devices, predict, report, source, tune
 from clconv.version import VERSION
 
 __all__ = ["main"]
@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "benchmark": (benchmark.main, "time layers beside PyTorch and ONNX Runtime, and the roofline"),
     "source": (source.main, "print the OpenCL C of a layer, for a device or a profile of one"),
     "predict": (predict.main, "say how fast a device might be that is not at hand, and why"),
+    "report": (report.main, "measure this device for five minutes, and write a page to share"),
 }
 
 

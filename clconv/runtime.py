@@ -15,7 +15,7 @@ import pyopencl as cl
 import pyopencl.array as cl_array
 from numpy.typing import DTypeLike, NDArray
 
-from clconv import settings
+from clconv import progress, settings
 from clconv.bounded import Bounded
 from clconv.drivers.building import prepare_invoker
 from clconv.drivers.discovery import (
@@ -439,7 +439,14 @@ class Runtime:
         for one in launches:
             wide[one.kernel] = wide.get(one.kernel, False) or is_wide(one.global_size)
         jobs = [Job(kernel, render(kernel), its) for kernel, its in wide.items()]
-        build_all(self.programs, jobs, self.profile.kind == "cpu", tell)
+        with progress.bar("building", "kernel", len(jobs)) as shown:
+
+            def tell_all(ready: int, of: int) -> None:
+                shown.tell(ready, of)
+                if tell is not None:
+                    tell(ready, of)
+
+            build_all(self.programs, jobs, self.profile.kind == "cpu", tell_all)
         return len(jobs)
 
     # Launches

@@ -16,12 +16,14 @@ __all__ = [
     "icd_folder",
     "icd_vendors",
     "keep_cpu_workers_apart",
+    "progress_choice",
     "pyopencl_choice",
     "set_icd_vendors",
     "shipped_choice",
 ]
 
 SHIPPED = "CLCONV_SHIPPED"
+_NO = ("0", "false", "no", "off")
 # Variables of drivers that may change what they build: PoCL's, Mesa's and Intel's.
 DRIVER_PREFIXES = ("POCL_", "RUSTICL_", "CL_CONFIG_")
 
@@ -44,7 +46,13 @@ def exact_choice() -> bool:
 def shipped_choice() -> bool:
     """`CLCONV_SHIPPED`: whether "auto" uses the tuning records that come with clconv, as it does
     unless told otherwise."""
-    return os.environ.get(SHIPPED, "").strip().lower() not in ("0", "false", "no", "off")
+    return os.environ.get(SHIPPED, "").strip().lower() not in _NO
+
+
+def progress_choice() -> bool:
+    """`CLCONV_PROGRESS`: whether what takes long is shown on a terminal, as it is unless told
+    otherwise."""
+    return os.environ.get("CLCONV_PROGRESS", "").strip().lower() not in _NO
 
 
 def driver_choices() -> dict[str, str]:

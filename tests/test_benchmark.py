@@ -360,7 +360,6 @@ def test_a_small_run(layers_file, tmp_path, capsys, impatient):
     arguments = ["--layers", str(layers_file), "--against", peers, "--json", str(out)]
     assert benchmark.main(arguments + SHORT + ["--plot", str(plot)] * drawn) == 0
     printed = capsys.readouterr()
-    assert "[4/4] second backward" in printed.err
     assert "torch is left out" not in printed.err
     content = json.loads(out.read_text())
     assert [Layer(**layer).name for layer in content["layers"]] == ["first", "second"]

@@ -106,7 +106,7 @@ def test_help_is_the_command_s_own(name, capsys):
         else f"usage: python -m clconv {name} "
     )  # fmt: skip
     own = {"devices": "--json", "check": "--json", "benchmark": "--against", "tune": "--again",
-           "source": "--kernel-size", "predict": "--explain"}  # fmt: skip
+           "source": "--kernel-size", "predict": "--explain", "report": "--minutes"}  # fmt: skip
     assert own[name] in said
 
 

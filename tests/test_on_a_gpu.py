@@ -16,6 +16,7 @@ import pytest
 from conftest import _as_gpu, _devices
 
 from clconv import Pass, Runtime, tuning
+from clconv.commands import steps
 from clconv.planning.planner import plans
 
 SCRIPT = Path(on_a_gpu.__file__).parents[1] / "on_a_gpu.sh"
@@ -58,9 +59,9 @@ def watch(tmp_path):
         def command(first, by):
             return [sys.executable, "-c", code, str(path), str(first), str(by), str(count)]
 
-        watch = on_a_gpu.Watch(command, path, tmp_path / "step", time.time() + seconds, hang, {})
-        on_a_gpu.supervise(watch, count, workers)
-        return on_a_gpu.read(path)
+        watch = steps.Watch(command, path, tmp_path / "step", time.time() + seconds, hang, {})
+        steps.supervise(watch, count, workers)
+        return steps.read(path)
 
     return run
 
@@ -94,17 +95,17 @@ def test_the_time_is_over(watch):
 @pytest.mark.parametrize(("status", "why"), [(7, "status 7"), (0, "nothing done")])
 def test_a_step_that_comes_to_nothing_is_given_up(watch, status, why):
     lines = watch(20, code=f"import sys; sys.exit({status})")
-    assert [line["item"] for line in lines] == list(range(on_a_gpu.HOPELESS))
+    assert [line["item"] for line in lines] == list(range(steps.HOPELESS))
     assert all(why in line["error"] for line in lines)
 
 
 def test_half_a_line_is_none(tmp_path):
     path = tmp_path / "lines.jsonl"
-    assert on_a_gpu.read(path) == []
-    on_a_gpu.append(path, {"item": 0})
+    assert steps.read(path) == []
+    steps.append(path, {"item": 0})
     with path.open("a") as file:
         file.write('{"item": 1')
-    assert on_a_gpu.read(path) == [{"item": 0}]
+    assert steps.read(path) == [{"item": 0}]
 
 
 def test_drivers_that_nothing_names(tmp_path, monkeypatch):

@@ -13,13 +13,14 @@ import clconv
 PACKAGE = Path(clconv.__file__).parent
 # Every module, each after those that it may import; "variants.*" stands for those of algorithms.
 _ROOMS = (
-    "errors", "version", "settings", "disk", "bounded", "dtypes", "geometry", "problem",
+    "errors", "version", "settings", "progress", "disk", "bounded", "dtypes", "geometry", "problem",
     "reference", "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
     "variants.cuts", "variants.products", "variants.batched",
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records", "planning.shipped",
+    "planning.folding",
     "drivers", "drivers.binaries", "drivers.icd",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",
@@ -51,7 +52,9 @@ _ROOMS = (
     "commands.benchmark_worker",
     "commands.benchmark_candidates", "commands.benchmark_plot", "commands.benchmark",
     "commands.devices", "commands.predict", "commands.source", "commands.tune_calibrate",
-    "commands.tune_plot", "commands.tune", "__main__",
+    "commands.tune_plot", "commands.tune", "commands.steps", "commands.private",
+    "commands.report_parts", "commands.report_page", "commands.report_plot", "commands.report",
+    "__main__",
 )  # fmt: skip
 
 
@@ -110,14 +113,15 @@ SHARED = tuple(f"clconv.{room}" for room in _ROOMS if re.fullmatch(r"variants\.\
 PLACE = {f"clconv.{room}": i for i, room in enumerate(ROOMS)}
 DEVICE_FREE = ROOMS[: ROOMS.index("drivers.building")]
 OPTIONAL = {
-    "torch": {"torch"}, "torch.warming": {"torch", "tqdm"},
+    "progress": {"tqdm"}, "torch": {"torch"},
     "torch.in_transformers": {"torch", "transformers"}, "onnx": {"onnx"},
     "onnx.host": {"onnx", "onnxruntime"},
     "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
     "files": {"safetensors"}, "dtypes": {"ml_dtypes"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
     "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
-    "commands.tune": {"tqdm", "onnx", "google"},
+    "commands.report_plot": {"matplotlib"},
+    "commands.tune": {"onnx", "google"},
 }  # fmt: skip
 
 

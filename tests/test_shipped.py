@@ -17,7 +17,7 @@ import ship_records
 import clconv
 from clconv import Conv1dProblem, Epilogue, Pass, reference
 from clconv import functional as F
-from clconv.planning import planner, shipped
+from clconv.planning import folding, planner, shipped
 from clconv.planning.planner import Choice, LayerChoice
 from clconv.planning.profiles import PROFILES, profile
 from clconv.planning.records import Record, RecordKey, Timing
@@ -87,9 +87,11 @@ def first(problem, known, pass_=Pass.FORWARD, device=ZEN5, **more):
 
 
 def test_the_order_of_look_ups(files):
-    """Device, architecture, default, whatever the files' order; others' are not found."""
+    """Device, architecture, vendor, default, whatever the files' order; others' are not found."""
     ours = exact_choices(PROBLEM)
     files(Target(), made(ours[3]))
+    files(Target(vendor="x86-64"), made(ours[5]))
+    files(Target(vendor="NVIDIA"), made(ours[4]))
     files(target_of(), made(ours[2]))
     files(target_of(names=(DEVICE, PLATFORM)), made(ours[1]))
     files(target_of(profile("zen4")), made(ours[4]))
@@ -100,12 +102,12 @@ def test_the_order_of_look_ups(files):
         known = shipped.find(name, platform, device, problem.layer, pass_)
         return [ours.index(one.choice) for one in known]
 
-    assert found(DEVICE, PLATFORM, ZEN5) == [1, 2, 3]
-    assert found("A third card", PLATFORM, ZEN5) == [2, 3]
+    assert found(DEVICE, PLATFORM, ZEN5) == [1, 2, 5, 3]
+    assert found("A third card", PLATFORM, ZEN5) == [2, 5, 3]
     # More cores, another clock and another driver's limits make no other architecture.
     many = replace(ZEN5, name="x", compute_units=96, clock=5e9, max_work_group_size=64)
-    assert found("A third card", "x", many) == [2, 3]
-    assert found(DEVICE, PLATFORM, replace(ZEN5, l2_bytes=2 << 20)) == [3]
+    assert found("A third card", "x", many) == [2, 5, 3]
+    assert found(DEVICE, PLATFORM, replace(ZEN5, l2_bytes=2 << 20)) == [5, 3]
     assert found("x", "x", profile("gfx1030")) == [3]
     assert found(DEVICE, PLATFORM, ZEN5, pass_=Pass.INPUT_GRADIENT) == []
     for other in ({"out_channels": 5}, {"dtype": np.float64}, {"dilation": 2}):
@@ -117,6 +119,8 @@ def test_architectures(name):
     """Each profile's is its own."""
     facts = shipped.architecture(profile(name))
     json.dumps(facts)
+    assert shipped.vendor(profile(name)) == (None if name == "gpu" else shipped.vendor(
+        replace(profile(name), name="another", compute_units=99)))  # fmt: skip
     twins = [other for other in PROFILES if shipped.architecture(profile(other)) == facts]
     assert twins == [name]
 
@@ -248,7 +252,12 @@ def test_files_come_back():
         made(exact_choices(LARGE, pass_=Pass.WEIGHT_GRADIENT)[1], LARGE, Pass.WEIGHT_GRADIENT),
         made(GONE, replace(PROBLEM, dtype=np.float16, padding=(0, 5)), Pass.INPUT_GRADIENT),
     ]
-    for target in (Target(), target_of(), target_of(names=(DEVICE, PLATFORM))):
+    for target in (
+        Target(),
+        Target(vendor="AMD"),
+        target_of(),
+        target_of(names=(DEVICE, PLATFORM)),
+    ):
         assert shipped.parse(shipped.text(target, ours)) == (target, ours)
 
 
@@ -259,6 +268,8 @@ def test_files_come_back():
         (lambda c: c.update(version=2), "version 2"),
         (lambda c: c.update(device=None), "expected device and platform with the architecture"),
         (lambda c: c.update(architecture=None), "expected device and platform with the arch"),
+        (lambda c: c.update(vendor="AMD"), "expected a vendor alone"),
+        (lambda c: c.update(vendor=3), "vendor is 3"),
         (lambda c: c["architecture"].pop("lanes"), "architecture has"),
         (lambda c: c["records"].append(3), "3 where an object was expected"),
         (lambda c: c["records"][0].pop("date"), "no 'date'"),
@@ -301,9 +312,9 @@ def test_the_files_that_come_with_clconv(name):
     device = replace(ZEN5, **(target.architecture or {}))
     assert len({(one.layer, one.pass_) for one in found}) == len(found) > 0
     for one in found:
-        assert len({size.length for size in one.measured}) >= ship_records.LEAST_LENGTHS
+        assert len({size.length for size in one.measured}) >= folding.LEAST_LENGTHS
         for size in one.measured:
-            assert size.untuned_us > ship_records.LEAST_GAIN * size.median_us
+            assert size.untuned_us > folding.LEAST_GAIN * size.median_us
         offered = planner.designs(one.layer, one.pass_, device, Epilogue(), "auto")
         assert one.choice in [Choice(variant, design.tile) for variant, design in offered]
 
@@ -333,7 +344,7 @@ def test_which_records_are_shipped():
     both = [run(one, [(a, 10), (b, 9), (c, 8.9)]), run(two, [(a, 20), (b, 15), (c, 19.5)])]
 
     def folded(runs, modelled=a):
-        return list(ship_records.folded([(DEVICE, runs)], lambda problem, pass_: modelled))
+        return list(folding.folded([(DEVICE, runs)], lambda problem, pass_: modelled))
 
     (kept,) = folded(both)
     assert folded(both, modelled=c) == []  # which the model chooses by now
@@ -366,7 +377,7 @@ def test_the_tool(files, runtime, tmp_path, monkeypatch, capsys):
         runtime.records.add([replace(run(problem, [(a, 10), (b, 9)]), driver=driver)])
     out = tmp_path / "made.json"
     device = f"--device={runtime.info.id}"
-    for level, rank in (([], 0), (["--architecture"], 1), (["--default"], 2)):
+    for level, rank in (([], 0), (["--architecture"], 1), (["--vendor"], 2), (["--default"], 3)):
         assert ship_records.main([device, *level, "--out", str(out)]) == 0
         assert "1 of 1 passes of layers" in capsys.readouterr().out
         target, (found,) = shipped.parse(out.read_text())

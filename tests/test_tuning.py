@@ -155,7 +155,7 @@ def test_other_drivers_versions_and_sizes_are_hints():
 def _damaged():
     good = {
         "schema": records.SCHEMA, "version": 1, "device": DEVICE,
-        "records": [records._to_json(record())],
+        "records": [records.record_to_json(record())],
     }  # fmt: skip
 
     def spoilt(path, value):
@@ -924,9 +924,8 @@ def test_tool_refuses(command, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("package", "arguments", "extra"),
-    [("tqdm", ["layers.py"], "tune"), ("matplotlib", ["--plot", "p.png"], "tune"),
-     ("onnx", ["model.onnx"], "onnx")],
-)  # fmt: skip
+    [("matplotlib", ["--plot", "p.png"], "tune"), ("onnx", ["model.onnx"], "onnx")],
+)
 def test_tool_without_an_optional_package(monkeypatch, capsys, package, arguments, extra):
     """One line that says what to install."""
     real = command_options.find_spec
@@ -1017,3 +1016,16 @@ def test_a_bench_has_room_for_the_largest_workspace(first_runtime):
     for one in (one for plan in found for one in plan.workspaces):
         buffer, _ = bench._bound[one.name]
         assert buffer.size >= one.nbytes
+
+
+def test_at_the_prompt():
+    """Records and plans say in a line what they are."""
+    _, device, (first, *_) = measured(4.0)
+    plan = planner.plans(first.key.problem, Pass.FORWARD, device)[0]
+    for text in (repr(first), repr(plan)):
+        assert len(text) < 400
+        assert "forward of Conv1dProblem(batch=1, in_channels=4, length=2000" in text
+    assert f"{first.choice.variant}(" in repr(first)
+    assert f"{first.winner.median_us:.1f} us" in repr(first)
+    assert f"{len(first.candidates)} candidates" in repr(first)
+    assert f"on cpu: {plan.variant}(" in repr(plan)

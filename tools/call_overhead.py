@@ -38,16 +38,12 @@ import pyopencl.array as cl_array
 import clconv
 from clconv import Conv1D, functional
 from clconv.commands.layers import LAYERS
+from clconv.commands.report_parts import CACHES
 from clconv.runtime import Command
 
 ROUNDS = 15
 GEOMETRY = {"padding": 1}
 COLD_LAYERS = ("stream_small", "whisper_conv1", "tcn_k7", "encodec_in", "quartznet_dw33")
-# Where compiled programs are kept: by clconv, PoCL, NVIDIA's, Intel's and AMD's drivers, and Mesa.
-CACHES = (
-    "CLCONV_CACHE_DIR", "POCL_CACHE_DIR", "CUDA_CACHE_PATH", "NEO_CACHE_DIR", "AMD_COMGR_CACHE_DIR",
-    "MESA_SHADER_CACHE_DIR",
-)  # fmt: skip
 
 
 # (name, channels, taps, groups) of what is called at new lengths; calls before those that count.

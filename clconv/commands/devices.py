@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clconv import functional, reference, settings
+from clconv import functional, progress, reference, settings
 from clconv.commands.text import table
 from clconv.drivers import discovery
 from clconv.drivers.discovery import NO_PLATFORM, DeviceInfo, Found, devices, find, meant
@@ -166,7 +166,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     checks = None
     if arguments.check:
-        checks = [_verdict(one) for one in find()]
+        checks = []
+        with progress.bar("checking", "device", len(found)) as shown:
+            for one in find():
+                checks.append(_verdict(one))
+                shown.tell(len(checks))
         found = devices()  # with what the check has shown
     if arguments.json:
         more = [{"check": text} for text in checks] if checks is not None else [{}] * len(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from clconv.errors import DeviceError
 from clconv.planning.profiles import DeviceProfile, profile
 
-__all__ = ["at_least", "file", "known_profile", "names", "picture", "require", "seconds"]
+__all__ = ["at_least", "file", "known_profile", "minutes", "names", "picture", "require", "seconds"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -55,6 +55,23 @@ def seconds(most: float) -> Callable[[str], float]:
         if not 0 < value <= most:
             raise argparse.ArgumentTypeError(
                 f"{text!r}, expected seconds, more than 0, at most {most:g}"
+            )
+        return value
+
+    return parse
+
+
+def minutes(most: float) -> Callable[[str], float]:
+    """Minutes, at least a second's and at most that."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 1 / 60 <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}, expected minutes, at least 1/60, at most {most:g}"
             )
         return value
 

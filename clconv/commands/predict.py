@@ -12,7 +12,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from clconv import Conv1dProblem, KernelPlan, Pass, plan
+from clconv import Conv1dProblem, KernelPlan, Pass, plan, progress
 from clconv.commands.layers import load
 from clconv.commands.options import known_profile
 from clconv.commands.text import table
@@ -135,13 +135,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = arguments.profile
     print(f"A prediction for {device.name} from a cost model, not a measurement:")
     rows = []
-    for layer in layers:
-        for pass_ in PASSES:
-            if arguments.explain:
-                found = plans(layer.problem, pass_, device)[: 1 + NEXT]
-                rows += [explained(layer.name, made, device) for made in found]
-            else:
-                rows.append(row(layer.name, plan(layer.problem, pass_, device), device))
+    with progress.bar("planning", "layer", len(layers)) as shown:
+        for done, layer in enumerate(layers):
+            shown.tell(done)
+            for pass_ in PASSES:
+                if arguments.explain:
+                    found = plans(layer.problem, pass_, device)[: 1 + NEXT]
+                    rows += [explained(layer.name, made, device) for made in found]
+                else:
+                    rows.append(row(layer.name, plan(layer.problem, pass_, device), device))
     print(
         table(EXPLAINED, rows, EXPLAINED[4:]) if arguments.explain else table(HEADER, rows, RIGHT)
     )

@@ -18,6 +18,7 @@ import numpy as np
 import pyopencl as cl
 
 import clconv
+from clconv import progress
 
 CHAINS = (8, 12, 16, 24)
 # The fastest of a short look, among which the measurement chooses.
@@ -163,7 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(runtime.info.name)
-    print(text(Roofline(runtime).measure(0.5)))
+    with progress.bar("measuring", "rate", 2):
+        found = Roofline(runtime).measure(0.5)
+    print(text(found))
     return 0
 
 

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from clconv import Pass, Runtime, tuning
+from clconv import Pass, Runtime, progress, tuning
 from clconv.commands import layers, options
 from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
 from clconv.commands.text import table
 from clconv.dtypes import DTYPES
 from clconv.errors import ClconvError
 from clconv.planning.records import Record, RecordKey
-from clconv.tuning import Progress, Task
+from clconv.tuning import Task
 
 PASSES = {
     "forward": (Pass.FORWARD,), "backward": (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT),
@@ -96,22 +96,14 @@ def tune_all(
     jobs: Sequence[Job], runtime: Runtime, seconds: float, again: bool, records: dict[Job, Record]
 ) -> None:
     """Fills in the records, one after the other; those of the database unless `again`."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(jobs), unit="pass", dynamic_ncols=True) as bar:
+    with progress.bar("tuning", "pass", len(jobs)) as shown:
         for job in jobs:
-            bar.set_description(f"{job.name} {job.task.pass_.value}")
+            shown.tell(len(records), note=job.name)
             _, limit = tuning.candidates(runtime, job.task)
             known = runtime.records.find(RecordKey(*job.task, limit))
-
-            def tell(progress: Progress) -> None:
-                best = "" if progress.best_us is None else f", best {progress.best_us:.1f} us"
-                bar.set_postfix_str(f"candidate {progress.tried}/{progress.candidates}{best}")
-
             if known is None or again:
-                known = tuning.tune(runtime, *job.task, seconds=seconds, tell=tell)
+                known = tuning.tune(runtime, *job.task, seconds=seconds)
             records[job] = known
-            bar.update()
 
 
 # What came of it
@@ -259,7 +251,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     if not asked.passes:
         parser.error(f"--passes names no pass, expected some of {','.join(PASSES)}")
-    options.require(parser, "tqdm", "tune", "tune")
     if asked.plot:
         options.require(parser, "matplotlib", "--plot", "tune")
     if any(path.endswith(".onnx") for path in asked.files):

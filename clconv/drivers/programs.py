@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyopencl as cl
 
+from clconv import progress
 from clconv.bounded import Bounded
 from clconv.drivers import binaries
 from clconv.drivers.building import binary_of, built, has_kernel, program_of_binary
@@ -114,7 +115,8 @@ class Programs:
 
     def _compile(self, kernel: Kernel, source: str) -> Any:
         try:
-            program = built(self._context, self._device, source, kernel.name, BUILD_OPTIONS)
+            with progress.one_of_many("compiling", "kernel"):
+                program = built(self._context, self._device, source, kernel.name, BUILD_OPTIONS)
         except cl.MemoryError as error:
             raise OutOfMemoryError(
                 f"{self._name} has no room to build {kernel.name}: {error}"

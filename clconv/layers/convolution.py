@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clconv import tuning
+from clconv import progress, tuning
 from clconv.calls.elementwise import activation_gradient
 from clconv.calls.prepared import Derived, KnownWeight
 from clconv.errors import ModuleError, OutOfMemoryError, ProblemError
@@ -327,12 +327,13 @@ class Convolution(Module):
         if not problem.batch:
             self._chosen = {}
             return
-        chosen = {
-            pass_: tuning.tune(
-                self.runtime, problem, pass_, memlimit=memlimit, kept=beside[pass_]
-            ).choice
-            for pass_ in passes
-        }
+        chosen = {}
+        with progress.bar("tuning", "pass", len(passes)) as shown:
+            for pass_ in passes:
+                chosen[pass_] = tuning.tune(
+                    self.runtime, problem, pass_, memlimit=memlimit, kept=beside[pass_]
+                ).choice
+                shown.tell(len(chosen))
         # Plain dictionaries, which can be copied and pickled.
         self._chosen = {pass_: one._replace(tile=dict(one.tile)) for pass_, one in chosen.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clconv import gpuarray, tuning
+from clconv import gpuarray, progress, tuning
 from clconv.calls.rows import summed
 from clconv.errors import ModuleError
 from clconv.layers.module import Module
@@ -145,8 +145,9 @@ class Parallel(Container):
         """Lets each branch choose for the shape; like layers are timed once."""
         restore = self.remember()
         try:
-            with tuning.once():
+            with tuning.once(), progress.bar("tuning", "branch", len(self.graph)) as shown:
                 for i, module in enumerate(self.graph):
+                    shown.tell(i)
                     with self._placing("Data", i):
                         module.optimizeForShape(shape, memlimit)
         except BaseException:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from clconv import tuning
+from clconv import progress, tuning
 from clconv.calls.call import Accumulations
 from clconv.calls.elementwise import copy_view
 from clconv.errors import ModuleError, ProblemError
@@ -443,8 +443,9 @@ class Sequential(Container):
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:
         """Lets each module choose for the shape that reaches it; like layers are timed once."""
         restore = self.remember()
-        with tuning.once():
+        with tuning.once(), progress.bar("tuning", "layer", len(self.graph)) as shown:
             for i, module in enumerate(self.graph):
+                shown.tell(i)
                 try:
                     module.optimizeForShape(shape, memlimit)
                     shape = module.dataShapeFrom(shape)

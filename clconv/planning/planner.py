@@ -90,7 +90,7 @@ class LayerChoice(NamedTuple):
         return all(least <= size <= most for least, size, most in sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KernelPlan:
     """How a pass of a problem is computed on a device: the same inputs give the same plan.
 
@@ -106,6 +106,12 @@ class KernelPlan:
     request: Request
     variant: str
     design: Design
+
+    def __repr__(self) -> str:
+        """What it is for, in a line; `source()` is all of it."""
+        tile = ", ".join(f"{name}={value}" for name, value in self.tile.items())
+        on = self.request.device.name
+        return f"<plan for {self.pass_.value} of {self.problem} on {on}: {self.variant}({tile})>"
 
     @property
     def problem(self) -> Conv1dProblem:

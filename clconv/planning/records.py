@@ -33,7 +33,10 @@ from clconv.planning.planner import Choice
 from clconv.problem import Conv1dProblem, Pass
 from clconv.version import VERSION
 
-__all__ = ["Database", "Fields", "Record", "RecordKey", "Timing", "load"]
+__all__ = [
+    "Database", "Fields", "Record", "RecordKey", "Timing", "load", "record_of_json",
+    "record_to_json",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ class Timing:
     refusal: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """One search: the winner, and what was found of each candidate, by the cost model's order.
 
@@ -98,6 +101,17 @@ class Record:
     driver: str
     library: str = VERSION
     written: float = field(default_factory=time.time)
+
+    def __repr__(self) -> str:
+        """What won, and what that is worth; the candidates are in `candidates`."""
+        choice, winner, untuned = self.choice, self.winner, self.untuned
+        tile = ", ".join(f"{name}={value}" for name, value in choice.tile.items())
+        text = f"<Record of {self.key.pass_.value} of {self.key.problem}: {choice.variant}({tile})"
+        if winner.median_us is not None:
+            text += f", {winner.median_us:.1f} us"
+        if untuned is not None and untuned.median_us is not None:
+            text += f", {untuned.median_us:.1f} us untuned"
+        return f"{text}, {len(self.candidates)} candidates>"
 
     @property
     def winner(self) -> Timing:
@@ -125,7 +139,8 @@ class Record:
 # JSON
 
 
-def _to_json(record: Record) -> dict[str, Any]:
+def record_to_json(record: Record) -> dict[str, Any]:
+    """An object of plain values."""
     problem = record.key.problem
     return {
         "problem": {
@@ -214,8 +229,8 @@ class Fields:
         return Choice(self.text("variant"), numbers)
 
 
-def _from_json(value: Any) -> Record:
-    """A record that is sound in itself; ValueError otherwise."""
+def record_of_json(value: Any) -> Record:
+    """The same again, sound in itself; ValueError or ProblemError otherwise."""
     fields = Fields(value)
     sizes = Fields(fields["problem"])
     if sizes["dtype"] not in DTYPES:
@@ -284,7 +299,7 @@ def _parse(content: bytes, device: str) -> _Content:
     faults = []
     for entry in entries:
         try:
-            record = _from_json(entry)
+            record = record_of_json(entry)
         except (ValueError, ProblemError) as error:
             faults.append(str(error))
             continue
@@ -431,6 +446,6 @@ def _write(path: Path, device: str, records: Iterable[Record]) -> None:
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
         "device": device,
-        "records": [_to_json(record) for record in records],
+        "records": [record_to_json(record) for record in records],
     }
     disk.write(path, json.dumps(content, separators=(",", ":")).encode())

@@ -1,14 +1,15 @@
 """What was measured before clconv was released: tuning records that come with it.
 
-Each file of the folder `shipped_records` is for a device with a driver, for an architecture, or,
-the default, for all. A record is for a layer, whatever batch and length, and keeps what it follows
-from. The files are read when the first layer is planned, and never written.
+Each file of the folder `shipped_records` is for a device with a driver, for an architecture, for a
+vendor, or, the default, for all. A record is for a layer, whatever batch and length, and keeps what
+it follows from. The files are read when the first layer is planned, and never written.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,10 @@ from clconv.planning.profiles import DeviceProfile
 from clconv.planning.records import Fields
 from clconv.problem import Layer, Pass
 
-__all__ = ["Measured", "ShippedRecord", "Target", "architecture", "find", "parse", "text"]
+__all__ = [
+    "Measured", "ShippedRecord", "Target", "architecture", "find", "parse", "targets", "text",
+    "vendor",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -47,23 +51,52 @@ def architecture(profile: DeviceProfile) -> dict[str, Any]:
     return {name: getattr(profile, name) for name in ARCHITECTURE}
 
 
+# Whose an architecture is. CPUs of one instruction set run the same code, whoever makes them.
+VENDORS = (
+    (r"gfx", "AMD"), (r"sm_", "NVIDIA"), (r"skl|tgllp|acm", "Intel"), (r"zen|cpu", "x86-64"),
+    (r"neon", "Arm"),
+)  # fmt: skip
+
+
+def vendor(profile: DeviceProfile) -> str | None:
+    """Who makes GPUs like a device, or which instruction set CPUs like it have; None where that is
+    not known."""
+    names = (name for start, name in VENDORS if re.match(start, profile.architecture))
+    return next(names, None)
+
+
 class Target(NamedTuple):
     """What a file is for: a device of this name on a platform of this name; with None any of the
-    architecture; and where that is None any at all."""
+    architecture; where that is None any of the vendor; and where that is None any at all."""
 
     device: str | None = None
     platform: str | None = None
     architecture: Mapping[str, Any] | None = None
+    vendor: str | None = None
 
     @property
     def rank(self) -> int:
-        """0 of a device, 1 of an architecture, 2 of the default: the order of look-ups."""
-        return (self.device is None) + (self.architecture is None)
+        """0 of a device, 1 of an architecture, 2 of a vendor, 3 of the default: the order of
+        look-ups."""
+        if self.architecture is None:
+            return 2 + (self.vendor is None)
+        return int(self.device is None)
 
     def fits(self, device: str, platform: str, profile: DeviceProfile) -> bool:
         """Whether the file is for a device."""
         names = (self.device, self.platform) in ((None, None), (device, platform))
-        return names and self.architecture in (None, architecture(profile))
+        facts = self.architecture in (None, architecture(profile))
+        return names and facts and self.vendor in (None, vendor(profile))
+
+
+def targets(
+    device: str, platform: str, profile: DeviceProfile
+) -> tuple[Target, Target, Target | None, Target]:
+    """What files may be for that fit a device, in the order of look-ups; None where its vendor is
+    not known."""
+    facts, maker = architecture(profile), vendor(profile)
+    of_vendor = None if maker is None else Target(vendor=maker)
+    return Target(device, platform, facts), Target(architecture=facts), of_vendor, Target()
 
 
 class Measured(NamedTuple):
@@ -126,6 +159,8 @@ def _to_json(record: ShippedRecord) -> dict[str, Any]:
 def text(target: Target, records: Sequence[ShippedRecord]) -> str:
     """A file: a record a line."""
     head = {"schema": SCHEMA, "version": SCHEMA_VERSION, **target._asdict()}
+    if target.vendor is None:
+        del head["vendor"]  # as in files from before there were vendors
     lines = [f"{json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
     entries = ",\n".join(json.dumps(_to_json(record)) for record in records)
     return "\n".join(["{", *lines, '"records": [', entries, "]", "}", ""])
@@ -133,17 +168,21 @@ def text(target: Target, records: Sequence[ShippedRecord]) -> str:
 
 def parse(content: str) -> tuple[Target, list[ShippedRecord]]:
     """What a file is for, and its records. Raises ValueError where any of it is wrong."""
-    fields = Fields(json.loads(content))
+    members = json.loads(content)
+    fields = Fields(members)
     if (fields["schema"], fields["version"]) != (SCHEMA, SCHEMA_VERSION):
         raise ValueError(f"schema is {fields['schema']!r}, version {fields['version']!r}")
     device, platform = (
         fields.text(one) if fields.has(one) else None for one in ("device", "platform")
     )
     facts = fields.members("architecture") if fields.has("architecture") else None
-    target = Target(device, platform, facts)
+    maker = fields.text("vendor") if "vendor" in members else None
+    target = Target(device, platform, facts, maker)
     if facts is not None and facts.keys() != set(ARCHITECTURE):
         raise ValueError(f"architecture has {sorted(facts)}, expected {sorted(ARCHITECTURE)}")
-    if (device, platform) != (None, None) and None in target:
+    if maker is not None and target != Target(vendor=maker):
+        raise ValueError(f"a file for {target}, expected a vendor alone")
+    if (device, platform) != (None, None) and None in target[:3]:
         raise ValueError(f"a file for {target}, expected device and platform with the architecture")
     return target, [_record(Fields(one)) for one in fields.list("records")]
 
@@ -217,6 +256,7 @@ def _tables(
 def find(
     device: str, platform: str, profile: DeviceProfile, layer: Layer, pass_: Pass
 ) -> list[LayerChoice]:
-    """What is known of a pass of a layer: on the device, its architecture, any device."""
+    """What is known of a pass of a layer: on the device, its architecture, its vendor's devices,
+    any device."""
     tables = _tables(device, platform, profile)
     return [table[layer, pass_] for table in tables if (layer, pass_) in table]

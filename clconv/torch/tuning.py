@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clconv import tuning
+from clconv import progress, tuning
 from clconv.errors import ProblemError
 from clconv.planning.records import Record
 from clconv.runtime import default_runtime
@@ -58,4 +58,9 @@ def tune(
     if model.training:
         problems = dict.fromkeys(task.problem for task in tasks)
         tasks = [tuning.Task(one, pass_) for one in problems for pass_ in tuning.PASSES]
-    return [tuning.tune(runtime, *task, seconds=seconds) for task in tasks]
+    records = []
+    with progress.bar("tuning", "pass", len(tasks)) as shown:
+        for task in tasks:
+            records.append(tuning.tune(runtime, *task, seconds=seconds))
+            shown.tell(len(records))
+    return records

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from clconv.drivers.workers import Tell
 from clconv.errors import ProblemError
 from clconv.rehearsal import Rehearsal
 from clconv.runtime import default_runtime
@@ -37,8 +34,7 @@ def warm_up(
     They are kept on disk, too. The model's next call compiles nothing. The model runs once, but its
     convolutions with clconv compute nothing, and their results are made up: in eval mode and
     without gradients, or for training in the modes that its layers have, and then its buffers are
-    as before. Random generators are, too. Shows a progress bar where tqdm is installed and standard
-    error is a terminal.
+    as before. Random generators are, too. On a terminal a bar shows how far it is.
 
     Args:
         model: any torch.nn.Module that clconv computes a part of.
@@ -79,8 +75,7 @@ def warm_up(
                 "model computed no convolution with clconv, expected layers of clconv's: "
                 "clconv.torch.report(model, inputs) says why"
             )
-        with _progress() as tell:
-            count = runtime.build_all(launches, tell)
+        count = runtime.build_all(launches)
         if not rehearsal.refused():  # else other plans are taken, now that more is known
             _log.info("%d kernels are ready after %.1f s", count, time.perf_counter() - begun)
             return count
@@ -134,19 +129,3 @@ def _same_buffers(model: nn.Module) -> Iterator[None]:
             for module, name, buffer, values in kept:
                 module._buffers[name] = buffer
                 buffer.copy_(values)
-
-
-@contextmanager
-def _progress() -> Iterator[Tell | None]:
-    """What shows on a terminal how many kernels are ready; None without tqdm."""
-    if importlib.util.find_spec("tqdm") is None:
-        yield None
-        return
-    bars = importlib.import_module("tqdm")
-    with bars.tqdm(desc="building kernels", unit="kernel", disable=None, leave=False) as bar:
-
-        def tell(ready: int, of: int) -> None:
-            bar.n, bar.total = ready, of
-            bar.refresh()
-
-        yield tell

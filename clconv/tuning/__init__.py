@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pyopencl as cl
 
+from clconv import progress
 from clconv.errors import DeviceError, OutOfMemoryError, ProblemError
 from clconv.planning.planner import Choice, KernelPlan, plans
 from clconv.planning.records import Record, RecordKey, Timing
@@ -388,7 +389,15 @@ def tune(
         return asked[runtime, key]
     shipped = [one.choice for one in runtime.known_of(problem.layer, task.pass_)]
     hints = [*runtime.records.hints(key), *shipped]
-    record = _Search(runtime, task, found, seconds, tell).run(key, hints)
+    with progress.bar(task.pass_.value.replace("_", " "), "candidate", len(found)) as shown:
+
+        def tell_all(now: Progress) -> None:
+            best = "" if now.best_us is None else f"best {now.best_us:.1f} us"
+            shown.tell(now.tried, now.candidates, best)
+            if tell is not None:
+                tell(now)
+
+        record = _Search(runtime, task, found, seconds, tell_all).run(key, hints)
     runtime.records.add([record])
     replan()
     if asked is not None:

@@ -14,21 +14,17 @@ import argparse
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
@@ -39,111 +35,47 @@ import numpy as np
 from on_a_gpu_report import markdown
 from problems import PROBLEMS
 
-from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, functional, tuning
-from clconv.commands import predict, tune
+from clconv import Conv1dProblem, Pass, functional, tuning
+from clconv.commands import report_parts, tune
 from clconv.commands.layers import load
-from clconv.commands.roofline import Roofline
+from clconv.commands.report_parts import (
+    CACHES,
+    MEASURED_SECONDS,
+    described,
+    layers,
+    layers_items,
+    modelled_us,
+    seconds_for_each,
+    timed,
+    tuned_items,
+)
+from clconv.commands.steps import Item, Line, Step, Watch, append, hang_seconds, run_step, work_off
 from clconv.errors import BuildError
-from clconv.planning.profiles import DeviceProfile
-from clconv.variants import VARIANTS
-from clconv.variants.base import Request
 from clconv.variants.gemm import convolution
 
 TOOLS = Path(__file__).parents[1]
 
-Line = dict[str, Any]
-Item = tuple[Any, ...]
-
-# Layers of which all candidates are timed, and which are tuned: dense with a stride, dense and
-# dilated, pointwise, depthwise, few channels, one channel with long filters.
-SIX = ("wav2vec2_conv2", "hifigan_c256_k11d5", "tasnet_pw", "quartznet_dw33", "ecg_resnet_k17",
-       "sincnet_k251")  # fmt: skip
 # Of each pass so many candidates first, the others when all passes had their turn.
 FIRST_CANDIDATES = 8
 # A product has two launches: which is queued follows from the columns, or is said.
 FEW = {"gemm, tiles": False, "gemm, few columns": True}
-# A sample is as many calls in a row as take this long, and then a wait.
-SAMPLE_SECONDS, MOST_RUNS, LEAST_SAMPLES = 2e-3, 100, 3
-MEASURED_SECONDS, CANDIDATE_SECONDS = 0.2, 0.03
+CANDIDATE_SECONDS = 0.03
 SMALL_CALLS, SMALL_ROUNDS = 100, 15
 NEW_LENGTHS = 15
-# No sign of life for this part of a step's time, or these seconds if that is longer, is a hang.
-HANG_SHARE, HANG_SECONDS = 0.5, 30.0
 WORKERS = 8
-LOG_CHARACTERS = 2000
-# After so many processes in a row that came to nothing the rest of a step is given up.
-HOPELESS = 5
-# The status of a step's process that wrote a fault down.
-FAULT = 3
 
 
-# Measuring
-
-
-def timed(queue: Callable[[], object], finish: Callable[[], object], seconds: float) -> Line:
-    """Microseconds a call of several queued in a row with a wait behind: median and least."""
-
-    def sample(runs: int) -> float:
-        start = time.perf_counter()
-        for _ in range(runs):
-            queue()
-        finish()
-        return (time.perf_counter() - start) / runs
-
-    sample(1)  # drivers compile at the first launch too
-    runs = max(1, min(MOST_RUNS, int(SAMPLE_SECONDS / sample(1))))
-    samples: list[float] = []
-    start = time.perf_counter()
-    while len(samples) < LEAST_SAMPLES or time.perf_counter() - start < seconds:
-        samples.append(sample(runs))
-    return {"median_us": 1e6 * statistics.median(samples), "min_us": 1e6 * min(samples)}
-
-
-def modelled_us(made: KernelPlan) -> float:
-    """What the planner sorts a plan by, in microseconds, with its launches."""
-    return 1e6 * made.cost
-
-
-def predicted_us(made: KernelPlan, device: DeviceProfile) -> float:
-    """The same for the work as it is cut on a GPU, and never faster than memory."""
-    if device.kind != "gpu":
-        return modelled_us(made)
-    return 1e6 * predict.predicted(made, device)
-
-
-def described(made: KernelPlan) -> Line:
-    """Variant and tile."""
-    return {"variant": made.variant, "tile": dict(made.tile)}
-
-
-class Work:
+class Work(report_parts.Work):
     """What the items of a step share in one process."""
 
     def __init__(self, options: argparse.Namespace, until: float) -> None:
+        super().__init__(options.device, options.layers, work_path(options, "devices"), until)
         self.options = options
-        self.until = until
-        self.layers = {one.name: one for one in load(options.layers)}
-
-    @cached_property
-    def runtime(self) -> Runtime:
-        """On the device, for measuring."""
-        return Runtime(self.options.device)
 
     @cached_property
     def checking(self) -> fuzz.CountingRuntime:
         """On the device, as fuzz.py checks."""
         return fuzz.CountingRuntime(self.options.device)
-
-    @cached_property
-    def six(self) -> list[str]:
-        """Names of layers to look at closely."""
-        return [name for name in SIX if name in self.layers] or list(self.layers)[: len(SIX)]
-
-    @cached_property
-    def found(self) -> Line:
-        """The device, as the first step wrote it down."""
-        lines = read(Path(self.options.out, "devices.jsonl"))
-        return next((line for line in lines if "profile" in line), {})
 
     @cached_property
     def torch(self) -> tuple[Any, Any]:
@@ -183,15 +115,9 @@ def devices(work: Work, what: str) -> Iterator[Line]:
             if one["id"] == chosen and one["check"] != "ok":
                 yield {"wrong": f"{one['id']} {one['name']}: {one['check']}"}
     elif what == "device":
-        runtime = work.runtime
-        serving = [variant.NAME for variant in VARIANTS if any(
-            variant.refusal(Request(problem, Pass.FORWARD, runtime.profile)) is None
-            for problem in PROBLEMS.values()
-        )]  # fmt: skip
-        yield {"info": asdict(runtime.info), "profile": asdict(runtime.profile),
-               "variants": serving}  # fmt: skip
+        yield report_parts.facts(work.runtime)
     else:
-        yield {"roofline": Roofline(work.runtime).measure(0.5)}
+        yield {"roofline": work.roofline.measure(report_parts.ROOFLINE_SECONDS)}
 
 
 # Right?
@@ -267,27 +193,6 @@ def queued_launch(runtime: Any, few: bool | None) -> Iterator[None]:
 
 
 # How fast?
-
-
-def layers_items(work: Work) -> list[Item]:
-    return [(name, pass_.value) for pass_ in tuning.PASSES for name in work.layers]
-
-
-def layers(work: Work, name: str, pass_: str) -> Iterator[Line]:
-    """A pass of a layer by what the planner chooses: predicted and measured."""
-    layer, runtime = work.layers[name], work.runtime
-    task = tuning.Task(layer.problem, Pass(pass_))
-    start = time.perf_counter()
-    made = runtime.prepare(runtime.plans(*task)).plan
-    built = time.perf_counter() - start
-    values = tuning.integers(layer.problem)
-    job = tuning.Bench(runtime, *task, values, [made]).job(made)
-    yield {
-        "layer": name, "pass": pass_, **described(made),
-        "predicted_us": predicted_us(made, runtime.profile),
-        **timed(job, runtime.finish, MEASURED_SECONDS), "plan_and_build_s": built,
-        "flops": layer.flops("forward"), "bytes": layer.nbytes("forward"),
-    }  # fmt: skip
 
 
 def peer(work: Work, name: str, pass_: str) -> Iterator[Line]:
@@ -411,15 +316,10 @@ def new_lengths(runtime: Any) -> Iterator[Line]:
                "known_us": statistics.median(known)}  # fmt: skip
 
 
-def tuned_items(work: Work) -> list[Item]:
-    return [(name, pass_.value) for pass_ in tuning.PASSES for name in work.six]
-
-
 def tuned(work: Work, name: str, pass_: str) -> Iterator[Line]:
     """A search among the candidates of a pass, which verifies the winner."""
     items = tuned_items(work)
-    left = len(items) - items.index((name, pass_))
-    seconds = min(tuning.SECONDS, max(0.5, (work.until - time.time()) / left))
+    seconds = seconds_for_each(work.until, len(items) - items.index((name, pass_)))
     record = tuning.tune(work.runtime, work.layers[name].problem, pass_, seconds=seconds)
     yield {
         "layer": name, "pass": pass_, "before_us": record.untuned and record.untuned.median_us,
@@ -429,17 +329,6 @@ def tuned(work: Work, name: str, pass_: str) -> Iterator[Line]:
         "tried": len(record.candidates), "left_out": record.left_out,
         "refused": [one.refusal for one in record.candidates if one.refusal is not None],
     }  # fmt: skip
-
-
-class Step(NamedTuple):
-    """What to run: `items` lists the work, `run` yields lines of one item. `share` is its part of
-    the time beside the others' shares."""
-
-    title: str
-    share: float
-    items: Callable[[Work], list[Item]]
-    run: Callable[..., Iterator[Line]]
-    together: bool = False  # whether several processes may work at once
 
 
 STEPS = {
@@ -456,130 +345,11 @@ STEPS = {
 # A step's own process
 
 
-def work_off(options: argparse.Namespace) -> int:
-    """Runs every `by`-th item from `first` on, until the time is over; FAULT after the first one.
-
-    Lines have the item's place; the last of an item its seconds.
-    """
-    step, work = STEPS[options.step], Work(options, options.until)
-    items, path = step.items(work), Path(options.out, f"{options.step}.jsonl")
-    for place in range(options.first, len(items), options.by):
-        if time.time() >= options.until:
-            return 0
-        start, fault = time.perf_counter(), False
-        try:
-            for line in step.run(work, *items[place]):
-                append(path, {"item": place, **line})
-                fault |= "wrong" in line
-        except Exception as error:  # of any library: the next item has a fresh process
-            traceback.print_exc()
-            append(path, {"item": place, "error": f"{type(error).__name__}: {error}"})
-            fault = True
-        append(path, {"item": place, "seconds": round(time.perf_counter() - start, 3)})
-        if fault:
-            return FAULT
-    return 0
-
-
-def append(path: Path, line: Line) -> None:
-    """Adds a line to a file, whole or not at all, whoever else does."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, (json.dumps(line) + "\n").encode())
-    finally:
-        os.close(file)
-
-
-def read(path: Path) -> list[Line]:
-    """The whole lines of a file."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-# The process that watches
-
-
-class Watch(NamedTuple):
-    """How a step's processes are started and how long they have."""
-
-    command: Callable[[int, int], list[str]]  # of the first item, and the distance to the next
-    path: Path  # of the lines
-    log: Path  # of all else that they print
-    until: float
-    hang: float  # seconds without a sign of life
-    environment: dict[str, str]
-
-
-def supervise(watch: Watch, count: int, workers: int) -> None:
-    """Works off `count` items by several processes at once."""
-    workers = min(workers, count)
-    threads = [
-        threading.Thread(
-            target=_stripe, args=(watch, range(k, count, workers), workers), daemon=True
-        )
-        for k in range(workers)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _stripe(watch: Watch, places: range, by: int) -> None:
-    """One process after another; what one of them does not come back from is written down."""
-    left, lost = deque(places), 0
-    log = watch.log.with_suffix(f".{places[0]}.log")
-    while left and lost < HOPELESS and time.time() < watch.until:
-        before = len(left)
-        with log.open("ab") as file:
-            begin = file.tell()
-            process = subprocess.Popen(
-                watch.command(left[0], by), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                env=watch.environment, start_new_session=True,
-            )  # fmt: skip
-        why = _follow(watch, process, left)
-        if why is None and len(left) == before and time.time() < watch.until:
-            why = "its process ended with nothing done"
-        if left and why is not None:
-            text = log.read_bytes()[begin:].decode(errors="replace")[-LOG_CHARACTERS:]
-            over = time.time() >= watch.until
-            fault = {"cut_off": why} if over else {"error": why, "log": text}
-            append(watch.path, {"item": left.popleft(), **fault})
-            lost = lost + 1 if len(left) == before - 1 else 0
-
-
-def _follow(watch: Watch, process: subprocess.Popen[bytes], left: deque[int]) -> str | None:
-    """Takes off `left` what is done, until the process ends or is ended; why it did in the middle
-    of an item, None where it did not."""
-    ours = set(left)
-    seen, size, own, why = time.time(), -1, -1, None
-    while True:
-        ended = process.poll()
-        now = time.time()
-        grown = watch.path.stat().st_size if watch.path.exists() else 0
-        if grown != size:
-            size = grown
-            lines = [line for line in read(watch.path) if line["item"] in ours]
-            if len(lines) != own:
-                seen, own = now, len(lines)
-            done = {line["item"] for line in lines if "seconds" in line}
-            while left and left[0] in done:
-                left.popleft()
-        if ended is not None:
-            break
-        if now >= watch.until or now - seen > watch.hang:
-            late = "the step's time was over" if now >= watch.until else "it hung"
-            why = f"ended: {late} after {now - seen:.0f} s"
-            os.killpg(process.pid, signal.SIGKILL)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                why += ", and cannot be killed"
-            break
-        time.sleep(0.1)
-    if ended is not None and ended < 0:
-        return f"its process was ended by signal {-ended} ({signal.Signals(-ended).name})"
-    return why if ended in (None, 0, FAULT) else f"its process ended with status {ended}"
+def work(options: argparse.Namespace) -> int:
+    """Works off its items."""
+    step, path = STEPS[options.step], work_path(options, options.step)
+    shared = Work(options, options.until)
+    return work_off(step, shared, path, options.first, options.by, options.until)
 
 
 # The machine
@@ -661,7 +431,7 @@ def machine(named: dict[str, str], installed: dict[str, str], more: dict[str, st
 # The whole
 
 
-def run_step(name: str, options: argparse.Namespace, until: float, environment: Any) -> Line:
+def run_one(name: str, options: argparse.Namespace, until: float, environment: Any) -> Line:
     """A step's lines and how it went."""
     step, start = STEPS[name], time.time()
     work = Work(options, until)
@@ -683,19 +453,9 @@ def run_step(name: str, options: argparse.Namespace, until: float, environment: 
     on_cpu = work.found.get("info", {}).get("kind") == "CPU"
     cpus = os.cpu_count() or 1
     workers = max(1, min(WORKERS, cpus // 2)) if step.together and not on_cpu else 1
-    hang = max(HANG_SECONDS, HANG_SHARE * (until - start))
-    watch = Watch(command, path, Path(options.out, f"{name}.log"), until, hang, environment)
-    supervise(watch, len(items), workers)
-    lines = read(path)
-    done = {line["item"] for line in lines if "seconds" in line}
-    for line in lines:
-        if {"wrong", "error", "cut_off"} & set(line):
-            line["what"] = ", ".join(str(word) for word in items[line["item"]] if word != "")
-    return {
-        "name": name, "title": step.title, "limit_s": round(until - start, 1),
-        "seconds": round(time.time() - start, 1), "items": len(items), "done": len(done),
-        "lines": lines,
-    }  # fmt: skip
+    log = Path(options.out, f"{name}.log")
+    watch = Watch(command, path, log, until, hang_seconds(until - start), environment)
+    return run_step(name, step, items, path, workers, watch)
 
 
 def work_path(options: argparse.Namespace, name: str) -> Path:
@@ -712,7 +472,7 @@ def run(options: argparse.Namespace) -> int:
         [*filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")), *FOLDERS]
     )  # fmt: skip
     more = name_drivers(options.out, named, installed)
-    caches = dict.fromkeys(call_overhead.CACHES, str(cache))
+    caches = dict.fromkeys(CACHES, str(cache))
     environment = {**os.environ, **more, **caches, "OMP_WAIT_POLICY": "passive"}
     report: Line = {"seconds": options.seconds, "machine": machine(named, installed, more),
                     "steps": []}  # fmt: skip
@@ -722,7 +482,7 @@ def run(options: argparse.Namespace) -> int:
         now = time.time()
         until = now + max(0.0, start + options.seconds - now) * share
         print(f"{left[0]}: at most {until - now:.0f} s", flush=True)
-        step = run_step(left.pop(0), options, until, environment)
+        step = run_one(left.pop(0), options, until, environment)
         report["steps"].append(step)
         report["took_s"] = round(time.time() - start, 1)
         (options.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -759,7 +519,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.step:
-        return work_off(options)
+        return work(options)
     if not set(options.only) <= set(STEPS):
         parser.error(f"--only is {','.join(options.only)}, expected some of {','.join(STEPS)}")
     try:

@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
+
+from clconv.commands.report_page import FAULTS, LEAST_FLOPS, Found, mean, percent, rows_of, tile
+from clconv.commands.report_parts import share_of_roof
 
 Line = dict[str, Any]
 
-FAULTS = ("wrong", "error", "cut_off")
-# Calls with less work than this measure overhead; means leave them out.
-LEAST_FLOPS = 5e6
-MOST_FAULTS, LOG_LINES, MOST_CHARACTERS = 30, 8, 400
 
-
-def rows_of(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A table; of the columns those after the text are flush right where all cells are numbers."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    if not cells:
-        return ["Nothing came of it in its time."]
-    right = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
-    rule = ["--:" if flush else "---" for flush in right]
-    return [f"| {' | '.join(row)} |" for row in (list(header), rule, *cells)]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    text = str(value).replace("|", "\\|").replace("\n", " ")
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
-
-
-def _is_number(text: str) -> bool:
-    return (
-        text == "-" or text.rstrip("%").replace(".", "", 1).replace("e", "").lstrip("-").isdigit()
-    )
-
-
-def percent(part: float | None) -> str:
-    """Of 1."""
-    return "-" if part is None else f"{100 * part:.0f}%"
-
-
-def tile(line: Line) -> str:
-    """Variant and tile in a word each."""
-    numbers = (f"{name}={value}" for name, value in line["tile"].items())
-    return " ".join([line["variant"], *numbers])
-
-
-def mean(values: Iterable[float]) -> str:
-    """The geometric mean, and of how many."""
-    found = list(values)
-    return f"{statistics.geometric_mean(found):.2f} ({len(found)})" if found else "-"
-
-
-class Page:
+class Page(Found):
     """The report, by steps."""
-
-    def __init__(self, report: Line) -> None:
-        self.report = report
-        self.lines = {step["name"]: step["lines"] for step in report["steps"]}
-
-    def every(self, name: str, *keys: str) -> list[Line]:
-        """The lines of a step that have all these."""
-        return [line for line in self.lines.get(name, []) if set(keys) <= set(line)]
-
-    def one(self, name: str, key: str) -> Any:
-        """What the first such line says; None where there is none."""
-        found = self.every(name, key)
-        return found[0][key] if found else None
 
     def head(self) -> list[str]:
         """Which device, which machine."""
@@ -111,21 +53,6 @@ class Page:
             text += ["", "No device could be used, so nothing else was run; the table above says "
                      "which .icd files and driver libraries there are."]  # fmt: skip
         return text
-
-    def faults(self) -> list[str]:
-        """What is wrong, what failed, and the end of its output."""
-        text = []
-        for step in self.report["steps"]:
-            found = [line for line in step["lines"] if {"wrong", "error"} & set(line)]
-            for line in found[:MOST_FAULTS]:
-                why = line.get("wrong") or line["error"]
-                why = " ".join(why.split("\n"))
-                text.append(f"- {step['title']}, {line['what']}: {why}")
-                log = line.get("log", "").strip().splitlines()[-LOG_LINES:]
-                text += ["", *(f"      {one}" for one in log), ""] if log else []
-            if len(found) > MOST_FAULTS:
-                text.append(f"- {step['title']}: {len(found) - MOST_FAULTS} more, in report.json")
-        return ["## What failed", "", *(text or ["Nothing."])]
 
     def devices(self) -> list[str]:
         """The list, and the chosen one's peaks."""
@@ -172,8 +99,12 @@ class Page:
         rows, big = [], []
         for line in self.every("layers", "median_us"):
             took, other = line["median_us"], peers.get((line["layer"], line["pass"]))
-            known = _share(line, profile["flops"], profile["bandwidth"])
-            seen = _share(line, 1e9 * roof["peak_gflops"], 1e9 * roof["copy_gbs"]) if roof else None
+            known = share_of_roof(line, profile["flops"], profile["bandwidth"])
+            seen = (
+                share_of_roof(line, 1e9 * roof["peak_gflops"], 1e9 * roof["copy_gbs"])
+                if roof
+                else None
+            )
             numbers = {"off": took / line["predicted_us"], "known": known, "seen": seen,
                        "torch": other and other / took, "pass": line["pass"]}  # fmt: skip
             big += [numbers] if line["flops"] >= LEAST_FLOPS else []
@@ -253,13 +184,6 @@ class Page:
         header = ("layer", "pass", "before us", "after us", "gain", "candidates", "left out",
                   "rank", "seconds", "refused", "best")  # fmt: skip
         return rows_of(header, rows)
-
-
-def _share(line: Line, flops: float, bandwidth: float) -> float | None:
-    """The least seconds that peaks allow in those measured; None where they are not known."""
-    if not flops or not bandwidth:
-        return None
-    return 1e6 * max(line["flops"] / flops, line["bytes"] / bandwidth) / float(line["median_us"])
 
 
 def markdown(report: Line) -> str:
