@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,9 @@ import clconv
 from clconv.errors import missing
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if "__main__" in path.read_text())
+EXAMPLES = [
+    path for path in sorted((ROOT / "examples").glob("*.py")) if "main(" in path.read_text()
+]
 
 # What each of these needs, and the extra that brings it.
 NEEDS = {
@@ -23,6 +27,8 @@ NEEDS = {
     "import clconv.signal": ("scipy", "signal"),
     "import clconv.dask": ("dask", "dask"),
     "clconv.torch": ("torch", "torch"),
+    "import clconv.commands.tune_plot": ("matplotlib", "tune"),
+    "import clconv.commands.benchmark_plot": ("matplotlib", "tune"),
     "clconv.Conv1D(1, 1, 1, empty=True).save()": ("h5py", "hdf5"),
     "clconv.files.save_safetensors(clconv.Module())": ("safetensors", "safetensors"),
     "clconv.torch.use_in_transformers()": ("transformers", "transformers"),
@@ -88,3 +94,36 @@ def test_a_name_that_there_is_not():
     assert importlib.import_module("clconv.streaming") is clconv.streaming
 
 
+def imported(nodes):
+    """The packages that statements import."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def optional_packages(path):
+    """What an example imports before it does anything else, clconv included, all in one `try`."""
+    tree = ast.parse(path.read_text())
+    assert imported(tree.body) <= sys.stdlib_module_names
+    return imported(one for top in tree.body if isinstance(top, ast.Try) for one in ast.walk(top))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_say_what_to_install(path, monkeypatch):
+    """One line for each package that an example begins with, and for clconv itself."""
+    packages = optional_packages(path)
+    assert "clconv" in packages
+    monkeypatch.syspath_prepend(str(path.parent))
+    for package in sorted(packages - {"numpy", "pyopencl", "optimizers"}):  # clconv brings these
+        with monkeypatch.context() as patch:
+            for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+                patch.setitem(sys.modules, name, None)
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(SystemExit) as stopped:
+                runpy.run_path(str(path), run_name="__main__")
+        said = f'{package} is missing: pip install ".[examples]" in a clone of clconv'
+        assert stopped.value.code == said
