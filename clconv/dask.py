@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from clconv import functional, settings
 from clconv.drivers.discovery import devices
-from clconv.errors import ArrayTypeError, ProblemError
+from clconv.errors import ArrayTypeError, ProblemError, missing
 from clconv.geometry import Geometry, Padding, Resampling, outputs_in, part_of, whole
 from clconv.problem import Conv1dProblem
 from clconv.runtime import Runtime, default_runtime
@@ -29,6 +28,11 @@ from clconv.signal.asking import ask_scipy, scipy_dtype
 from clconv.signal.convolving import convolve as convolve_arrays
 from clconv.signal.resampling import decimating, factor, ratio, resampled_along, window_filter
 from clconv.signal.smoothing import savgol_filter as smooth
+
+try:
+    import dask.array as da
+except ModuleNotFoundError as error:
+    raise missing(error, "clconv.dask", dask="dask") from None
 
 __all__ = [
     "conv1d",

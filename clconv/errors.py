@@ -1,4 +1,4 @@
-"""Everything that clconv raises on purpose.
+"""Everything that clconv raises on purpose, and how packages that are missing are named.
 
 ClconvError
 ├── ModuleError (ValueError)         a layer got wrong arguments or wrong data
@@ -21,6 +21,8 @@ __all__ = [
     "OutOfMemoryError",
     "ProblemError",
     "RenderError",
+    "missing",
+    "to_install",
 ]
 
 
@@ -69,3 +71,21 @@ class OutOfMemoryError(DeviceError, MemoryError):
 
 class RenderError(ClconvError):
     """A template failed: a fault of clconv. The message has the constants and the template line."""
+
+
+def to_install(extra: str) -> str:
+    """The command that brings the packages of an extra."""
+    return f'pip install "clconv[{extra}]", in a clone ".[{extra}]"'
+
+
+def missing(error: ModuleNotFoundError, what: str, **extras: str) -> ModuleNotFoundError:
+    """The error to raise in place of one of an import: a line that says what to install.
+
+    `extras` has the extra that brings each package which `what` needs; where another module is
+    missing, the error itself is returned.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in extras:
+        return error
+    said = f"{what} needs {package}, which is missing: {to_install(extras[package])}"
+    return ModuleNotFoundError(said, name=error.name)

@@ -1,6 +1,6 @@
 """Parameters and structure of modules in files: PuzzleLib's HDF5, and safetensors as for PyTorch.
 
-h5py and safetensors are optional, `pip install "clconv[hdf5]"`, `"clconv[safetensors]"`.
+h5py and safetensors are optional: the extras `hdf5` and `safetensors` bring them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from clconv.conv1d import Conv1D
 from clconv.dtypes import BFLOAT16
-from clconv.errors import ModuleError
+from clconv.errors import ModuleError, missing
 from clconv.layers.activation import Activation
 from clconv.layers.convolution import Convolution
 from clconv.layers.deconv1d import Deconv1D
@@ -130,10 +130,8 @@ def _build(blueprint: Any, known: Mapping[str, type[Module]]) -> Module:
 def _safetensors() -> Any:
     try:
         import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            'safetensors files need safetensors: pip install "clconv[safetensors]"'
-        ) from error
+    except ModuleNotFoundError as error:
+        raise missing(error, "a safetensors file", safetensors="safetensors") from None
     return safetensors
 
 

@@ -37,14 +37,18 @@ def stage(text: str) -> Iterator[None]:
         print(f" {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
 
 
-with stage("Loading the libraries"):
-    import numpy as np
-    import pywt
-    from matplotlib.figure import Figure
-    from scipy import ndimage, signal
-    from tqdm import tqdm
+try:
+    with stage("Loading the libraries"):
+        import numpy as np
+        import pywt
+        from matplotlib.figure import Figure
+        from scipy import ndimage, signal
+        from tqdm import tqdm
 
-    from clconv import Conv1D, Sequential, default_runtime, gpuarray
+        from clconv import Conv1D, Sequential, default_runtime, gpuarray
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 Signals = np.ndarray[Any, np.dtype[np.float64]]  # (realisations, samples), or one of them
 RATE, MAINS, TRAINING_SHARE = 360, 60, 0.7  # Hz, Hz, of the recording

@@ -14,11 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.signal
-from matplotlib.figure import Figure
+try:
+    import numpy as np
+    import scipy.signal
+    from matplotlib.figure import Figure
 
-from clconv import default_runtime, signal
+    from clconv import default_runtime, signal
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 Samples = np.ndarray[Any, np.dtype[Any]]
 RATE, LOW, HIGH, TAPS = 250, 0.5, 40.0, 1651  # Hz, Hz, Hz, odd

@@ -13,12 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from scipy import signal
+try:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from scipy import signal
 
-from clconv import default_runtime
-from clconv import functional as F
+    from clconv import default_runtime
+    from clconv import functional as F
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 Samples = np.ndarray[Any, np.dtype[Any]]
 RATE, CUTOFF, TAPS = 48_000, 4_000, 1025  # Hz, Hz, odd: the delay is whole

@@ -13,11 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.signal
-from matplotlib.figure import Figure
+try:
+    import numpy as np
+    import scipy.signal
+    from matplotlib.figure import Figure
 
-from clconv import default_runtime, signal
+    from clconv import default_runtime, signal
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 Samples = np.ndarray[Any, np.dtype[Any]]
 RATE, LENGTH = 4096, 1024  # Hz, samples of an event

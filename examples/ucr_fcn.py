@@ -18,16 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
+try:
+    import numpy as np
+    import torch
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+    from torch.nn.functional import cross_entropy
+    from tqdm import tqdm
 
-from clconv import default_runtime
-from clconv.torch import convert
+    from clconv import default_runtime
+    from clconv.torch import convert
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 TARGETS = {"ItalyPowerDemand": 0.955, "GunPoint": 0.99}  # median accuracies
 LAYERS = ((128, 8), (256, 5), (128, 3))  # channels, kernel size
@@ -191,7 +195,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         training, test = load(options.dataset)
     except ImportError as error:
-        print(f"{error.name} is missing: pip install aeon", file=sys.stderr)
+        package = (error.name or "").partition(".")[0]
+        print(
+            f'{package} is missing: pip install ".[examples]" in a clone of clconv', file=sys.stderr
+        )
         return 1
     info = default_runtime().info
     print(f"Device: {info.name} ({info.platform})")

@@ -219,7 +219,10 @@ def test_ucr_classify(runtime, rng, arguments, monkeypatch, capsys):
 def test_ucr_classify_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyts", None)
     assert ucr_classify.main([]) == 1
-    assert capsys.readouterr().err == "pyts is missing: pip install pyts tqdm\n"
+    assert (
+        capsys.readouterr().err
+        == 'pyts is missing: pip install ".[examples]" in a clone of clconv\n'
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--seed", "-1"], ["--dataset", "none"]])

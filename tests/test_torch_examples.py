@@ -91,7 +91,10 @@ def test_ucr_fcn_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "aeon", None)
     monkeypatch.setitem(sys.modules, "aeon.datasets", None)
     assert ucr_fcn.main([]) == 1
-    assert capsys.readouterr().err == "aeon.datasets is missing: pip install aeon\n"
+    assert (
+        capsys.readouterr().err
+        == 'aeon is missing: pip install ".[examples]" in a clone of clconv\n'
+    )
 
 
 # silero_vad.py
@@ -153,7 +156,10 @@ def test_silero_vad_says_what_to_install(monkeypatch, capsys):
 
     monkeypatch.setattr(silero_vad, "load", missing)
     assert silero_vad.main([]) == 1
-    assert capsys.readouterr().err == "silero-vad is missing: pip install silero-vad\n"
+    assert (
+        capsys.readouterr().err
+        == 'silero-vad is missing: pip install ".[examples]" in a clone of clconv\n'
+    )
     monkeypatch.setattr(silero_vad, "load", lambda: None)
     monkeypatch.setattr(silero_vad.shutil, "which", lambda name: None)
     assert silero_vad.main([]) == 1

@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
 """How much faster are whole networks? Draws what `tools/benchmark_models.py --json` wrote.
 
-    python tools/benchmark_models_plot.py JSON PICTURE
-
 A bar is PyTorch's time in clconv's, for each pass; a mark is ONNX Runtime's. Right of 1, clconv is
 faster.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +71,8 @@ def _ratio(network: dict[str, Any], pass_: str, peer: str) -> float | None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: benchmark_models_plot.py JSON PICTURE")
-    draw(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("json", type=Path, help="what benchmark_models.py wrote")
+    parser.add_argument("picture", help="the file to draw; its format follows the name")
+    options = parser.parse_args()
+    draw(json.loads(options.json.read_text()), options.picture)

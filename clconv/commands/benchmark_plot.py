@@ -5,22 +5,27 @@ Draws what `benchmark --json` wrote: python -m clconv.commands.benchmark_plot JS
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")  # draws without a screen
-
-import matplotlib.pyplot as plt
-from matplotlib.text import Text
 
 from clconv.commands.benchmark_worker import PREPARED
 from clconv.commands.layers import Layer
+from clconv.errors import missing
+
+try:
+    import matplotlib
+
+    matplotlib.use("Agg")  # draws without a screen
+
+    import matplotlib.pyplot as plt
+    from matplotlib.text import Text
+except ModuleNotFoundError as error:
+    raise missing(error, "a picture", matplotlib="tune") from None
 
 # A hue a peer; the forward pass is the darker shade.
 COLOURS = {
@@ -156,4 +161,10 @@ def _label(axes: Any, points: dict[str, tuple[float, float]], roof: dict[str, An
 
 
 if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2])
+    parser = argparse.ArgumentParser(
+        prog="python -m clconv.commands.benchmark_plot", description="Draws a benchmark's figures."
+    )
+    parser.add_argument("json", type=Path, help="what benchmark --json wrote")
+    parser.add_argument("picture", help="the file to draw; its format follows the name")
+    options = parser.parse_args()
+    draw(json.loads(options.json.read_text()), options.picture)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from clconv.errors import DeviceError
+from clconv.errors import DeviceError, to_install
 from clconv.planning.profiles import DeviceProfile, profile
 
 __all__ = ["at_least", "file", "known_profile", "minutes", "names", "picture", "require", "seconds"]
@@ -18,7 +18,7 @@ PICTURES = (".png", ".svg", ".pdf")
 def require(parser: argparse.ArgumentParser, package: str, why: str, extra: str) -> None:
     """Ends the process, with one line that says what to install, where a package is missing."""
     if find_spec(package) is None:
-        parser.exit(2, f'{why} needs {package}, which is missing: pip install "clconv[{extra}]"\n')
+        parser.exit(2, f"{why} needs {package}, which is missing: {to_install(extra)}\n")
 
 
 def names(allowed: Sequence[str]) -> Callable[[str], list[str]]:

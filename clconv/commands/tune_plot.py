@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # draws without a screen
-
-import matplotlib.pyplot as plt
-
+from clconv.errors import missing
 from clconv.planning.records import Record
+
+try:
+    import matplotlib
+
+    matplotlib.use("Agg")  # draws without a screen
+
+    import matplotlib.pyplot as plt
+except ModuleNotFoundError as error:
+    raise missing(error, "a picture", matplotlib="tune") from None
 
 COLOURS = ("#33628f", "#b5472f", "#1b7f5c", "#8a5fa8", "#b08a1e", "#5b6770")
 

@@ -20,7 +20,7 @@ import pyopencl as cl
 from clconv import settings
 from clconv.drivers import icd
 from clconv.drivers.probe import cpu_info, finding, probe, reason, remembered
-from clconv.errors import DeviceError, OutOfMemoryError
+from clconv.errors import DeviceError, OutOfMemoryError, to_install
 from clconv.planning.profiles import DeviceProfile, launch_seconds, processor, refined, with_core
 
 __all__ = [
@@ -41,8 +41,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 INSTALL = (
-    'on x86-64 Linux and Windows `pip install "clconv[cpu]"` brings a driver for every processor '
-    '(on Linux `pip install "clconv[pocl]"` a smaller one for many), elsewhere conda-forge has '
+    f"on x86-64 Linux and Windows `{to_install('cpu')}` brings a driver for every processor "
+    f"(on Linux `{to_install('pocl')}` a smaller one for many), elsewhere conda-forge has "
     "PoCL; for a GPU, the vendor's driver with OpenCL"
 )
 NO_PLATFORM = f"no OpenCL platform found; install one: {INSTALL}"
@@ -281,7 +281,7 @@ def _remedy(kind: str) -> str:
     if kind != "CPU":
         return "a newer driver of the vendor's may help, or another device: CLCONV_DEVICE=cpu"
     if sys.platform in ("linux", "win32") and system.machine().lower() in ("x86_64", "amd64"):
-        return '`pip install "clconv[cpu]"` brings a driver for every x86-64 processor'
+        return f"`{to_install('cpu')}` brings a driver for every x86-64 processor"
     return "a newer driver may help, such as PoCL from conda-forge"
 
 

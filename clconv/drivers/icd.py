@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from clconv import disk, settings
+from clconv.errors import to_install
 
 __all__ = ["PLATFORM", "announce", "intel_library"]
 
@@ -49,9 +50,10 @@ def intel_library() -> Path | None:
         metadata.version(NEEDED)
     except metadata.PackageNotFoundError:
         _log.warning(
-            '%s is installed without %s, which it needs: pip install "clconv[cpu]" has both',
+            "%s is installed without %s, which it needs: `%s` brings both",
             PACKAGE,
             NEEDED,
+            to_install("cpu"),
         )
         return None
     return found[0].resolve()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clconv.errors import ModuleError
+from clconv.errors import ModuleError, missing
 from clconv.layers.storage import (
     Slot,
     Stored,
@@ -32,8 +32,8 @@ Module = Any  # a clconv.Module, whose save and load come here
 def h5py_or_error() -> Any:
     try:
         import h5py
-    except ImportError as error:
-        raise ImportError('HDF5 files need h5py: pip install "clconv[hdf5]"') from error
+    except ModuleNotFoundError as error:
+        raise missing(error, "an HDF5 file", h5py="hdf5") from None
     return h5py
 
 

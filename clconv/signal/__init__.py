@@ -7,16 +7,21 @@ does not import this package.
 
 from __future__ import annotations
 
-from clconv.signal.convolving import (
-    choose_conv_method,
-    convolve,
-    correlate,
-    fftconvolve,
-    oaconvolve,
-)
-from clconv.signal.filtering import filtfilt, lfilter
-from clconv.signal.resampling import decimate, resample_poly, upfirdn
-from clconv.signal.smoothing import savgol_filter
+from clconv.errors import missing
+
+try:
+    from clconv.signal.convolving import (
+        choose_conv_method,
+        convolve,
+        correlate,
+        fftconvolve,
+        oaconvolve,
+    )
+    from clconv.signal.filtering import filtfilt, lfilter
+    from clconv.signal.resampling import decimate, resample_poly, upfirdn
+    from clconv.signal.smoothing import savgol_filter
+except ModuleNotFoundError as error:
+    raise missing(error, "clconv.signal", scipy="signal") from None
 
 __all__ = [
     "choose_conv_method",

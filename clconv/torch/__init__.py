@@ -16,16 +16,21 @@ computed in float32 and rounded at the end. Errors are clconv's: ProblemError fo
 and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other devices.
 """
 
-from clconv.torch.conversion import convert, revert
-from clconv.torch.functions import conv1d, conv_transpose1d
-from clconv.torch.in_transformers import use_in_transformers
-from clconv.torch.layers import Conv1d, ConvTranspose1d
-from clconv.torch.patching import patched
-from clconv.torch.reporting import Convolution, Report, report
-from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
-from clconv.torch.streaming import TorchStream, stream
-from clconv.torch.tuning import tune
-from clconv.torch.warming import warm_up
+from clconv.errors import missing
+
+try:
+    from clconv.torch.conversion import convert, revert
+    from clconv.torch.functions import conv1d, conv_transpose1d
+    from clconv.torch.in_transformers import use_in_transformers
+    from clconv.torch.layers import Conv1d, ConvTranspose1d
+    from clconv.torch.patching import patched
+    from clconv.torch.reporting import Convolution, Report, report
+    from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
+    from clconv.torch.streaming import TorchStream, stream
+    from clconv.torch.tuning import tune
+    from clconv.torch.warming import warm_up
+except ModuleNotFoundError as error:
+    raise missing(error, "clconv.torch", torch="torch") from None
 
 __all__ = [
     "Conv1d",

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clconv.errors import missing
 from clconv.sequences import ACTIVATIONS
 from clconv.torch.memory import DTYPES
 from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
@@ -77,7 +78,10 @@ def use_in_transformers() -> Switch:
         ImportError: transformers is missing, or its models have no such functions, as in releases
             before 5.24.
     """
-    home = importlib.import_module("transformers.integrations.hub_kernels")
+    try:
+        home = importlib.import_module("transformers.integrations.hub_kernels")
+    except ModuleNotFoundError as error:
+        raise missing(error, "use_in_transformers", transformers="transformers") from None
     if not hasattr(home, DECORATOR):
         version = getattr(sys.modules["transformers"], "__version__", "unknown")
         raise ImportError(

@@ -8,6 +8,7 @@ A layer of 4 channels, 3 taps and 32 positions; microseconds, the median of 15 r
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -41,6 +42,7 @@ def microseconds(call: Callable[[], Any]) -> float:
 
 def main() -> int:
     """Prints a line for each."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(2)
     runtime = clconv.default_runtime()
     shapes = (1, 4, 32), (4, 4, 3), (4,), (1, 4, 32)

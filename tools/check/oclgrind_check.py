@@ -12,6 +12,7 @@ optimisation, each problem in a process of its own: the simulator itself may cra
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -370,8 +371,16 @@ def uninitialized() -> int:
 
 
 if __name__ == "__main__":
-    modes = {"--inside": inside, "--planted": planted, "--uninitialized": uninitialized}
-    mode, *names = sys.argv[1:] or [""]
-    if mode and mode not in modes:
-        sys.exit(__doc__)
-    sys.exit(min(modes[mode](*names) if mode else main(), 1 if mode else 2))
+    # What runs under Oclgrind is this file again.
+    inner = {"--inside": inside, "--planted": planted}
+    if sys.argv[1:2] and sys.argv[1] in inner:
+        sys.exit(min(inner[sys.argv[1]](*sys.argv[2:]), 1))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--uninitialized", action="store_true", help="look for reads of what was never written"
+    )
+    parser.add_argument("names", nargs="*", help="of problems, with --uninitialized; else all")
+    options = parser.parse_args()
+    if options.names and not options.uninitialized:
+        parser.error("names are taken with --uninitialized alone")
+    sys.exit(min(uninitialized(*options.names), 1) if options.uninitialized else min(main(), 2))

@@ -10,6 +10,7 @@ each element of the input at most twice, products of few columns each weight onc
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -284,4 +285,5 @@ if __name__ == "__main__":
         sys.exit(reads(int(sys.argv[2])))
     if sys.argv[1:2] == ["--weights"]:
         sys.exit(weights(int(sys.argv[2])))
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     sys.exit(main())

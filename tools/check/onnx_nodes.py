@@ -8,6 +8,7 @@ wrong in the reference is corrected in `clconv/onnx/evaluator.py`, or refused by
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import re
 import sys
@@ -16,13 +17,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from clconv.onnx.evaluator import Evaluator
 from clconv.onnx.graph import Node
 from clconv.onnx.wrong import wrong_in_reference
+
+try:
+    import onnxruntime
+except ModuleNotFoundError:
+    onnxruntime = None
 
 Case = tuple[str, ModelProto, dict[str, Any]]
 # float16 results of both are rounded at different places.
@@ -164,8 +169,12 @@ def compared(model: ModelProto, feeds: dict[str, Any]) -> str:
 
 def main() -> int:
     """1 where they differ in what is not refused."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="?", default="", help="a regular expression for cases")
+    wanted = re.compile(parser.parse_args().only)
+    if onnxruntime is None:
+        sys.exit("onnxruntime is missing: pip install onnxruntime")
     warnings.simplefilter("ignore")
-    wanted = re.compile(sys.argv[1] if len(sys.argv) > 1 else "")
     count, found = 0, 0
     for name, model, feeds in itertools.chain(cases_of_variants(), cases_of_onnx()):
         if not wanted.search(name):

@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from clconv.torch import in_transformers, use_in_transformers
+
+try:
+    import transformers
+except ModuleNotFoundError:
+    transformers = None
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2}
 ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
@@ -180,6 +184,8 @@ def main() -> int:
     parser.add_argument("families", nargs="*", default=list(FAMILIES), metavar="family")
     parser.add_argument("--times", action="store_true")
     chosen = parser.parse_args()
+    if transformers is None:
+        sys.exit("transformers is missing: pip install 'transformers>=5.24'")
     transformers.logging.set_verbosity_error()
     counts = tuple(Counted(getattr(in_transformers, name)) for name in in_transformers.NAMES)
     for name, one in zip(in_transformers.NAMES, counts, strict=True):
