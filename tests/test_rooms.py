@@ -44,7 +44,7 @@ _ROOMS = (
     "onnx.folding", "onnx.turning", "onnx.convolutions", "onnx.expressions", "onnx.elementwise",
     "onnx.shapes", "onnx.reductions", "onnx.windows", "onnx.tracing", "onnx.backend",
     "onnx.reporting", "onnx",
-    "torch.memory", "torch.operators", "torch.functions", "torch.layers",
+    "torch.memory", "torch.batching", "torch.operators", "torch.functions", "torch.layers",
     "torch.sequences", "torch.in_transformers",
     "torch.conversion", "torch.patching", "torch.streaming", "torch.reporting", "torch.tuning",
     "torch.warming", "torch",

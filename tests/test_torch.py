@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
 import gc
 import io
 import itertools
-import os
 import subprocess
 import sys
 import threading
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pyopencl as cl
@@ -23,7 +19,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations
 
-from clconv import Conv1D, DeviceError, ProblemError, testing
+from clconv import Conv1D, DeviceError, ProblemError
 from clconv.calls.recipes import draft_conv1d_backward
 from clconv.geometry import Geometry
 from clconv.torch import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d, convert, memory
@@ -155,56 +151,6 @@ def test_two_paddings(runtime):
     """An addition to torch's: (left, right)."""
     x, weight = integers(2, 4, 9), integers(6, 4, 3)
     same(conv1d(x, weight, padding=(3, 1)), TF.conv1d(TF.pad(x, (3, 1)), weight))
-
-
-@functools.cache
-def samples(name, dtype):
-    """PyTorch's own sample inputs of a function."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hypothesis, for one, is nothing that clconv needs
-        from torch.testing._internal.common_methods_invocations import op_db
-
-    (op,) = (op for op in op_db if op.name == f"nn.functional.{name}")
-    return [*op.sample_inputs("cpu", dtype, requires_grad=True)]
-
-
-def bounded(result, true, magnitude, terms):
-    """Within the rounding bound of a sum of so many terms, and of its rounding to the dtype."""
-    unit = torch.finfo(result.dtype).eps / 2
-    if result.dtype is torch.float64:
-        limit = 2 * testing.gamma(terms, np.float64) * magnitude  # torch's own sum is rounded too
-    else:
-        limit = testing.gamma(terms, np.float32) * magnitude
-        if result.dtype is not torch.float32:
-            limit = limit * (1 + unit) + unit * true.abs() + 2.0**-25
-    assert bool(((result.double() - true).abs() <= limit).all())
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_torch_s_sample_inputs(first_runtime, name, dtype):
-    ours, theirs = FUNCTIONS[name]
-    found = samples(name, dtype)
-    assert len(found) >= 10
-    if dtype is torch.float16:  # whose kernels take long to build; the arguments are the same
-        found = found[::3]
-    for sample in found:
-        tensors = [twin(t) for t in (sample.input, *sample.args)]
-        exact = [twin(t, torch.float64) for t in tensors]
-        sizes = [None if t is None else t.detach().abs().requires_grad_() for t in exact]
-        y = ours(*tensors, **sample.kwargs)
-        true, size = theirs(*exact, **sample.kwargs), theirs(*sizes, **sample.kwargs)
-        assert y.shape == true.shape
-        assert y.dtype is dtype
-        grad = torch.randn_like(y)
-        y.backward(grad)
-        true.backward(grad.double())
-        size.backward(grad.double().abs())
-        terms = max(tensors[0].numel(), tensors[1].numel(), y.numel()) + 1
-        bounded(y, true, size, terms)
-        for t, e, s in zip(tensors, exact, sizes, strict=True):
-            if t is not None:
-                bounded(t.grad, e.grad, s.grad, terms)
 
 
 # Memory
@@ -598,7 +544,7 @@ def test_only_who_asks_imports_torch():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False"] * 2
 
 
-# torch.compile, torch.distributed
+# torch.compile
 
 
 def test_operators_are_what_the_dispatcher_expects(runtime):
@@ -625,48 +571,6 @@ def test_compile(first_runtime):
     for length in (20, 24):
         compare(compiled, copy.deepcopy(theirs).double(), [integers(3, 4, length)])
     torch._dynamo.reset()
-
-
-DISTRIBUTED = """
-import os, sys, torch, torch.distributed as dist
-import clconv, clconv.torch
-
-rank, folder, device = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-with clconv.Runtime(device):
-    model, x, target = torch.load(f"{folder}/start", weights_only=False)
-    parallel = torch.nn.parallel.DistributedDataParallel(model)
-    part = slice(2 * rank, 2 * rank + 2)
-    torch.nn.functional.mse_loss(parallel(x[part]), target[part]).backward()
-torch.save([p.grad for p in model.parameters()], f"{folder}/grads{rank}")
-dist.destroy_process_group()
-"""
-
-
-def test_distributed_data_parallel(first_runtime, tmp_path):
-    """Two processes with half of the batch each have the gradients of one with all of it."""
-    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 2, 3)).double()
-    convert(model)
-    x, target = torch.randn(4, 2, 20).double(), torch.randn(4, 2, 16).double()
-    torch.save((model, x, target), tmp_path / "start")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", DISTRIBUTED, str(rank), str(tmp_path), first_runtime.info.id],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-    TF.mse_loss(model(x), target).backward()
-    for rank in range(2):
-        grads = torch.load(tmp_path / f"grads{rank}")
-        for one, parameter in zip(grads, model.parameters(), strict=True):
-            torch.testing.assert_close(one, parameter.grad)
 
 
 # Errors

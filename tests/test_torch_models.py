@@ -476,16 +476,18 @@ def test_operations_are_counted(runtime, shape):
 
 
 def test_torch_export_keeps_the_operators(runtime):
+    """For any batch and length, saved and loaded, and decomposed."""
     ours, theirs = both()
-    length = torch.export.Dim("length", min=4, max=999)
-    program = torch.export.export(ours, (X,), dynamic_shapes=({2: length},))
+    sizes = {0: torch.export.Dim("batch", max=99), 2: torch.export.Dim("length", min=4, max=999)}
+    program = torch.export.export(ours, (X.expand(2, 2, 12),), dynamic_shapes=(sizes,))
     operator = torch.ops.clconv.convolution.default
-    assert [node.target for node in program.graph.nodes].count(operator) == 3
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
-    longer = torch.linspace(-1, 1, 60).view(1, 2, 30)
-    close(torch.export.load(file).module()(longer), theirs(longer))
+    more = torch.linspace(-1, 1, 180).view(3, 2, 30)
+    for one in (torch.export.load(file), program.run_decompositions()):
+        assert [node.target for node in one.graph.nodes].count(operator) == 3
+        close(one.module()(more), theirs(more))
 
 
 def exported(model, way):

@@ -37,11 +37,20 @@ def _checked(**tensors: Tensor | None) -> tuple[Tensor | None, ...]:
                 f"{name} is a tensor on {tensor.device}, expected one on cpu: clconv takes it from "
                 "there to its own device"
             )
+        if tensor.is_nested:
+            raise ArrayTypeError(
+                f"{name} is a nested tensor, expected one of a shape: "
+                f"torch.nested.to_padded_tensor({name}, 0.0) gives one"
+            )
         if tensor.layout is not torch.strided:
-            raise ArrayTypeError(f"{name} has layout {tensor.layout}, expected torch.strided")
+            raise ArrayTypeError(
+                f"{name} has layout {tensor.layout}, expected torch.strided: "
+                f"{name}.to_dense() gives one"
+            )
         if tensor.dtype not in DTYPES:
             raise ArrayTypeError(
-                f"{name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}"
+                f"{name} has dtype {tensor.dtype}, expected one of "
+                f"{', '.join(map(str, DTYPES))}: {_way_out(name, tensor)}"
             )
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
@@ -50,9 +59,19 @@ def _checked(**tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     for name, tensor in zip(tensors, given, strict=True):
         if first is not None and tensor is not None and tensor.dtype is not first.dtype:
             raise ProblemError(
-                f"{name} has dtype {tensor.dtype}, expected {first.dtype}, that of input"
+                f"{name} has dtype {tensor.dtype}, expected {first.dtype}, that of input: "
+                f"{name}.to(input.dtype) gives one"
             )
     return given
+
+
+def _way_out(name: str, tensor: Tensor) -> str:
+    """What to do with a tensor of a dtype that clconv does not compute in."""
+    if tensor.is_complex():
+        return f"call it for {name}.real and for {name}.imag, since it is linear in each tensor"
+    if tensor.is_quantized:
+        return f"{name}.dequantize() gives one"
+    return f"{name}.float() gives one"
 
 
 def _are_plain(input: Any, weight: Any, bias: Any) -> bool:
@@ -61,6 +80,8 @@ def _are_plain(input: Any, weight: Any, bias: Any) -> bool:
         if not isinstance(tensor, Tensor) or not tensor.is_cpu:
             return False
         if tensor.layout is not torch.strided or tensor.dtype is not input.dtype:
+            return False
+        if tensor.is_nested:
             return False
     return input.dtype in DTYPES
 

@@ -6,8 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from clconv.errors import ProblemError
 from clconv.geometry import Geometry, Padding
 from clconv.torch.functions import Size, conv1d, conv_transpose1d
+
+
+def _not_scripted(layer: nn.Module) -> nn.Module:
+    """What torch.jit.script asks a layer for; ProblemError."""
+    raise ProblemError(
+        f"torch.jit.script was given {layer}, expected PyTorch's own layers: call "
+        "clconv.torch.revert(model) before, or torch.jit.trace, which keeps clconv's"
+    )
 
 
 class Conv1d(nn.Conv1d):
@@ -69,6 +78,8 @@ class Conv1d(nn.Conv1d):
             place = (self.stride, 0, self.dilation, self.groups)
         return conv1d(input, weight, bias, *place)
 
+    __prepare_scriptable__ = _not_scripted
+
     def extra_repr(self) -> str:
         said: Any = super().extra_repr
         return f"{said()}, backend=clconv"
@@ -93,6 +104,8 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         return conv_transpose1d(
             input, self.weight, self.bias, stride, padding, extra, self.groups, dilation
         )
+
+    __prepare_scriptable__ = _not_scripted
 
     def extra_repr(self) -> str:
         said: Any = super().extra_repr

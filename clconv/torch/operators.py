@@ -30,6 +30,7 @@ from clconv.calls.recipes import (
 from clconv.errors import ArrayTypeError
 from clconv.geometry import Geometry
 from clconv.runtime import default_runtime
+from clconv.torch.batching import vmap_backward, vmap_convolution
 from clconv.torch.memory import DTYPES, Arrays
 
 Gradients = tuple[Tensor | None, ...]  # of input, weight and bias
@@ -301,81 +302,6 @@ class _ConvolutionBackward(_Derivative):
         return grad_x, grad_weight, grad_bias
 
 
-# vmap. Where a batch shares the weight, it is more samples; where it doesn't, it is more groups.
-
-
-def _lined_up(tensor: Tensor, dim: int | None, at: int, size: int) -> Tensor:
-    """A tensor with vmap's dimension at a place, repeated there where it has none."""
-    if dim is not None:
-        return tensor.movedim(dim, at)
-    sizes = [-1] * (tensor.dim() + 1)
-    sizes[at] = size
-    return tensor.unsqueeze(at).expand(sizes)
-
-
-def _as_groups(size: int, in_dims: tuple[Any, ...], *tensors: Tensor | None) -> list[Any]:
-    """Samples (N, C, L), weights or biases of a batch with its channels side by side."""
-    found: list[Tensor | None] = []
-    for place, (tensor, dim) in enumerate(zip(tensors, in_dims, strict=False)):
-        if tensor is None:
-            found.append(None)
-        elif place == 1 or tensor.dim() - (dim is not None) == 1:
-            found.append(_lined_up(tensor, dim, 0, size).flatten(0, 1))
-        else:
-            found.append(_lined_up(tensor, dim, -3, size).flatten(-3, -2))
-    return found
-
-
-def _from_groups(size: int, tensor: Any, channels: int) -> Any:
-    """The batch in front, of a tensor with its channels side by side in a dimension."""
-    if tensor is None:
-        return None
-    return tensor.unflatten(channels, (size, -1)).movedim(channels - (channels < 0), 0)
-
-
-def _vmap_convolution(
-    info: Any, in_dims: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any
-) -> tuple[Tensor | None, int]:
-    size, (of_x, of_weight, of_bias) = info.batch_size, in_dims[:3]
-    if of_weight is not None:
-        one = Geometry(*layer)
-        tensors = _as_groups(size, in_dims, x, weight, bias)
-        y = CONVOLUTION(*tensors, *one._replace(groups=one.groups * size))
-        return _from_groups(size, y, -2), 0
-    shared = bias if of_bias is None else None
-    if of_x is None:
-        y = CONVOLUTION(x, weight, shared, *layer)[None]
-    else:
-        x = x.movedim(of_x, 0)
-        y = CONVOLUTION(x.flatten(0, -3), weight, shared, *layer).unflatten(0, x.shape[:-2])
-    if bias is not None and of_bias is not None:
-        each = bias.movedim(of_bias, 0)[..., None]
-        y = y + (each if y.dim() == 3 else each[:, None])
-    return y, 0
-
-
-def _vmap_backward(
-    info: Any,
-    in_dims: tuple[Any, ...],
-    x: Tensor,
-    weight: Tensor,
-    grad: Tensor,
-    need: list[bool],
-    *layer: Any,
-) -> tuple[Gradients, tuple[int, int, int]]:
-    size, (of_x, of_weight, of_grad) = info.batch_size, in_dims[:3]
-    if of_weight is None and not any(need[1:]):
-        x, grad = _lined_up(x, of_x, 0, size), _lined_up(grad, of_grad, 0, size)
-        grad_x = BACKWARD(x.flatten(0, -3), weight, grad.flatten(0, -3), need, *layer)[0]
-        found: Gradients = (None if grad_x is None else grad_x.view(x.shape), None, None)
-        return found, (0, 0, 0)
-    one = Geometry(*layer)
-    tensors = _as_groups(size, in_dims, x, weight, grad)
-    grads = BACKWARD(*tensors, need, *one._replace(groups=one.groups * size))
-    found = tuple(_from_groups(size, one, dim) for one, dim in zip(grads, (-2, 0, 0), strict=True))
-    return found, (0, 0, 0)
-
-
 # Counts of multiplications, PyTorch's own way
 
 
@@ -427,7 +353,7 @@ CONVOLUTION = _define(
     _convolution,
     _fake_convolution,
     _Convolution,
-    _vmap_convolution,
+    vmap_convolution,
     _flops,
 )
 BACKWARD = _define(
@@ -436,7 +362,7 @@ BACKWARD = _define(
     _convolution_backward,
     _fake_backward,
     _ConvolutionBackward,
-    _vmap_backward,
+    vmap_backward,
     _backward_flops,
 )
 # For who looks for a decomposition of everything, such as ONNX's exporter given a torch.export'ed

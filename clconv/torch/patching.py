@@ -59,7 +59,10 @@ class _Redirecting(TorchFunctionMode):
 def _takes(*tensors: Any) -> bool:
     """Whether clconv computes with such tensors."""
     return all(
-        one.device.type == "cpu" and one.layout is torch.strided and one.dtype in DTYPES
+        one.device.type == "cpu"
+        and one.layout is torch.strided
+        and one.dtype in DTYPES
+        and not one.is_nested
         for one in tensors
         if isinstance(one, Tensor)
     )
