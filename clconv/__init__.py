@@ -167,7 +167,7 @@ def variants(problem: Conv1dProblem, pass_: Pass | str, device: Device = None) -
 
     Examples:
         >>> variants(Conv1dProblem(1, 64, 4000, 64, 3), "forward", "sm_86")
-        ['gemm', 'direct']
+        ['gemm', 'direct', 'winograd']
     """
     known = _known(device)
     profile = known.profile if isinstance(known, Runtime) else known
