@@ -23,10 +23,12 @@ from onnx.helper import (
 from clconv.bounded import Bounded
 from clconv.errors import DeviceError, ProblemError
 from clconv.onnx.devices import index_of, runtime_of_name
+from clconv.onnx.fused import lower_fused
 from clconv.onnx.graph import read_graph, read_model
 from clconv.onnx.host import HostRunner
 from clconv.onnx.patterns import join_activations
 from clconv.onnx.program import Changed, Program, Scratch
+from clconv.onnx.quantised import join_quantisations, lower_quantised
 from clconv.onnx.tracing import Placed, Trace, fold
 from clconv.onnx.work import Value
 from clconv.runtime import Runtime
@@ -65,6 +67,9 @@ class Prepared(BackendRep):
         self.runtime = runtime
         self.model = model
         self._graph = read_graph(model, folder)
+        lower_fused(self._graph)
+        lower_quantised(self._graph)
+        join_quantisations(self._graph)
         join_activations(self._graph)
         self._host = HostRunner(self._graph)
         self._replaceable = frozenset(n for n in self._graph.inputs if n in self._graph.constants)

@@ -148,6 +148,40 @@ class Graph:
         """The inputs that no initializer gives."""
         return tuple(name for name in self.inputs if name not in self.constants)
 
+    @property
+    def version(self) -> int:
+        """That of ONNX's own operators."""
+        return versions_of(self.model).get("", 1)
+
+    def known_arrays(self) -> dict[str, Any]:
+        """The arrays of initializers that no caller replaces, and of Constant nodes."""
+        found = {name: v for name, v in self.constants.items() if name not in self.inputs}
+        for node in self.nodes:
+            if node.op == "Constant" and "value" in node.attributes:
+                found[node.outputs[0]] = to_array(node.attributes["value"])
+        return found
+
+    def new_name(self, wanted: str) -> str:
+        """A name that no tensor has, which one has from now on."""
+        taken = self._names
+        while wanted in taken:
+            wanted += "'"
+        taken.add(wanted)
+        return wanted
+
+    @cached_property
+    def _names(self) -> set[str]:
+        used = (name for node in self.nodes for name in (*node.reads, *node.outputs))
+        return {*self.inputs, *self.constants, *used}
+
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read a name, in order."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.reads:
+                found.setdefault(name, []).append(node)
+        return found
+
     def count_uses(self) -> None:
         """Counts again, after nodes were replaced."""
         self.uses = Counter(name for node in self.nodes for name in node.reads)
@@ -220,6 +254,12 @@ def _kinds(model: ModelProto) -> dict[str, int]:
             if one.type.HasField("tensor_type") and one.type.tensor_type.elem_type}  # fmt: skip
 
 
+def versions_of(model: ModelProto) -> dict[str, int]:
+    """The version of the operators of each domain."""
+    return {one.domain if one.domain != "ai.onnx" else "": one.version
+            for one in model.opset_import}  # fmt: skip
+
+
 def read_graph(model: ModelProto, folder: str = "") -> Graph:
     """The graph of a checked model, functions of the model put in where they are called."""
     if model.functions:
@@ -228,8 +268,7 @@ def read_graph(model: ModelProto, folder: str = "") -> Graph:
     if graph.sparse_initializer:
         name = graph.sparse_initializer[0].values.name
         raise ProblemError(f"initializer {name} is sparse, expected a dense one")
-    versions = {one.domain if one.domain != "ai.onnx" else "": one.version
-                for one in model.opset_import}  # fmt: skip
+    versions = versions_of(model)
     nodes = [Node(one, versions.get(one.domain, 1)) for one in graph.node]
     constants = _constants(graph, folder)
     read = Graph(

@@ -52,6 +52,7 @@ HANDLERS: dict[str, Handler] = {
     "PRelu": elementwise.prelu,
     "Pad": shapes.pad,
     "Pow": elementwise.power,
+    "Quantised": elementwise.quantised,
     "Reshape": shapes.reshape,
     "Resize": windows.resize,
     "Slice": shapes.slice_,
