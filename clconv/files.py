@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from clconv.conv1d import Conv1D
+from clconv.dtypes import BFLOAT16
 from clconv.errors import ModuleError
 from clconv.layers.activation import Activation
 from clconv.layers.convolution import Convolution
@@ -24,7 +25,6 @@ from clconv.layers.pad1d import Pad1D
 from clconv.layers.parallel import Parallel
 from clconv.layers.sequential import Container, Sequential
 from clconv.layers.storage import (
-    BFLOAT16,
     FILE_ERRORS,
     Slot,
     Stored,
@@ -205,7 +205,7 @@ def load_safetensors(module: Module, source: Any, *, strict: bool = True) -> Non
             variable.changed()
 
 
-# The format's words for dtypes that NumPy has too; bfloat16 is read by its bits.
+# The format's words for dtypes, and NumPy's for them; bfloat16 is read by its bits.
 _DTYPES = {
     "BOOL": "?",
     "I8": "i1",
@@ -261,8 +261,6 @@ def _tensor(name: str, entry: Any, body: memoryview) -> tuple[Stored, memoryview
 
     def read() -> Any:
         values = np.frombuffer(raw, dtype).reshape(shape)
-        if word == "BF16":
-            return (values.astype(np.uint32) << 16).view(np.float32)
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     known = word if dtype is None else dtype.newbyteorder("=")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from clconv.dtypes import EXPECTED_DTYPES, dtype_of, is_computed
 from clconv.errors import ProblemError
 from clconv.geometry import (
     MAX_POSITIONS,
@@ -29,8 +30,6 @@ MAX_BATCH = 2**31 - 1
 MAX_CHANNELS = 2**31 - 2**10
 # Output positions of a problem that stands for all of a layer.
 TYPICAL_POSITIONS = 16384
-
-DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64))
 
 
 class Pass(enum.Enum):
@@ -173,11 +172,11 @@ class Conv1dProblem:
         fix("cropped", whole("cropped", self.cropped, 0))
         fix("padding", padding_pair(self.padding, self.window, self.stride))
         try:
-            dtype = np.dtype(self.dtype)
+            dtype = dtype_of(self.dtype)
         except TypeError:
             dtype = np.dtype(object)
-        if dtype not in DTYPES:
-            raise ProblemError(f"dtype is {self.dtype}, expected float32, float16 or float64")
+        if not is_computed(dtype):
+            raise ProblemError(f"dtype is {self.dtype}, expected {EXPECTED_DTYPES}")
         fix("dtype", dtype)
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ProblemError(

@@ -13,8 +13,9 @@ import numpy as np
 from mako.exceptions import text_error_template
 from mako.lookup import TemplateLookup
 
+from clconv.dtypes import accumulator, dtype_of, is_short
 from clconv.errors import RenderError
-from clconv.variants.base import Kernel, Operand, Scalar, accumulator
+from clconv.variants.base import Kernel, Operand, Scalar
 
 __all__ = ["render", "sum_dtype"]
 
@@ -76,7 +77,9 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
 def render(kernel: Kernel) -> str:
     """A kernel's OpenCL C: everything that its build depends on but the options."""
     names: dict[str, Any] = dict(kernel.constants)
-    names["line"] = 64 // np.dtype(names["dtype"]).itemsize  # elements of a cache's line
+    dtype = dtype_of(names["dtype"])
+    names["line"] = 64 // dtype.itemsize  # elements of a cache's line
+    names["is_short"] = is_short(dtype)
     try:
         parts = [_templates.get_template("common.cl.mako").render(**names, indented=_indented)]
         parameters = signature(kernel.operands, kernel.scalars)
@@ -100,4 +103,4 @@ def render(kernel: Kernel) -> str:
 
 def sum_dtype(kernel: Kernel) -> np.dtype[Any]:
     """The dtype of a kernel's sums and of its scalars of type SUM."""
-    return accumulator(np.dtype(dict(kernel.constants)["dtype"]))
+    return accumulator(dtype_of(dict(kernel.constants)["dtype"]))

@@ -1,9 +1,10 @@
 """How far may a result be from the true one? Checks for tests, without a tolerance to tune.
 
 Exact: on small integers the sums of a dtype are exact in any order, so results must equal the
-reference, rounded once for float16. Rounding: on any data a sum of t terms, in any order, is off
-by at most gamma * the sum of the terms' magnitudes, gamma = t u / (1 - t u) with u the unit
-roundoff of the sums (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 4.2).
+reference, rounded once for float16 and bfloat16. Rounding: on any data a sum of t terms, in any
+order, is off by at most gamma * the sum of the terms' magnitudes, gamma = t u / (1 - t u) with u
+the unit roundoff of the sums (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+section 4.2).
 
 A layer of your own is computed again in float64, and compared:
 
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clconv import reference
+from clconv.dtypes import accumulator, dtype_of, is_bfloat16, is_floating, is_short
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "integers",
     "normals",
     "outside",
+    "rounded_to",
     "rounding_bound",
     "sum_bound",
     "sums_are_exact",
@@ -56,6 +59,9 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Any]
 
 LARGEST_INTEGER = 4
+# NumPy's finfo knows no bfloat16: half the distance from 1 to the next number, and the largest.
+BFLOAT16_ROUNDOFF = 2.0**-8
+BFLOAT16_MOST = (2 - 2.0**-7) * 2.0**127
 # Scale and momentum multiply, and add what was there.
 UPDATE_TERMS = 3
 
@@ -97,18 +103,39 @@ OPERANDS = {
 
 
 def _sums_dtype(dtype: Any) -> np.dtype[Any]:
-    """What sums are kept in: float32 for float16."""
-    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+    """What sums are kept in: float32 for dtypes of 16 bits."""
+    return accumulator(dtype_of(dtype))
 
 
 def _reference_dtype(dtype: Any) -> np.dtype[Any]:
     """What the reference sums in: long double for float64, where there is one."""
-    return np.dtype(np.longdouble if np.dtype(dtype) == np.float64 else np.float64)
+    return np.dtype(np.longdouble if dtype_of(dtype) == np.float64 else np.float64)
 
 
 def unit_roundoff(dtype: Any) -> float:
     """Half the distance from 1 to the next number of a floating-point dtype."""
-    return float(np.finfo(np.dtype(dtype)).eps) / 2
+    dtype = dtype_of(dtype)
+    return BFLOAT16_ROUNDOFF if is_bfloat16(dtype) else float(np.finfo(dtype).eps) / 2
+
+
+def rounded_to(values: Array, dtype: Any) -> Array:
+    """Wider floating-point values in a dtype, rounded once, to nearest even.
+
+    >>> rounded_to(np.float64([1 + 2**-11, 1 + 2**-11 + 2**-30]), np.float16).tolist()
+    [1.0, 1.0009765625]
+    """
+    dtype = dtype_of(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # as NaN is to ml_dtypes
+        if not is_bfloat16(dtype) or values.dtype.itemsize <= 4:
+            return values.astype(dtype)
+        # To float32 by rounding to odd, so that the rounding that follows is the only one that
+        # counts: NumPy's own way from float64 rounds twice.
+        near = values.astype(np.float32)
+        wide = near.astype(values.dtype)
+        inexact = np.isfinite(near) & (wide != values)
+        bits = near.view(np.uint32) - (inexact & (np.abs(wide) > np.abs(values))) | inexact
+        odd: Array = bits.astype(np.uint32).view(np.float32)
+        return odd.astype(dtype)
 
 
 def gamma(terms: int, dtype: Any) -> float:
@@ -123,7 +150,7 @@ def gamma(terms: int, dtype: Any) -> float:
     error = terms * unit_roundoff(dtype)
     if not 0 <= error < 1:
         most = f"expected 0 to {int(1 / unit_roundoff(dtype)) - 1}"
-        raise ValueError(f"terms is {terms}, {most} for a bound in {np.dtype(dtype)}")
+        raise ValueError(f"terms is {terms}, {most} for a bound in {dtype_of(dtype)}")
     return error / (1 - error)
 
 
@@ -134,12 +161,12 @@ def integers(
     rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, largest: int = LARGEST_INTEGER
 ) -> Array:
     """Whole numbers in -largest … largest, of a floating-point dtype: data of exact checks."""
-    return rng.integers(-largest, largest + 1, shape).astype(dtype)
+    return rng.integers(-largest, largest + 1, shape).astype(dtype_of(dtype))
 
 
 def normals(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normally distributed numbers: data of checks against the rounding bound."""
-    return rng.standard_normal(shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype_of(dtype))
 
 
 # A convolution's pass
@@ -246,9 +273,10 @@ def sums_are_exact(
 def sum_bound(expected: Array, magnitudes: Array, terms: int, dtype: Any) -> Array:
     """How far sums of `terms` products in a dtype may be from `expected`, value by value.
 
-    `magnitudes` are the same sums of the products' magnitudes. Sums are float32's for float16, and
-    rounded once more. `expected` is in float64, or for float64 in long double; where there is none,
-    its own rounding is counted. Raises ValueError where `terms` are too many for a bound.
+    `magnitudes` are the same sums of the products' magnitudes. Sums are float32's for float16 and
+    bfloat16, and rounded once more. `expected` is in float64, or for float64 in long double; where
+    there is none, its own rounding is counted. Raises ValueError where `terms` are too many for a
+    bound.
 
     >>> bound = sum_bound(np.float64([0.0]), np.float64([2.0]), 3, np.float32)
     >>> bool(bound[0] >= 2 * gamma(3, np.float32))
@@ -258,22 +286,25 @@ def sum_bound(expected: Array, magnitudes: Array, terms: int, dtype: Any) -> Arr
 
 
 def _sums(magnitudes: Array, terms: int, dtype: Any, scale: float = 1.0) -> Array:
-    """`sum_bound` before the sums are rounded to float16."""
+    """`sum_bound` before the sums are rounded to 16 bits."""
     sums = _sums_dtype(dtype)
     # Where products are flushed to zero they are off by less than the smallest normal number.
     flushed = terms * max(1, abs(scale)) * float(np.finfo(sums).tiny)
     bound: Array = gamma(terms, sums) * magnitudes + flushed
     # The reference rounds as much where it sums in the same dtype.
-    return 2 * bound if _reference_dtype(dtype).itemsize == np.dtype(dtype).itemsize else bound
+    return 2 * bound if _reference_dtype(dtype).itemsize == dtype_of(dtype).itemsize else bound
 
 
 def _rounded(bound: Array, values: Array, dtype: Any) -> Array:
     """The bound of values that are rounded to a dtype from what their sums are kept in."""
-    if np.dtype(dtype) != np.float16:
+    dtype = dtype_of(dtype)
+    if not is_short(dtype):
         return bound
-    # Among float16's denormals a value is off by half of the smallest.
-    half = unit_roundoff(np.float16)
-    return bound * (1 + half) + half * abs(values) + 2.0**-25
+    # Among float16's denormals a value is off by half of the smallest; those of bfloat16 are
+    # float32's, which devices may flush to zero.
+    least = float(np.finfo(np.float32).tiny) if is_bfloat16(dtype) else 2.0**-25
+    half = unit_roundoff(dtype)
+    return bound * (1 + half) + half * abs(values) + least
 
 
 def rounding_bound(
@@ -307,7 +338,7 @@ def rounding_bound(
     if sums is not None:
         bound = bound + abs(scale) * sums({n: arrays[n] for n in OPERANDS[pass_]})
     name, slope = Epilogue.parse_activation(activation)
-    if name is None and dtype != np.float16:
+    if name is None and not is_short(dtype):
         return bound
     before = _sum(problem, pass_, arrays, scale, momentum)
     after = before if name is None else reference.activate(name, before, slope)
@@ -334,7 +365,7 @@ def _compared(result: Any, expected: Any, what: str) -> tuple[Array, Array]:
     """Both on the host, `expected` in float64 or wider."""
     result, expected = _host(result), _host(expected)
     expected = expected.astype(np.result_type(expected, np.float64), copy=False)
-    if not np.issubdtype(result.dtype, np.floating):
+    if not is_floating(result.dtype):
         raise AssertionError(f"{what} has dtype {result.dtype}, expected a floating-point one")
     if result.shape != expected.shape:
         raise AssertionError(f"{what} has shape {result.shape}, expected {expected.shape}")
@@ -367,8 +398,7 @@ def assert_exact(result: Any, expected: Any, what: str = "result") -> None:
     AssertionError: y: 1 of 3 values are wrong, most of all [2] of (3,): 4.0, expected 3.0
     """
     result, expected = _compared(result, expected, what)
-    with np.errstate(over="ignore"):
-        rounded = expected.astype(result.dtype)
+    rounded = rounded_to(expected, result.dtype)
     same = (result == rounded) | (np.isnan(result) & np.isnan(rounded))
     _report(result, rounded, ~same, what, None)
 
@@ -384,7 +414,8 @@ def outside(result: Array, expected: Array, bound: Array) -> Array:
     """
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(result - expected) <= bound)
-    beyond = np.abs(expected) + bound >= float(np.finfo(result.dtype).max)
+    most = BFLOAT16_MOST if is_bfloat16(result.dtype) else float(np.finfo(result.dtype).max)
+    beyond = np.abs(expected) + bound >= most
     infinite = np.isinf(result) & (np.sign(result) == np.sign(expected)) & beyond
     found: Array = wrong & ~infinite
     return found

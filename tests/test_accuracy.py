@@ -40,7 +40,7 @@ ACTIVATIONS = (None, "relu", ("leaky_relu", 0.25), "sigmoid", "tanh", "gelu", "s
 def _problem(runtime, problem, dtype):
     if dtype == "float64" and not runtime.profile.fp64:
         pytest.skip(f"{runtime.info.name} has no float64")
-    return replace(problem, dtype=np.dtype(dtype))
+    return replace(problem, dtype=dtype)
 
 
 def _arrays(rng, problem, whole):
@@ -162,9 +162,10 @@ def _check_remainders(rng, layer, lengths):
             assert np.array_equal(found, gw), (variant, length)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", SOME)
-def test_named_problem_in_half(first_runtime, rng, name):
-    problem = _problem(first_runtime, PROBLEMS[name], "float16")
+def test_named_problem_in_half(first_runtime, rng, name, dtype):
+    problem = _problem(first_runtime, PROBLEMS[name], dtype)
     assert {"direct", "strip"} <= _check_all_passes(rng, problem, NAMES)
 
 
@@ -175,7 +176,7 @@ def test_named_problem_in_double(first_runtime, rng, name):
     _check_all_passes(rng, _problem(first_runtime, PROBLEMS[name], "float64"), names)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 @pytest.mark.parametrize("name", [*TILED][:2])
 def test_dtypes_on_every_device(runtime, rng, name, dtype):
     """Two of these problems; the others take long on drivers that compile slowly."""
@@ -199,7 +200,7 @@ def test_named_problem_as_on_a_gpu(gpu_runtime, rng, name):
     _check_all_passes(rng, _problem(gpu_runtime, PROBLEMS[name], "float32"), "direct")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
     _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype), "direct")
 
@@ -327,9 +328,10 @@ def test_transposed(runtime, rng, name, dtype):
                               largest=4 * whole)  # fmt: skip
 
 
-def test_float16_makes_no_wider_copy(runtime, rng, monkeypatch):
-    """Whatever is allocated for a float16 call is its results and, for sums, a fixed share."""
-    problem = replace(REMAINDERS, dtype=np.dtype("float16"))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bits_make_no_wider_copy(runtime, rng, monkeypatch, dtype):
+    """Whatever is allocated for a call of 16 bits is its results and, for sums, a fixed share."""
+    problem = replace(REMAINDERS, dtype=dtype)
     arrays = {name: runtime.to_device(a) for name, a in _arrays(rng, problem, True).items()}
     allocated = []
     real = type(runtime.memory).allocate

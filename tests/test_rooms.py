@@ -13,8 +13,8 @@ import clconv
 PACKAGE = Path(clconv.__file__).parent
 # Every module, each after those that it may import; "variants.*" stands for those of algorithms.
 _ROOMS = (
-    "errors", "version", "settings", "disk", "bounded", "geometry", "problem", "reference",
-    "testing",
+    "errors", "version", "settings", "disk", "bounded", "dtypes", "geometry", "problem",
+    "reference", "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
     "variants.*",
     "variants", "render",
@@ -112,7 +112,7 @@ OPTIONAL = {
     "torch.in_transformers": {"torch", "transformers"}, "onnx": {"onnx"},
     "onnx.host": {"onnx", "onnxruntime"},
     "signal": {"scipy"}, "dask": {"dask", "distributed"}, "layers.hdf5": {"h5py"},
-    "files": {"safetensors"},
+    "files": {"safetensors"}, "dtypes": {"ml_dtypes"},
     "commands.benchmark_worker": {"torch", "onnx", "onnxruntime"},
     "commands.benchmark_plot": {"matplotlib"}, "commands.tune_plot": {"matplotlib"},
     "commands.tune": {"tqdm", "onnx", "google"},

@@ -36,6 +36,7 @@ from guarded import GuardedRuntime, limited
 from transposed import extended, transposed_problem
 
 from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, functional, testing
+from clconv.dtypes import DTYPES
 from clconv.geometry import Geometry as Windows
 from clconv.geometry import reached_by, window_of
 from clconv.planning.profiles import PROFILES
@@ -44,17 +45,16 @@ from clconv.variants import VARIANTS
 Array = NDArray[Any]
 Rng = np.random.Generator
 
-DTYPES = ("float32", "float64", "float16")
 # Multiplications of a pass, so that the reference takes milliseconds. Its long doubles are slow.
-WORK = {"float32": 400_000, "float16": 400_000, "float64": 100_000}
+WORK = {"float32": 400_000, "float16": 400_000, "bfloat16": 400_000, "float64": 100_000}
 MAX_POSITIONS = 20_000
-# Integers are exact in float16 up to 2048: the larger ones have sums that it rounds.
-LARGEST = {"float32": (4,), "float64": (4,), "float16": (4, 32)}
+# Integers are exact in float16 up to 2048, in bfloat16 up to 256: larger sums are rounded.
+LARGEST = {"float32": (4,), "float64": (4,), "float16": (4, 32), "bfloat16": (4, 32)}
 ACTIVATIONS = (None, None, "relu", ("leaky_relu", 0.25), "sigmoid", "tanh", "gelu", "silu")
 # Powers of two, so that integers stay exact; momentum 0 first, which must not read the old values.
 SCALES = (1.0, -1.0, 2.0, 0.5)
 MOMENTA = (0.0, 1.0, -1.0, 0.5)
-GUARD = 777.0
+GUARD = 776.0  # a number of every dtype
 MARGIN = 3
 # A variant "by name" that is any, each pass by one of its own; and those passes.
 SOME = "some"
@@ -209,7 +209,7 @@ def draw_case(rng: Rng, geometry: Geometry, place: int) -> Case:
     length = least + between(rng, 0, min(extra, (room - 1) * stride))
     problem = Conv1dProblem(
         batch, geometry.in_channels, length, geometry.out_channels, kernel_size,
-        stride, padding, geometry.dilation, geometry.groups, np.dtype(geometry.dtype),
+        stride, padding, geometry.dilation, geometry.groups, geometry.dtype,
     )  # fmt: skip
     positions = some(rng, 1, between(rng, 1, min(room, 40)), between(rng, 1, room))
     reached = reached_by(positions, geometry.window, stride)

@@ -12,11 +12,12 @@ import numpy as np
 from clconv.calls.copying import copying
 from clconv.calls.layouts import Layout, Shape, exchanged, three_dimensions
 from clconv.calls.options import check_sizes
+from clconv.dtypes import EXPECTED_DTYPES, is_computed
 from clconv.errors import ProblemError
 from clconv.geometry import Geometry
 from clconv.planning.planner import IN_ROWS, KernelPlan, Layouts
 from clconv.planning.planner import Choice as PlanChoice
-from clconv.problem import DTYPES, Conv1dProblem, Epilogue, Pass
+from clconv.problem import Conv1dProblem, Epilogue, Pass
 from clconv.render import render
 from clconv.runtime import Argument, Prepared, Runtime, arguments
 from clconv.variants.base import Kernel, Launch, Workspace
@@ -136,10 +137,10 @@ class Draft:
 
     def _one_dtype(self) -> np.dtype[Any]:
         for name, layout in self.layouts.items():
-            if layout.dtype not in DTYPES and name not in NUMBERS:
+            if not is_computed(layout.dtype) and name not in NUMBERS:
                 raise ProblemError(
-                    f"{self.said(name)} has dtype {layout.dtype}, expected float32, float16 or "
-                    f"float64: {self.said(name)}.astype('float32') converts it"
+                    f"{self.said(name)} has dtype {layout.dtype}, expected {EXPECTED_DTYPES}: "
+                    f"{self.said(name)}.astype('float32') converts it"
                 )
         first, *others = (name for name in self.layouts if name not in NUMBERS)
         dtype = self.layouts[first].dtype

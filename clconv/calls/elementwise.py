@@ -10,6 +10,7 @@ import pyopencl.array as cl_array
 from numpy.typing import NDArray
 
 from clconv.calls.copying import RAW, copying, over_elements
+from clconv.dtypes import dtype_of, is_bfloat16, is_floating
 from clconv.errors import ProblemError
 from clconv.runtime import Argument, Runtime, memory_of, runtime_of
 from clconv.variants.base import Kernel, Layout, Operand, kernel_constants, scalars
@@ -19,6 +20,7 @@ __all__ = [
     "add_scaled",
     "contiguous",
     "convert",
+    "converted_by",
     "copy_view",
     "extend",
     "fill",
@@ -166,28 +168,33 @@ def add_scaled(
 
 
 _C_TYPES = {
-    "float16": "ushort", "float32": "float", "float64": "double", "bool": "uchar",
+    "float16": "ushort", "bfloat16": "ushort", "float32": "float", "float64": "double",
+    "bool": "uchar",
     "int8": "char", "int16": "short", "int32": "int", "int64": "long",
     "uint8": "uchar", "uint16": "ushort", "uint32": "uint", "uint64": "ulong",
 }  # fmt: skip
+
+
+def converted_by(source: np.dtype[Any], target: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype whose loads and stores the kernel `convert` needs: the smaller in memory of those
+    that have a point. Those of bfloat16 it can have beside others."""
+    floating = [one for one in (source, target) if is_floating(one)]
+    return min(floating, key=lambda one: (one.itemsize, is_bfloat16(one)))
 
 
 def convert(runtime: Runtime, array: cl_array.Array, dtype: Any) -> cl_array.Array:
     """A contiguous array of the same values in another dtype, queued: rounded to nearest even, or
     of whole numbers what integers keep of them, their last bits. One of the dtypes is a
     floating-point one."""
-    source, target = array.dtype, np.dtype(dtype)
+    source, target = array.dtype, dtype_of(dtype)
     result = runtime.empty(array.shape, target)
     if array.size == 0:
         return result
     array = contiguous(runtime, array)
-    # What is smaller in memory decides which loads and stores the kernel needs.
-    floating = [one for one in (source, target) if one.kind == "f"]
-    narrow = min(floating, key=lambda d: d.itemsize)
     launch = over_elements(
         runtime.profile,
         "convert",
-        narrow,
+        converted_by(source, target),
         array.size,
         (
             Operand("x", Layout.FLAT, element=_C_TYPES[source.name]),

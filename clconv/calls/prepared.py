@@ -10,9 +10,9 @@ import pyopencl.array as cl_array
 
 from clconv.bounded import Bounded
 from clconv.calls.layouts import Array
+from clconv.dtypes import EXPECTED_DTYPES, is_computed
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.geometry import Geometry, whole
-from clconv.problem import DTYPES
 from clconv.runtime import Runtime, check_context, default_runtime, runtime_of
 from clconv.variants.base import Schedule
 
@@ -113,8 +113,8 @@ def prepared(
             f"groups is {geometry.groups}, expected a divisor of the {channels} channels "
             f"({shape[0]})"
         )
-    if weight.dtype not in DTYPES:
-        raise ProblemError(f"weight has dtype {weight.dtype}, expected float32, float16 or float64")
+    if not is_computed(weight.dtype):
+        raise ProblemError(f"weight has dtype {weight.dtype}, expected {EXPECTED_DTYPES}")
     if isinstance(weight, np.ndarray):
         runtime = runtime or default_runtime()
         return PreparedWeight(runtime.to_device(weight), runtime, geometry)

@@ -15,6 +15,7 @@ from typing import Any
 from clconv import ClconvError, Conv1dProblem, Epilogue, KernelPlan, Pass
 from clconv.commands.text import table
 from clconv.drivers.discovery import choose, profile_of
+from clconv.dtypes import DTYPES
 from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, DeviceProfile, profile
 from clconv.problem import ACTIVATIONS
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help='an integer, "left,right", same, valid or causal',
     )
-    add("--dtype", default="float32", choices=("float32", "float16", "float64"))
+    add("--dtype", default="float32", choices=DTYPES)
     add("--pass", dest="pass_", default="forward", help=", ".join(p.value for p in Pass))
     add("--variant", default="auto")
     add("--bias", action="store_true")

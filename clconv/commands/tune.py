@@ -23,6 +23,7 @@ from clconv import Pass, Runtime, tuning
 from clconv.commands import layers, options
 from clconv.commands.benchmark_candidates import LEAST_RANKED, NEAR, spearman
 from clconv.commands.text import table
+from clconv.dtypes import DTYPES
 from clconv.errors import ClconvError
 from clconv.planning.records import Record, RecordKey
 from clconv.tuning import Progress, Task
@@ -30,7 +31,6 @@ from clconv.tuning import Progress, Task
 PASSES = {
     "forward": (Pass.FORWARD,), "backward": (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT),
 }  # fmt: skip
-DTYPES = ("float32", "float16", "float64")
 LONGEST = 86400.0
 
 
@@ -49,7 +49,7 @@ def jobs_of_layers(path: str | None, passes: Sequence[str], dtype: str) -> list[
     """The passes of a layers file, or of the public set. Raises ValueError."""
     found = []
     for layer in layers.load(path):
-        problem = replace(layer.problem, dtype=np.dtype(dtype))
+        problem = replace(layer.problem, dtype=dtype)
         found += [Job(layer.name, Task(problem, p)) for name in passes for p in PASSES[name]]
     return found
 

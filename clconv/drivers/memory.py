@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from clconv.bounded import Bounded
 from clconv.drivers.discovery import check_process
+from clconv.dtypes import dtype_of
 from clconv.errors import ArrayTypeError, DeviceError, OutOfMemoryError, ProblemError
 from clconv.planning.profiles import DeviceProfile
 
@@ -88,7 +89,7 @@ class Memory:
         """An uninitialised device array. Raises ProblemError, OutOfMemoryError."""
         sizes = shape if type(shape) is tuple or isinstance(shape, Sequence) else (shape,)
         try:
-            key = tuple(map(index, sizes)), np.dtype(dtype)
+            key = tuple(map(index, sizes)), dtype_of(dtype)
         except TypeError as error:
             raise ProblemError(
                 f"shape is {shape!r} and dtype {dtype!r}, expected integers and a dtype"

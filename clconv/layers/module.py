@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyopencl.array as cl_array
 
+from clconv.dtypes import dtype_of, is_computed
 from clconv.errors import ArrayTypeError, ModuleError, ProblemError
 from clconv.geometry import whole
 from clconv.layers.copying import Copyable
 from clconv.layers.variable import Variable
-from clconv.problem import DTYPES
 from clconv.runtime import Runtime, check_context, default_runtime, memory_of
 
 __all__ = ["Module"]
@@ -117,12 +117,12 @@ class Module(Copyable):
         self.inData = self.data = self.grad = None
 
     def calcMode(self, T: Any) -> None:
-        """Computes in float32, float16 (sums in float32) or float64 from now on."""
+        """Computes in float32, float16 or bfloat16 (sums in float32) or float64 from now on."""
         try:
-            dtype = np.dtype(object if T is None else T)  # NumPy takes None for float64
+            dtype = dtype_of(object if T is None else T)  # NumPy takes None for float64
         except TypeError:
             dtype = np.dtype(object)
-        if dtype not in DTYPES or (dtype == np.float64 and not self.runtime.profile.fp64):
+        if not is_computed(dtype) or (dtype == np.float64 and not self.runtime.profile.fp64):
             raise ModuleError(f"Unsupported dtype {T}")
         if dtype == self.calctype:
             return

@@ -13,12 +13,11 @@ import numpy as np
 import pyopencl.array as cl_array
 
 from clconv.calls.elementwise import convert, copy_view, host_values
+from clconv.dtypes import BFLOAT16, is_bfloat16, is_computed
 from clconv.errors import ClconvError, ModuleError
-from clconv.problem import DTYPES
 from clconv.runtime import runtime_of
 
 __all__ = [
-    "BFLOAT16",
     "FILE_ERRORS",
     "Slot",
     "Stored",
@@ -34,8 +33,6 @@ __all__ = [
 # What the libraries raise for files that are no such files, damaged ones, or full disks.
 FILE_ERRORS = (OSError, KeyError, OverflowError, RuntimeError, TypeError, ValueError)
 
-# A dtype that NumPy lacks: the upper half of float32's bits.
-BFLOAT16 = "bfloat16"
 # The least number that rounds to float16's infinity.
 HALF_OVERFLOW = 65520
 
@@ -48,12 +45,13 @@ class Slot(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """An array in a file. `dtype` is NumPy's, or the file's word for one that NumPy lacks."""
+    """An array in a file. `dtype` is NumPy's, or the file's word for one that NumPy lacks, which
+    "bfloat16" is."""
 
     name: str
     shape: tuple[int, ...]
     dtype: Any
-    read: Callable[[], Any]  # a NumPy array, of bfloat16 one of float32
+    read: Callable[[], Any]  # a NumPy array, of bfloat16 one of its bits
 
 
 def modules(module: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -107,11 +105,19 @@ def is_path(value: Any) -> bool:
 
 def _can_take(target: np.dtype[Any], dtype: Any) -> bool:
     """Whether an array of dtype `target` takes the values of a file's."""
-    if target in DTYPES and isinstance(dtype, str):
+    if is_computed(target) and isinstance(dtype, str):
         return dtype == BFLOAT16
     if not isinstance(dtype, np.dtype):
         return False
-    return dtype == target or ({dtype, target} <= set(DTYPES) and np.can_cast(dtype, target))
+    both = is_computed(dtype) and is_computed(target)
+    return dtype == target or (both and np.can_cast(dtype, target))
+
+
+def _of_bits(bits: Any, target: np.dtype[Any]) -> Any:
+    """The values of bfloat16's bits: themselves where these are wanted, else float32."""
+    if is_bfloat16(target):
+        return bits.view(target)
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def set_values(slots: list[tuple[Slot, Stored]]) -> None:
@@ -130,6 +136,8 @@ def set_values(slots: list[tuple[Slot, Stored]]) -> None:
     ready = []
     for slot, stored in slots:
         values = stored.read()
+        if stored.dtype == BFLOAT16:
+            values = _of_bits(values, slot.array.dtype)
         if stored.dtype == BFLOAT16 and slot.array.dtype == np.float16:
             largest = np.abs(values[np.isfinite(values)]).max(initial=0)
             if largest >= HALF_OVERFLOW:

@@ -21,6 +21,7 @@ from onnx.helper import (
 )
 
 from clconv.bounded import Bounded
+from clconv.dtypes import dtype_of
 from clconv.errors import DeviceError, ProblemError
 from clconv.onnx.devices import index_of, runtime_of_name
 from clconv.onnx.fused import lower_fused
@@ -161,7 +162,7 @@ class Prepared(BackendRep):
         if value is None or isinstance(value, np.ndarray):
             return value
         if _is_tensor(value):
-            return value.detach().cpu().numpy()
+            return _of_tensor(value.detach().cpu())
         kind = self._graph.kinds.get(name)
         if kind is None:  # a sequence, or of any type
             return value if isinstance(value, list) else np.asarray(value)
@@ -181,6 +182,13 @@ def _passed(feeds: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, A
 def _is_tensor(value: Any) -> bool:
     """Whether it is one of PyTorch's, which need not be here."""
     return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def _of_tensor(tensor: Any) -> Any:
+    """NumPy's array of a tensor, bfloat16 too, which PyTorch gives no array of."""
+    if str(tensor.dtype) != "torch.bfloat16":
+        return tensor.numpy()
+    return tensor.float().numpy().astype(dtype_of("bfloat16"))
 
 
 def _kind(value: Any) -> Hashable:

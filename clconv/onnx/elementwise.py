@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from clconv.dtypes import is_computed
 from clconv.onnx import kernels
 from clconv.onnx.convolutions import Activation, Convolution
 from clconv.onnx.expressions import BINARY, CHAINED, combined, formula, literal
 from clconv.onnx.folding import folded_normalisation
 from clconv.onnx.graph import Node, scalar
 from clconv.onnx.work import OnHost, Pending, Value, Work, axis_of
-from clconv.problem import DTYPES
 
 __all__ = ["add", "batch_normalisation", "binary", "cast", "chained", "clip", "power", "quantised",
            "unary"]  # fmt: skip
@@ -201,7 +201,7 @@ def cast(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     wanted = np.dtype(tensor_dtype_to_np_dtype(node.attributes["to"]))
     if wanted == x.dtype:
         return same(work, node, [x])
-    if wanted not in DTYPES or (wanted == np.float64 and not work.runtime.info.fp64):
+    if not is_computed(wanted) or (wanted == np.float64 and not work.runtime.info.fp64):
         raise OnHost(f"it casts {x.dtype} to {wanted}")
     return [Value.of(node.outputs[0], kernels.convert(work.recorder, work.dense(x), wanted))]
 

@@ -19,15 +19,15 @@ from onnx.reference.ops.op_qlinear_conv import QLinearConv as ReferenceQLinearCo
 from onnx.reference.ops.op_softmax import Softmax as ReferenceSoftmax
 
 from clconv import functional
+from clconv.dtypes import is_computed
 from clconv.onnx.attributes import conv_geometry, transposed_geometry
-from clconv.problem import DTYPES
 
 __all__ = ["Evaluator"]
 
 
 def _is_ours(x: Any) -> bool:
     """Whether a node's data has one spatial axis and a dtype that clconv computes in."""
-    return isinstance(x, np.ndarray) and x.ndim == 3 and x.dtype in DTYPES
+    return isinstance(x, np.ndarray) and x.ndim == 3 and is_computed(x.dtype)
 
 
 # Named as the operators, which is how the evaluator finds them.

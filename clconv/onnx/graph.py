@@ -17,6 +17,7 @@ from onnx.helper import get_attribute_value
 from onnx.inliner import inline_local_functions
 from onnx.numpy_helper import to_array
 
+from clconv.dtypes import is_floating
 from clconv.errors import ProblemError
 
 __all__ = ["OWN", "Graph", "Node", "read_graph", "read_model"]
@@ -286,6 +287,10 @@ def read_graph(model: ModelProto, folder: str = "") -> Graph:
 
 def scalar(value: Any) -> float | None:
     """The number that a constant of one element is, None for anything else."""
-    if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "fiu":
+    if (
+        isinstance(value, np.ndarray)
+        and value.size == 1
+        and (value.dtype.kind in "iu" or is_floating(value.dtype))
+    ):
         return float(value.reshape(()))
     return None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from clconv.calls.copying import joined
+from clconv.calls.elementwise import converted_by
 from clconv.onnx.recording import Recorder, Shape, Tensor, dense_strides
 from clconv.render import render
 from clconv.runtime import Runtime
@@ -35,7 +36,7 @@ LEAST_BLOCK = 2048
 # Work-items a group of a GPU; one of a CPU's is the whole group.
 LOCAL = 64
 TILE = 16
-C_TYPES = {"float16": "ushort", "float32": "float", "float64": "double"}
+C_TYPES = {"float16": "ushort", "bfloat16": "ushort", "float32": "float", "float64": "double"}
 DIMENSIONS = 4  # of the arrays of an expression
 
 
@@ -312,8 +313,7 @@ def reduce_rows(
 def convert(recorder: Recorder, x: Tensor, dtype: np.dtype[Any]) -> Tensor:
     """x, dense, in another floating-point dtype."""
     out = recorder.empty(x.shape, dtype)
-    # What is smaller in memory decides which loads and stores the kernel needs.
-    kernels = _Kernels(recorder.runtime, min(x.dtype, dtype, key=lambda one: one.itemsize))
+    kernels = _Kernels(recorder.runtime, converted_by(x.dtype, dtype))
     kernel = kernels.kernel(
         "convert",
         (

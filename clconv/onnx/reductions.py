@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
+from clconv.dtypes import is_short
 from clconv.errors import ProblemError
 from clconv.onnx import kernels
 from clconv.onnx.elementwise import Inputs, same
@@ -132,7 +131,7 @@ def layer_normalisation(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     work.check(x, scale, *others)
     if len([name for name in node.outputs if name]) > 1:
         raise OnHost("its mean and deviation are wanted")
-    if x.dtype == np.float16 and node.attributes.get("stash_type", 1) != 1:
+    if is_short(x.dtype) and node.attributes.get("stash_type", 1) != 1:
         raise OnHost("its stash_type is not 1")
     axis = axis_of(node, len(x.shape), -1)
     length = math.prod(x.shape[axis:])

@@ -65,7 +65,7 @@ HANDLERS: dict[str, Handler] = {
 }
 # Element types that are computed on the device, as ONNX numbers them: of another first input a node
 # is known to run on the host before its inputs are there.
-FLOATS = (1, 10, 11)
+FLOATS = (1, 10, 11, 16)
 CONSTANT, DEVICE, HOST = "constant", "device", "host"
 
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from clconv.calls.prepared import Derived
+from clconv.dtypes import is_computed
 from clconv.errors import ProblemError
 from clconv.onnx import kernels
 from clconv.onnx.graph import Node, scalar
 from clconv.onnx.recording import Check, Command, Recorder, Shape, Tensor
-from clconv.problem import DTYPES
 from clconv.runtime import Runtime
 
 __all__ = ["OnHost", "Pending", "Value", "Work"]
@@ -89,7 +89,7 @@ class Value:
     @property
     def is_float(self) -> bool:
         """Whether kernels compute with it."""
-        return self.dtype in DTYPES
+        return is_computed(self.dtype)
 
     @property
     def size(self) -> int:

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from clconv import disk, settings
+from clconv.dtypes import DTYPES
 from clconv.errors import ProblemError
 from clconv.planning.planner import Choice
-from clconv.problem import DTYPES, Conv1dProblem, Pass
+from clconv.problem import Conv1dProblem, Pass
 from clconv.version import VERSION
 
 __all__ = ["Database", "Fields", "Record", "RecordKey", "Timing", "load"]
@@ -217,7 +218,7 @@ def _from_json(value: Any) -> Record:
     """A record that is sound in itself; ValueError otherwise."""
     fields = Fields(value)
     sizes = Fields(fields["problem"])
-    if sizes["dtype"] not in [dtype.name for dtype in DTYPES]:
+    if sizes["dtype"] not in DTYPES:
         raise ValueError(f"dtype is {sizes['dtype']!r}")
     problem = Conv1dProblem(
         **{name: sizes.count(name) for name in _PROBLEM_SIZES},

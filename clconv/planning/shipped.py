@@ -15,11 +15,12 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from clconv.dtypes import DTYPES, dtype_of
 from clconv.errors import ClconvError
 from clconv.planning.planner import Choice, LayerChoice
 from clconv.planning.profiles import DeviceProfile
 from clconv.planning.records import Fields
-from clconv.problem import DTYPES, Layer, Pass
+from clconv.problem import Layer, Pass
 
 __all__ = ["Measured", "ShippedRecord", "Target", "architecture", "find", "parse", "text"]
 
@@ -149,14 +150,13 @@ def parse(content: str) -> tuple[Target, list[ShippedRecord]]:
 
 def _record(fields: Fields) -> ShippedRecord:
     sizes = Fields(fields["layer"])
-    dtypes = {dtype.name: dtype for dtype in DTYPES}
-    if sizes["dtype"] not in dtypes:
-        raise ValueError(f"dtype is {sizes['dtype']!r}, expected one of {', '.join(dtypes)}")
+    if sizes["dtype"] not in DTYPES:
+        raise ValueError(f"dtype is {sizes['dtype']!r}, expected one of {', '.join(DTYPES)}")
     measured = tuple(_measured(Fields(one)) for one in fields.list("measured"))
     if not measured:
         raise ValueError("measured is [], expected at least one size")
     return ShippedRecord(
-        Layer._make((*(sizes.count(name) for name in _SIZES), dtypes[sizes.text("dtype")])),
+        Layer._make((*(sizes.count(name) for name in _SIZES), dtype_of(sizes.text("dtype")))),
         Pass.of(fields.text("pass")),
         fields.choice(),
         measured,

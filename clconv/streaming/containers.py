@@ -12,6 +12,7 @@ import numpy as np
 from clconv.calls.elementwise import host_values
 from clconv.calls.rows import Rows, combine
 from clconv.conv1d import Conv1D
+from clconv.dtypes import is_short
 from clconv.errors import ModuleError, ProblemError
 from clconv.layers.activation import Activation
 from clconv.layers.copying import Self
@@ -281,7 +282,7 @@ class StreamingParallel(_StreamingContainer):
         known: dict[int, Piece | None] = {}
         # Nothing waits where the branch has given an output for each sample so far.
         at_once = all(one is None for one in self._waiting)
-        if self._adding is not None and at_once and signal.dtype != np.float16:
+        if self._adding is not None and at_once and not is_short(signal.dtype):
             i, last = self._adding
             last.addend = Addend(shared, target)
             with self.net._placing("Data", i):

@@ -19,6 +19,7 @@ import numpy as np
 import pyopencl as cl
 import pyopencl.array as cl_array
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -27,20 +28,14 @@ from clconv.calls.draft import TENSORS, Recipe
 from clconv.calls.elementwise import fingerprint
 from clconv.calls.layouts import exchanged
 from clconv.calls.prepared import Derived, KnownWeight
+from clconv.dtypes import dtype_of, is_bfloat16
 from clconv.errors import ArrayTypeError, OutOfMemoryError
 from clconv.runtime import Runtime
 from clconv.variants.base import Schedule
 
 Shape = tuple[int, ...]
-# The dtypes that kernels compute in; bfloat16 is computed in float32.
-NUMPY: dict[torch.dtype, np.dtype[Any]] = {
-    torch.float32: np.dtype(np.float32),
-    torch.float16: np.dtype(np.float16),
-    torch.float64: np.dtype(np.float64),
-}
-DTYPES = (*NUMPY, torch.bfloat16)
-# Those of arrays, of which integers are numbers of sequences and the like.
-ELEMENTS = {**NUMPY, torch.int32: np.dtype(np.int32)}
+# The dtypes that kernels compute in.
+DTYPES = (torch.float32, torch.float16, torch.float64, torch.bfloat16)
 
 # Of buffers over a tensor's memory, be it read or written: Intel's runtime copies all of it for a
 # buffer that is said to be read only.
@@ -53,6 +48,28 @@ BYTE = np.dtype(np.uint8)
 _held: set[Arrays] = set()
 # What was derived from tensors that are alive, and the state that they had.
 _derived: MutableMapping[Tensor, tuple[Any, Derived]] = WeakTensorKeyDictionary()
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    """NumPy's dtype of the same elements. Raises ProblemError for bfloat16 without ml_dtypes."""
+    return dtype_of(str(dtype).removeprefix("torch."))
+
+
+def numpy_of(tensor: Tensor) -> NDArray[Any]:
+    """A CPU tensor's values as a contiguous NumPy array, over the tensor's memory if that is
+    contiguous."""
+    values = tensor.detach().contiguous()
+    if values.dtype is torch.bfloat16:  # which Tensor.numpy refuses
+        bits: NDArray[Any] = values.view(torch.int16).numpy()
+        return bits.view(numpy_dtype(values.dtype))
+    return values.numpy()
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    """The tensor over a NumPy array's memory."""
+    if is_bfloat16(array.dtype):
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def shares_memory(runtime: Runtime) -> bool:
@@ -293,7 +310,7 @@ def _lies(shape: Shape, steps: Shape, dtype: torch.dtype) -> _Lies:
     if 0 not in shape:
         nbytes = (1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))) * size
     strides = tuple(step * size for step in steps)
-    array = cl_array.Array(None, tuple(shape), ELEMENTS[dtype], data=0, strides=strides)
+    array = cl_array.Array(None, tuple(shape), numpy_dtype(dtype), data=0, strides=strides)
     assert array.flags is not None  # worked out now, and kept
     return _Lies(nbytes, size, ctypes.c_byte * nbytes, vars(array))
 

@@ -52,22 +52,14 @@ def _check(**tensors: Tensor | None) -> None:
             )
 
 
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any, lasts: bool = True
-) -> Tensor:
-    """The result, (N, Cout, Lout), on the device; `lasts` says that the weight may come again."""
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *layer: Any) -> Tensor:
+    """The result, (N, Cout, Lout), on the device."""
     _check(x=x, weight=weight, bias=bias)
-    if x.dtype is torch.bfloat16:
-        bias = None if bias is None else bias.float()
-        return _convolution(x.float(), weight.float(), bias, *layer, lasts=False).to(x.dtype)
     one = _geometry(*layer)
     y = _like(x, _out_shape(x.shape, weight.shape, one))
     with Arrays(default_runtime(), is_channels_last(x)) as arrays:
         arrays.read("x", x)
-        if lasts:
-            arrays.weight(weight)
-        else:
-            arrays.read("weight", weight)
+        arrays.weight(weight)
         arrays.read("bias", bias)
         arrays.write("out", y)
         arrays.call(draft_conv_transpose1d if one.transposed else draft_conv1d, one, None, "auto")
@@ -79,9 +71,6 @@ def _convolution_backward(
 ) -> Gradients:
     """The gradients of input, weight and bias that are needed, on the device."""
     _check(x=x, weight=weight, grad_output=grad)
-    if x.dtype is torch.bfloat16:
-        found = _convolution_backward(x.float(), weight.float(), grad.float(), need, *layer)
-        return tuple(None if t is None else t.to(x.dtype) for t in found)
     one, grads = _geometry(*layer), _fake_backward(x, weight, grad, need)
     draft = draft_conv_transpose1d_backward if one.transposed else draft_conv1d_backward
     with Arrays(default_runtime(), is_channels_last(x)) as arrays:

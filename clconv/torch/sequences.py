@@ -20,7 +20,7 @@ from clconv.calls.causal import (
 from clconv.errors import ArrayTypeError, ProblemError
 from clconv.runtime import default_runtime
 from clconv.sequences import is_silu
-from clconv.torch.memory import DTYPES, NUMPY, Arrays
+from clconv.torch.memory import DTYPES, Arrays
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -155,7 +155,7 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
 def _computed_in(*tensors: Tensor | None) -> torch.dtype | None:
     """The dtype that tensors are brought to first; None where all have one that kernels know."""
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
-    if len(dtypes) == 1 and dtypes <= NUMPY.keys():
+    if len(dtypes) == 1 and dtypes <= set(DTYPES):
         return None
     return torch.float64 if torch.float64 in dtypes else torch.float32
 

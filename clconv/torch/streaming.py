@@ -26,10 +26,10 @@ from clconv.streaming import StreamingSequential
 from clconv.streaming.stream import State
 from clconv.torch.conversion import check_model
 from clconv.torch.layers import Conv1d, ConvTranspose1d
+from clconv.torch.memory import DTYPES, numpy_of, tensor_of
 
 __all__ = ["TorchStream", "stream"]
 
-DTYPES = (torch.float32, torch.float16, torch.float64)
 PADDING_MODES = {"reflect": "reflect", "replicate": "edge"}
 # What streams take of PyTorch's, for errors.
 TAKEN = (
@@ -69,7 +69,7 @@ class TorchStream:
                 f"chunk has shape {tuple(chunk.shape)}, expected (N, C, T), or (C, T) unbatched"
             )
         unbatched = chunk.dim() == 2
-        data = (chunk[None] if unbatched else chunk).detach().contiguous().numpy()
+        data = numpy_of(chunk[None] if unbatched else chunk)
         result = self.stream(self.stream.net.runtime.to_device(data))
         self._unbatched = unbatched
         return self._tensor(result)
@@ -80,7 +80,7 @@ class TorchStream:
         return self._tensor(self.stream.flush())
 
     def _tensor(self, result: Any) -> Tensor:
-        tensor = torch.from_numpy(result.get())
+        tensor = tensor_of(result.get())
         return tensor[0] if self._unbatched else tensor
 
     def reset(self) -> None:
@@ -283,5 +283,5 @@ def _take_weights(model: nn.Module, net: Sequential) -> None:
         for name, tensor in (("W", layer.weight), ("b", layer.bias)):
             if tensor is not None:
                 variable = own.getVar(name)
-                values = tensor.detach().contiguous().numpy().reshape(variable.data.shape)
+                values = numpy_of(tensor).reshape(variable.data.shape)
                 variable.replace(runtime.to_device(values), None)

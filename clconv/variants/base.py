@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from clconv.dtypes import accumulator
 from clconv.planning.cost import Cost
 from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
@@ -319,11 +320,6 @@ class Variant(Protocol):
 
     def designs(self, request: Request) -> Iterator[Design]:
         """The variant's tiles for this request; at least one where `refusal` is None."""
-
-
-def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of sums: float32 for float16, else the arrays' own."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def vector_lanes(device: DeviceProfile, dtype: np.dtype[Any]) -> int:

@@ -98,7 +98,7 @@ static inline void store_four(__global STORED *at, const long apart, const VECTO
     VECTOR v[4] = {v0, v1, v2, v3};
     turn_four(v);
 % for e in range(lanes):
-% if dtype == "float16":
+% if is_short:
 % for i in range(4):
     store(at + (${e} * apart + ${i}), v[${e % 4}].s${"%x" % (e // 4 * 4 + i)});
 % endfor
@@ -117,7 +117,7 @@ static inline void store_four(__global STORED *at, const long apart, const VECTO
 // What store_four stored.
 static inline void load_four(__global const STORED *at, const long apart, VECTOR v[4])
 {
-% if lanes % 4 == 0 and dtype != "float16":
+% if lanes % 4 == 0 and not is_short:
 % for i in range(4):
     v[${i}] = (VECTOR)(${", ".join("*(__global const FOUR *)(at + %d * apart)" % (4 * b + i) for b in range(lanes // 4))});
 % endfor

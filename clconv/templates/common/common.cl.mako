@@ -1,3 +1,4 @@
+<%namespace name="bfloat16" file="bfloat16.cl.mako"/>\
 ## Types, loads and stores that every kernel shares; rendered in front of each kernel's template.
 ##
 ## STORED is an element in memory, SUM what sums are kept in, VECTOR LANES sums side by side.
@@ -5,7 +6,8 @@
     double = dtype == "float64"
     half = dtype == "float16"
     sum_type = "double" if double else "float"
-    uint = "uint" if lanes == 1 else "uint%d" % lanes
+    wide = "" if lanes == 1 else lanes
+    uint = "uint%s" % wide
     span = range(lanes)
     def lane(v, e):
         return v if lanes == 1 else "%s.s%x" % (v, e)
@@ -30,9 +32,20 @@ typedef union {
     VECTOR vector;
     SUM lane[LANES];
 } LANE_ARRAY;
-% if half:
+% if is_short:
 typedef ushort STORED;
 
+% endif
+% if dtype == "bfloat16":
+${bfloat16.conversions(1)}
+% if lanes > 1:
+${bfloat16.conversions(lanes)}
+% endif
+static inline SUM load(__global const STORED *at) { return load_bfloat(at); }
+static inline void store(__global STORED *at, SUM v) { store_bfloat(at, v); }
+static inline VECTOR load_vector(__global const STORED *at) { return load_bfloat${wide}(at); }
+static inline void store_vector(__global STORED *at, VECTOR v) { store_bfloat${wide}(at, v); }
+% elif half:
 % if half_builtins:
 static inline SUM load(__global const STORED *at) { return vload_half(0, (__global const half *)at); }
 static inline void store(__global STORED *at, SUM v) { vstore_half_rte(v, 0, (__global half *)at); }

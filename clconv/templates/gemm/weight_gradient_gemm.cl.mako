@@ -77,7 +77,7 @@ ${gemm.slabs()}\
         const long first = ((long)g * GROUP_OUT + row_first) * TAPS + tap_first;
         __global SUM *mine = partial + partial_offset + share * GROUPS * GROUP_OUT * TAPS + first;
         __global STORED *only = result + result_offset + first;
-% if dtype != "float16":
+% if not is_short:
         // As store_share does, without a branch: with one, Intel's compiler spills the sums.
         __global SUM *to = shares > 1 ? mine : only;
         const SUM factor = shares > 1 ? (SUM)1 : scale, kept = shares > 1 ? (SUM)0 : momentum;
@@ -89,7 +89,7 @@ ${gemm.slabs()}\
 %>\
                     ${"if (%s) " % " && ".join(checks) if checks else ""}{
                         const long at = (long)m * TAPS + j;
-% if dtype == "float16":
+% if is_short:
                         store_share(mine + at, only + at, sum, shares, scale, momentum);
 % else:
                         const SUM old = load(kept != 0 ? to + at : y_group);

@@ -7,8 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
-
+from clconv.dtypes import is_short
 from clconv.planning import cost
 from clconv.planning.cost import Cost, Tally
 from clconv.variants.base import (
@@ -134,7 +133,7 @@ def _design(geometry: Geometry, tile: Tile) -> Design | None:
     if geometry.phases > 1:
         rest -= tile.sums * geometry.lanes * geometry.phases
     # Converting weights of 16 bits at every use costs more than keeping a tile's converted.
-    packed = problem.dtype == np.float16
+    packed = is_short(problem.dtype)
     # A tile's weights stay in the first-level cache.
     weights = tile.channels * kernel_size
     most = request.device.l1_bytes // 2 // (weights * geometry.item_bytes)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from clconv.dtypes import is_short
 from clconv.problem import Pass
 from clconv.variants.base import Layout, Request, vector_lanes
 
@@ -75,7 +74,7 @@ def form(
     taps = problem.kernel_size
     terms = (problem.group_in if forward else problem.group_out) * taps
     a_channel = taps * channel_tile * vectors
-    packed = problem.dtype == np.float16
+    packed = is_short(problem.dtype)
     strides = (1, taps * channel_tile, channel_tile) if packed else (*weight_strides, 1)
     one_phase = forward or problem.stride == 1
     more_arrays = epilogue.residual or epilogue.keep
