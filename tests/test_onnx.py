@@ -16,6 +16,7 @@ from onnx.backend.test import BackendTest
 from onnx.reference import ReferenceEvaluator
 
 from clconv import DeviceError, ProblemError, Runtime, devices
+from clconv.dtypes import dtype_of
 from clconv.onnx import Backend
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -29,6 +30,13 @@ NAMES = {
 
 def integers(rng, *shape, dtype=np.float32):
     return rng.integers(-3, 4, shape).astype(dtype)
+
+
+def named_dtype(dtype):
+    """A dtype; the test is skipped where it is bfloat16, and this onnx has no arrays of it yet."""
+    if dtype == "bfloat16" and helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16) == np.float32:
+        pytest.skip("this release of onnx has no arrays of bfloat16")
+    return dtype_of(dtype)
 
 
 def one_axis(model):
@@ -199,8 +207,9 @@ def test_output_shape_beyond_every_window(runtime, rng):
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16", np.float32, np.float64])
 def test_dtypes(runtime, rng, kind, dtype):
+    dtype = named_dtype(dtype)
     if dtype == np.float64 and not runtime.info.fp64:
         pytest.skip("the device has no float64")
     x, w = integers(rng, 2, 4, 9, dtype=dtype), integers(rng, 4, 4, 3, dtype=dtype)

@@ -79,6 +79,39 @@ def test_outputs_of_all_kinds(first_runtime, rng):
             ours[...] = 7  # belongs to the caller
 
 
+def test_inputs_lie_anywhere(runtime, rng):
+    """Recorded runs read arrays where they are, or copies of those that cannot be lent."""
+    w, other = integers(rng, 4, 4, 3), helper.make_tensor_value_info("z", FLOAT, (1, 4, "L"))
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1]), node("CumSum", ["c", "axis"], ["s"]),
+        node("Conv", ["s", "w"], ["d"], pads=[1, 1]), node("Add", ["d", "z"], ["y"]),
+        # Nothing reads this, so that nothing waits for it.
+        node("MaxPool", ["z"], ["unused"], kernel_shape=[2]), node("Sign", ["z"], ["t"]),
+    ]  # fmt: skip
+    constants = {"w": w, "axis": np.array(2)}
+    model = model_of(nodes, constants=constants, inputs=(other,), outputs=("y", "t"))
+    prepared, x, z = prepared_of(runtime, model), integers(rng, 1, 4, 9), integers(rng, 1, 4, 9)
+    prepared.run([x, z])
+    ((program, _),) = prepared._known.get(frozenset()).programs._entries.values()
+    wide, fixed = integers(rng, 1, 5, 11), integers(rng, 1, 4, 9)
+    fixed.flags.writeable = False
+    for a, b in (
+        (z, x), (x, x), (wide[:, 1:, 2:], x), (x, wide[:, 3::-1, :9]), (fixed, fixed),
+        (wide[:, :4].reshape(-1)[1:37].reshape(1, 4, 9), z), (x[..., ::-1], np.asfortranarray(z)),
+    ):  # fmt: skip
+        before = a.copy(), b.copy()
+        y, t = prepared.run([a, b])
+        np.testing.assert_array_equal(y, reference(model, x=a, z=b)[0])
+        np.testing.assert_array_equal(t, np.sign(b))
+        np.testing.assert_array_equal(a, before[0])
+        np.testing.assert_array_equal(b, before[1])
+    # What is given is not kept, and takes no memory of the device where that reads the host's.
+    assert program._borrowed == []
+    if runtime.memory.shares_host:
+        assert program._lent
+        assert not program._lent.intersection(program._at)
+
+
 def test_report(first_runtime, rng):
     model = mixed(rng)
     entries = report(model, device=first_runtime)
