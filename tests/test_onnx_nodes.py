@@ -242,6 +242,18 @@ def test_pool(runtime, rng):
         y = on_device(runtime, node("MaxPool", **named), [x])[0]
         windows = taken(x, 5, 3, 1, (left, 0), outputs)
         np.testing.assert_array_equal(y[0, 0], [x[0, 0, one].max() for one in windows])
+    # Of two axes of which one is 1 wide, as Keras's models have them.
+    named = {"strides": [2], "dilations": [2], "kernel_shape": [3], "pads": [1, 2]}
+    x = integers(rng, 2, 3, 40)
+    for op, more in (("MaxPool", {}), ("AveragePool", {"count_include_pad": 1})):
+        (expected,) = on_device(runtime, node(op, **named, **more), [x])
+        for axis in (2, 3):
+            wide = {name: [*one, 1] if axis == 2 else [1, *one]
+                    for name, one in named.items() if name != "pads"}  # fmt: skip
+            wide["pads"] = [1, 0, 2, 0] if axis == 2 else [0, 1, 0, 2]
+            given = np.expand_dims(x, 5 - axis)
+            (y,) = on_device(runtime, node(op, **wide, **more), [given])
+            np.testing.assert_array_equal(y, np.expand_dims(expected, 5 - axis))
 
 
 def taken(x, size, stride, dilation, pads, outputs):

@@ -20,6 +20,7 @@ from onnx.reference.ops.op_softmax import Softmax as ReferenceSoftmax
 
 from clconv import functional
 from clconv.dtypes import is_computed
+from clconv.geometry import outputs_of_pool
 from clconv.onnx.attributes import conv_geometry, transposed_geometry
 
 __all__ = ["Evaluator"]
@@ -112,15 +113,23 @@ class GlobalMaxPool(ReferenceGlobalMaxPool):
 
 class MaxPool(ReferenceMaxPool):
     """MaxPool by the reference's own general function, where it takes a wrong one for strides of 1
-    with padding."""
+    with padding; auto_pad as the padding that it means."""
 
     op_domain = ""
 
     def _run(self, x: Any, auto_pad: str | None = None, **named: Any) -> tuple[Any, ...]:
-        explicit = auto_pad in (None, "NOTSET")
-        run = self._max_pool if explicit else super()._run
         defaults = dict.fromkeys(("ceil_mode", "dilations", "pads", "storage_order", "strides"))
-        result: tuple[Any, ...] = run(x, auto_pad=auto_pad, **{**defaults, **named})
+        given = {**defaults, **named}
+        if auto_pad not in (None, "NOTSET"):
+            size = named["kernel_shape"]
+            ones = [1] * len(size)
+            steps, taps = given["strides"] or ones, given["dilations"] or ones
+            windows = [
+                outputs_of_pool(length, window, (0, 0), auto_pad, False)
+                for length, *window in zip(x.shape[2:], size, steps, taps, strict=True)
+            ]
+            given["pads"] = [*(one.left for one in windows), *(one.right for one in windows)]
+        result: tuple[Any, ...] = self._max_pool(x, auto_pad="NOTSET", **given)
         return result
 
 
