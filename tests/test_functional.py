@@ -642,7 +642,7 @@ X, W, G = _ones(1, 4, 9), _ones(6, 4, 3), _ones(1, 6, 7)
         (lambda: F.conv1d_backward(X, W, G, out=(None, W, None)), "out[1] shares memory with weig"),
         (
             lambda: F.conv1d_backward(X, W, G, out=(None, None, _ones(6, dtype=np.int8))),
-            "out[2] has dtype int8, expected float32, float16 or float64",
+            "out[2] has dtype int8, expected float32, float16, bfloat16 or float64",
         ),
         (
             lambda: F.conv_transpose1d_backward(X, _ones(4, 6, 3), G, out=(_ones(9), None, None)),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clconv.dtypes import is_bfloat16
 from clconv.errors import ModuleError
 from clconv.layers.storage import (
     Slot,
@@ -102,6 +103,14 @@ class _Content(NamedTuple):
             file.create_dataset(key, data=text, dtype=h5py_or_error().string_dtype())
 
 
+def _check_dtype(name: str, array: Any) -> None:
+    if is_bfloat16(array.dtype):
+        raise ModuleError(
+            f"{name} has dtype {array.dtype}, which HDF5 has not: save_safetensors writes it, and "
+            'so does save after calcMode("float32")'
+        )
+
+
 def save_hdf5(
     module: Module,
     target: Any = None,
@@ -127,6 +136,10 @@ def save_hdf5(
         if withBlueprint:
             text = json.dumps(module.getBlueprint(), indent=4, sort_keys=True, default=_plain)
             texts["blueprint"] = text
+        for one, found in variables.items():
+            _check_dtype(found[0], one.array)
+        for key, value in attributes.items():
+            _check_dtype(key, value)
     content = _Content(
         variables,
         {one: values_of(one.array) for one in variables if one not in links},

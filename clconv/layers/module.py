@@ -122,6 +122,8 @@ class Module(Copyable):
             dtype = dtype_of(object if T is None else T)  # NumPy takes None for float64
         except TypeError:
             dtype = np.dtype(object)
+        except ProblemError as error:
+            raise ModuleError(str(error)) from error
         if not is_computed(dtype) or (dtype == np.float64 and not self.runtime.profile.fp64):
             raise ModuleError(f"Unsupported dtype {T}")
         if dtype == self.calctype:

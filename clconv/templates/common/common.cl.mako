@@ -177,13 +177,19 @@ static inline void store_share(__global SUM *partial, __global STORED *result, c
 // LANES elements, `step` apart.
 static inline VECTOR load_strided(__global const STORED *at, const int step)
 {
+% if dtype == "bfloat16" and lanes > 1:
+    // Converted together, since one by one they take Intel's compiler many seconds.
+    return widen_bfloat${lanes}((ushort${lanes})(${", ".join("at[%d * step]" % e for e in span)}));
+% else:
     return ${vector(["load(at + %d * step)" % e for e in span])};
+% endif
 }
 
 // Lane e is row[(first + e) * step + shift], or 0 where that lies outside 0 <= … < length or where
 // first + e lies outside 0 … last. Nothing outside the row is read.
-static inline VECTOR load_checked(__global const STORED *row, const int first, const int last,
-                           const int step, const int shift, const int length)
+## Taken in everywhere, that of bfloat16 takes Intel's compiler many seconds.
+${"__attribute__((noinline))" if dtype == "bfloat16" and lanes > 1 else "static inline"} VECTOR load_checked(
+    __global const STORED *row, const int first, const int last, const int step, const int shift, const int length)
 {
 % if lanes > 1:
     const long p_first = (long)first * step + shift;

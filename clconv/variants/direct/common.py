@@ -3,8 +3,7 @@ price."""
 
 from __future__ import annotations
 
-import numpy as np
-
+from clconv.dtypes import is_short
 from clconv.planning import cost
 from clconv.planning.cost import Cost, Sums, Tally
 from clconv.variants.base import Constants, Request, kernel_constants
@@ -27,8 +26,8 @@ def registers(request: Request) -> int:
     """Sums that a work-item may keep in registers, with room for what it loads."""
     if request.device.vector_floats == 1:
         return 16
-    # Converting float16 takes some of them.
-    wide = request.device.vector_registers == 32 and request.problem.dtype != np.float16
+    # Converting 16 bits takes some of them.
+    wide = request.device.vector_registers == 32 and not is_short(request.problem.dtype)
     return 24 if wide else 12
 
 
