@@ -243,7 +243,7 @@ class Trace:
                 self._flush()
             x = self.values[node.inputs[0]]
             if x.dtype != object:
-                if not x.is_on_device:  # or the upload checks it
+                if not x.is_on_device and not x.constant:  # or the upload checks it
                     self.work.recorder.events.append(ShapeCheck(x.name, x.shape))
                 self.values[node.outputs[0]] = _shape(node, x)
                 return True
