@@ -329,9 +329,9 @@ def test_the_shape_of_what_follows_from_shapes(first_runtime, rng):
     """As PyTorch's newer exporter writes places: a constant in each run, and so is its shape."""
     zero = numpy_helper.from_array(np.array([0], np.int64))
     nodes = [
-        node("Shape", ["x"], ["s"]), node("Max", ["s", "ones"], ["m"]), node("Shape", ["m"], ["t"]),
-        node("ConstantOfShape", ["t"], ["zeros"], value=zero), node("Reshape", ["x", "zeros"], ["r"]),
-        node("Relu", ["r"], ["y"]),
+        node("Shape", ["x"], ["s"]), node("Max", ["s", "ones"], ["m"]),
+        node("Shape", ["m"], ["t"]), node("ConstantOfShape", ["t"], ["zeros"], value=zero),
+        node("Reshape", ["x", "zeros"], ["r"]), node("Relu", ["r"], ["y"]),
     ]  # fmt: skip
     model = model_of(nodes, ("N", 4, "L"), {"ones": np.ones(3, np.int64)})
     for shape in ((1, 4, 5), (2, 4, 3)):
