@@ -125,8 +125,12 @@ def test_outputs_of_all_kinds(first_runtime, rng):
             ours[...] = 7  # belongs to the caller
 
 
-def test_inputs_lie_anywhere(runtime, rng):
-    """Recorded runs read arrays where they are, or copies of those that cannot be lent."""
+@pytest.mark.parametrize("shares", [True, False])
+def test_inputs_lie_anywhere(runtime, rng, monkeypatch, shares):
+    """Recorded runs read arrays where they are, or copies of those that cannot be lent; or all are
+    copied to a device with memory of its own."""
+    if not shares:
+        monkeypatch.setattr(runtime.memory, "shares_host", False)
     w, other = integers(rng, 4, 4, 3), helper.make_tensor_value_info("z", FLOAT, (1, 4, "L"))
     nodes = [
         node("Conv", ["x", "w"], ["c"], pads=[1, 1]), node("CumSum", ["c", "axis"], ["s"]),
@@ -153,9 +157,8 @@ def test_inputs_lie_anywhere(runtime, rng):
         np.testing.assert_array_equal(b, before[1])
     # What is given is not kept, and takes no memory of the device where that reads the host's.
     assert program._borrowed == []
-    if runtime.memory.shares_host:
-        assert program._lent
-        assert not program._lent.intersection(program._at)
+    assert bool(program._lent) == runtime.memory.shares_host
+    assert not program._lent.intersection(program._at)
 
 
 def test_report(first_runtime, rng):
