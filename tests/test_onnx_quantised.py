@@ -94,13 +94,14 @@ def test_layers_between_roundings(first_runtime, rng, opset):
     exact = sums(rounded(x, s, z).astype(int) - int(z), w - zero.reshape(-1, 1, 1).astype(int))
     columns = np.broadcast_to(s * scale, 4)[:, None]
     expected = 2 * t * (rounded((exact + bias[:, None]) * columns, t, u).astype(np.float32) - u)
-    built = len(first_runtime.programs)
     np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
     found = places(first_runtime, model, x)
     assert found["Quantised"] == found["Conv"] == "device"
     assert set(found.values()) == {"device", "constant"}
-    # Of the same texts but for numbers: the convolution, what rounds, and what adds.
-    assert len(first_runtime.programs) - built <= 4
+    # Another scale is no other kernel.
+    built = len(first_runtime.programs)
+    Backend.run_model(model_of(nodes, constants | {"s": 2 * s}, opset), [x], first_runtime)
+    assert len(first_runtime.programs) == built
 
 
 def test_roundings_that_stay(first_runtime, rng):
@@ -118,6 +119,11 @@ def test_roundings_that_stay(first_runtime, rng):
         expected = Evaluator(model).run(None, {"x": x})[0]
         np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
         assert "Quantised" not in places(first_runtime, model, x)
+    model = model_of([there, node("DequantizeLinear", ["q", "s", "z"], ["y"])], constants)
+    model.graph.output.append(helper.make_tensor_value_info("q", TensorProto.INT8, None))
+    y, q = Backend.run_model(model, [x], first_runtime)
+    np.testing.assert_array_equal(q, rounded(x, np.float32(0.5), constants["z"]))
+    np.testing.assert_array_equal(y, (q.astype(np.float32) - 3) / 2)
     each = {"s": np.float32([0.5, 2, 0.125]), "z": np.uint8([3, 0, 200])}
     nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=-2),
              node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=-2)]  # fmt: skip
