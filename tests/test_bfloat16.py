@@ -115,7 +115,7 @@ def test_every_value_through_a_convolution(runtime):
             assert (np.abs(found[~known].astype(np.float64)) <= 2.0**-126).all()
 
 
-def test_layers_and_files(runtime, rng):
+def test_layers_and_files(first_runtime, rng):
     """A network trained for a step, and kept with every bit."""
     net = Sequential(name="net")
     net.append(Conv1D(4, 6, 3, pad=1, name="a"))
@@ -123,7 +123,7 @@ def test_layers_and_files(runtime, rng):
     net.calcMode("bfloat16")
     for variable in net.getVarTable():
         variable.data.set(integers(rng, variable.data.shape, BFLOAT16, 2))
-    x = runtime.to_device(integers(rng, (2, 4, 9), BFLOAT16, 2))
+    x = first_runtime.to_device(integers(rng, (2, 4, 9), BFLOAT16, 2))
     y = net(x)
     assert y.dtype == BFLOAT16
     wide = torch.from_numpy(x.get().astype(np.float64))
@@ -135,7 +135,7 @@ def test_layers_and_files(runtime, rng):
     assert hidden.abs().max() <= 256  # exact
     assert_exact(y, TF.conv_transpose1d(hidden, v[:, :, 0], c.ravel(), stride=2).numpy())
     grad = integers(rng, y.shape, BFLOAT16, 1)
-    net.backward(runtime.to_device(grad))
+    net.backward(first_runtime.to_device(grad))
     assert_exact(net["b"].vars["b"].grad.get().ravel(), grad.astype(np.float64).sum(axis=(0, 2)))
     image = save_safetensors(net)
     assert b'"BF16"' in image[:400]
@@ -175,7 +175,7 @@ def test_sequences(runtime, rng):
 # PyTorch
 
 
-def test_tensors_are_read_in_place(runtime, monkeypatch):
+def test_tensors_are_read_in_place(first_runtime, monkeypatch):
     """Their own memory reaches the kernels, forward and backward, and results are rounded once."""
     seen = []
     real = memory.Arrays._add

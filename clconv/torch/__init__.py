@@ -11,9 +11,10 @@ and torch.export keep them in their graphs.
 
 Tensors are CPU tensors. Where the device shares the host's memory (PoCL, integrated GPUs) kernels
 read and write it in place; elsewhere every call copies tensors to the device and results back. A
-call runs on the default runtime of its thread and returns when the result is there. bfloat16 is
-computed in float32 and rounded at the end. Errors are clconv's: ProblemError for impossible shapes
-and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other devices.
+call runs on the default runtime of its thread and returns when the result is there. Sums of
+float16 and bfloat16 are float32's, rounded once; bfloat16 needs ml_dtypes. Errors are clconv's:
+ProblemError for impossible shapes and parameters, where PyTorch has a RuntimeError; TypeError for
+tensors on other devices.
 """
 
 from clconv.torch.conversion import convert, revert
