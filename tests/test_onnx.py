@@ -16,7 +16,9 @@ from onnx.backend.test import BackendTest
 from onnx.reference import ReferenceEvaluator
 
 from clconv import DeviceError, ProblemError, Runtime, devices
+from clconv.dtypes import dtype_of
 from clconv.onnx import Backend
+from clconv.onnx.evaluator import Evaluator
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 CASES = r"(?i)conv.*_cpu$"
@@ -29,6 +31,13 @@ NAMES = {
 
 def integers(rng, *shape, dtype=np.float32):
     return rng.integers(-3, 4, shape).astype(dtype)
+
+
+def named_dtype(dtype):
+    """A dtype; the test is skipped where it is bfloat16, and this onnx has no arrays of it yet."""
+    if dtype == "bfloat16" and helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16) == np.float32:
+        pytest.skip("this release of onnx has no arrays of bfloat16")
+    return dtype_of(dtype)
 
 
 def one_axis(model):
@@ -199,8 +208,9 @@ def test_output_shape_beyond_every_window(runtime, rng):
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16", np.float32, np.float64])
 def test_dtypes(runtime, rng, kind, dtype):
+    dtype = named_dtype(dtype)
     if dtype == np.float64 and not runtime.info.fp64:
         pytest.skip("the device has no float64")
     x, w = integers(rng, 2, 4, 9, dtype=dtype), integers(rng, 4, 4, 3, dtype=dtype)
@@ -381,3 +391,49 @@ def test_max_pool_with_padding(runtime, rng, ceil_mode, stride):
             torch.from_numpy(x), size, stride or 1, pad, ceil_mode=bool(ceil_mode)
         )
         np.testing.assert_array_equal(y, right.numpy())
+
+
+def test_max_pool_of_two_axes(rng):
+    """By the reference, with the padding that auto_pad means."""
+    x = rng.integers(-9, 10, (2, 3, 7, 9)).astype(np.int8)
+    size, stride = (3, 2), (2, 3)
+    wanted = [-(-n // s) for n, s in zip(x.shape[2:], stride, strict=True)]
+    missing = [max((q - 1) * s + k - n, 0)
+               for q, s, k, n in zip(wanted, stride, size, x.shape[2:], strict=True)]  # fmt: skip
+    for auto_pad in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+        node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=size, strides=stride,
+                                auto_pad=auto_pad)  # fmt: skip
+        half = [((n + (auto_pad == "SAME_LOWER")) // 2, n) for n in missing]
+        pads = [(left, n - left) for left, n in half] if auto_pad != "VALID" else [(0, 0)] * 2
+        padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=-128).astype(np.float64)
+        right = torch.nn.functional.max_pool2d(torch.from_numpy(padded), size, stride).numpy()
+        (y,) = Evaluator(node).run(None, {"x": x})
+        assert y.dtype == np.int8
+        np.testing.assert_array_equal(y, right)
+
+
+def test_loop_without_condition(first_runtime, rng):
+    """It goes on as often as is said, convolutions of its body on the device."""
+    w, x = integers(rng, 2, 2, 1), integers(rng, 1, 2, 5)
+    scalar = [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+              helper.make_tensor_value_info("go", TensorProto.BOOL, [])]  # fmt: skip
+    value = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
+    on = helper.make_tensor_value_info("on", TensorProto.BOOL, [])
+    after = helper.make_tensor_value_info("after", TensorProto.FLOAT, None)
+    nodes = [helper.make_node("Conv", ["v", "w"], ["after"]),
+             helper.make_node("Identity", ["go"], ["on"])]  # fmt: skip
+    body = helper.make_graph(nodes, "body", [*scalar, value], [on, after])
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)], "loop",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(w, "w"), onnx.numpy_helper.from_array(np.array(3), "n")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    before = first_runtime.launches
+    (y,) = Backend.run_model(model, [x], first_runtime)
+    assert first_runtime.launches - before >= 3
+    expected = x
+    for _ in range(3):
+        expected = np.einsum("oc,ncl->nol", w[:, :, 0], expected)
+    np.testing.assert_array_equal(y, expected)

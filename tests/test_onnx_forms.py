@@ -17,6 +17,7 @@ from test_onnx_models import (
     node,
     prepared_of,
     reference,
+    runs,
 )
 
 from clconv import ProblemError
@@ -64,6 +65,51 @@ def test_replaced_initializers(first_runtime, rng):
         np.testing.assert_array_equal(prepared.run([x])[0], reference(model, x=x)[0])
 
 
+def test_nodes_in_any_order(first_runtime, rng, tmp_path):
+    """As converters leave them; a circle is what the check finds."""
+    model, x = mixed(rng), integers(rng, 1, 4, 21)
+    expected = reference(model, x=x)[0]
+    nodes = list(model.graph.node)
+    for order in ((4, 3, 2, 1, 0), (1, 0, 2, 4, 3)):
+        del model.graph.node[:]
+        model.graph.node.extend(nodes[i] for i in order)
+        onnx.save(model, tmp_path / "model.onnx")
+        for one in (model, tmp_path / "model.onnx"):
+            np.testing.assert_array_equal(Backend.run_model(one, [x], first_runtime)[0], expected)
+        assert [one.op_type for one in model.graph.node] == [nodes[i].op_type for i in order]
+    model.graph.node[0].input[0] = "d"
+    nodes[3].input[0] = "y"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
+        Backend.prepare(model, first_runtime)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_constants(first_runtime, rng, flat):
+    """An initializer and a Constant, by places of each axis or of the flattened tensor."""
+    dense = integers(rng, 2, 4, 3) * (rng.random((2, 4, 3)) < 0.3)
+    dense[1, 2, 0] = 5
+    places = np.stack(np.nonzero(dense), axis=1)
+    if flat:
+        places = np.ravel_multi_index(tuple(places.T), dense.shape)
+
+    def sparse(name):
+        values = numpy_helper.from_array(dense[np.nonzero(dense)].astype(np.float32), name)
+        where = numpy_helper.from_array(places.astype(np.int64), f"{name} places")
+        return helper.make_sparse_tensor(values, where, dense.shape)
+
+    model = model_of([
+        node("Constant", [], ["v"], sparse_value=sparse("v")), node("Add", ["w", "v"], ["k"]),
+        node("Conv", ["x", "k"], ["y"]),
+    ])  # fmt: skip
+    model.graph.sparse_initializer.append(sparse("w"))
+    x = integers(rng, 1, 4, 9)
+    y = runs(first_runtime, model, 1, x=x)
+    plain = model_of([node("Conv", ["x", "k"], ["y"])], constants={"k": dense * np.float32(2)})
+    np.testing.assert_array_equal(y, reference(plain, x=x)[0])
+
+
 def test_outputs_of_all_kinds(first_runtime, rng):
     """An input, a constant, a value that others read, one that nothing reads."""
     nodes = [
@@ -77,6 +123,42 @@ def test_outputs_of_all_kinds(first_runtime, rng):
         for ours, theirs in zip(prepared.run([x]), reference(model, x=x), strict=True):
             np.testing.assert_array_equal(ours, theirs)
             ours[...] = 7  # belongs to the caller
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_inputs_lie_anywhere(runtime, rng, monkeypatch, shares):
+    """Recorded runs read arrays where they are, or copies of those that cannot be lent; or all are
+    copied to a device with memory of its own."""
+    if not shares:
+        monkeypatch.setattr(runtime.memory, "shares_host", False)
+    w, other = integers(rng, 4, 4, 3), helper.make_tensor_value_info("z", FLOAT, (1, 4, "L"))
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1]), node("CumSum", ["c", "axis"], ["s"]),
+        node("Conv", ["s", "w"], ["d"], pads=[1, 1]), node("Add", ["d", "z"], ["y"]),
+        # Nothing reads this, so that nothing waits for it.
+        node("MaxPool", ["z"], ["unused"], kernel_shape=[2]), node("Sign", ["z"], ["t"]),
+    ]  # fmt: skip
+    constants = {"w": w, "axis": np.array(2)}
+    model = model_of(nodes, constants=constants, inputs=(other,), outputs=("y", "t"))
+    prepared, x, z = prepared_of(runtime, model), integers(rng, 1, 4, 9), integers(rng, 1, 4, 9)
+    prepared.run([x, z])
+    ((program, _),) = prepared._known.get(frozenset()).programs._entries.values()
+    wide, fixed = integers(rng, 1, 5, 11), integers(rng, 1, 4, 9)
+    fixed.flags.writeable = False
+    for a, b in (
+        (z, x), (x, x), (wide[:, 1:, 2:], x), (x, wide[:, 3::-1, :9]), (fixed, fixed),
+        (wide[:, :4].reshape(-1)[1:37].reshape(1, 4, 9), z), (x[..., ::-1], np.asfortranarray(z)),
+    ):  # fmt: skip
+        before = a.copy(), b.copy()
+        y, t = prepared.run([a, b])
+        np.testing.assert_array_equal(y, reference(model, x=a, z=b)[0])
+        np.testing.assert_array_equal(t, np.sign(b))
+        np.testing.assert_array_equal(a, before[0])
+        np.testing.assert_array_equal(b, before[1])
+    # What is given is not kept, and takes no memory of the device where that reads the host's.
+    assert program._borrowed == []
+    assert bool(program._lent) == runtime.memory.shares_host
+    assert not program._lent.intersection(program._at)
 
 
 def test_report(first_runtime, rng):

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from clconv import ProblemError, testing
+from clconv.dtypes import dtype_of
 from clconv.onnx import Backend, host, report
 from clconv.onnx.evaluator import Evaluator
 
@@ -324,6 +325,20 @@ def test_shape_arithmetic_is_done_once(first_runtime, rng):
     assert where == ["device", "constant", "constant", "constant", "constant", "device"]
 
 
+def test_the_shape_of_what_follows_from_shapes(first_runtime, rng):
+    """As PyTorch's newer exporter writes places: a constant in each run, and so is its shape."""
+    zero = numpy_helper.from_array(np.array([0], np.int64))
+    nodes = [
+        node("Shape", ["x"], ["s"]), node("Max", ["s", "ones"], ["m"]),
+        node("Shape", ["m"], ["t"]), node("ConstantOfShape", ["t"], ["zeros"], value=zero),
+        node("Reshape", ["x", "zeros"], ["r"]), node("Relu", ["r"], ["y"]),
+    ]  # fmt: skip
+    model = model_of(nodes, ("N", 4, "L"), {"ones": np.ones(3, np.int64)})
+    for shape in ((1, 4, 5), (2, 4, 3)):
+        x = integers(rng, *shape)
+        np.testing.assert_array_equal(runs(first_runtime, model, x=x), np.maximum(x, 0))
+
+
 # On the host
 
 
@@ -397,6 +412,37 @@ def test_what_the_reference_computes_wrongly_is_refused(first_runtime, rng):
         ProblemError, match=r"node pool \(AveragePool\): onnx.reference computes an"
     ):
         Backend.run_model(model, [integers(rng, 1, 4, 6, 6)], first_runtime)
+
+
+def test_bfloat16(runtime, rng):
+    """A network of it on the device, exact on integers; PyTorch's tensors too."""
+    if helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16) == np.float32:
+        pytest.skip("this release of onnx has no arrays of bfloat16")
+    kind = dtype_of("bfloat16")
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1]), node("Add", ["c", "x"], ["a"]),
+        node("Relu", ["a"], ["r"]), node("Mul", ["r", "half"], ["h"]),
+        node("MaxPool", ["h"], ["y"], kernel_shape=[2]),
+    ]  # fmt: skip
+    w, b, x = (rng.integers(-2, 3, shape).astype(kind) for shape in ((4, 4, 3), (4,), (2, 4, 21)))
+    constants = {"w": w, "b": b, "half": np.array(0.5, kind)}
+    graph = helper.make_graph(
+        nodes, "model", [helper.make_tensor_value_info("x", TensorProto.BFLOAT16, (2, 4, "L"))],
+        [helper.make_tensor_value_info("y", TensorProto.BFLOAT16, None)],
+        [numpy_helper.from_array(one, name) for name, one in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    y = runs(runtime, model, 3, x=x)
+    assert y.dtype == kind
+    wide = [torch.from_numpy(one.astype(np.float64)) for one in (x, w, b)]
+    expected = torch.relu(torch.conv1d(*wide, padding=1) + wide[0]) / 2
+    np.testing.assert_array_equal(
+        y.astype(np.float64), torch.max_pool1d(expected, 2, stride=1).numpy()
+    )
+    given = wide[0].to(torch.bfloat16)
+    np.testing.assert_array_equal(prepared_of(runtime, model).run([given])[0], y)
+    where = {one.where for one in report(model, [x], runtime)}
+    assert where == {"device"}
 
 
 def test_quantised(first_runtime, rng):

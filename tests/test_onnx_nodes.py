@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 from clconv import devices, testing
+from clconv.dtypes import dtype_of, is_short
 from clconv.onnx import Backend, report
 from clconv.onnx.backend import Prepared
 from clconv.onnx.evaluator import Evaluator
@@ -79,7 +80,7 @@ def within(runtime, made, inputs, ulps, opset=OPSET):
         assert y.dtype == dtype
         sums = np.float64 if dtype == np.float64 else np.float32
         bound = 2 * ulps * testing.unit_roundoff(sums) * abs(expected) + np.finfo(sums).tiny
-        if dtype == np.float16:
+        if is_short(dtype):
             bound += testing.unit_roundoff(dtype) * abs(expected) + 2.0**-25
         testing.assert_within_bound(y, expected, bound, str(made))
 
@@ -123,8 +124,11 @@ def test_special_values(runtime):
     np.testing.assert_array_equal(y[0, 0], windows.max(axis=1))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16", np.float64])
 def test_other_dtypes(runtime, rng, dtype):
+    if dtype == "bfloat16" and helper.tensor_dtype_to_np_dtype(16) == np.float32:
+        pytest.skip("this release of onnx has no arrays of bfloat16")
+    dtype = dtype_of(dtype)
     if dtype == np.float64 and not runtime.info.fp64:
         pytest.skip("the device has no float64")
     x = testing.normals(rng, (2, 3, 19), dtype)
@@ -238,6 +242,18 @@ def test_pool(runtime, rng):
         y = on_device(runtime, node("MaxPool", **named), [x])[0]
         windows = taken(x, 5, 3, 1, (left, 0), outputs)
         np.testing.assert_array_equal(y[0, 0], [x[0, 0, one].max() for one in windows])
+    # Of two axes of which one is 1 wide, as Keras's models have them.
+    named = {"strides": [2], "dilations": [2], "kernel_shape": [3], "pads": [1, 2]}
+    x = integers(rng, 2, 3, 40)
+    for op, more in (("MaxPool", {}), ("AveragePool", {"count_include_pad": 1})):
+        (expected,) = on_device(runtime, node(op, **named, **more), [x])
+        for axis in (2, 3):
+            wide = {name: [*one, 1] if axis == 2 else [1, *one]
+                    for name, one in named.items() if name != "pads"}  # fmt: skip
+            wide["pads"] = [1, 0, 2, 0] if axis == 2 else [0, 1, 0, 2]
+            given = np.expand_dims(x, 5 - axis)
+            (y,) = on_device(runtime, node(op, **wide, **more), [given])
+            np.testing.assert_array_equal(y, np.expand_dims(expected, 5 - axis))
 
 
 def taken(x, size, stride, dilation, pads, outputs):

@@ -175,6 +175,30 @@ def wav2vec_features(channels: int = 512) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+class VoiceFront(nn.Module):
+    """The front of a detector of voices, of Silero VAD's kind: magnitudes of a short-time Fourier
+    transform, which is a convolution, and an encoder of strided ones."""
+
+    def __init__(self, window: int = 256) -> None:
+        super().__init__()
+        self.window = window
+        points = torch.arange(window)
+        angles = 2 * torch.pi / window * torch.outer(points[: window // 2 + 1], points)
+        both = torch.cat([torch.cos(angles), -torch.sin(angles)])
+        self.register_buffer("basis", (both * torch.hann_window(window))[:, None])
+        sizes = [(window // 2 + 1, 128, 1), (128, 64, 2), (64, 64, 2), (64, 128, 1)]
+        layers: list[nn.Module] = []
+        for before, after, stride in sizes:
+            layers += [nn.Conv1d(before, after, 3, stride, 1), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.pad(x, (0, self.window // 4), mode="reflect")
+        x = nn.functional.conv1d(x, self.basis, stride=self.window // 2)
+        real, imaginary = x.chunk(2, dim=1)
+        return self.encoder(torch.sqrt(real**2 + imaginary**2))
+
+
 def classifier() -> nn.Module:
     """A toy: two layers and a linear one."""
     return nn.Sequential(
@@ -197,6 +221,7 @@ NETWORKS = {
     "U-Net": Network(UNet, (1, 1, 8192)),
     "InceptionTime": Network(inception_time, (1, 3, 512)),
     "wav2vec features": Network(wav2vec_features, (1, 1, 16000)),
+    "voice front": Network(VoiceFront, (1, 1, 576)),
     "classifier": Network(classifier, (1, 3, 256)),
     "small TCN": Network(lambda: tcn(16, 3), (1, 16, 128)),
 }

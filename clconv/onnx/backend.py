@@ -21,12 +21,15 @@ from onnx.helper import (
 )
 
 from clconv.bounded import Bounded
+from clconv.dtypes import dtype_of
 from clconv.errors import DeviceError, ProblemError
 from clconv.onnx.devices import index_of, runtime_of_name
+from clconv.onnx.fused import lower_fused
 from clconv.onnx.graph import read_graph, read_model
 from clconv.onnx.host import HostRunner
 from clconv.onnx.patterns import join_activations
 from clconv.onnx.program import Changed, Program, Scratch
+from clconv.onnx.quantised import join_quantisations, lower_quantised
 from clconv.onnx.tracing import Placed, Trace, fold
 from clconv.onnx.work import Value
 from clconv.runtime import Runtime
@@ -71,6 +74,9 @@ class Prepared(BackendRep):
         self.runtime = runtime
         self.model = model
         self._graph = read_graph(model, folder)
+        lower_fused(self._graph)
+        lower_quantised(self._graph)
+        join_quantisations(self._graph)
         join_activations(self._graph)
         self._host = HostRunner(self._graph)
         self._replaceable = frozenset(n for n in self._graph.inputs if n in self._graph.constants)
@@ -79,7 +85,8 @@ class Prepared(BackendRep):
         self._known: Bounded[frozenset[str], _Known] = Bounded(CONSTANTS_KEPT)
         self.placed: list[Placed] = []  # where each node ran in the latest run that was traced
         self._outputs = namedtupledict("Outputs", self._graph.outputs)
-        self._constants_without(frozenset())
+        self._needed = frozenset(self._graph.needed)
+        self._unreplaced = self._constants_without(frozenset())
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The outputs of a model.
@@ -108,7 +115,7 @@ class Prepared(BackendRep):
 
     def _run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         replaced = self._replaceable.intersection(feeds) if self._replaceable else NOTHING
-        known = self._constants_without(replaced)
+        known = self._constants_without(replaced) if replaced else self._unreplaced
         key: Hashable = tuple([(n, _kind(feeds[n])) for n in self._graph.inputs if n in feeds])
         found = known.programs.get(key)
         if found is not None:
@@ -145,6 +152,12 @@ class Prepared(BackendRep):
     # Inputs
 
     def _feeds(self, inputs: Any) -> dict[str, Any]:
+        if (
+            type(inputs) is dict
+            and inputs.keys() == self._needed
+            and all(type(one) is np.ndarray for one in inputs.values())
+        ):
+            return inputs  # as most calls have them
         graph = self._graph
         every, needed = graph.inputs, graph.needed
         if isinstance(inputs, np.ndarray) or _is_tensor(inputs):
@@ -172,7 +185,7 @@ class Prepared(BackendRep):
         if value is None or isinstance(value, np.ndarray):
             return value
         if _is_tensor(value):
-            return value.detach().cpu().numpy()
+            return _of_tensor(value.detach().cpu())
         kind = self._graph.kinds.get(name)
         if kind is None:  # a sequence, or of any type
             return value if isinstance(value, list) else np.asarray(value)
@@ -192,6 +205,13 @@ def _passed(feeds: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, A
 def _is_tensor(value: Any) -> bool:
     """Whether it is one of PyTorch's, which need not be here."""
     return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+def _of_tensor(tensor: Any) -> Any:
+    """NumPy's array of a tensor, bfloat16 too, which PyTorch gives no array of."""
+    if str(tensor.dtype) != "torch.bfloat16":
+        return tensor.numpy()
+    return tensor.float().numpy().astype(dtype_of("bfloat16"))
 
 
 def _kind(value: Any) -> Hashable:

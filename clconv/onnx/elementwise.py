@@ -14,9 +14,10 @@ from clconv.onnx.convolutions import Activation, Convolution
 from clconv.onnx.expressions import BINARY, CHAINED, combined, formula, literal
 from clconv.onnx.folding import folded_normalisation
 from clconv.onnx.graph import Node, scalar
-from clconv.onnx.work import OnHost, Pending, Value, Work
+from clconv.onnx.work import OnHost, Pending, Value, Work, axis_of
 
-__all__ = ["add", "batch_normalisation", "binary", "cast", "chained", "clip", "power", "unary"]
+__all__ = ["add", "batch_normalisation", "binary", "cast", "chained", "clip", "power", "quantised",
+           "unary"]  # fmt: skip
 
 Inputs = Sequence[Value | None]
 Forms = list[tuple[str, tuple[int | str, ...]]]
@@ -169,6 +170,28 @@ def batch_normalisation(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     factors = work.once(("normalisation", epsilon, lies), statistics, folded)
     forms: Forms = [("{0} * {1} + {2}", (0, 1, 2))]
     return _made(node, combined(work, forms, [x, *factors]))
+
+
+def quantised(work: Work, node: Node, inputs: Inputs) -> list[Value]:
+    """The nearest number that a quantised type holds, by a scale and a zero of the tensor or of
+    each place along an axis."""
+    x, scale, *rest = _given(inputs)
+    dtype = work.check(x, scale)
+    if dtype != np.float32:
+        raise OnHost(f"it quantises {dtype}")
+    lies = [1] * len(x.shape)
+    if scale.size > 1:
+        lies[axis_of(node, len(x.shape), 1)] = scale.size
+
+    def placed() -> list[Any]:
+        return [one.host.reshape(lies).astype(dtype) for one in (scale, *rest)]
+
+    values = work.once(("quantised", tuple(lies)), [scale, *rest], placed)
+    low, high = (literal(node.given[name], dtype) for name in ("low", "high"))
+    clamped = f"fmin({high}, fmax({low}, rint({{0}} / {{1}}){' + {2}' if rest else ''}))"
+    forms: Forms = [(clamped, (0, 1, 2)[: 2 + len(rest)])]
+    forms.append(("({0} - {2}) * {1}" if rest else "{0} * {1}", ("-1", 1, 2)[: 2 + len(rest)]))
+    return _made(node, combined(work, forms, [x, *values], in_text=False))
 
 
 def cast(work: Work, node: Node, inputs: Inputs) -> list[Value]:

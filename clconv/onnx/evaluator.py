@@ -7,16 +7,20 @@ from typing import Any
 import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_conv import Conv as ReferenceConv
+from onnx.reference.ops.op_conv_integer import ConvInteger as ReferenceConvInteger
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
+from onnx.reference.ops.op_dequantize_linear import _CommonDequantizeLinear
 from onnx.reference.ops.op_global_max_pool import GlobalMaxPool as ReferenceGlobalMaxPool
 from onnx.reference.ops.op_hardmax import Hardmax as ReferenceHardmax
 from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
 from onnx.reference.ops.op_loop import Loop as ReferenceLoop
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
+from onnx.reference.ops.op_qlinear_conv import QLinearConv as ReferenceQLinearConv
 from onnx.reference.ops.op_softmax import Softmax as ReferenceSoftmax
 
 from clconv import functional
 from clconv.dtypes import is_computed
+from clconv.geometry import outputs_of_pool
 from clconv.onnx.attributes import conv_geometry, transposed_geometry
 
 __all__ = ["Evaluator"]
@@ -109,15 +113,23 @@ class GlobalMaxPool(ReferenceGlobalMaxPool):
 
 class MaxPool(ReferenceMaxPool):
     """MaxPool by the reference's own general function, where it takes a wrong one for strides of 1
-    with padding."""
+    with padding; auto_pad as the padding that it means."""
 
     op_domain = ""
 
     def _run(self, x: Any, auto_pad: str | None = None, **named: Any) -> tuple[Any, ...]:
-        explicit = auto_pad in (None, "NOTSET")
-        run = self._max_pool if explicit else super()._run
         defaults = dict.fromkeys(("ceil_mode", "dilations", "pads", "storage_order", "strides"))
-        result: tuple[Any, ...] = run(x, auto_pad=auto_pad, **{**defaults, **named})
+        given = {**defaults, **named}
+        if auto_pad not in (None, "NOTSET"):
+            size = named["kernel_shape"]
+            ones = [1] * len(size)
+            steps, taps = given["strides"] or ones, given["dilations"] or ones
+            windows = [
+                outputs_of_pool(length, window, (0, 0), auto_pad, False)
+                for length, *window in zip(x.shape[2:], size, steps, taps, strict=True)
+            ]
+            given["pads"] = [*(one.left for one in windows), *(one.right for one in windows)]
+        result: tuple[Any, ...] = self._max_pool(x, auto_pad="NOTSET", **given)
         return result
 
 
@@ -140,16 +152,60 @@ class Loop(ReferenceLoop):
 
         self._run_body: Any = run
 
-    def _run(self, *args: Any, **named: Any) -> tuple[Any, ...]:
+    def _run(self, M: Any, cond: Any, *args: Any, **named: Any) -> tuple[Any, ...]:
         self._turns = 0
-        results = super()._run(*args, **named)
+        # Left out it is true, which the reference takes for the end.
+        cond = np.array(True) if cond is None else cond
+        results = super()._run(M, cond, *args, **named)
         # The reference joins them along the first axis, of scalars along a new one.
         scanned = zip(results[self.N :], self._shapes, strict=False)
         joined = [one.reshape(self._turns, *shape) for one, shape in scanned]
         return (*results[: self.N], *joined)
 
 
-OURS = (Conv, ConvTranspose, GlobalMaxPool, Hardmax, LogSoftmax, Loop, MaxPool, Softmax)
+class ConvInteger(ReferenceConvInteger):
+    """ConvInteger with a zero of each output channel, whatever the number of axes."""
+
+    op_domain = ""
+
+    def _run(
+        self, X: Any, W: Any, x_zero: Any = None, w_zero: Any = None, **attributes: Any
+    ) -> tuple[Any, ...]:
+        if w_zero is not None and w_zero.ndim:
+            lies = (-1, *(1,) * (W.ndim - 1))
+            W, w_zero = W.astype(np.int32) - w_zero.astype(np.int32).reshape(lies), None
+        result: tuple[Any, ...] = super()._run(X, W, x_zero, w_zero, **attributes)
+        return result
+
+
+class QLinearConv(ReferenceQLinearConv):
+    """QLinearConv of one axis, of which the reference takes a scale of each channel for one of two
+    axes."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, x_scale: Any, x_zero: Any, w: Any, *rest: Any, **named: Any) -> Any:
+        if x.ndim != 3:
+            return super()._run(x, x_scale, x_zero, w, *rest, **named)
+        get = {name: value for name, value in named.items() if value is not None}.get
+        left, right = get("pads", (0, 0))
+        wide = {
+            "auto_pad": get("auto_pad", "NOTSET"), "group": get("group", 1),
+            "kernel_shape": (1, w.shape[2]), "pads": (0, left, 0, right),
+            "strides": (1, *get("strides", (1,))), "dilations": (1, *get("dilations", (1,))),
+        }  # fmt: skip
+        (y,) = super()._run(x[:, :, None], x_scale, x_zero, w[:, :, None], *rest, **wide)
+        return (y[:, :, 0],)
+
+
+class DequantizeLinear(_CommonDequantizeLinear):
+    """DequantizeLinear of all opsets, where the reference has none before 19."""
+
+    op_domain = ""
+
+
+OURS = (Conv, ConvInteger, ConvTranspose, DequantizeLinear, GlobalMaxPool, Hardmax, LogSoftmax,
+        Loop, MaxPool, QLinearConv, Softmax)  # fmt: skip
 
 
 class Evaluator(ReferenceEvaluator):

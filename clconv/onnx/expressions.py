@@ -151,18 +151,23 @@ class _Joining:
 
 
 def combined(
-    work: Work, forms: Sequence[tuple[str, tuple[int | str, ...]]], values: Sequence[Value]
+    work: Work,
+    forms: Sequence[tuple[str, tuple[int | str, ...]]],
+    values: Sequence[Value],
+    *,
+    in_text: bool = True,
 ) -> Expression:
     """Statements over values, broadcast to one shape: an argument is the number of a value, or "-1"
-    for the statement before."""
+    for the statement before. Constants of one element are in the kernel's text, unless `in_text` is
+    False: of nodes that each have another one all share a kernel then."""
     dtype = work.check(*values)
     shape = tuple(np.broadcast_shapes(*(one.shape for one in values)))
-    operands = [_operand(work, one, shape) for one in values]
+    operands = [_operand(work, one, shape, in_text) for one in values]
     joining = _Joining()
     names = [joining.add(one) for one in operands]
     if len(joining.inputs) > MOST_INPUTS or len(joining.statements) > MOST_STATEMENTS:
         joining = _Joining()
-        names = [joining.add(_leaf(work, one)) for one in values]
+        names = [joining.add(_leaf(work, one, in_text)) for one in values]
     last = ""
     for form, arguments in forms:
         last = joining.state(form, [last if a == "-1" else names[int(a)] for a in arguments])
@@ -173,18 +178,18 @@ def combined(
     return Expression(shape, dtype, tuple(joining.inputs), tuple(joining.statements), last)
 
 
-def _operand(work: Work, value: Value, shape: Shape) -> Expression:
+def _operand(work: Work, value: Value, shape: Shape, in_text: bool) -> Expression:
     """A value in an expression of that shape: a pending one joins it if nothing else reads it."""
     pending = value.pending
     if isinstance(pending, Expression):
         joins = pending.shape == shape and pending.is_small and work.used_once(value)
         if joins:
             return pending
-    return _leaf(work, value)
+    return _leaf(work, value, in_text)
 
 
-def _leaf(work: Work, value: Value) -> Expression:
-    if value.number is not None:
+def _leaf(work: Work, value: Value, in_text: bool) -> Expression:
+    if in_text and value.number is not None:
         return Expression(value.shape, value.dtype, (), (), literal(value.number, value.dtype))
     return Expression.leaf(work.tensor(value))
 

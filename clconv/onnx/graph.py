@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    ValueInfoProto,
+)
 from onnx.helper import get_attribute_value
 from onnx.inliner import inline_local_functions
 from onnx.numpy_helper import to_array
@@ -149,6 +158,40 @@ class Graph:
         """The inputs that no initializer gives."""
         return tuple(name for name in self.inputs if name not in self.constants)
 
+    @property
+    def version(self) -> int:
+        """That of ONNX's own operators."""
+        return versions_of(self.model).get("", 1)
+
+    def known_arrays(self) -> dict[str, Any]:
+        """The arrays of initializers that no caller replaces, and of Constant nodes."""
+        found = {name: v for name, v in self.constants.items() if name not in self.inputs}
+        for node in self.nodes:
+            if node.op == "Constant" and "value" in node.attributes:
+                found[node.outputs[0]] = to_array(node.attributes["value"])
+        return found
+
+    def new_name(self, wanted: str) -> str:
+        """A name that no tensor has, which one has from now on."""
+        taken = self._names
+        while wanted in taken:
+            wanted += "'"
+        taken.add(wanted)
+        return wanted
+
+    @cached_property
+    def _names(self) -> set[str]:
+        used = (name for node in self.nodes for name in (*node.reads, *node.outputs))
+        return {*self.inputs, *self.constants, *used}
+
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read a name, in order."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.reads:
+                found.setdefault(name, []).append(node)
+        return found
+
     def count_uses(self) -> None:
         """Counts again, after nodes were replaced."""
         self.uses = Counter(name for node in self.nodes for name in node.reads)
@@ -161,20 +204,51 @@ def read_model(model: Any) -> tuple[ModelProto, str]:
     if isinstance(model, (bytes, bytearray)):
         model = onnx.load_from_string(bytes(model))
     if isinstance(model, ModelProto):
+        model = _in_order(model)
         onnx.checker.check_model(_with_types(model))
         return model, ""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if not path.is_file():
             raise ProblemError(f"model is {str(path)!r}, expected a file that exists")
-        loaded = onnx.load(str(path))
+        given = onnx.load(str(path))
+        loaded = _in_order(given)
         # Of a path also what is too large for one message is checked.
-        whole = all(map(_is_typed, loaded.graph.output))
+        whole = loaded is given and all(map(_is_typed, loaded.graph.output))
         onnx.checker.check_model(str(path) if whole else _with_types(loaded))
         return loaded, str(path.parent)
     raise ProblemError(
         f"model is a {type(model).__name__}, expected an onnx.ModelProto, a path or bytes"
     )
+
+
+def _in_order(model: ModelProto) -> ModelProto:
+    """The model, or one whose nodes come after those that they read, which converters forget."""
+    nodes = list(model.graph.node)
+    makers = {name: i for i, one in enumerate(nodes) for name in one.output if name}
+    reads = [{makers[name] for name in Node(one, 1).reads if name in makers} for one in nodes]
+    if all(maker < i for i, one in enumerate(reads) for maker in one):
+        return model
+    missing = [len(one) for one in reads]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for i, one in enumerate(reads):
+        for maker in one:
+            readers[maker].append(i)
+    ready = [i for i, count in enumerate(missing) if not count]  # a heap, since it is sorted
+    order: list[int] = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for i in readers[order[-1]]:
+            missing[i] -= 1
+            if not missing[i]:
+                heapq.heappush(ready, i)
+    if len(order) < len(nodes):
+        return model  # a circle, which the check tells
+    sorted_ = ModelProto()
+    sorted_.CopyFrom(model)
+    del sorted_.graph.node[:]
+    sorted_.graph.node.extend(nodes[i] for i in order)
+    return sorted_
 
 
 def _is_typed(output: ValueInfoProto) -> bool:
@@ -208,7 +282,20 @@ def _constants(graph: GraphProto, folder: str) -> dict[str, Any]:
                 f"initializer {one.name} lies in a file that is not there, expected a model given "
                 f"as a path beside its external data: {error}"
             ) from error
+    for sparse in graph.sparse_initializer:
+        found[sparse.values.name] = _dense(sparse, folder)
     return found
+
+
+def _dense(sparse: SparseTensorProto, folder: str) -> Any:
+    """A tensor of which a model has only the elements that are not 0."""
+    values, places = (to_array(one, folder) for one in (sparse.values, sparse.indices))
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 2:  # an index of each axis, else one of the flattened tensor
+        dense[tuple(places.T)] = values
+    else:
+        dense.reshape(-1)[places] = values
+    return dense
 
 
 def _kinds(model: ModelProto) -> dict[str, int]:
@@ -221,18 +308,24 @@ def _kinds(model: ModelProto) -> dict[str, int]:
             if one.type.HasField("tensor_type") and one.type.tensor_type.elem_type}  # fmt: skip
 
 
+def versions_of(model: ModelProto) -> dict[str, int]:
+    """The version of the operators of each domain."""
+    return {one.domain if one.domain != "ai.onnx" else "": one.version
+            for one in model.opset_import}  # fmt: skip
+
+
 def read_graph(model: ModelProto, folder: str = "") -> Graph:
     """The graph of a checked model, functions of the model put in where they are called."""
     if model.functions:
         model = inline_local_functions(model)
     graph = model.graph
-    if graph.sparse_initializer:
-        name = graph.sparse_initializer[0].values.name
-        raise ProblemError(f"initializer {name} is sparse, expected a dense one")
-    versions = {one.domain if one.domain != "ai.onnx" else "": one.version
-                for one in model.opset_import}  # fmt: skip
+    versions = versions_of(model)
     nodes = [Node(one, versions.get(one.domain, 1)) for one in graph.node]
     constants = _constants(graph, folder)
+    for node in [one for one in nodes if one.op == "Constant" and not one.domain]:
+        if "sparse_value" in node.attributes:  # which the reference does not make dense
+            constants[node.outputs[0]] = _dense(node.attributes["sparse_value"], folder)
+            nodes.remove(node)
     read = Graph(
         model,
         nodes,

@@ -53,7 +53,10 @@ class HostRunner:
         if wrong_in_reference(node) is not None:
             return self.segment([node], feeds, outputs).run(*feeds.values())
         part = _Part([node], tuple(feeds), outputs, REFERENCE)
-        part.session = _evaluator([node], _model_of(self._model, [node], feeds, outputs))
+        try:
+            part.session = _evaluator([node], _model_of(self._model, [node], feeds, outputs))
+        except ProblemError:
+            return self.segment([node], feeds, outputs).run(*feeds.values())
         return part.run(dict(feeds))
 
 
@@ -200,7 +203,7 @@ def _evaluator(nodes: Sequence[Node], model: ModelProto) -> Evaluator:
             )
     try:
         return Evaluator(model)
-    except NotImplementedError as error:
+    except (NotImplementedError, RuntimeError) as error:  # no such operator, or not so old a one
         labels = ", ".join(one.label for one in nodes)
         raise ProblemError(
             f"{labels}: onnx.reference does not have it, expected ONNX Runtime "

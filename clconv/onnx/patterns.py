@@ -26,10 +26,8 @@ class _Finder:
             number = scalar(value)
             if number is not None and name not in given:
                 self._numbers[name] = number
-        self._readers: dict[str, list[Node]] = {}
+        self._readers = graph.readers()
         for node in graph.nodes:
-            for name in node.reads:
-                self._readers.setdefault(name, []).append(node)
             if node.op == "Constant":
                 self._numbers.update(_constant(node))
 

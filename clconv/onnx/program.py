@@ -10,6 +10,7 @@ import numpy as np
 import pyopencl as cl
 
 from clconv.drivers.discovery import driver_errors
+from clconv.drivers.memory import OVER_HOST
 from clconv.onnx.recording import Check, Command, Download, Event, HostRun, ShapeCheck, Upload
 from clconv.runtime import Runtime
 
@@ -18,6 +19,10 @@ __all__ = ["Changed", "Program", "Scratch"]
 # Tensors begin at multiples of this many bytes: a line of any cache.
 ALIGNMENT = 256
 Span = tuple[int, int]  # the first and the last event that uses a tensor
+
+
+# What a driver may still use that failed to say when it is done.
+_kept: list[list[Any]] = []
 
 
 class Changed(Exception):
@@ -49,8 +54,15 @@ class Scratch:
             self._sizes[i] = size
 
 
-def _spans(events: Sequence[Event]) -> dict[int, Span]:
-    """When each storage is used."""
+def _lent(events: Sequence[Event]) -> frozenset[int]:
+    """Storages of uploads that only kernels read: they may lie in the host arrays themselves."""
+    lent = {one.storage for one in events if isinstance(one, Upload) and 0 not in one.shape}
+    downloads = {one.storage for one in events if isinstance(one, Download) and one.buffer is None}
+    return frozenset(lent - downloads)
+
+
+def _spans(events: Sequence[Event], lent: frozenset[int]) -> dict[int, Span]:
+    """When each storage is used, those of `lent` left out."""
     spans: dict[int, Span] = {}
     for i, event in enumerate(events):
         used: list[int] = []
@@ -59,6 +71,8 @@ def _spans(events: Sequence[Event]) -> dict[int, Span]:
         elif isinstance(event, Upload) or (isinstance(event, Download) and event.buffer is None):
             used = [event.storage]
         for number in used:
+            if number in lent:
+                continue
             spans[number] = spans.get(number, (i, i))[0], i
     return spans
 
@@ -123,11 +137,17 @@ class Program:
         self._events = events
         self._drops = _last_uses(events, outputs)
         most = runtime.profile.max_alloc_bytes
-        self._at, self._pages = _placed(_spans(events), sizes, most)
+        # Where the device reads the host's memory itself nothing is copied there.
+        self._lent = _lent(events) if runtime.memory.shares_host else frozenset()
+        self._readers: dict[int, list[tuple[Any, int]]] = {}
+        self._borrowed: list[Any] = []  # host arrays that the device reads
+        self._at, self._pages = _placed(_spans(events, self._lent), sizes, most)
         self._version = -1
         self._steps: list[Any] = []
         downloads = [i for i, one in enumerate(events) if isinstance(one, Download)]
         self._last_download = max(downloads, default=-1)
+        commands = [i for i, one in enumerate(events) if isinstance(one, Command)]
+        self._ends_waited = max(commands, default=-1) < self._last_download
 
     @property
     def nbytes(self) -> int:
@@ -139,21 +159,43 @@ class Program:
         Changed, DeviceError, and what nodes raise."""
         if self._version != self._scratch.version or not self._steps:
             self._bind()
-        queue, waiting = self._runtime.queue, []
-        enqueue = cl.enqueue_nd_range_kernel
-        with driver_errors(self._runtime.info.name, "run a model"):
-            for step in self._steps:
-                if type(step) is list:
-                    for kernel, global_size, local_size in step:
-                        enqueue(queue, kernel, global_size, local_size)
-                    self._runtime.launches += len(step)
-                else:
-                    waiting.append(step(host))
+        held: list[Any] = []  # what the device may still use
+        try:
+            self._queue(host, held)
+        except BaseException as error:
+            self._let_go(held)
+            if not isinstance(error, cl.Error):
+                raise
+            with driver_errors(self._runtime.info.name, "run a model"):
+                raise
+        self._borrowed.clear()
+
+    def _queue(self, host: dict[str, Any], held: list[Any]) -> None:
+        queue, enqueue = self._runtime.queue, cl.enqueue_nd_range_kernel
+        for step in self._steps:
+            if type(step) is list:
+                for kernel, global_size, local_size in step:
+                    enqueue(queue, kernel, global_size, local_size)
+                self._runtime.launches += len(step)
+            else:
+                held.append(step(host))
+        if self._lent and not self._ends_waited:
+            queue.finish()
+
+    def _let_go(self, held: list[Any]) -> None:
+        """Waits after a failure; where that fails too what is held is kept for ever, since the
+        device may still use it."""
+        held += self._borrowed
+        self._borrowed.clear()
+        _kept.append(held)
+        self._runtime.queue.finish()
+        _kept.remove(held)
 
     def _bind(self) -> None:
         """Gives each launch a kernel object of its own, with all arguments."""
         self._scratch.reserve(self._pages)
         self._version = self._scratch.version
+        self._readers = {number: [] for number in self._lent}
         steps: list[Any] = []
         for i, event in enumerate(self._events):
             if isinstance(event, Command):
@@ -168,6 +210,10 @@ class Program:
         kernel = self._runtime.programs.own_kernel(event.kernel, event.source)
         values = list(event.values)
         for argument, storage, start, itemsize in event.places:
+            if storage in self._lent:  # another buffer in each run
+                values[argument + 1] = start
+                self._readers[storage].append((kernel, argument))
+                continue
             page, offset = self._at[storage]
             values[argument : argument + 2] = self._scratch.pages[page], offset // itemsize + start
         kernel.set_args(*values)
@@ -177,6 +223,9 @@ class Program:
         """What an event that is no command does with the host's arrays."""
         drops = self._drops[i]
         queue = self._runtime.queue
+        if isinstance(event, Upload) and event.storage in self._lent:
+            readers = self._readers[event.storage]
+            return _lending(self._runtime.context, event, readers, self._borrowed, drops)
         if isinstance(event, Upload):
             page, offset = self._at[event.storage]
             return _uploading(queue, event, self._scratch.pages[page], offset, drops)
@@ -209,6 +258,37 @@ def _uploading(queue: Any, event: Upload, buffer: Any, offset: int, drops: list[
         for name in drops:
             del host[name]
         return made
+
+    return step
+
+
+def _lending(
+    context: Any,
+    event: Upload,
+    readers: Sequence[tuple[Any, int]],
+    others: list[Any],
+    drops: list[str],
+) -> Any:
+    """The kernels of `readers` get a buffer over the host array's own memory; `others` are those
+    lent so far."""
+    key, _, shape, dtype = event
+
+    def step(host: dict[str, Any]) -> Any:
+        array = host[key]
+        if array.shape != shape or array.dtype != dtype:
+            raise Changed(key)
+        flags = array.flags
+        fit = flags.c_contiguous and flags.aligned and flags.writeable
+        # OpenCL promises nothing of buffers that overlap, and drivers might write to any.
+        if not fit or any(np.may_share_memory(array, one) for one in others):
+            array = array.copy()
+        others.append(array)
+        buffer = cl.Buffer(context, OVER_HOST, hostbuf=array)
+        for kernel, argument in readers:
+            kernel.set_arg(argument, buffer)
+        for name in drops:
+            del host[name]
+        return buffer
 
     return step
 

@@ -52,6 +52,7 @@ HANDLERS: dict[str, Handler] = {
     "PRelu": elementwise.prelu,
     "Pad": shapes.pad,
     "Pow": elementwise.power,
+    "Quantised": elementwise.quantised,
     "Reshape": shapes.reshape,
     "Resize": windows.resize,
     "Slice": shapes.slice_,
@@ -64,7 +65,7 @@ HANDLERS: dict[str, Handler] = {
 }
 # Element types that are computed on the device, as ONNX numbers them: of another first input a node
 # is known to run on the host before its inputs are there.
-FLOATS = (1, 10, 11)
+FLOATS = (1, 10, 11, 16)
 CONSTANT, DEVICE, HOST = "constant", "device", "host"
 
 
@@ -242,7 +243,7 @@ class Trace:
                 self._flush()
             x = self.values[node.inputs[0]]
             if x.dtype != object:
-                if not x.is_on_device:  # or the upload checks it
+                if not x.is_on_device and not x.constant:  # or the upload checks it
                     self.work.recorder.events.append(ShapeCheck(x.name, x.shape))
                 self.values[node.outputs[0]] = _shape(node, x)
                 return True

@@ -19,44 +19,66 @@ from clconv.variants.base import accumulator
 __all__ = ["pool", "resize"]
 
 
-def _one(node: Node, name: str, rank: int, default: int) -> int:
-    """A number of the last axis, of those of all spatial axes, which for others is 1."""
+def _one(node: Node, name: str, axis: int, rank: int, default: int) -> int:
+    """A number of an axis, of those of all spatial axes."""
     given = node.attributes.get(name)
     if given is None:
         return default
     if len(given) != rank - 2:
         raise ProblemError(f"{name} is {list(given)}, expected {rank - 2} for shape of {rank}")
-    return int(given[-1])
+    return int(given[axis - 2])
+
+
+def _pads(node: Node, axis: int, rank: int) -> tuple[int, int]:
+    given = node.attributes.get("pads", [0] * (2 * rank - 4))
+    if len(given) != 2 * rank - 4:
+        raise ProblemError(f"pads is {list(given)}, expected {2 * rank - 4} for shape of {rank}")
+    return int(given[axis - 2]), int(given[axis + rank - 4])
+
+
+def _pooled_axis(node: Node, x: Value) -> int:
+    """The spatial axis, where there are two that of which the other is 1 wide. Raises OnHost."""
+    rank = len(x.shape)
+    if rank == 3:
+        return 2
+    if rank == 4:
+        for axis, other in ((3, 2), (2, 3)):
+            plain = _one(node, "kernel_shape", other, rank, 0) == 1
+            if x.shape[other] == 1 and plain and _pads(node, other, rank) == (0, 0):
+                return axis
+    raise OnHost(f"{x.name} has {rank} dimensions")
 
 
 def pool(work: Work, node: Node, inputs: Inputs) -> list[Value]:
-    """MaxPool and AveragePool of one spatial axis."""
+    """MaxPool and AveragePool of one spatial axis, or of two of which one is 1 wide."""
     (x,) = [one for one in inputs if one is not None]
     work.check(x)
-    if len(x.shape) != 3:
-        raise OnHost(f"{x.name} has {len(x.shape)} dimensions")
+    axis, rank = _pooled_axis(node, x), len(x.shape)
     if len([name for name in node.outputs if name]) > 1:
         raise OnHost("indices are wanted")
     get = node.attributes.get
-    kernel_size = _one(node, "kernel_shape", 3, 0)
-    window = kernel_size, _one(node, "strides", 3, 1), _one(node, "dilations", 3, 1)
+    kernel_size = _one(node, "kernel_shape", axis, rank, 0)
+    stride, dilation = (_one(node, one, axis, rank, 1) for one in ("strides", "dilations"))
+    window = kernel_size, stride, dilation
     if min(window) < 1:
         raise ProblemError(f"kernel_shape, strides and dilations are {window}, expected at least 1")
-    given = get("pads", [0, 0])
+    length = x.shape[axis]
     windows = outputs_of_pool(
-        x.shape[2], window, (int(given[0]), int(given[1])), get("auto_pad", "NOTSET"),
+        length, window, _pads(node, axis, rank), get("auto_pad", "NOTSET"),
         bool(get("ceil_mode", 0)),
     )  # fmt: skip
     if windows.outputs < 1:
-        raise ProblemError(f"{x.name} has {x.shape[2]} positions, expected a window of {window}")
+        raise ProblemError(f"{x.name} has {length} positions, expected a window of {window}")
     if max(windows.left, windows.right) >= windows.reach:
         raise OnHost(f"pads are {[windows.left, windows.right]}: whole windows lie in the padding")
     mode = "maximum" if node.op == "MaxPool" else "average"
+    rows = work.dense(x).view((*x.shape[:2], length))
     made = kernels.pool(
-        work.recorder, work.dense(x), windows.outputs, mode, window, (windows.left, windows.right),
+        work.recorder, rows, windows.outputs, mode, window, (windows.left, windows.right),
         bool(get("count_include_pad", 0)),
     )  # fmt: skip
-    return [Value.of(node.outputs[0], made)]
+    shape = tuple(windows.outputs if i == axis else n for i, n in enumerate(x.shape))
+    return [Value.of(node.outputs[0], made.view(shape))]
 
 
 # Another length

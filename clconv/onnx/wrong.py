@@ -14,6 +14,4 @@ def wrong_in_reference(node: Node) -> str | None:
     get = node.attributes.get
     if node.op == "AveragePool" and get("ceil_mode", 0):
         return "an AveragePool with ceil_mode"
-    if node.op == "MaxPool" and get("auto_pad", "NOTSET") == "SAME_LOWER":
-        return "a MaxPool with auto_pad SAME_LOWER"
     return None

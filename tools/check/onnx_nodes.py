@@ -32,12 +32,17 @@ except ModuleNotFoundError:
 Case = tuple[str, ModelProto, dict[str, Any]]
 # float16 results of both are rounded at different places.
 TOLERANCES = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
+# Cases whose results by ONNX Runtime are not those that ONNX says.
+OTHERWISE_THERE = frozenset({
+    "test_maxunpool_export_with_output_shape", "test_resize_downsample_scales_linear_align_corners",
+    "test_resize_downsample_scales_cubic_align_corners",
+})  # fmt: skip
 
 
 def cases_of_onnx() -> Iterator[Case]:
     """ONNX's own."""
     for case in load_model_tests(kind="node"):
-        if case.model is None or not case.data_sets:
+        if case.model is None or not case.data_sets or case.name in OTHERWISE_THERE:
             continue
         given = [numpy_helper.to_array(one) if isinstance(one, TensorProto) else one
                  for one in case.data_sets[0][0]]  # fmt: skip
@@ -159,10 +164,16 @@ def compared(model: ModelProto, feeds: dict[str, Any]) -> str:
             continue
         if np.shape(a) != b.shape:
             return f"shapes {np.shape(a)} and {b.shape}"
+        if a.dtype.name.startswith("float8") and b.dtype == np.uint8:
+            a = a.view(np.uint8)  # ONNX Runtime gives their bits
         if a.dtype != b.dtype:
             return f"dtypes {a.dtype} and {b.dtype}"
+        if b.dtype.kind == "f":  # ONNX Runtime masks by the lowest number, ONNX by -infinity
+            a, b = (np.clip(one, np.finfo(b.dtype).min, np.finfo(b.dtype).max) for one in (a, b))
         tolerance = TOLERANCES.get(b.dtype.name, 0)
-        if not np.allclose(a, b, tolerance, tolerance, equal_nan=True):
+        # As a part of the largest value: sums of both are rounded in another order.
+        largest = np.nanmax(abs(b.astype(float)), initial=1.0, where=np.isfinite(b))
+        if not np.allclose(a, b, tolerance, tolerance * largest, equal_nan=True):
             return f"values, by {np.max(abs(a.astype(float) - b.astype(float))):.3g}"
     return ""
 
