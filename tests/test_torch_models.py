@@ -475,6 +475,7 @@ def test_operations_are_counted(runtime, shape):
     assert counts[0][0] > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")
 def test_torch_export_keeps_the_operators(runtime):
     """For any batch and length, saved and loaded, and decomposed."""
     ours, theirs = both()
