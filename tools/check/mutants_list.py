@@ -294,7 +294,7 @@ _ROWS: dict[str, list[Row]] = {
             "self.problem.window - 1 - left",
             "self.problem.window - 2 - left",
             WINOGRAD,
-        ),
+        )
     ],
     "variants/winograd/bound.py": [
         (
@@ -316,7 +316,7 @@ _ROWS: dict[str, list[Row]] = {
             "blocks = ceil_div(all_vectors, vectors)",
             "blocks = max(all_vectors // vectors, 1)",
             WINOGRAD + " -k tasks",
-        ),
+        )
     ],
     "templates/winograd/winograd.cl.mako": [
         (
@@ -324,7 +324,7 @@ _ROWS: dict[str, list[Row]] = {
             'o2 = ${alternately("high0", "high1", 0)}',
             'o2 = ${alternately("high1", "high0", 0)}',
             WINOGRAD + " -k examples",
-        ),
+        )
     ],
     "templates/winograd/weight_winograd.cl.mako": [
         (
@@ -332,7 +332,7 @@ _ROWS: dict[str, list[Row]] = {
             "${form.taps - 1 - k if backward else k}",
             "${k}",
             WINOGRAD + " -k examples",
-        ),
+        )
     ],
     "templates/winograd/convolution_winograd.cl.mako": [
         (
