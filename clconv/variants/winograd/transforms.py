@@ -118,7 +118,13 @@ class Step(NamedTuple):
         text = ""
         for factor, name in sorted(self.terms, key=_unmultiplied_first):
             if not text:
-                text = {1: name, -1: f"-{name}"}.get(factor, f"{number(factor)} * {name}")
+                text = (
+                    f"{number(factor)} * {name}"
+                    if abs(factor) != 1
+                    else name
+                    if factor > 0
+                    else f"-{name}"
+                )
             elif abs(factor) == 1:
                 text = f"({text}) {'+' if factor > 0 else '-'} {name}"
             else:
