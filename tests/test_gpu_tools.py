@@ -100,11 +100,18 @@ def test_prediction(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "prediction" in text.splitlines()[0]
     assert "not a measurement" in text.splitlines()[0]
-    rows = [line.split() for line in text.splitlines()[2:]]
+    chosen, _, others = text.partition("\n\n")
+    rows = [line.split() for line in chosen.splitlines()[2:]]
     assert [row[:3] for row in rows[:2]] == [["dense", "forward", "gemm"],
                                             ["dense", "input", "gemm"]]  # fmt: skip
     assert {row[2] for row in rows[3:]} == {"window"}
     assert all(0 < int(row[-1]) <= 100 for row in rows)
+    # Three taps by Winograd's transforms, beside the product that is chosen.
+    assert others.startswith("What is taken only where tuning found it faster")
+    rows = [line.split() for line in others.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["dense", pass_, "winograd"]
+                                        for pass_ in ("forward", "input", "weight")]  # fmt: skip
+    assert all(row[-2] == "gemm" and float(row[-1]) > 0 for row in rows)
     with pytest.raises(SystemExit):
         predict.main(["--profile", "gfx9000"])
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from clconv.planning import cost
 from clconv.planning.cost import Cost
@@ -38,7 +39,7 @@ from clconv.variants.base import (
 from clconv.variants.cuts import Cut
 from clconv.variants.products import Tile, constants, fitting
 
-__all__ = ["Scheme", "Step", "design", "refusal"]
+__all__ = ["Scheme", "Step", "design", "fits", "refusal"]
 
 # A step of straight-line code: a name, and an expression that is C and Python.
 Step = tuple[str, str]
@@ -52,6 +53,40 @@ TURN_BYTES = 256 << 20
 MOST_ELEMENTS = 2**31
 # Tiles of samples for which the choice is made: it may depend on neither batch nor length.
 TYPICAL_COLUMNS = 16384
+
+
+class Lines(NamedTuple):
+    """Straight-line code as templates write it: each step with what is read before it, and what is
+    written behind it, both in order of their numbers; and all words in it."""
+
+    lines: tuple[tuple[tuple[str, ...], str, str, tuple[str, ...]], ...]
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], source: str, result: str) -> Lines:
+        """From source0 … to result0 …"""
+        words = [_WORD.findall(expression) for _, expression in steps]
+        known: set[str] = set()
+        lines, read, written = [], 0, 0
+        for (name, expression), used in zip(steps, words, strict=True):
+            wanted = [int(one[1:]) for one in used if _is_numbered(one, source)]
+            needed = range(read, max(read, max(wanted, default=-1) + 1))
+            known.add(name)
+            ready = written
+            while f"{result}{ready}" in known:
+                ready += 1
+            first = tuple(f"{source}{i}" for i in needed)
+            then = tuple(f"{result}{i}" for i in range(written, ready))
+            lines.append((first, name, expression, then))
+            read, written = needed.stop, ready
+        return cls(tuple(lines), frozenset(word for used in words for word in used))
+
+
+_WORD = re.compile(r"[A-Za-z]\w*")
+
+
+def _is_numbered(name: str, letter: str) -> bool:
+    return name[0] == letter and name[1:].isdigit()
 
 
 @dataclass(frozen=True)
@@ -71,6 +106,21 @@ class Scheme:
     samples: tuple[Step, ...]
     factors: tuple[Step, ...]
     results: tuple[Step, ...]
+
+    @cached_property
+    def from_samples(self) -> Lines:
+        """`samples` as they are written."""
+        return Lines.of(self.samples, "s", "v")
+
+    @cached_property
+    def from_factors(self) -> Lines:
+        """`factors` likewise."""
+        return Lines.of(self.factors, "s", "v")
+
+    @cached_property
+    def to_results(self) -> Lines:
+        """`results` likewise."""
+        return Lines.of(self.results, "v", "r")
 
     @classmethod
     def of(
@@ -98,7 +148,7 @@ def _needed(steps: Sequence[Step], wanted: set[str]) -> tuple[Step, ...]:
     found = []
     for name, expression in reversed(steps):
         if name in wanted:
-            wanted |= set(re.findall(r"[A-Za-z]\w*", expression))
+            wanted |= set(_WORD.findall(expression))
             found.append((name, expression))
     return tuple(reversed(found))
 
@@ -214,46 +264,25 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def design(cut: Cut, scheme: Scheme) -> Design | None:
-    """The design with the tile of products that the model prefers; None where none fits."""
-    made = [Batch(cut, scheme, tile) for tile in fitting(cut.request)]
-    made = [batch for batch in made if batch.fits]
-    if not made:
-        return None
-    best = min(made, key=lambda batch: _typical(batch).seconds)
+def fits(cut: Cut, scheme: Scheme) -> bool:
+    """Whether there is a design."""
+    return any(Batch(cut, scheme, tile).fits for tile in fitting(cut.request))
+
+
+def design(cut: Cut, scheme: Scheme) -> Design:
+    """The design with the tile of products that the model prefers."""
+    made = (Batch(cut, scheme, tile) for tile in fitting(cut.request))
+    best = min((one for one in made if one.fits), key=lambda one: _typical(one).seconds)
     return _gradient_design(best) if cut.gradient else _convolution_design(best)
 
 
 # Kernels
 
 
-def _steps(batch: Batch, steps: Sequence[Step]) -> Constants:
-    """What batched.cl.mako needs for one way between samples and planes: each step with what is
-    read before it, and what is written behind it, both in order of their numbers."""
-    constants = dict(batch.scheme.constants)
-    words = [re.findall(r"[A-Za-z]\w*", expression) for _, expression in steps]
-    made = {name for name, _ in steps}
-    lines, read, written = [], 0, 0
-    source = next(w[0] for of_step in words for w in of_step if w not in made | constants.keys())
-    result = next(name[0] for name, _ in reversed(steps) if re.fullmatch(r"[vr]\d+", name))
-    known: set[str] = set()
-    for (name, expression), used in zip(steps, words, strict=True):
-        wanted = [int(word[1:]) for word in used if word not in made | constants.keys()]
-        needed = range(read, max(wanted, default=-1) + 1)
-        read = max(read, needed.stop)
-        known.add(name)
-        ready = written
-        while f"{result}{ready}" in known:
-            ready += 1
-        then = tuple(f"{result}{i}" for i in range(written, ready))
-        lines.append((tuple(f"{source}{i}" for i in needed), name, expression, then))
-        written = ready
-    everywhere = {word for of_step in words for word in of_step}
-    return (
-        *common_constants(batch.request, 1),
-        ("named", tuple(one for one in constants.items() if one[0] in everywhere)),
-        ("steps", tuple(lines)),
-    )
+def _steps(batch: Batch, lines: Lines) -> Constants:
+    """What batched.cl.mako needs for one way between samples and planes."""
+    named = tuple((name, value) for name, value in batch.scheme.constants if name in lines.words)
+    return (*common_constants(batch.request, 1), ("named", named), ("steps", lines.lines))
 
 
 PLACES = "element_first place_first row_tiles tiles pitch rows"
@@ -265,7 +294,7 @@ def _transform(batch: Batch, source: str) -> Kernel:
     scheme = batch.scheme
     return Kernel(
         "transform_batched",
-        _steps(batch, scheme.factors if of_results else scheme.samples)
+        _steps(batch, scheme.from_factors if of_results else scheme.from_samples)
         + (
             ("source", source),
             ("taken", scheme.taken if of_results else scheme.size),
@@ -285,7 +314,7 @@ def _weights(batch: Batch) -> Kernel:
     cut, items = batch.cut, local_items(batch.request.device, min(ITEMS, batch.tile.rows))
     return Kernel(
         "weights_batched",
-        _steps(batch, batch.scheme.factors)
+        _steps(batch, batch.scheme.from_factors)
         + (
             ("backward", not cut.forward),
             ("kernel_size", cut.problem.kernel_size),
@@ -314,7 +343,7 @@ def _inverse(batch: Batch) -> Kernel:
     cut, problem = batch.cut, batch.cut.problem
     return Kernel(
         "inverse_batched",
-        _steps(batch, batch.scheme.results)
+        _steps(batch, batch.scheme.to_results)
         + (
             ("backward", not cut.forward),
             ("stride", problem.stride),
@@ -516,7 +545,7 @@ def _weight_inverse(batch: Batch) -> Kernel:
     items = local_items(batch.request.device, ITEMS)
     return Kernel(
         "weight_inverse_batched",
-        _steps(batch, batch.scheme.results)
+        _steps(batch, batch.scheme.to_results)
         + (
             ("kernel_size", problem.kernel_size),
             ("stride", problem.stride),

@@ -31,9 +31,9 @@ Numbers = list[str]  # names
 
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve on a GPU: few channels, or too many taps."""
+    """Why the variant cannot serve on a GPU: few channels, or too many taps or channels."""
     why = batched.refusal(request)
-    if why is None and next(designs(request), None) is None:
+    if why is None and not _schemes(request):
         problem = request.problem
         return (
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected on a GPU "
@@ -44,13 +44,16 @@ def refusal(request: Request) -> str | None:
 
 
 def designs(request: Request) -> Iterator[Design]:
-    """A design for each size of a tile, of which at least a third are results."""
-    for size in SIZES:
-        cut = Cut(request, size)
-        if 3 * cut.outputs >= size:
-            made = batched.design(cut, scheme(size, cut.taps, gradient=cut.gradient))
-            if made is not None:
-                yield made
+    """A design for each size of a tile."""
+    for cut, made in _schemes(request):
+        yield batched.design(cut, made)
+
+
+def _schemes(request: Request) -> list[tuple[Cut, Scheme]]:
+    """For each size of a tile of which at least a third are results."""
+    cuts = [cut for size in SIZES if 3 * (cut := Cut(request, size)).outputs >= size]
+    made = [(cut, scheme(cut.size, cut.taps, gradient=cut.gradient)) for cut in cuts]
+    return [both for both in made if batched.fits(*both)]
 
 
 class _Code:
