@@ -235,8 +235,9 @@ def test_records_alone_make_auto_take_them(device):
             assert found[0].variant == "gemm"
             ours = next(plan for plan in found if plan.variant == family)
             assert ours.design.measured_only
-            # The model would have taken it, which products of fewer terms are predicted for.
-            assert ours.predicted.seconds < found[0].predicted.seconds
+            # By the model alone it would be taken: a fifth of the products.
+            if family == "spectral":
+                assert ours.predicted.seconds < found[0].predicted.seconds
             taken = next(
                 candidates(
                     problem, pass_, PROFILES[device], choices=lambda mine=ours.choice: [mine]

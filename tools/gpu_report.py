@@ -300,7 +300,7 @@ def main(words: Sequence[str] | None = None) -> int:
                         help=f"separated by commas, of {', '.join(TARGETS)}")  # fmt: skip
     parser.add_argument("--layers", default="", help="a regular expression of names")
     parser.add_argument("--variant", default="auto",
-                        help="all plans of a variant, rather than what the planner picks")  # fmt: skip
+                        help="all plans of a variant; auto: what the planner picks")  # fmt: skip
     parser.add_argument("--intel-root", default="",
                         help="where Intel's packages were unpacked")  # fmt: skip
     parser.add_argument("--keep", type=Path, help="a JSON file of what was compiled before")
