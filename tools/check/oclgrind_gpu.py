@@ -52,7 +52,7 @@ def devices() -> Iterator[DeviceProfile]:
             yield device.with_limits(16)
 
 
-def made_plans(only: str) -> Iterator[KernelPlan]:
+def made_plans(only: str = "") -> Iterator[KernelPlan]:
     """A plan for each tile that some profile can pick, and each kernel of it that may run first, on
     one of the variant's examples after the other; of the variant `only` unless that is empty.
     Designs that CPUs have too are oclgrind_check.py's."""
