@@ -1,17 +1,14 @@
 """For GPUs: tiles of samples become planes of numbers, whose products are products of matrices.
 
-An algorithm gives a `Scheme`: straight-line code from the samples of a tile to numbers, one for
-each plane, from taps to as many, and back from their products. A plane's products, of all channels
-and tiles, are a product of matrices: the same kernel for all algorithms and planes.
+An algorithm gives a `Scheme` for the numbers of a tile, one for each plane. A plane's products, of
+all channels and tiles, are a product of matrices: the same kernel for all algorithms and planes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 from clconv.planning import cost
 from clconv.planning.cost import Cost
@@ -38,11 +35,9 @@ from clconv.variants.base import (
 )
 from clconv.variants.cuts import Cut
 from clconv.variants.products import Tile, constants, fitting
+from clconv.variants.schemes import Lines, Scheme
 
-__all__ = ["Scheme", "Step", "design", "fits", "refusal"]
-
-# A step of straight-line code: a name, and an expression that is C and Python.
-Step = tuple[str, str]
+__all__ = ["TOO_MANY", "design", "fits", "refusal"]
 
 # Work-items of a group that transforms tiles, and the local memory that it may take: so that
 # several are on a compute unit.
@@ -51,106 +46,9 @@ ITEMS, MOST_LOCAL_BYTES = 64, 16 << 10
 TURN_BYTES = 256 << 20
 # Kernels count elements of a plane in 32 bits.
 MOST_ELEMENTS = 2**31
+TOO_MANY = "weights of a group, or lines of a dilation, are too many to be counted in 32 bits"
 # Tiles of samples for which the choice is made: it may depend on neither batch nor length.
 TYPICAL_COLUMNS = 16384
-
-
-class Lines(NamedTuple):
-    """Straight-line code as templates write it: each step with what is read before it, and what is
-    written behind it, both in order of their numbers; and all words in it."""
-
-    lines: tuple[tuple[tuple[str, ...], str, str, tuple[str, ...]], ...]
-    words: frozenset[str]
-
-    @classmethod
-    def of(cls, steps: Sequence[Step], source: str, result: str) -> Lines:
-        """From source0 … to result0 …"""
-        words = [_WORD.findall(expression) for _, expression in steps]
-        known: set[str] = set()
-        lines, read, written = [], 0, 0
-        for (name, expression), used in zip(steps, words, strict=True):
-            wanted = [int(one[1:]) for one in used if _is_numbered(one, source)]
-            needed = range(read, max(read, max(wanted, default=-1) + 1))
-            known.add(name)
-            ready = written
-            while f"{result}{ready}" in known:
-                ready += 1
-            first = tuple(f"{source}{i}" for i in needed)
-            then = tuple(f"{result}{i}" for i in range(written, ready))
-            lines.append((first, name, expression, then))
-            read, written = needed.stop, ready
-        return cls(tuple(lines), frozenset(word for used in words for word in used))
-
-
-_WORD = re.compile(r"[A-Za-z]\w*")
-
-
-def _is_numbered(name: str, letter: str) -> bool:
-    return name[0] == letter and name[1:].isdigit()
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How sums of tiles become products: results r0 … of `size` samples and `taken` factors.
-
-    `samples` and `factors` make v0 …, one number for each plane, of s0 …; `results` makes r0 … of
-    v0 …, the products' sums. In the weight gradient factors are the results' gradients, and results
-    are the taps. Steps may name `constants`.
-    """
-
-    size: int
-    taken: int
-    given: int
-    planes: int
-    constants: tuple[tuple[str, float], ...]
-    samples: tuple[Step, ...]
-    factors: tuple[Step, ...]
-    results: tuple[Step, ...]
-
-    @cached_property
-    def from_samples(self) -> Lines:
-        """`samples` as they are written."""
-        return Lines.of(self.samples, "s", "v")
-
-    @cached_property
-    def from_factors(self) -> Lines:
-        """`factors` likewise."""
-        return Lines.of(self.factors, "s", "v")
-
-    @cached_property
-    def to_results(self) -> Lines:
-        """`results` likewise."""
-        return Lines.of(self.results, "v", "r")
-
-    @classmethod
-    def of(
-        cls,
-        size: int,
-        taken: int,
-        given: int,
-        planes: int,
-        constants: Mapping[str, float],
-        samples: Sequence[Step],
-        factors: Sequence[Step],
-        results: Sequence[Step],
-    ) -> Scheme:
-        """With those steps alone that are needed."""
-        wanted = {f"v{i}" for i in range(planes)}
-        return cls(
-            size, taken, given, planes, tuple(constants.items()),
-            _needed(samples, wanted), _needed(factors, wanted),
-            _needed(results, {f"r{i}" for i in range(given)}),
-        )  # fmt: skip
-
-
-def _needed(steps: Sequence[Step], wanted: set[str]) -> tuple[Step, ...]:
-    """The steps on which those that are wanted depend."""
-    found = []
-    for name, expression in reversed(steps):
-        if name in wanted:
-            wanted |= set(_WORD.findall(expression))
-            found.append((name, expression))
-    return tuple(reversed(found))
 
 
 @dataclass(frozen=True)
@@ -207,11 +105,13 @@ class Batch:
 
     @property
     def fits(self) -> bool:
-        """Whether the device can run the kernels, which count in 32 bits."""
+        """Whether the device can run the kernels, which count in 32 bits, and transform all lines
+        of a place at a time."""
         return (
             self._item_local_bytes <= self.request.device.local_bytes
             and self.term_pitch * self.row_pitch < MOST_ELEMENTS
-            and max(self.term_pitch, self.row_pitch) * self.column_step < MOST_ELEMENTS
+            and max(self.term_pitch, self.row_pitch) * self.pitch(1) < MOST_ELEMENTS
+            and self.pitch(1) <= MAX_GROUPS * self.items
         )
 
     # Tiles of samples, which are columns of the products (forward, input gradient) or terms

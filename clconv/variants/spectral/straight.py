@@ -16,8 +16,8 @@ from functools import lru_cache
 
 from clconv.variants import batched
 from clconv.variants.base import Design, Request
-from clconv.variants.batched import Scheme, Step
 from clconv.variants.cuts import Cut
+from clconv.variants.schemes import Scheme, Step
 from clconv.variants.spectral.transforms import CONSTANTS, Transform, butterfly, radices
 
 __all__ = ["SIZES", "designs", "refusal", "scheme"]
@@ -32,14 +32,14 @@ Numbers = list[str]  # names
 
 def refusal(request: Request) -> str | None:
     """Why the variant cannot serve on a GPU: few channels, or too many taps or channels."""
-    why = batched.refusal(request)
-    if why is None and not _schemes(request):
-        problem = request.problem
+    problem, why = request.problem, batched.refusal(request)
+    if why is None and not _cuts(request):
         return (
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected on a GPU "
-            f"at most {2 * SIZES[-1] // 3 + 1} taps a phase of the stride, and fewer than 2**31 "
-            "weights a group"
+            f"at most {2 * SIZES[-1] // 3 + 1} taps a phase of the stride"
         )
+    if why is None and not _schemes(request):
+        return batched.TOO_MANY
     return why
 
 
@@ -49,9 +49,14 @@ def designs(request: Request) -> Iterator[Design]:
         yield batched.design(cut, made)
 
 
-def _schemes(request: Request) -> list[tuple[Cut, Scheme]]:
+def _cuts(request: Request) -> list[Cut]:
     """For each size of a tile of which at least a third are results."""
-    cuts = [cut for size in SIZES if 3 * (cut := Cut(request, size)).outputs >= size]
+    return [cut for size in SIZES if 3 * (cut := Cut(request, size)).outputs >= size]
+
+
+def _schemes(request: Request) -> list[tuple[Cut, Scheme]]:
+    """The same with their schemes, where the device can run them."""
+    cuts = _cuts(request)
     made = [(cut, scheme(cut.size, cut.taps, gradient=cut.gradient)) for cut in cuts]
     return [both for both in made if batched.fits(*both)]
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 from clconv.problem import Pass
 from clconv.variants import batched
 from clconv.variants.base import Design, Request
-from clconv.variants.batched import Scheme, Step
 from clconv.variants.cuts import Cut
+from clconv.variants.schemes import Scheme, Step
 from clconv.variants.winograd.transforms import OUTPUTS, Matrix, steps, transform, transposed
 
 __all__ = ["designs", "refusal", "scheme"]
@@ -22,7 +22,7 @@ def refusal(request: Request) -> str | None:
         return "it computes no bias gradients"
     why = batched.refusal(request)
     if why is None and not _schemes(request):
-        return "a group has 2**31 weights or more"
+        return batched.TOO_MANY
     return why
 
 
