@@ -34,7 +34,7 @@ from clconv.variants.base import (
     scalars,
 )
 from clconv.variants.cuts import Cut
-from clconv.variants.products import Tile, constants, fitting
+from clconv.variants.products import MOST_FETCHED, Tile, constants, fitting
 from clconv.variants.schemes import Lines, Scheme
 
 __all__ = ["TOO_MANY", "design", "fits", "refusal"]
@@ -164,14 +164,21 @@ def refusal(request: Request) -> str | None:
     return None
 
 
+def _tiles(request: Request) -> list[Tile]:
+    """Those of products; where there are others not those of small work-groups, whose work-items
+    fetch much and take more registers for it."""
+    found = fitting(request)
+    return [tile for tile in found if tile.fetched <= MOST_FETCHED] or found
+
+
 def fits(cut: Cut, scheme: Scheme) -> bool:
     """Whether there is a design."""
-    return any(Batch(cut, scheme, tile).fits for tile in fitting(cut.request))
+    return any(Batch(cut, scheme, tile).fits for tile in _tiles(cut.request))
 
 
 def design(cut: Cut, scheme: Scheme) -> Design:
     """The design with the tile of products that the model prefers."""
-    made = (Batch(cut, scheme, tile) for tile in fitting(cut.request))
+    made = (Batch(cut, scheme, tile) for tile in _tiles(cut.request))
     best = min((one for one in made if one.fits), key=lambda one: _typical(one).seconds)
     return _gradient_design(best) if cut.gradient else _convolution_design(best)
 

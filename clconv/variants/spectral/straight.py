@@ -205,26 +205,20 @@ def scheme(size: int, taps: int, *, gradient: bool) -> Scheme:
     taken, given = (outputs, taps) if gradient else (taps, outputs)
     constants = dict(CONSTANTS)
     samples, factors, results = (_Code(constants) for _ in range(3))
-    samples.separated(transform, *samples.complex(transform, *_pairs(size, size)), conjugate=False)
+    names = [f"s{i}" for i in range(size)]
+    pairs = samples.complex(transform, names[0::2], names[1::2])
+    samples.separated(transform, *pairs, conjugate=False)
     # All that a result is scaled by, where it is done to the fewest: weights, or their gradients.
     scale = 0.25 / size
-    names = _pairs(size, taken)
+    taps = [f"s{i}" if i < taken else "0" for i in range(size)]
     if not gradient:
         number = factors.number(scale)
-        names = tuple([
-            factors.set(f"w{name[1:]}", f"{number} * {name}") if name != "0" else name
-            for name in part
-        ] for part in names)  # fmt: skip
-    factors.separated(transform, *factors.complex(transform, *names), conjugate=True)
+        taps[:taken] = [factors.set(f"w{i}", f"{number} * s{i}") for i in range(taken)]
+    pairs = factors.complex(transform, taps[0::2], taps[1::2])
+    factors.separated(transform, *pairs, conjugate=True)
     re_, im = results.complex(transform, *results.joined(transform))
     for i in range(given):
         value = (re_ if i % 2 else im)[i // 2]
         results.set(f"r{i}", f"{results.number(scale)} * {value}" if gradient else value)
     steps = (samples.steps, factors.steps, results.steps)
     return Scheme.of(size, taken, given, 3 * transform.points - 1, constants, *steps)
-
-
-def _pairs(size: int, taken: int) -> tuple[Numbers, Numbers]:
-    """Samples in turn as real and imaginary parts, zeros behind those that are taken."""
-    names = [f"s{i}" if i < taken else "0" for i in range(size)]
-    return names[0::2], names[1::2]
