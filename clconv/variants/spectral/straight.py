@@ -210,11 +210,11 @@ def scheme(size: int, taps: int, *, gradient: bool) -> Scheme:
     samples.separated(transform, *pairs, conjugate=False)
     # All that a result is scaled by, where it is done to the fewest: weights, or their gradients.
     scale = 0.25 / size
-    taps = [f"s{i}" if i < taken else "0" for i in range(size)]
+    weights = [f"s{i}" if i < taken else "0" for i in range(size)]
     if not gradient:
         number = factors.number(scale)
-        taps[:taken] = [factors.set(f"w{i}", f"{number} * s{i}") for i in range(taken)]
-    pairs = factors.complex(transform, taps[0::2], taps[1::2])
+        weights[:taken] = [factors.set(f"w{i}", f"{number} * s{i}") for i in range(taken)]
+    pairs = factors.complex(transform, weights[0::2], weights[1::2])
     factors.separated(transform, *pairs, conjugate=True)
     re_, im = results.complex(transform, *results.joined(transform))
     for i in range(given):
