@@ -27,6 +27,7 @@
 <%
     outputs = form.outputs
     apart = dilation > 1
+    mask = "%s%d" % ("long" if dtype == "float64" else "int", lanes)
 %>\
 #define TAPS ${form.taps}
 #define OUTPUTS ${outputs}
@@ -54,7 +55,7 @@ ${winograd.sum_tree()}
 ${winograd.sums(form.data, "x", "d")}
 % for p in range(form.points):
 % if blend:
-to[(${p} * channels + c) * VECTORS] = with_lanes(to[(${p} * channels + c) * VECTORS], d${p}, lane);
+to[(${p} * channels + c) * VECTORS] = lane ? (others ? to[(${p} * channels + c) * VECTORS] : d${p}) : d${p};
 % else:
 to[(${p} * channels + c) * VECTORS] = d${p};
 % endif
@@ -116,6 +117,7 @@ NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
     // Of the lanes from `lane` on, or of all of them, where the row had tiles in front of its first.
     const long first = ((long)t - lane) * OUTPUTS - lead;
     __global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
+    const ${mask} others = (${mask})(${", ".join(str(e) for e in range(lanes))}) < (${mask})lane;
     if (lane == 0 && first >= 0 && first + SPAN <= length)
         NO_UNROLL for (int c = 0; c < channels; ++c) {
             __global const STORED *from = rows + c * x_channel_stride + first;
@@ -157,33 +159,18 @@ to[${i * vectors + j}] = s${i}_${j};
 % endfor
 % endfor
 </%def>\
-## Results r0, r1, … of channel i of the tile.
-<%def name="results()">\
-% for p in range(form.points):
-const VECTOR m${p} = from[(${p} * CHANNEL_TILE + i) * VECTORS];
-% endfor
-${winograd.sums(form.inverse, "m", "r")}
-</%def>\
+## Results r0, r1, … of a vector of tiles that are all in one row.
 <%def name="store_whole()">\
-// What is not finite stays so, times 0.
-VECTOR check = 0;
-NO_UNROLL for (int i = 0; i < there; ++i) {
-    const long channel = (long)g * written + m + i;
-    const int inside = 1;
-    ${results()}
-    check = (${" + ".join("r%d" % i for i in range(outputs))}) * ((SUM)0) + check;
 % if apart:
 % for i in range(outputs):
-    ${epilogue.finish("r%d" % i, "channel", "(int)(first + %d * DILATION)" % i, "1", "0", "positions")}
+${epilogue.finish("r%d" % i, "channel", "(int)(first + %d * DILATION)" % i, "1", "0", "positions")}
 % endfor
 % else:
-    ${winograd.in_order()}
+${winograd.in_order()}
 % for i in range(outputs):
-    ${epilogue.finish("o%d" % i, "channel", "(first + %d * LANES)" % i, "1", "0", "positions")}
+${epilogue.finish("o%d" % i, "channel", "(int)(first + %d * LANES)" % i, "1", "0", "positions")}
 % endfor
 % endif
-}
-if (sum_tree(check) == 0) continue;
 </%def>\
 ## Result p of the row, if it is not finite, by the definition.
 <%def name="mend(sum, p)">\
@@ -198,7 +185,6 @@ if (${sum} * 0 != 0)
 % for i in range(outputs):
 *(__local VECTOR *)(raw + ${i} * LANES) = r${i};
 % endfor
-const long first = (long)t * (OUTPUTS * DILATION) + line;
 NO_UNROLL for (int o = 0; o < OUTPUTS; ++o) {
     const long begin = first + (long)o * DILATION;
     if (begin >= positions) break;
@@ -210,9 +196,10 @@ NO_UNROLL for (int o = 0; o < OUTPUTS; ++o) {
 % endif
     const int inside = begin + (LANES - 1L) * STEP < limit;
     __local SUM *own = raw + o * LANES;
-    NO_UNROLL for (int e = 0; e < LANES && begin + (long)e * STEP < limit; ++e) {
-        ${mend("own[e]", "begin + (long)e * STEP")}
-    }
+    if (mending)
+        NO_UNROLL for (int e = 0; e < LANES && begin + (long)e * STEP < limit; ++e) {
+            ${mend("own[e]", "begin + (long)e * STEP")}
+        }
     const VECTOR sum = *(__local const VECTOR *)own;
     ${epilogue.finish("sum", "channel", "0", "STEP", "(int)begin", "limit")}
 }
@@ -226,13 +213,14 @@ int t = place_tile[v];
 NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
     count = row_tiles - t < LANES - lane ? row_tiles - t : LANES - lane;
     const int begin = t * OUTPUTS, limit = positions - begin < count * OUTPUTS ? positions : begin + count * OUTPUTS;
-    NO_UNROLL for (int u = begin; u < limit; ++u) {
-        __local SUM *own = raw + lane * OUTPUTS + (u - begin);
-        ${mend("*own", "u")}
-    }
+    __local SUM *own = raw + lane * OUTPUTS - begin;
+    if (mending)
+        NO_UNROLL for (int u = begin; u < limit; ++u) {
+            ${mend("own[u]", "u")}
+        }
     NO_UNROLL for (int u = begin; u < limit; u += LANES) {
         const int inside = u + LANES <= limit;
-        const VECTOR sum = *(__local const SUMS *)(raw + lane * OUTPUTS + (u - begin));
+        const VECTOR sum = *(__local const SUMS *)(own + u);
         ${epilogue.finish("sum", "channel", "u", "1", "0", "limit")}
     }
     t = 0, ++n;
@@ -244,29 +232,45 @@ NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
 NO_UNROLL for (int v = 0; v < v_count; ++v) {
     __local const VECTOR *from = (__local const VECTOR *)sums + v / VECTORS * (POINTS * CHANNEL_TILE * VECTORS) + v % VECTORS;
 % if apart:
-    const long n = place_row[v];
-    const int t = place_tile[v], line = place_line[v];
+    const long n = place_row[v], first = (long)place_tile[v] * (OUTPUTS * DILATION) + place_line[v];
 % if lines_side_by_side:
-    const long first = (long)t * (OUTPUTS * DILATION) + line;
-    if (line + LANES <= DILATION && first + (OUTPUTS - 1L) * DILATION + LANES <= positions) {
-        ${store_whole()}
-    }
+    const int line = place_line[v];
+    const int whole = line + LANES <= DILATION && first + (OUTPUTS - 1L) * DILATION + LANES <= positions;
+% else:
+    const int whole = 0;
 % endif
 % else:
-    if (row_tiles - place_tile[v] >= LANES && place_tile[v] <= positions / OUTPUTS - LANES) {
-        const long n = place_row[v];
-        const int first = place_tile[v] * OUTPUTS;
-        ${store_whole()}
-    }
+    const int whole = row_tiles - place_tile[v] >= LANES && place_tile[v] <= positions / OUTPUTS - LANES;
 % endif
-    NO_UNROLL for (int i = 0; i < there; ++i) {
-        const long channel = (long)g * written + m + i;
-        ${results()}
-        ${store_parts()}
+    NO_UNROLL for (int mending = 0; mending < 2; ++mending) {
+        // What is not finite stays so, times 0.
+        VECTOR check = 0;
+        NO_UNROLL for (int i = 0; i < there; ++i) {
+            const long channel = (long)g * written + m + i;
+% for p in range(form.points):
+            const VECTOR m${p} = from[(${p} * CHANNEL_TILE + i) * VECTORS];
+% endfor
+            ${winograd.sums(form.inverse, "m", "r")}
+            check = (${" + ".join("r%d" % i for i in range(outputs))}) * (SUM)0 + check;
+% if not apart or lines_side_by_side:
+            if (whole && !mending) {
+                const int inside = 1;
+% if not apart:
+                const long n = place_row[v];
+                const int first = place_tile[v] * OUTPUTS;
+% endif
+                ${store_whole()}
+                continue;
+            }
+% endif
+            ${store_parts()}
+        }
+        if (sum_tree(check) == 0) break;
     }
 }
 </%def>\
-// to[t] = row[first + t * step] for t < count, 0 where that lies outside 0 <= … < length.
+// to[t] = row[first + t * step] for t < count, 0 where that lies outside 0 <= … < length; what follows up
+// to a whole vector is overwritten.
 static inline void copy(__local SUM *to, __global const STORED *row, const long first, const int step, const int count, const int length)
 {
     const long inside_begin = first < 0 ? (step - 1 - first) / step : 0;
@@ -274,27 +278,16 @@ static inline void copy(__local SUM *to, __global const STORED *row, const long 
     const int begin = inside_begin < count ? (int)inside_begin : count;
     const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
     __global const STORED *from = row + first;
-    int t = 0;
-    for (; t < begin; ++t) to[t] = 0;
-    if (step == 1)
+    if (end - begin < count)
+        for (int t = 0; t < count; t += LANES) *(__local VECTOR *)(to + t) = 0;
+    int t = begin;
+    if (step == 1 && end - begin >= LANES) {
         for (; t + LANES <= end; t += LANES) *(__local SUMS *)(to + t) = load_vector(from + t);
+        *(__local SUMS *)(to + end - LANES) = load_vector(from + end - LANES);
+        return;
+    }
     NO_UNROLL for (; t < end; ++t) to[t] = load(from + (long)t * step);
-    for (; t < count; ++t) to[t] = 0;
 }
-% if not apart:
-
-// Lanes of v from `lane` on, before them those of `old`.
-static inline VECTOR with_lanes(const VECTOR old, const VECTOR v, const int lane)
-{
-    if (lane == 0) return v;
-    LANE_ARRAY found;
-    found.vector = v;
-    LANE_ARRAY before;
-    before.vector = old;
-    NO_UNROLL for (int e = 0; e < lane; ++e) found.lane[e] = before.lane[e];
-    return found.vector;
-}
-% endif
 
 <%kernel:of_groups name="convolution_winograd" arrays="${arrays}">\
 for (long task = group; task < tasks; task += groups) {
