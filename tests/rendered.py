@@ -12,7 +12,7 @@ def local_bytes(kernel) -> int:
     text = re.sub(r"//.*", "", render(kernel))
     constants = dict(kernel.constants)
     item = 8 if constants["dtype"] == "float64" else 4
-    sizes = {"SUM": item, "VECTOR": item * constants["lanes"], "int": 4}
+    sizes = {"SUM": item, "VECTOR": item * constants["lanes"], "int": 4, "long": 8}
     numbers = dict(re.findall(r"#define (\w+) (.+)", text))
     declared = re.findall(
         r"__local (\w+) \w+\[(.*)\](?: __attribute__\(\(aligned\((\d+)\)\)\))?;", text

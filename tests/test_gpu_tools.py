@@ -100,11 +100,18 @@ def test_prediction(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "prediction" in text.splitlines()[0]
     assert "not a measurement" in text.splitlines()[0]
-    rows = [line.split() for line in text.splitlines()[2:]]
+    chosen, _, others = text.partition("\n\n")
+    rows = [line.split() for line in chosen.splitlines()[2:]]
     assert [row[:3] for row in rows[:2]] == [["dense", "forward", "gemm"],
                                             ["dense", "input", "gemm"]]  # fmt: skip
     assert {row[2] for row in rows[3:]} == {"window"}
     assert all(0 < int(row[-1]) <= 100 for row in rows)
+    # Three taps by Winograd's transforms, beside the product that is chosen.
+    assert others.startswith("What is taken only where tuning found it faster")
+    rows = [line.split() for line in others.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["dense", pass_, "winograd"]
+                                        for pass_ in ("forward", "input", "weight")]  # fmt: skip
+    assert all(row[-2] == "gemm" and float(row[-1]) > 0 for row in rows)
     with pytest.raises(SystemExit):
         predict.main(["--profile", "gfx9000"])
 
@@ -121,8 +128,12 @@ def test_prediction_explained(tmp_path, capsys, device):
     assert header.split("  ")[0] == "layer"
     assert [name for name in predict.EXPLAINED if name not in header] == []
     assert len(starts) == len(predict.EXPLAINED)
-    assert len(rows) == 3 * (1 + predict.NEXT)
-    for line, pass_ in zip(rows[:: 1 + predict.NEXT], predict.PASSES, strict=True):
+    # On a GPU the best of what records alone choose is told behind the others.
+    shown = 1 + predict.NEXT + (device == "gfx1030")
+    assert len(rows) == 3 * shown
+    if device == "gfx1030":
+        assert {re.split(r" {2,}", line)[2] for line in rows[shown - 1 :: shown]} == {"winograd"}
+    for line, pass_ in zip(rows[::shown], predict.PASSES, strict=True):
         made = plan(Conv1dProblem(1, 256, 4000, 256, 3), pass_, device)
         cells = re.split(r" {2,}", line)
         assert cells[:3] == ["dense", pass_.value.removesuffix("_gradient"), made.variant]
@@ -170,7 +181,8 @@ def test_prediction_of_few_columns(tmp_path, capsys):
     layers = tmp_path / "short.py"
     layers.write_text('LAYERS = [("short", 1, 512, 3, 512, 3)]\n')
     assert predict.main(["--device", "sm_90", "--layers", str(layers)]) == 0
-    forward, gradient, _ = (line.split() for line in capsys.readouterr().out.splitlines()[2:])
+    chosen, _, _ = capsys.readouterr().out.partition("\n\n")
+    forward, gradient, _ = (line.split() for line in chosen.splitlines()[2:])
     for row in (forward, gradient):
         assert int(row[-3]) > 100  # work-groups
         assert 0 < int(row[-1]) <= 100

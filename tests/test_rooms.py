@@ -16,7 +16,7 @@ _ROOMS = (
     "errors", "version", "settings", "progress", "disk", "bounded", "dtypes", "geometry", "problem",
     "reference", "testing",
     "planning", "planning.profiles", "device", "planning.cost", "variants.base",
-    "variants.cuts", "variants.products", "variants.batched",
+    "variants.cuts", "variants.products", "variants.schemes", "variants.batched",
     "variants.*",
     "variants", "render",
     "planning.planner", "planner", "planning.records", "planning.shipped",

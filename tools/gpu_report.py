@@ -26,19 +26,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 import isa_report
 
-from clconv import Conv1dProblem, KernelPlan, Pass, plan
+from clconv import Conv1dProblem, KernelPlan, Pass, ProblemError, plan
 from clconv.commands.layers import LAYERS
 from clconv.commands.text import table
+from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES
 from clconv.render import render
 from clconv.variants import VARIANTS, serves
 
 TARGETS = tuple(isa_report.DEFAULT.split(","))
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
-KERNELS = ("convolution_gemm", "weight_gradient_gemm")
-# What memory bounds: windows of few channels, and products of few columns.
+KERNELS = (
+    "convolution_gemm", "weight_gradient_gemm", "products_batched", "weight_products_batched",
+)  # fmt: skip
+# What memory bounds: windows of few channels, few columns, transforms of tiles of tiles.
 WINDOWS = ("convolution_window", "weight_gradient_window")
 FEW_COLUMNS = ("convolution_gemv",)
+TRANSFORMS = (
+    "transform_batched", "weights_batched", "inverse_batched", "weight_inverse_batched",
+)  # fmt: skip
 # The variants that serve no CPU.
 GPU_ONLY = {one.NAME for one in VARIANTS if not serves(one, PROFILES["cpu"])}
 
@@ -171,6 +177,23 @@ def compile_kernel(text: str, kernel: str, target: str, intel_root: str) -> dict
     }
 
 
+def asked_for(
+    problem: Conv1dProblem, pass_: Pass, arguments: Namespace
+) -> Iterator[tuple[str, KernelPlan]]:
+    """What the planner picks for each target; or all plans of the variant that is asked for, where
+    it serves the layer."""
+    for target in arguments.targets:
+        if arguments.variant == "auto":
+            yield target, plan(problem, pass_, target)
+            continue
+        try:
+            found = plans(problem, pass_, PROFILES[target], variant=arguments.variant)
+        except ProblemError:
+            continue
+        for made in found:
+            yield target, made
+
+
 def reports(
     arguments: Namespace, kept: dict[str, dict[str, object]], others: Counter[str]
 ) -> Iterator[Report]:
@@ -178,12 +201,12 @@ def reports(
     of other variants, which have no limits."""
     for name, problem in chosen_layers(arguments.layers):
         for pass_ in PASSES:
-            for target in arguments.targets:
-                made = plan(problem, pass_, target)
-                if made.variant not in GPU_ONLY:
+            for target, made in asked_for(problem, pass_, arguments):
+                if not made.design.measured_only and made.variant not in GPU_ONLY:
                     others[f"{name} {pass_.value}: {made.variant}"] += 1
+                    continue
                 for kernel, text in kernels(made):
-                    if made.variant not in GPU_ONLY or kernel == "sum_partials":
+                    if kernel == "sum_partials":
                         continue
                     key = f"{target} {digest(text)}"
                     if key not in kept:
@@ -240,26 +263,34 @@ def summary(found: Sequence[Report]) -> list[list[str]]:
     return rows
 
 
-BOUND = ("target", "windows", "registers", "FMA %", "few columns", "registers", "FMA %", "spilled",
-         "flat", "limits")  # fmt: skip
+BOUND = ("registers", "FMA %")
 
 
-def bound_summary(found: Sequence[Report]) -> list[list[str]]:
+def bound_table(found: Sequence[Report]) -> str:
     """A row for each target of what memory bounds."""
+    kinds = {"windows": WINDOWS, "few columns": FEW_COLUMNS, "transforms": TRANSFORMS}
+    kinds = {
+        name: kernels for name, kernels in kinds.items() if any(r.kernel in kernels for r in found)
+    }
+    header = ["target"]
+    for kind in kinds:
+        header += [kind, *BOUND]
+    header += ["spilled", "flat", "limits"]
     rows = []
     for target in sorted({r.target for r in found}, key=TARGETS.index):
         ours = [r for r in found if r.target == target]
         row = [target]
-        for kernels in (WINDOWS, FEW_COLUMNS):
+        for kernels in kinds.values():
             some = [r for r in ours if r.kernel in kernels]
-            row += [str(len(some))]
-            row += [span([r.registers for r in some]), span([r.share for r in some], 1)] * bool(
-                some
+            row.append(str(len(some)))
+            row += (
+                [span([r.registers for r in some]), span([r.share for r in some], 1)]
+                if some
+                else ["", ""]
             )
-            row += ["", ""] * (not some)
         row += [str(sum(r.spilled for r in ours)), str(sum(r.flat for r in ours))]
         rows.append([*row, str(sum(bool(r.broken) for r in ours)) + " broken"])
-    return rows
+    return table(header, rows, header[1:-1])
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -268,6 +299,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--targets", type=lambda t: t.split(","), default=list(TARGETS),
                         help=f"separated by commas, of {', '.join(TARGETS)}")  # fmt: skip
     parser.add_argument("--layers", default="", help="a regular expression of names")
+    parser.add_argument("--variant", default="auto",
+                        help="all plans of a variant; auto: what the planner picks")  # fmt: skip
     parser.add_argument("--intel-root", default="",
                         help="where Intel's packages were unpacked")  # fmt: skip
     parser.add_argument("--keep", type=Path, help="a JSON file of what was compiled before")
@@ -309,9 +342,9 @@ def main(words: Sequence[str] | None = None) -> int:
     elif products:
         print(table(HEADER, [line(r) for r in products], RIGHT))
     if bound:
-        print("\nWhat memory bounds: windows of few channels, and products of few columns")
+        print("\nWhat memory bounds: windows of few channels, few columns, transforms of tiles")
     if bound and arguments.summary:
-        print(table(BOUND, bound_summary(bound), BOUND[1:9]))
+        print(bound_table(bound))
     elif bound:
         print(table(HEADER, [line(r) for r in bound], RIGHT))
     for name, count in others.items():

@@ -3,7 +3,8 @@
 For each layer and pass: the variant and tile that the planner picks for a profile, its work-groups,
 and the share of the roofline (the larger of arithmetic at peak and every array moved once at full
 bandwidth) that the model predicts; with --explain the time by parts, for the next candidates too.
-Nothing is measured.
+What the planner takes only where tuning found it faster comes in a table of its own. Nothing is
+measured.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from clconv import Conv1dProblem, KernelPlan, Pass, plan, progress
+from clconv import Conv1dProblem, KernelPlan, Pass, progress
 from clconv.commands.layers import load
 from clconv.commands.options import known_profile
 from clconv.commands.text import table
@@ -26,6 +27,8 @@ RIGHT = ("work-groups", "predicted ms", "% of roofline")
 # What --explain prints of a plan, in milliseconds, and of how many candidates behind the first.
 EXPLAINED = ("layer", "pass", "variant", "tile", "ms in all", *PARTS)
 NEXT = 3
+# What the planner takes by records alone, beside what it picks without.
+BESIDE = ("layer", "pass", "variant", "tile", "predicted ms", "picked", "ms of that")
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
@@ -91,6 +94,23 @@ def row(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
     ]  # fmt: skip
 
 
+def by_records_alone(found: Sequence[KernelPlan], device: DeviceProfile) -> list[KernelPlan]:
+    """Of each variant that "auto" takes only where a record says so the plan that is predicted to
+    be the fastest."""
+    best: dict[str, KernelPlan] = {}
+    for made in sorted(found, key=lambda one: predicted(one, device)):
+        if made.design.measured_only:
+            best.setdefault(made.variant, made)
+    return list(best.values())
+
+
+def beside(name: str, made: KernelPlan, picked: KernelPlan, device: DeviceProfile) -> list[str]:
+    """What is predicted of such a plan, and of the one that is picked."""
+    times = (f"{1e3 * predicted(one, device):.3f}" for one in (made, picked))
+    own, theirs = times
+    return [name, short(made.pass_), *described(made), own, picked.variant, theirs]
+
+
 def explained(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
     """The same by parts; times that are hidden by something longer are in brackets."""
     cost = predicted_parts(made, device)
@@ -134,17 +154,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--layers: {error}")
     device = arguments.profile
     print(f"A prediction for {device.name} from a cost model, not a measurement:")
-    rows = []
-    with progress.bar("planning", "layer", len(layers)) as shown:
+    rows, others = [], []
+    with progress.bar("planning", "layer", len(layers)) as told:
         for done, layer in enumerate(layers):
-            shown.tell(done)
+            told.tell(done)
             for pass_ in PASSES:
+                found = plans(layer.problem, pass_, device)
+                alone = by_records_alone(found, device)
                 if arguments.explain:
-                    found = plans(layer.problem, pass_, device)[: 1 + NEXT]
-                    rows += [explained(layer.name, made, device) for made in found]
+                    shown = [
+                        *found[: 1 + NEXT],
+                        *(one for one in alone if one not in found[: 1 + NEXT]),
+                    ]
+                    rows += [explained(layer.name, made, device) for made in shown]
                 else:
-                    rows.append(row(layer.name, plan(layer.problem, pass_, device), device))
+                    rows.append(row(layer.name, found[0], device))
+                    others += [beside(layer.name, made, found[0], device) for made in alone]
     print(
         table(EXPLAINED, rows, EXPLAINED[4:]) if arguments.explain else table(HEADER, rows, RIGHT)
     )
+    if others:
+        print("\nWhat is taken only where tuning found it faster, since nobody has timed it there:")
+        print(table(BESIDE, others, ("predicted ms", "ms of that")))
     return 0

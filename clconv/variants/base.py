@@ -288,8 +288,8 @@ class Design:
     what is predicted of it and of designs that do not, and which of the two is taken depends on
     batch and length. What is `measured_only` has a cost that nobody could compare with times yet:
     "auto" takes it where a record of times says so. `copies` arrays that do not lie as its kernels
-    take them are copied in each call, which its costs include. The planner marks an `alternative`, which other sizes of the
-    layer take.
+    take them are copied in each call, which its costs include. The planner marks an `alternative`,
+    which other sizes of the layer take.
     """
 
     tile: Mapping[str, int]

@@ -1,14 +1,12 @@
 """For GPUs: tiles of samples become planes of numbers, whose products are products of matrices.
 
-An algorithm gives a `Scheme`: straight-line code from the samples of a tile to numbers, one for
-each plane, from taps to as many, and back from their products. A plane's products, of all channels
-and tiles, are a product of matrices: the same kernel for all algorithms and planes.
+An algorithm gives a `Scheme` for the numbers of a tile, one for each plane. A plane's products, of
+all channels and tiles, are a product of matrices: the same kernel for all algorithms and planes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -36,12 +34,10 @@ from clconv.variants.base import (
     scalars,
 )
 from clconv.variants.cuts import Cut
-from clconv.variants.products import Tile, constants, fitting
+from clconv.variants.products import MOST_FETCHED, Tile, constants, fitting
+from clconv.variants.schemes import Lines, Scheme
 
-__all__ = ["Scheme", "Step", "design", "refusal"]
-
-# A step of straight-line code: a name, and an expression that is C and Python.
-Step = tuple[str, str]
+__all__ = ["TOO_MANY", "design", "fits", "refusal"]
 
 # Work-items of a group that transforms tiles, and the local memory that it may take: so that
 # several are on a compute unit.
@@ -50,57 +46,9 @@ ITEMS, MOST_LOCAL_BYTES = 64, 16 << 10
 TURN_BYTES = 256 << 20
 # Kernels count elements of a plane in 32 bits.
 MOST_ELEMENTS = 2**31
+TOO_MANY = "weights of a group, or lines of a dilation, are too many to be counted in 32 bits"
 # Tiles of samples for which the choice is made: it may depend on neither batch nor length.
 TYPICAL_COLUMNS = 16384
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How sums of tiles become products: results r0 … of `size` samples and `taken` factors.
-
-    `samples` and `factors` make v0 …, one number for each plane, of s0 …; `results` makes r0 … of
-    v0 …, the products' sums. In the weight gradient factors are the results' gradients, and results
-    are the taps. Steps may name `constants`.
-    """
-
-    size: int
-    taken: int
-    given: int
-    planes: int
-    constants: tuple[tuple[str, float], ...]
-    samples: tuple[Step, ...]
-    factors: tuple[Step, ...]
-    results: tuple[Step, ...]
-
-    @classmethod
-    def of(
-        cls,
-        size: int,
-        taken: int,
-        given: int,
-        planes: int,
-        constants: Mapping[str, float],
-        samples: Sequence[Step],
-        factors: Sequence[Step],
-        results: Sequence[Step],
-    ) -> Scheme:
-        """With those steps alone that are needed."""
-        wanted = {f"v{i}" for i in range(planes)}
-        return cls(
-            size, taken, given, planes, tuple(constants.items()),
-            _needed(samples, wanted), _needed(factors, wanted),
-            _needed(results, {f"r{i}" for i in range(given)}),
-        )  # fmt: skip
-
-
-def _needed(steps: Sequence[Step], wanted: set[str]) -> tuple[Step, ...]:
-    """The steps on which those that are wanted depend."""
-    found = []
-    for name, expression in reversed(steps):
-        if name in wanted:
-            wanted |= set(re.findall(r"[A-Za-z]\w*", expression))
-            found.append((name, expression))
-    return tuple(reversed(found))
 
 
 @dataclass(frozen=True)
@@ -157,11 +105,13 @@ class Batch:
 
     @property
     def fits(self) -> bool:
-        """Whether the device can run the kernels, which count in 32 bits."""
+        """Whether the device can run the kernels, which count in 32 bits, and transform all lines
+        of a place at a time."""
         return (
             self._item_local_bytes <= self.request.device.local_bytes
             and self.term_pitch * self.row_pitch < MOST_ELEMENTS
-            and max(self.term_pitch, self.row_pitch) * self.column_step < MOST_ELEMENTS
+            and max(self.term_pitch, self.row_pitch) * self.pitch(1) < MOST_ELEMENTS
+            and self.pitch(1) <= MAX_GROUPS * self.items
         )
 
     # Tiles of samples, which are columns of the products (forward, input gradient) or terms
@@ -214,46 +164,32 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def design(cut: Cut, scheme: Scheme) -> Design | None:
-    """The design with the tile of products that the model prefers; None where none fits."""
-    made = [Batch(cut, scheme, tile) for tile in fitting(cut.request)]
-    made = [batch for batch in made if batch.fits]
-    if not made:
-        return None
-    best = min(made, key=lambda batch: _typical(batch).seconds)
+def _tiles(request: Request) -> list[Tile]:
+    """Those of products; where there are others not those of small work-groups, whose work-items
+    fetch much and take more registers for it."""
+    found = fitting(request)
+    return [tile for tile in found if tile.fetched <= MOST_FETCHED] or found
+
+
+def fits(cut: Cut, scheme: Scheme) -> bool:
+    """Whether there is a design."""
+    return any(Batch(cut, scheme, tile).fits for tile in _tiles(cut.request))
+
+
+def design(cut: Cut, scheme: Scheme) -> Design:
+    """The design with the tile of products that the model prefers."""
+    made = (Batch(cut, scheme, tile) for tile in _tiles(cut.request))
+    best = min((one for one in made if one.fits), key=lambda one: _typical(one).seconds)
     return _gradient_design(best) if cut.gradient else _convolution_design(best)
 
 
 # Kernels
 
 
-def _steps(batch: Batch, steps: Sequence[Step]) -> Constants:
-    """What batched.cl.mako needs for one way between samples and planes: each step with what is
-    read before it, and what is written behind it, both in order of their numbers."""
-    constants = dict(batch.scheme.constants)
-    words = [re.findall(r"[A-Za-z]\w*", expression) for _, expression in steps]
-    made = {name for name, _ in steps}
-    lines, read, written = [], 0, 0
-    source = next(w[0] for of_step in words for w in of_step if w not in made | constants.keys())
-    result = next(name[0] for name, _ in reversed(steps) if re.fullmatch(r"[vr]\d+", name))
-    known: set[str] = set()
-    for (name, expression), used in zip(steps, words, strict=True):
-        wanted = [int(word[1:]) for word in used if word not in made | constants.keys()]
-        needed = range(read, max(wanted, default=-1) + 1)
-        read = max(read, needed.stop)
-        known.add(name)
-        ready = written
-        while f"{result}{ready}" in known:
-            ready += 1
-        then = tuple(f"{result}{i}" for i in range(written, ready))
-        lines.append((tuple(f"{source}{i}" for i in needed), name, expression, then))
-        written = ready
-    everywhere = {word for of_step in words for word in of_step}
-    return (
-        *common_constants(batch.request, 1),
-        ("named", tuple(one for one in constants.items() if one[0] in everywhere)),
-        ("steps", tuple(lines)),
-    )
+def _steps(batch: Batch, lines: Lines) -> Constants:
+    """What batched.cl.mako needs for one way between samples and planes."""
+    named = tuple((name, value) for name, value in batch.scheme.constants if name in lines.words)
+    return (*common_constants(batch.request, 1), ("named", named), ("steps", lines.lines))
 
 
 PLACES = "element_first place_first row_tiles tiles pitch rows"
@@ -265,7 +201,7 @@ def _transform(batch: Batch, source: str) -> Kernel:
     scheme = batch.scheme
     return Kernel(
         "transform_batched",
-        _steps(batch, scheme.factors if of_results else scheme.samples)
+        _steps(batch, scheme.from_factors if of_results else scheme.from_samples)
         + (
             ("source", source),
             ("taken", scheme.taken if of_results else scheme.size),
@@ -273,6 +209,7 @@ def _transform(batch: Batch, source: str) -> Kernel:
             ("step", cut.write_step if of_results else cut.read_step),
             ("lines", cut.lines),
             ("items", batch.items),
+            ("fetch_count", batch.request.device.fetch_together),
         ),
         (Operand(source, Layout.ROWS), planes(source)),
         scalars(f"length lead channels terms row_pitch {PLACES}"),
@@ -285,13 +222,14 @@ def _weights(batch: Batch) -> Kernel:
     cut, items = batch.cut, local_items(batch.request.device, min(ITEMS, batch.tile.rows))
     return Kernel(
         "weights_batched",
-        _steps(batch, batch.scheme.factors)
+        _steps(batch, batch.scheme.from_factors)
         + (
             ("backward", not cut.forward),
             ("kernel_size", cut.problem.kernel_size),
             ("stride", cut.problem.stride),
             ("taps", cut.taps),
             ("items", items),
+            ("fetch_count", batch.request.device.fetch_together),
         ),
         (Operand("weight", Layout.FLAT), planes("weight")),
         scalars("channels written terms rows_there term_pitch row_pitch rows"),
@@ -314,7 +252,7 @@ def _inverse(batch: Batch) -> Kernel:
     cut, problem = batch.cut, batch.cut.problem
     return Kernel(
         "inverse_batched",
-        _steps(batch, batch.scheme.results)
+        _steps(batch, batch.scheme.to_results)
         + (
             ("backward", not cut.forward),
             ("stride", problem.stride),
@@ -516,7 +454,7 @@ def _weight_inverse(batch: Batch) -> Kernel:
     items = local_items(batch.request.device, ITEMS)
     return Kernel(
         "weight_inverse_batched",
-        _steps(batch, batch.scheme.results)
+        _steps(batch, batch.scheme.to_results)
         + (
             ("kernel_size", problem.kernel_size),
             ("stride", problem.stride),

@@ -8,7 +8,7 @@ from clconv.planning.cost import ProductTile
 from clconv.planning.profiles import DeviceProfile
 from clconv.variants.base import Constants, Request, accumulator, common_constants
 
-__all__ = ["DEPTHS", "SHAPES", "Tile", "constants", "fitting"]
+__all__ = ["DEPTHS", "MOST_FETCHED", "SHAPES", "Tile", "constants", "fitting"]
 
 # (rows, columns) of a work-group's tile, (rows, columns) of a work-item's sums. Large tiles read
 # less, since each element that is fetched serves a whole row or column of sums; small ones waste

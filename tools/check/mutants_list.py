@@ -60,6 +60,7 @@ PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
 SPECTRAL = "tests/test_spectral.py"
 WINOGRAD = "tests/test_winograd.py"
+PLANES = "tests/test_planes.py"
 SHIPPED = "tests/test_shipped.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
@@ -374,13 +375,7 @@ _ROWS: dict[str, list[Row]] = {
             SPECTRAL + " -k test_transforms",
         ),
     ],
-    "variants/spectral/tiles.py": [
-        (
-            "vectors before a row are no single samples",
-            "outside += min(vectors, max(0, -first // self.lanes))",
-            "outside += 0",
-            SPECTRAL + " -k single_elements",
-        ),
+    "variants/cuts.py": [
         (
             "a tile gives a result too many",
             "return self.size - self.taps + 1",
@@ -392,6 +387,77 @@ _ROWS: dict[str, list[Row]] = {
             "return self.taps - 1 - left // self.problem.stride",
             "return self.taps - 2 - left // self.problem.stride",
             SPECTRAL,
+        ),
+    ],
+    "variants/batched.py": [
+        (
+            "no limit of workspaces",
+            "most = min(most, request.workspace_limit - other_bytes)",
+            "pass",
+            PLANES + " -k 'workspaces or turns'",
+        ),
+        (
+            "a turn forgets those before it",
+            "launches.append(multiplied(pitch, first > 0))",
+            "launches.append(multiplied(pitch, False))",
+            PLANES + " -k turns",
+        ),
+        (
+            "auto takes what nobody has timed",
+            "measured_only=True,",
+            "measured_only=False,",
+            PLANES + " -k records",
+        ),
+    ],
+    "variants/spectral/straight.py": [
+        (
+            "the third product of a complex one is of a difference",
+            'f"{re_} + {im}")',
+            'f"{re_} - {im}")',
+            PLANES + " -k schemes",
+        )
+    ],
+    "templates/batched/batched.cl.mako": [
+        (
+            "lines of a dilation begin at the same sample",
+            "+ column % LINES - lead",
+            "- lead",
+            PLANES + " -k bound",
+        )
+    ],
+    "templates/batched/transform_batched.cl.mako": [
+        (
+            "phases of a stride begin at the same sample",
+            "firsts[tile] + phase + (long)i * STEP",
+            "firsts[tile] + (long)i * STEP",
+            PLANES + " -k bound",
+        )
+    ],
+    "templates/batched/weights_batched.cl.mako": [
+        (
+            "taps of the input gradient are not in reverse",
+            "(TAPS - 1 - i) * STRIDE + m / written",
+            "i * STRIDE + m / written",
+            PLANES + " -k bound",
+        )
+    ],
+    "templates/batched/inverse_batched.cl.mako": [
+        ("what is not finite stays so", "if (sum * 0 != 0)", "if (0)", PLANES + " -k finite")
+    ],
+    "templates/batched/weight_inverse_batched.cl.mako": [
+        (
+            "gradients that are not finite stay so",
+            "if (sum * 0 != 0)",
+            "if (0)",
+            PLANES + " -k finite",
+        )
+    ],
+    "variants/spectral/tiles.py": [
+        (
+            "vectors before a row are no single samples",
+            "outside += min(vectors, max(0, -first // self.lanes))",
+            "outside += 0",
+            SPECTRAL + " -k single_elements",
         ),
         (
             "samples of lines that are not read together fit where they do not",
@@ -1055,8 +1121,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "plans are not sorted",
-            "return tuple(sorted(found, key=lambda named: _rank(named[1].cost)))",
-            "return tuple(found)",
+            "(named[1].measured_only, _rank(named[1].cost))",
+            "0",
             PLANNING,
         ),
         (

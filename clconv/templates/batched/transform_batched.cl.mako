@@ -25,7 +25,8 @@ void transform_batched(${signature})
     ${batched.begin()}
     const int g = row / row_pitch, c = row % row_pitch, phase = c / channels;
     const long channel = ((long)g * channels + c % channels) * ${source}_channel_stride;
-    NO_UNROLL for (int e = item; e < ITEMS * TAKEN; e += ITEMS) {
+    // Several at once, so that one waits for memory beside the next.
+    _Pragma("unroll ${fetch_count}") for (int e = item; e < ITEMS * TAKEN; e += ITEMS) {
         const int tile = e / TAKEN, i = e % TAKEN;
         const long p = firsts[tile] + phase + (long)i * STEP;
         const int ok = c < terms && elements[tile] >= 0 && p >= 0 && p < length;

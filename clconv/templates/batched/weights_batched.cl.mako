@@ -20,7 +20,8 @@ void weights_batched(${signature})
     __local SUM taps[ITEMS * PITCH];
     ${batched.row_of_group()}
     const int g = row / term_pitch, c = row % term_pitch;
-    NO_UNROLL for (int e = item; e < ITEMS * TAPS; e += ITEMS) {
+    // Several at once, so that one waits for memory beside the next.
+    _Pragma("unroll ${fetch_count}") for (int e = item; e < ITEMS * TAPS; e += ITEMS) {
         const int m = block * ITEMS + e / TAPS, i = e % TAPS;
         const int k = ${"(TAPS - 1 - i) * STRIDE + m / written" if backward else "i * STRIDE + c / channels"};
         const int ok = m < rows_there && c < terms && k < KERNEL_SIZE;

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 from clconv.variants import batched
 from clconv.variants.base import Design, Request
-from clconv.variants.batched import Scheme, Step
 from clconv.variants.cuts import Cut
+from clconv.variants.schemes import Scheme, Step
 from clconv.variants.spectral.transforms import CONSTANTS, Transform, butterfly, radices
 
 __all__ = ["SIZES", "designs", "refusal", "scheme"]
@@ -31,26 +31,34 @@ Numbers = list[str]  # names
 
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve on a GPU: few channels, or too many taps."""
-    why = batched.refusal(request)
-    if why is None and next(designs(request), None) is None:
-        problem = request.problem
+    """Why the variant cannot serve on a GPU: few channels, or too many taps or channels."""
+    problem, why = request.problem, batched.refusal(request)
+    if why is None and not _cuts(request):
         return (
             f"kernel_size is {problem.kernel_size} with stride {problem.stride}, expected on a GPU "
-            f"at most {2 * SIZES[-1] // 3 + 1} taps a phase of the stride, and fewer than 2**31 "
-            "weights a group"
+            f"at most {2 * SIZES[-1] // 3 + 1} taps a phase of the stride"
         )
+    if why is None and not _schemes(request):
+        return batched.TOO_MANY
     return why
 
 
 def designs(request: Request) -> Iterator[Design]:
-    """A design for each size of a tile, of which at least a third are results."""
-    for size in SIZES:
-        cut = Cut(request, size)
-        if 3 * cut.outputs >= size:
-            made = batched.design(cut, scheme(size, cut.taps, gradient=cut.gradient))
-            if made is not None:
-                yield made
+    """A design for each size of a tile."""
+    for cut, made in _schemes(request):
+        yield batched.design(cut, made)
+
+
+def _cuts(request: Request) -> list[Cut]:
+    """For each size of a tile of which at least a third are results."""
+    return [cut for size in SIZES if 3 * (cut := Cut(request, size)).outputs >= size]
+
+
+def _schemes(request: Request) -> list[tuple[Cut, Scheme]]:
+    """The same with their schemes, where the device can run them."""
+    cuts = _cuts(request)
+    made = [(cut, scheme(cut.size, cut.taps, gradient=cut.gradient)) for cut in cuts]
+    return [both for both in made if batched.fits(*both)]
 
 
 class _Code:
@@ -197,26 +205,20 @@ def scheme(size: int, taps: int, *, gradient: bool) -> Scheme:
     taken, given = (outputs, taps) if gradient else (taps, outputs)
     constants = dict(CONSTANTS)
     samples, factors, results = (_Code(constants) for _ in range(3))
-    samples.separated(transform, *samples.complex(transform, *_pairs(size, size)), conjugate=False)
+    names = [f"s{i}" for i in range(size)]
+    pairs = samples.complex(transform, names[0::2], names[1::2])
+    samples.separated(transform, *pairs, conjugate=False)
     # All that a result is scaled by, where it is done to the fewest: weights, or their gradients.
     scale = 0.25 / size
-    names = _pairs(size, taken)
+    weights = [f"s{i}" if i < taken else "0" for i in range(size)]
     if not gradient:
         number = factors.number(scale)
-        names = tuple([
-            factors.set(f"w{name[1:]}", f"{number} * {name}") if name != "0" else name
-            for name in part
-        ] for part in names)  # fmt: skip
-    factors.separated(transform, *factors.complex(transform, *names), conjugate=True)
+        weights[:taken] = [factors.set(f"w{i}", f"{number} * s{i}") for i in range(taken)]
+    pairs = factors.complex(transform, weights[0::2], weights[1::2])
+    factors.separated(transform, *pairs, conjugate=True)
     re_, im = results.complex(transform, *results.joined(transform))
     for i in range(given):
         value = (re_ if i % 2 else im)[i // 2]
         results.set(f"r{i}", f"{results.number(scale)} * {value}" if gradient else value)
     steps = (samples.steps, factors.steps, results.steps)
     return Scheme.of(size, taken, given, 3 * transform.points - 1, constants, *steps)
-
-
-def _pairs(size: int, taken: int) -> tuple[Numbers, Numbers]:
-    """Samples in turn as real and imaginary parts, zeros behind those that are taken."""
-    names = [f"s{i}" if i < taken else "0" for i in range(size)]
-    return names[0::2], names[1::2]

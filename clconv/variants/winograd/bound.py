@@ -11,8 +11,8 @@ of Numerical Algorithms", lemma 3.1), it is off by at most
 for each result by itself. Where all terms are numbers of few bits nothing is rounded: F(2, r)'s
 matrices have 1/2 as their least fraction, so that small whole numbers come out exact.
 
-A weight gradient is w = sum_p G[p,k] sum_t (sum_i A[p,i] y_t[i]) (sum_j B[p,j] x_t[j]) over tiles t,
-y_t the gradients of a tile's results: the same with tiles in place of channels.
+A weight gradient is w = sum_p G[p,k] sum_t (sum_i A[p,i] y_t[i]) (sum_j B[p,j] x_t[j]) over tiles
+t, y_t the gradients of a tile's results: the same with tiles in place of channels.
 
 Numbers below the smallest normal one may be flushed to zero. Each transformed value hangs on fewer
 than 32 operations, whose results are multiplied by less than 16 behind them, so that it is off by

@@ -9,8 +9,8 @@ from functools import lru_cache
 from clconv.problem import Pass
 from clconv.variants import batched
 from clconv.variants.base import Design, Request
-from clconv.variants.batched import Scheme, Step
 from clconv.variants.cuts import Cut
+from clconv.variants.schemes import Scheme, Step
 from clconv.variants.winograd.transforms import OUTPUTS, Matrix, steps, transform, transposed
 
 __all__ = ["designs", "refusal", "scheme"]
@@ -21,19 +21,24 @@ def refusal(request: Request) -> str | None:
     if request.pass_ is Pass.BIAS_GRADIENT:
         return "it computes no bias gradients"
     why = batched.refusal(request)
-    if why is None and next(designs(request), None) is None:
-        return "a group has 2**31 weights or more"
+    if why is None and not _schemes(request):
+        return batched.TOO_MANY
     return why
 
 
 def designs(request: Request) -> Iterator[Design]:
     """A design for each tile of outputs."""
+    for cut, made in _schemes(request):
+        yield batched.design(cut, made)
+
+
+def _schemes(request: Request) -> list[tuple[Cut, Scheme]]:
     taps = request.problem.kernel_size
-    for outputs in OUTPUTS[taps]:
-        cut = Cut(request, outputs + taps - 1)
-        made = batched.design(cut, scheme(outputs, taps, gradient=cut.gradient))
-        if made is not None:
-            yield made
+    made = [
+        (cut := Cut(request, outputs + taps - 1), scheme(outputs, taps, gradient=cut.gradient))
+        for outputs in OUTPUTS[taps]
+    ]
+    return [both for both in made if batched.fits(*both)]
 
 
 @lru_cache(maxsize=16)
