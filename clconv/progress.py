@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ from typing import Any
 from clconv import settings
 
 __all__ = ["Bar", "bar", "one_of_many"]
+
+_log = logging.getLogger(__name__)
 
 # What is over after these seconds needs no bar.
 DELAY = 2.0
@@ -52,7 +55,8 @@ class Bar:
 
 
 class _Terminal:
-    """What is shown, by a thread that looks every now and then, while anything is open."""
+    """What is shown, by a thread that looks every now and then, while anything is open. It does
+    not start again where showing has failed."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -88,7 +92,11 @@ class _Terminal:
                 if not self.open:
                     self._thread = None
                     return
-                self._draw()
+                try:
+                    self._draw()
+                except Exception:  # of a terminal that is gone, or of tqdm: work goes on
+                    _log.warning("how far work is can no longer be shown", exc_info=True)
+                    return
 
     def _draw(self) -> None:
         first, *others = self.open

@@ -92,6 +92,24 @@ def test_nothing_otherwise(how):
     assert said(**how) == "<between><behind>"
 
 
+def test_a_terminal_that_is_gone(monkeypatch, caplog):
+    """Work goes on; it is said once, in the log."""
+    gone = Watched()
+    monkeypatch.setattr(sys, "stderr", gone)
+    monkeypatch.setattr(gone, "write", lambda _: 1 / 0)
+    monkeypatch.setattr(progress, "_terminal", progress._Terminal())
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "TICK", 0.001)
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda _: None)
+    for _ in range(2):
+        with progress.bar("working", "step") as shown:
+            until = time.monotonic() + 10
+            while not caplog.records and time.monotonic() < until:
+                time.sleep(0.001)
+            shown.tell(1)
+    assert [one.name for one in caplog.records] == ["clconv.progress"]
+
+
 class Watched:
     """A terminal's text."""
 
