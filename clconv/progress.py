@@ -30,6 +30,8 @@ DELAY = 2.0
 TICK, LINE = 0.2, 5.0
 # Short things less than so many seconds apart are one thing that takes long.
 GAP = 1.0
+# Of a terminal that does not say how many it has.
+COLUMNS = 80
 
 
 class Bar:
@@ -110,8 +112,11 @@ class _Terminal:
             self._say(first, note)
             return
         if self._drawn is None:
+            width: dict[str, Any] = (
+                {"dynamic_ncols": True} if _has_width() else {"ncols": COLUMNS, "nrows": 20}
+            )
             self._drawn = importlib.import_module("tqdm").tqdm(
-                desc=first.what, unit=first.unit, leave=False, dynamic_ncols=True, file=sys.stderr
+                desc=first.what, unit=first.unit, leave=False, file=sys.stderr, delay=1e-9, **width
             )
             self._drawn.start_t = time.time() - (time.monotonic() - first.start)
         self._drawn.n, self._drawn.total = first.done, first.total
@@ -141,6 +146,14 @@ def _is_watched() -> bool:
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # it is closed
+        return False
+
+
+def _has_width() -> bool:
+    """Whether the terminal knows how wide it is: those of containers and of `script` may not."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (AttributeError, OSError, ValueError):
         return False
 
 

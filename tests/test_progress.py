@@ -36,13 +36,15 @@ sys.stderr.write("<behind>")
 """
 
 
-def said(plain=False, seconds=0.6, terminal=True, **variables):
+def said(plain=False, seconds=0.6, terminal=True, columns=160, **variables):
     """What the work says to standard error, a terminal or a pipe."""
     code = WORK.format(plain=plain, seconds=seconds)
     environment = {k: v for k, v in os.environ.items() if k != "CLCONV_PROGRESS"} | variables
     ours, theirs = pty.openpty() if terminal else os.pipe()
     if terminal:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 160, 0, 0))
+        fcntl.ioctl(
+            theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25 if columns else 0, columns, 0, 0)
+        )
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment)
         os.close(theirs)
@@ -74,6 +76,11 @@ def test_a_bar_on_a_terminal():
     for text in (first, many):
         assert not text.rpartition("\r")[2].strip()
     assert not last.strip()
+
+
+def test_a_terminal_without_a_width():
+    pytest.importorskip("tqdm")
+    assert "tuning: " in said(columns=0).partition("<between>")[0]
 
 
 def test_lines_without_tqdm():
