@@ -139,6 +139,8 @@ def write(found: Line, out: Path, name: str = "report") -> list[Path]:
         from clconv.commands.report_plot import draw
 
         picture = draw(clean, out / f"{name}.png")
+        if picture is None:
+            print("no picture: no layer was timed", file=sys.stderr)
     files[1].write_text(markdown(clean, picture.name if picture else None), "utf-8")
     return [*files, *([picture] if picture else [])]
 
