@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import threading
@@ -21,12 +22,16 @@ from clconv import settings
 
 __all__ = ["Bar", "bar", "one_of_many"]
 
+_log = logging.getLogger(__name__)
+
 # What is over after these seconds needs no bar.
 DELAY = 2.0
 # A terminal is looked after so often, and without tqdm gets a line so often, in seconds.
 TICK, LINE = 0.2, 5.0
 # Short things less than so many seconds apart are one thing that takes long.
 GAP = 1.0
+# Of a terminal that does not say how many it has.
+COLUMNS = 80
 
 
 class Bar:
@@ -52,7 +57,8 @@ class Bar:
 
 
 class _Terminal:
-    """What is shown, by a thread that looks every now and then, while anything is open."""
+    """What is shown, by a thread that looks every now and then, while anything is open. It does
+    not start again where showing has failed."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -88,7 +94,11 @@ class _Terminal:
                 if not self.open:
                     self._thread = None
                     return
-                self._draw()
+                try:
+                    self._draw()
+                except Exception:  # of a terminal that is gone, or of tqdm: work goes on
+                    _log.warning("how far work is can no longer be shown", exc_info=True)
+                    return
 
     def _draw(self) -> None:
         first, *others = self.open
@@ -102,8 +112,11 @@ class _Terminal:
             self._say(first, note)
             return
         if self._drawn is None:
+            width: dict[str, Any] = (
+                {"dynamic_ncols": True} if _has_width() else {"ncols": COLUMNS, "nrows": 20}
+            )
             self._drawn = importlib.import_module("tqdm").tqdm(
-                desc=first.what, unit=first.unit, leave=False, dynamic_ncols=True, file=sys.stderr
+                desc=first.what, unit=first.unit, leave=False, file=sys.stderr, delay=1e-9, **width
             )
             self._drawn.start_t = time.time() - (time.monotonic() - first.start)
         self._drawn.n, self._drawn.total = first.done, first.total
@@ -133,6 +146,14 @@ def _is_watched() -> bool:
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # it is closed
+        return False
+
+
+def _has_width() -> bool:
+    """Whether the terminal knows how wide it is: those of containers and of `script` may not."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (AttributeError, OSError, ValueError):
         return False
 
 

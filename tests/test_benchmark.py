@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clconv import progress
 from clconv.commands import (
     benchmark,
     benchmark_candidates,
@@ -285,6 +286,54 @@ def test_first_choice_beside_the_best():
         "forward: rank correlation of costs and times 0.40 (median), 0.40 at least",
     ]
     assert "far forward: strip: refused" in benchmark_candidates.report([near, far])
+
+
+@pytest.mark.parametrize(
+    ("layer", "variant", "why"),
+    [(DENSE, "strip", "the machine was busy while the peak was measured"),
+     (DEPTHWISE, "depthwise", "its arrays stay in a cache, or the machine was busy while the copy"),
+     (DENSE, "spectral", "its transforms need fewer operations than are counted")],
+)  # fmt: skip
+def test_above_the_roof(layer, variant, why, monkeypatch):
+    """Layer and roof are measured once more; what still is above it is marked, with a reason."""
+    least_us = max(layer.flops("forward") / 100e3, layer.nbytes("forward") / 10e3)
+
+    def above(times, peaks):
+        """A benchmark whose layer takes these parts of what the roof allows, one after another."""
+        times, peaks, asked = iter(times), iter(peaks), []
+
+        def compared(*_):
+            asked.append("layer")
+            plans = [_plan("forward", 0) | {"variant": variant}]
+            return _comparison(layer, "forward", {"clconv": least_us * next(times)}, plans)
+
+        def roofs(*_):
+            asked.append("roof")
+            factor = next(peaks)
+            rates = {"peak_gflops": 100.0 * factor, "copy_gbs": 10.0 * factor, "others": 0.0}
+            return ROOF | rates
+
+        monkeypatch.setattr(benchmark, "compare", compared)
+        monkeypatch.setattr(benchmark, "measure_roofline", roofs)
+        measured, samples = [compared()], [roofs()]
+        asked.clear()
+        shown = progress.Bar("measuring", "pass")
+        benchmark.measure_again(measured, None, samples, 1, 0.1, shown)
+        roof = benchmark.best_roofline(samples)
+        measured[0].finish(roof)
+        return asked, benchmark.report(measured, [], roof)
+
+    asked, said = above([1.25], [1])
+    assert asked == []
+    assert "^" not in said
+    for times, peaks in (([0.5, 1.25], [1, 1]), ([0.5, 0.5], [1, 2.5])):
+        asked, said = above(times, peaks)
+        assert asked == ["roof", "layer"]
+        assert " 80%" in said
+        assert "^" not in said
+    _, said = above([0.5, 0.5], [1, 1])
+    assert "200%^" in said
+    assert f"^ {layer.name} forward is above the roof, in a second measurement too: {why}" in said
 
 
 # The command

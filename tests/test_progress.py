@@ -36,13 +36,15 @@ sys.stderr.write("<behind>")
 """
 
 
-def said(plain=False, seconds=0.6, terminal=True, **variables):
+def said(plain=False, seconds=0.6, terminal=True, columns=160, **variables):
     """What the work says to standard error, a terminal or a pipe."""
     code = WORK.format(plain=plain, seconds=seconds)
     environment = {k: v for k, v in os.environ.items() if k != "CLCONV_PROGRESS"} | variables
     ours, theirs = pty.openpty() if terminal else os.pipe()
     if terminal:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 160, 0, 0))
+        fcntl.ioctl(
+            theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25 if columns else 0, columns, 0, 0)
+        )
     try:
         process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment)
         os.close(theirs)
@@ -76,6 +78,11 @@ def test_a_bar_on_a_terminal():
     assert not last.strip()
 
 
+def test_a_terminal_without_a_width():
+    pytest.importorskip("tqdm")
+    assert "tuning: " in said(columns=0).partition("<between>")[0]
+
+
 def test_lines_without_tqdm():
     first, _, many = said(plain=True).partition("<between>")
     assert "clconv: tuning: pass 4 of 9, 0 s, of mine; forward: candidate 12 of 34" in first
@@ -90,6 +97,24 @@ def test_lines_without_tqdm():
 def test_nothing_otherwise(how):
     """In pipes, with the variable, and of what is short."""
     assert said(**how) == "<between><behind>"
+
+
+def test_a_terminal_that_is_gone(monkeypatch, caplog):
+    """Work goes on; it is said once, in the log."""
+    gone = Watched()
+    monkeypatch.setattr(sys, "stderr", gone)
+    monkeypatch.setattr(gone, "write", lambda _: 1 / 0)
+    monkeypatch.setattr(progress, "_terminal", progress._Terminal())
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "TICK", 0.001)
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda _: None)
+    for _ in range(2):
+        with progress.bar("working", "step") as shown:
+            until = time.monotonic() + 10
+            while not caplog.records and time.monotonic() < until:
+                time.sleep(0.001)
+            shown.tell(1)
+    assert [one.name for one in caplog.records] == ["clconv.progress"]
 
 
 class Watched:

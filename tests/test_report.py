@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     """A report of a few seconds on the first device, by the command: its folder and its output."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "layers.py").write_text(LAYERS)
-    words = ["--minutes", "0.15", "--layers", "layers.py", "--out", "out"]
+    words = ["--minutes", "0.15", "--layers", "layers.py", "--out", "out", "--name", "my-card"]
     done = subprocess.run(
         [sys.executable, "-m", "clconv", "report", *words], cwd=folder, capture_output=True,
         text=True,
@@ -43,16 +43,18 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def content(made):
-    return json.loads((made[0] / "report.json").read_text("utf-8"))
+    return json.loads((made[0] / "my-card.json").read_text("utf-8"))
 
 
 def test_the_files(made, content):
     """All that is promised, the time that was asked for, and nothing more is left behind."""
     folder, done = made
-    drawn = find_spec("matplotlib") is not None
-    names = {"report.json", "report.md"} | ({"report.png"} if drawn else set())
+    timed = any("median_us" in line for step in content["steps"] for line in step["lines"])
+    drawn = timed and find_spec("matplotlib") is not None  # nothing is drawn of nothing
+    names = {"my-card.json", "my-card.md"} | ({"my-card.png"} if drawn else set())
     assert {path.name for path in folder.iterdir()} == names
     assert {path.name for path in folder.parent.iterdir()} == {"out", "layers.py"}
+    assert done.stderr.startswith("" if drawn else "no picture: ")
     assert done.stderr.count("\n") == (not drawn)
     assert (content["schema"], content["version"]) == ("clconv report", 1)
     assert content["clconv"] == clconv.__version__
@@ -68,7 +70,7 @@ def test_the_files(made, content):
 
 def test_the_page(made, content):
     """Each step has its chapter, and what was left out is in it."""
-    page = (made[0] / "report.md").read_text("utf-8")
+    page = (made[0] / "my-card.md").read_text("utf-8")
     info = content["steps"][0]["lines"][0]["info"]
     assert page.startswith(f"# clconv {clconv.__version__} on {info['name']}\n")
     for title in ("Device", "Accuracy", "Layers", "Tuning", "How far it came"):
@@ -77,13 +79,13 @@ def test_the_page(made, content):
     for step in content["steps"]:
         for name in step["left_out"][: report_page.MOST_NAMES]:
             assert name in page
-    assert ("(report.png)" in page) == (made[0] / "report.png").exists()
+    assert ("(my-card.png)" in page) == (made[0] / "my-card.png").exists()
 
 
 def test_nothing_private(made):
     """No folder, and no name of user or machine."""
     folder, _ = made
-    texts = [(folder / name).read_text("utf-8") for name in ("report.json", "report.md")]
+    texts = [(folder / name).read_text("utf-8") for name in ("my-card.json", "my-card.md")]
     hidden = {str(Path.home()), str(folder), str(Path(clconv.__file__).parent), sys.prefix}
     hidden |= {getpass.getuser(), socket.gethostname(), platform.node()} - private.COMMON
     for text in texts:
@@ -183,6 +185,7 @@ def test_what_the_command_refuses(tmp_path, capsys):
         (["--minutes", "x"], "expected minutes"),
         (["--out", str(tmp_path / "no" / "such")], "expected a folder within one that exists"),
         (["--layers", "none.py"], "none.py is no file"),
+        (["--name", "../mine"], "'../mine', expected letters"),
     ):
         with pytest.raises(SystemExit):
             report.main(words)

@@ -174,6 +174,25 @@ def is_above(one: Comparison, roof: dict[str, Any]) -> bool:
     return rate > attainable_gflops(one.layer, one.pass_, roof)
 
 
+def measure_again(
+    measured: Sequence[Comparison],
+    own: Worker,
+    samples: list[dict[str, Any]],
+    rounds: int,
+    seconds: float,
+    shown: progress.Bar,
+) -> None:
+    """Once more what is above the roof, and the roof, which is another one of its samples."""
+    above = [one for one in measured if is_above(one, best_roofline(samples))]
+    if above:
+        samples.append(measure_roofline(own, seconds))
+    for one in above:
+        shown.note = f"{one.layer.name} {one.pass_} again"
+        again = compare(one.layer, one.pass_, {"clconv": own}, rounds, seconds).own
+        one.own.rounds_us, one.own.others = again.rounds_us, again.others
+        one.own.error = again.error
+
+
 def why_above(one: Comparison, roof: dict[str, Any]) -> str:
     """What may lie behind that, measured twice."""
     if any(plan["variant"] in TRANSFORMING for plan in one.own.plans):
@@ -419,14 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         measured.append(compare(layer, pass_, workers, *how))
                 shown.tell(len(steps), note="the device's peaks again")
                 samples.append(measure_roofline(own, asked.round_seconds))
-                above = [one for one in measured if is_above(one, best_roofline(samples))]
-                if above:
-                    samples.append(measure_roofline(own, asked.round_seconds))
-                for one in above:
-                    shown.tell(len(steps), note=f"{one.layer.name} {one.pass_} again")
-                    again = compare(one.layer, one.pass_, {"clconv": own}, *how)
-                    one.own.rounds_us, one.own.others = again.own.rounds_us, again.own.others
-                    one.own.error = again.own.error
+                measure_again(measured, own, samples, *how, shown)
         except (DeviceError, WorkerError) as error:
             print(error, file=sys.stderr)
             return 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -125,10 +126,10 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def write(found: Line, out: Path) -> list[Path]:
-    """The files, without what is private."""
+def write(found: Line, out: Path, name: str = "report") -> list[Path]:
+    """The files of that name, without what is private."""
     clean = Private().clean(found)
-    files = [out / "report.json", out / "report.md"]
+    files = [out / f"{name}.json", out / f"{name}.md"]
     out.mkdir(parents=True, exist_ok=True)
     files[0].write_text(json.dumps(clean, indent=1, ensure_ascii=False) + "\n", "utf-8")
     picture: Path | None = None
@@ -137,7 +138,9 @@ def write(found: Line, out: Path) -> list[Path]:
     else:
         from clconv.commands.report_plot import draw
 
-        picture = draw(clean, out / "report.png")
+        picture = draw(clean, out / f"{name}.png")
+        if picture is None:
+            print("no picture: no layer was timed", file=sys.stderr)
     files[1].write_text(markdown(clean, picture.name if picture else None), "utf-8")
     return [*files, *([picture] if picture else [])]
 
@@ -149,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=_folder, default=Path("clconv-report"), metavar="FOLDER",
         help="for the files (default: clconv-report)")  # fmt: skip
+    add("--name", type=_name, default="report", help="of the files (default: report)")
     add("--minutes", type=options.minutes(LONGEST), default=5.0, help="for all of it (default 5)")
     add("--device", help="index, id or part of a name (default: what clconv takes by itself)")
     add("--layers", metavar="FILE",
@@ -162,6 +166,13 @@ def _folder(text: str) -> Path:
     if (path.exists() and not path.is_dir()) or not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}, expected a folder within one that exists")
     return path
+
+
+def _name(text: str) -> str:
+    """Of files, without what comes behind a dot."""
+    if not re.fullmatch(r"[\w-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected letters, digits, - and _")
+    return text
 
 
 def _chosen(device: str | None) -> str:
@@ -186,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     found = measure(asked, 60 * asked.minutes, variables)
-    files = write(found, asked.out)
+    files = write(found, asked.out, asked.name)
     lines = [line for step in found["steps"] for line in step["lines"]]
     faults = [line for line in lines if {"wrong", "error"} & line.keys()]
     print(f"{', '.join(map(str, files))}, after {found['took_s']:.0f} s")

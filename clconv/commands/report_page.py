@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from clconv.commands.benchmark_worker import OTHERS_LIMIT, is_noisy
 from clconv.commands.report_parts import share_of_roof
 from clconv.planning.folding import LEAST_GAIN
 
@@ -207,6 +208,10 @@ class Page(Found):
             f"layers with at least {LEAST_FLOPS / 1e6:.0f} MFLOP:", "",
             *rows_of(("pass", "measured/predicted", "of the roof"), means),
         ]  # fmt: skip
+        noisy = sum(is_noisy(line.get("others")) for line in self.every("layers", "median_us"))
+        if noisy:
+            text += ["", f"While {noisy} of {len(rows)} were measured, other processes used more "
+                     f"than {OTHERS_LIMIT:.0%} of the machine."]  # fmt: skip
         if above:
             text += ["", "^ above the roof, in a second measurement of both too: transforms do "
                      "fewer operations than are counted, arrays may stay in a cache, or the "

@@ -5,6 +5,7 @@ Items are for `clconv.commands.steps`, which runs them in processes that are wat
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from clconv import Conv1dProblem, KernelPlan, Pass, Runtime, testing, tuning
 from clconv.commands import devices, predict
+from clconv.commands.benchmark_worker import Watch
 from clconv.commands.layers import Layer, load
 from clconv.commands.roofline import Roofline
 from clconv.commands.steps import Item, Line, Step, read
@@ -55,7 +57,8 @@ MEASURED_SECONDS, ROOFLINE_SECONDS = 0.2, 0.5
 TURNS, TURN_SECONDS = 5, 0.03
 # What is tuned at the layer's length, and at this part of it.
 SHORTER = 2
-LEAST_TUNING = 0.3
+# A shorter search finds little: rather fewer of them, and the others are left out.
+LEAST_TUNING = 2.0
 
 
 # Measuring
@@ -233,10 +236,11 @@ def layers_items(work: Work) -> list[Item]:
 
 def layers(work: Work, name: str, pass_: str) -> Iterator[Line]:
     """A pass of a layer by what the planner chooses: predicted and measured, and what came before
-    the first result. What is above the measured roof is measured again, and so is the roof."""
+    the first result. What is above the measured roof is measured again, and so is the roof.
+    `others` is the part of the machine that other processes used."""
     layer, runtime = work.layers[name], work.runtime
     task = tuning.Task(layer.problem, Pass(pass_))
-    start = time.perf_counter()
+    watch, start = Watch([os.getpid(), os.getppid()]), time.perf_counter()
     plans = runtime.plans(*task)
     planned = time.perf_counter()
     made = runtime.prepare(plans).plan
@@ -259,7 +263,7 @@ def layers(work: Work, name: str, pass_: str) -> Iterator[Line]:
         best = {key: max(again[key], work.roof[key]) for key in ("peak_gflops", "copy_gbs")}
         line["roof_again"] = best
         line["above_roof"] = _above(line, best)
-    yield line
+    yield line | {"others": watch.others()}
 
 
 def _above(line: Line, roof: Line) -> bool:
@@ -275,9 +279,9 @@ def tuned_items(work: Work) -> list[Item]:
     return [(name, pass_.value) for pass_ in tuning.PASSES for name in work.six]
 
 
-def seconds_for_each(until: float, left: int) -> float:
+def seconds_for_each(until: float, left: int, least: float = LEAST_TUNING) -> float:
     """What a search may take where so many are to come."""
-    return min(tuning.SECONDS, max(LEAST_TUNING, (until - time.time()) / max(1, left)))
+    return min(tuning.SECONDS, max(least, (until - time.time()) / max(1, left)))
 
 
 def tuned(work: Work, name: str, pass_: str) -> Iterator[Line]:

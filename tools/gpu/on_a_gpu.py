@@ -319,7 +319,7 @@ def new_lengths(runtime: Any) -> Iterator[Line]:
 def tuned(work: Work, name: str, pass_: str) -> Iterator[Line]:
     """A search among the candidates of a pass, which verifies the winner."""
     items = tuned_items(work)
-    seconds = seconds_for_each(work.until, len(items) - items.index((name, pass_)))
+    seconds = seconds_for_each(work.until, len(items) - items.index((name, pass_)), 0.5)
     record = tuning.tune(work.runtime, work.layers[name].problem, pass_, seconds=seconds)
     yield {
         "layer": name, "pass": pass_, "before_us": record.untuned and record.untuned.median_us,
