@@ -6,12 +6,17 @@ import dataclasses
 import doctest
 import enum
 import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from clconv import functional, render, testing
+from clconv.planning import planner
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = (
@@ -39,12 +44,13 @@ FIRST = {
     "clconv.testing": ("assert_exact", "assert_within_bound", "gamma"),
     "clconv.files": ("build",),
 }  # fmt: skip
-# Blocks that are no sessions, by their first lines: a file for pytest, another package, long times.
+# Blocks that are no sessions, by their first lines: files, another package, long times.
 OTHERS = (
     "import unittest",
     "from clconv.torch import use_in_transformers",
     "conv.optimizeForShape((8, 64, 4000))",
     "clconv.torch.convert(model)",
+    '"""One output a work-item',  # which test_the_algorithm_of_the_page runs
 )
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Examples):$", re.MULTILINE)
 DIRECTIVE = re.compile(r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?", re.MULTILINE)
@@ -210,3 +216,41 @@ def test_pages(page):
         assert block.startswith((">>> ", *OTHERS)), block
     for target in LINK.findall(text):
         assert (page.parent / target).exists(), target
+
+
+def test_drawings_are_those_of_the_pages():
+    """`python docs/drawings/draw.py` draws them again after a change of figures."""
+    folder = ROOT / "docs/drawings"
+    loader = importlib.util.spec_from_file_location("draw", folder / "draw.py")
+    draw = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(draw)
+    assert len(draw.figures((ROOT / "docs/benchmarks.md").read_text())) > 3
+    for name, make in draw.DRAWINGS.items():
+        assert (folder / f"{name}.svg").read_text() == make(), name
+
+
+def test_the_algorithm_of_the_page(runtime, rng, tmp_path, monkeypatch):
+    """Its two files, as they are there, compute what they should."""
+    page = (ROOT / "docs/add-an-algorithm.md").read_text()
+    blocks = re.findall(r"<!-- the file clconv/(\S+) -->\n```\w+\n(.*?)^```", page, re.M | re.S)
+    for path, text in blocks:
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    loader = importlib.util.spec_from_file_location("single", tmp_path / blocks[0][0])
+    single = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(single)
+    folders = [*render._templates.directories, str(tmp_path / "templates/single")]
+    monkeypatch.setattr(render._templates, "directories", folders)
+    monkeypatch.setattr(planner, "VARIANTS", (*planner.VARIANTS, single))
+    planner.designs.cache_clear()
+    try:
+        for problem in single.EXAMPLES.values():
+            x = testing.integers(rng, problem.input_shape, np.float32)
+            weight = testing.integers(rng, problem.weight_shape, np.float32)
+            place = problem.stride, problem.padding, problem.dilation, problem.groups
+            y = functional.conv1d(x, weight, None, *place, variant="single", runtime=runtime)
+            testing.assert_right(
+                y, problem, "forward", {"x": x, "weight": weight}, largest=testing.LARGEST_INTEGER
+            )
+    finally:
+        planner.designs.cache_clear()

@@ -39,7 +39,7 @@ def text(x: float, y: float, words: str, anchor: str = "start", size: int = 14) 
 
 def line(x1: float, y1: float, x2: float, y2: float, arrow: bool = False, dash: str = "") -> str:
     end = ' marker-end="url(#to)"' if arrow else ""
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    dashes = f' stroke-dasharray="{dash}" stroke-opacity="0.4"' if dash else ""
     return (
         f'<path d="M{x1:g} {y1:g}L{x2:g} {y2:g}" stroke="currentColor" fill="none"{end}{dashes}/>'
     )
@@ -69,25 +69,20 @@ def figures(page: str) -> list[tuple[str, str, float]]:
 def speed() -> str:
     """Bars from the line where both are as fast, on a scale where twice is everywhere as long."""
     rows = figures((HERE.parent / "benchmarks.md").read_text())
-    left, unit, top, step = 330, 110, 34, 34
-    parts = [text(left, 16, "as fast", "middle", 12)]
+    left, unit, top, step = 110, 85, 30, 42
     height = top + step * len(rows) + 4
-    doublings = {0.5: -1, 1: 0, 2: 1, 4: 2, 8: 3}
-    for value, place in doublings.items():
-        x = left + unit * place
-        parts.append(line(x, top - 8, x, height - 8, dash="" if value == 1 else "2 4"))
-        if value != 1:
-            parts.append(text(x, 16, f"{value:g} ×", "middle", 12))
+    parts = []
+    for value in (0.5, 1, 2, 4, 8):
+        x = left + unit * math.log2(value)
+        parts.append(text(x, 16, "as fast" if value == 1 else f"{value:g} ×", "middle", 12))
+        parts.append(line(x, top - 6, x, height, dash="" if value == 1 else "2 4"))
     for i, (what, beside, times) in enumerate(rows):
-        y = top + step * i
-        end = left + unit * math.log2(times)
-        start, width = min(left, end), abs(end - left)
-        parts.append(rect(start, y, width, 18, OWN if times >= 1 else WARM))
-        parts.append(text(left + max(width, 0) * (times >= 1) + 8, y + 14, f"{times:.2g}"))
-        parts.append(text(left - unit - 8, y + 6, what, "end", 13))
-        parts.append(text(left - unit - 8, y + 21, f"beside {beside}", "end", 11))
+        y, end = top + step * i, left + unit * math.log2(times)
+        parts.append(rect(min(left, end), y + 18, abs(end - left), 14, OWN if times >= 1 else WARM))
+        parts.append(text(max(left, end) + 6, y + 30, f"{times:.3g}", size=13))
+        parts.append(text(left + 6, y + 13, f"{what}, beside {beside}", size=13))
     title = "; ".join(f"{what} beside {beside}: {t:g} times as fast" for what, beside, t in rows)
-    return drawing(left + 3 * unit + 60, height, title, parts)
+    return drawing(left + 3 * unit + 75, height, title, parts)
 
 
 def tile() -> str:
@@ -99,8 +94,8 @@ def tile() -> str:
         parts += [rect(70 + 22 * i, y, 20, 20) for i in range(18)]
     parts += [rect(70 + 22 * (i + 2), 34, 20, 20, OWN, 0.35) for i in range(8)]
     parts += [rect(70 + 22 * (i + 4), 34, 20, 20, WARM, 0.35) for i in range(8)]
-    parts.append(text(480, 48, "tap 0, then tap 1 (dilation 2): the same vectors,", size=12))
-    parts.append(text(480, 64, "two samples further", size=12))
+    parts.append(text(480, 48, "tap 0, then tap 1 (dilation 2):", size=12))
+    parts.append(text(480, 64, "vectors two samples further", size=12))
     parts.append(line(250, 116, 250, 150, arrow=True))
     parts.append(text(262, 138, "times w[o, c, k], one number for all lanes", size=12))
     parts.append(
@@ -121,13 +116,13 @@ def tile() -> str:
         "A strip of the input in local memory; vectors of it times single weights are added to a "
         "tile of sums in registers, which is stored once."
     )
-    return drawing(760, 296, title, parts)
+    return drawing(700, 296, title, parts)
 
 
 def call() -> str:
     """The rooms that a call passes through, in order."""
     rooms = (
-        ("functional", "names and defaults", "clconv/functional.py, torch/, signal/, conv1d.py"),
+        ("functional", "names and defaults", "functional.py, torch/, signal/, layers/"),
         ("calls", "checks arrays, keeps recipes", "calls/"),
         ("problem", "WHAT: every length", "geometry.py, problem.py"),
         ("planning", "WHICH: cost in seconds", "planning/"),
@@ -146,16 +141,16 @@ def call() -> str:
         parts.append(text(336, y + 24, where, size=12))
         if i < len(rooms) - 1:
             parts.append(line(170, y + 38, 170, y + 51, arrow=True))
-    parts.append(line(640, 74, 680, 74))
-    parts.append(line(680, 74, 680, 393))
-    parts.append(line(680, 393, 640, 393, arrow=True))
-    parts.append(text(672, 222, "the same call", "end", 12))
-    parts.append(text(672, 238, "again", "end", 12))
+    parts.append(line(590, 74, 620, 74))
+    parts.append(line(620, 74, 620, 393))
+    parts.append(line(620, 393, 590, 393, arrow=True))
+    parts.append(text(612, 222, "the same call", "end", 12))
+    parts.append(text(612, 238, "again", "end", 12))
     title = (
         "A call passes functional, calls, problem, planning, variants, render, drivers and runtime"
         "; the same call again goes from calls straight to runtime."
     )
-    return drawing(700, 430, title, parts)
+    return drawing(640, 430, title, parts)
 
 
 def transforms() -> str:
