@@ -40,7 +40,13 @@ class Module(Copyable):
         self.grad: Any = None
 
     def __repr__(self) -> str:
-        return f"<clconv.{type(self).__name__} {self.name}>"
+        named = "" if self.name is None else f" {self.name}"
+        return f"<clconv.{type(self).__name__}{named}>"
+
+    @property
+    def called(self) -> str:
+        """What errors call it."""
+        return f"Module {self.name}" if self.name is not None else f"the {type(self).__name__}"
 
     def transient(self) -> dict[str, Any]:
         """A copy has seen no data: backward needs a forward call before it."""
@@ -58,7 +64,7 @@ class Module(Copyable):
         """The parameter of this name; ModuleError where there is none."""
         if name not in self.vars:
             names = ", ".join(self.vars) or "none"
-            raise ModuleError(f"Module {self.name} has no variable {name!r}, it has: {names}")
+            raise ModuleError(f"{self.called} has no variable {name!r}, it has: {names}")
         return self.vars[name]
 
     def hasVar(self, name: str) -> bool:
@@ -171,7 +177,7 @@ class Module(Copyable):
         They accumulate: momentum * old + scale * gradient.
         """
         if self.inData is None:
-            raise ModuleError(f"Module {self.name}: backward needs a forward call before it")
+            raise ModuleError(f"{self.called}: backward needs a forward call before it")
         self._check_array("grad", grad)
         self.checkGradShape(grad.shape)
         self.checkGradType(grad.dtype)
@@ -267,7 +273,8 @@ class Module(Copyable):
         ".conv.W" in an unnamed Sequential. `withBlueprint` adds the JSON text `blueprint`. `name`
         replaces the module's own; `varlinks`, {variable: i}, shares variables among the modules
         saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
-        the module. A path's file is replaced when all is written. Raises ModuleError.
+        the module. A path's file is replaced when all is written, and its folder is made if there is
+        none, as in PuzzleLib. Raises ModuleError.
         """
         from clconv.layers import hdf5
 
