@@ -273,8 +273,8 @@ class Module(Copyable):
         ".conv.W" in an unnamed Sequential. `withBlueprint` adds the JSON text `blueprint`. `name`
         replaces the module's own; `varlinks`, {variable: i}, shares variables among the modules
         saved to one open file; `assumeUniqueNames` leaves out containers between the outermost and
-        the module. A path's file is replaced when all is written, and its folder is made if there is
-        none, as in PuzzleLib. Raises ModuleError.
+        the module. A path's file is replaced when all is written; where its folder is missing, it
+        is made, as by PuzzleLib. Raises ModuleError.
         """
         from clconv.layers import hdf5
 

@@ -88,9 +88,7 @@ class Parallel(Container):
         for i, module in enumerate(self.graph):
             with self._placing("Grad", i):
                 if module.inData is None:
-                    raise ModuleError(
-                        f"{module.called}: backward needs a forward call before it"
-                    )
+                    raise ModuleError(f"{module.called}: backward needs a forward call before it")
                 module.checkGradShape(module.data.shape)
 
     def _backward(

@@ -349,9 +349,7 @@ class Sequential(Container):
             module = self.graph[i]
             try:
                 if module.inData is None:
-                    raise ModuleError(
-                        f"{module.called}: backward needs a forward call before it"
-                    )
+                    raise ModuleError(f"{module.called}: backward needs a forward call before it")
                 module.checkGradShape(shape)
             except ModuleError as error:
                 raise self._place("Grad", i, error) from error
