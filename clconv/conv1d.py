@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from clconv import functional
@@ -126,3 +128,16 @@ class Conv1D(Convolution):
                 f"Grad maps size is too small (got {out_length}, expected at least {least})"
             )
         return batch, self.inmaps, length
+
+
+class _Called(ModuleType):
+    """This module, which `from clconv import conv1d` gives to who wants the function."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        raise TypeError(
+            "clconv.conv1d is the module of the layer Conv1D; the function is "
+            "clconv.functional.conv1d"
+        )
+
+
+sys.modules[__name__].__class__ = _Called

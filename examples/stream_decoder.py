@@ -96,7 +96,11 @@ def draw(path: Path, chunks: list[Chunk]) -> None:
         seconds = (start + np.arange(len(chunk.sound))) / RATE
         above.plot(seconds, chunk.sound, color=RED if i % 2 else BLACK, lw=0.6)
         start += len(chunk.sound)
-    above.set(title="Sound decoded in chunks", xlabel="time [s]", ylabel="sound")
+    above.set(
+        title="Sound decoded in chunks, which change colour at each border",
+        xlabel="time [s]",
+        ylabel="sound",
+    )
     span = [chunk.frames * 1e3 * np.prod(RATIOS) / RATE for chunk in chunks]
     below.plot(span, [chunk.milliseconds for chunk in chunks], ".", color=RED)
     below.set(xlabel="sound of a chunk [ms]", ylabel="time to decode it [ms]", xlim=(0, None))

@@ -34,6 +34,13 @@ except ModuleNotFoundError as error:
     sys.exit(f'{package} is missing: pip install ".[examples]" in a clone of clconv')
 
 TARGETS = {"ItalyPowerDemand": 0.955, "GunPoint": 0.99}  # median accuracies
+# What the samples of a series are, what their values are, and the classes.
+MEANINGS = {
+    "ItalyPowerDemand": (
+        "hour of the day", "power demand", ("October to March", "April to September"),
+    ),
+    "GunPoint": ("frame of the film", "height of the hand", ("draws a gun", "points a finger")),
+}  # fmt: skip
 LAYERS = ((128, 8), (256, 5), (128, 3))  # channels, kernel size
 LEARN_RATE, LEAST_RATE, PATIENCE = 1e-3, 1e-4, 50  # halved after so many epochs without a gain
 EPOCHS, SEEDS = 500, (0, 1, 2)
@@ -142,7 +149,10 @@ def train(training: Part, test: Part, epochs: int, seed: int) -> Outcome:
 
 
 def evidence(model: nn.Sequential, series: Tensor, label: int) -> Tensor:
-    """(L,): how much each position speaks for a class, the class activation map of the paper."""
+    """(L,): how much each position speaks for a class, the class activation map of the paper.
+
+    Their mean, and a constant, is the network's score of the class.
+    """
     model.eval()
     scores = model[3]
     assert isinstance(scores, nn.Linear)
@@ -157,6 +167,7 @@ def draw(path: Path, name: str, test: Part, outcomes: dict[int, Outcome]) -> Non
     above = figure.subplots(2, max(len(classes), 2), height_ratios=(1.2, 1))
     figure.suptitle(f"{name}: a fully convolutional network, trained by PyTorch on clconv")
     one = next(iter(outcomes.values()))
+    along, value, meanings = MEANINGS[name]
     for ax, label in zip(above[0], classes, strict=False):
         chosen = test.series[test.labels == label][:3]
         shades = [evidence(one.model, series, label).numpy() for series in chosen]
@@ -167,18 +178,20 @@ def draw(path: Path, name: str, test: Part, outcomes: dict[int, Outcome]) -> Non
             lines.set(array=(shade[:-1] + shade[1:]) / 2, clim=(-most, most))
             ax.add_collection(lines)
         ax.autoscale()
-        ax.set(title=f"Class {label}: what speaks for it", xlabel="sample", ylabel="value [σ]")
-        figure.colorbar(lines, ax=ax, label="evidence")
+        ax.set(title=f"Three test series of class {label}: {meanings[label]}")
+        ax.set(xlabel=along, ylabel=f"{value} [σ from its mean]")
+        figure.colorbar(lines, ax=ax, label="speaks against ← this class → speaks for it")
     left, right = above[1][:2]
     for seed, outcome in outcomes.items():
         left.semilogy(outcome.losses, lw=0.8, label=f"seed {seed}")
-    left.set(title="Training", xlabel="epoch", ylabel="cross-entropy")
+    left.set(title="Training", xlabel="epoch", ylabel="mean cross-entropy of the training part")
     left.legend(frameon=False)
     names = [f"seed {seed}" for seed in outcomes]
     bars = right.barh(names, [outcome.accuracy for outcome in outcomes.values()], color=GREY)
-    right.bar_label(bars, fmt=" %.4f")
-    right.axvline(TARGETS[name], color=RED, ls="--", lw=1.2)
-    right.set(title="Accuracy on the test part (dashed: expected of the median)", xlim=(0.5, 1.05))
+    right.bar_label(bars, fmt="%.4f", label_type="center")
+    right.axvline(TARGETS[name], color=RED, ls="--", lw=1.2, label="expected of the median")
+    right.set(title="Test part", xlabel="share of the series that get their own class", xlim=(0, 1))
+    right.legend(loc="lower left")
     figure.savefig(path, dpi=150, format="png")
 
 

@@ -122,7 +122,7 @@ def test_prediction_explained(tmp_path, capsys, device):
     left out."""
     layers = tmp_path / "layer.py"
     layers.write_text('LAYERS = [("dense", 1, 256, 4000, 256, 3)]\n')
-    assert predict.main(["--device", device, "--layers", str(layers), "--explain"]) == 0
+    assert predict.main(["--profile", device, "--layers", str(layers), "--explain"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()[1:]
     starts = [match.start() for match in re.finditer(r"\S+( \S+)*", header)]
     assert header.split("  ")[0] == "layer"

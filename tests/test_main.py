@@ -47,6 +47,24 @@ def test_source(capsys):
     assert "--kernel is 9, expected 1 to " in capsys.readouterr().err
 
 
+def test_devices_and_cards(first_runtime, capsys):
+    """`source` and `predict` take both options alike: a card, or a device that is here."""
+    for name in ("source", "predict"):
+        said = []
+        for option, value in (
+            ("--profile", "rtx3080"), ("--device", "rtx3080"), ("--device", "0"),
+        ):  # fmt: skip
+            assert command.main([name, option, value]) == 0
+            said.append(capsys.readouterr().out)
+        assert said[0] == said[1]
+        here = next(one for one in clconv.devices() if one.index == 0)
+        assert f"{here.name}" in said[2]
+        assert "0.000" not in said[2]
+        with pytest.raises(SystemExit):
+            command.main([name, "--device", "none such"])
+        assert "nor is it a card's name" in capsys.readouterr().err
+
+
 def test_predict(tmp_path, capsys):
     assert command.main(["predict", "--device", "gfx1100"]) == 0
     said = capsys.readouterr().out

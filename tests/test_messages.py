@@ -75,3 +75,30 @@ def test_modules_are_there_when_they_are_used():
     assert said.stdout.split() == ["save_safetensors", "False", "Stream", "True"]
     with pytest.raises(AttributeError, match="module 'clconv' has no attribute 'conv2d'"):
         _ = clconv.conv2d
+
+
+def test_a_module_that_is_called():
+    """`from clconv import conv1d` gives the layer's module, whose path is fixed."""
+    with pytest.raises(TypeError, match=r"the function is clconv\.functional\.conv1d"):
+        clconv.conv1d(X, WEIGHT)
+
+
+def test_layers_without_a_name(first_runtime):
+    """They are called by their class, not None."""
+    conv = clconv.Conv1D(2, 3, 3)
+    with pytest.raises(clconv.ModuleError, match=r"^the Conv1D: backward needs a forward call"):
+        conv.backward(clconv.gpuarray.to_gpu(X))
+    with pytest.raises(clconv.ModuleError, match=r"^the Conv1D has no variable 'w', it has: W, b"):
+        conv.getVar("w")
+    net = clconv.Sequential().append(conv)
+    with pytest.raises(clconv.ModuleError, match=r"^<clconv\.Sequential>:\nData error in module 0"):
+        net(clconv.gpuarray.to_gpu(X[:, :1]))
+
+
+def test_arrays_of_two_runtimes(first_runtime):
+    """What contexts are, and a way that works."""
+    own, other = Runtime(first_runtime.device), Runtime(first_runtime.device)
+    x, weight = own.to_device(X), other.to_device(WEIGHT)
+    with pytest.raises(DeviceError, match=r"each Runtime has its own; .* \.get\(\) brings one"):
+        F.conv1d(x, weight)
+    assert F.conv1d(x, own.to_device(weight.get())).shape == (1, 3, 6)

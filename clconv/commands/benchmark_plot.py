@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ COLOURS = {
 }  # fmt: skip
 OWN = "#1b7f5c"
 ROOM = 1.6  # of the axes beyond the outermost points
-# Where a name may stand beside its point, in points, the nearest first.
-DISTANCES = (6, 14, 24, 36, 50, 66, 84, 104, 126)
+# Where a number may stand beside its point, in points, the nearest first.
+DISTANCES = (5, 10, 16, 24, 34, 46, 60, 76)
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
@@ -47,13 +48,16 @@ def draw(content: dict[str, Any], path: str) -> None:
     height = max(3.6 * len(passes) + 1, 1.6 + 0.36 * len(layers))
     figure = plt.figure(figsize=(15, height), dpi=130, layout="constrained")
     peers = [name for name in content["versions"] if name not in ("clconv", PREPARED)]
-    left, right = figure.subfigures(1, 2, width_ratios=(6, 8)) if peers else (None, figure)
-    if left is not None:
+    left, right = figure.subfigures(1, 2, width_ratios=(6 if peers else 2, 8))
+    if peers:
         _ratios(left.subplots(), list(layers), results, peers)
+    else:
+        left.text(0.05, 0.95, "\n".join(_numbered(layers)), va="top", linespacing=1.8)
+    numbers = {name: f"{number}" for number, name in enumerate(layers, 1)}
     roofs = []
     for axes, pass_ in zip(right.subplots(len(passes), squeeze=False)[:, 0], passes, strict=True):
         points = {
-            name: (layer.flops(pass_) / layer.nbytes(pass_), rate)
+            numbers[name]: (layer.flops(pass_) / layer.nbytes(pass_), rate)
             for name, layer in layers.items()
             if (rate := results["clconv", name, pass_]["gflops"]) and not layer.is_tiny
         }
@@ -66,6 +70,11 @@ def draw(content: dict[str, Any], path: str) -> None:
         _label(axes, points, content["roofline"])
     figure.savefig(path)
     plt.close(figure)
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Layers by the numbers that their points have: names would cover each other there."""
+    return [f"{name}  {number}" for number, name in enumerate(names, 1)]
 
 
 def _ratios(axes: Any, names: list[str], results: dict[Any, Any], peers: list[str]) -> None:
@@ -92,7 +101,7 @@ def _ratios(axes: Any, names: list[str], results: dict[Any, Any], peers: list[st
     _logarithmic(axes, "x")
     axes.set_xlim(min(0.5, *every) / 1.15, max(2, *every) * 1.15)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), _numbered(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x", which="both", alpha=0.25)
     axes.set_axisbelow(True)
@@ -127,12 +136,12 @@ def _roofline(
     axes.set_ylim(min(ys) / ROOM**2, max(ys) * ROOM**2)
     axes.grid(which="major", alpha=0.25)
     axes.set_title(f"Roofline, {pass_}: peak {peak:.0f} GFLOP/s, copy {bandwidth:.0f} GB/s")
-    axes.set_xlabel("operations a byte, each array once (layers that are not tiny)")
+    axes.set_xlabel("operations a byte, each array once (layers by number, without tiny ones)")
     axes.set_ylabel("GFLOP/s of clconv")
 
 
 def _label(axes: Any, points: dict[str, tuple[float, float]], roof: dict[str, Any]) -> None:
-    """Writes each name where it covers least of other names, points, the roof and the frame."""
+    """Writes each number where it covers least of other names, points, the roof and the frame."""
     renderer = axes.get_figure(root=True).canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
     low, high = axes.get_xlim()

@@ -7,10 +7,22 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from clconv.drivers.discovery import choose, profile_of
 from clconv.errors import DeviceError, to_install
-from clconv.planning.profiles import DeviceProfile, profile
+from clconv.planning.profiles import PROFILES, DeviceProfile, profile
 
-__all__ = ["at_least", "file", "known_profile", "minutes", "names", "picture", "require", "seconds"]
+__all__ = [
+    "at_least",
+    "device_or_card",
+    "file",
+    "known_profile",
+    "minutes",
+    "names",
+    "picture",
+    "require",
+    "seconds",
+    "which_device",
+]
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -84,6 +96,30 @@ def known_profile(text: str) -> DeviceProfile:
         return profile(text)
     except DeviceError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def device_or_card(text: str) -> DeviceProfile:
+    """A device that is here, by index, id or name; else one to plan for without having it."""
+    try:
+        return profile_of(choose(text))
+    except DeviceError as error:
+        try:
+            return profile(text)
+        except DeviceError:
+            raise argparse.ArgumentTypeError(f"{error}; nor is it a card's name") from error
+
+
+def which_device(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """The two options for what to plan for, of which a command takes one, as `profile`."""
+    where = parser.add_mutually_exclusive_group(required=default is None)
+    where.add_argument(
+        "--profile", type=known_profile, default=default,
+        help=f"a card that need not be here, such as rtx3080, or one of {', '.join(PROFILES)}",
+    )  # fmt: skip
+    where.add_argument(
+        "--device", dest="profile", type=device_or_card, default=argparse.SUPPRESS,
+        help="index, id or part of the name of a device that is here, or a card's name",
+    )  # fmt: skip
 
 
 def file(text: str) -> str:

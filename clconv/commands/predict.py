@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 from clconv import Conv1dProblem, KernelPlan, Pass, progress
 from clconv.commands.layers import load
-from clconv.commands.options import known_profile
+from clconv.commands.options import which_device
 from clconv.commands.text import table
 from clconv.planning.cost import PARTS, Cost
 from clconv.planning.planner import plans
-from clconv.planning.profiles import PROFILES, DeviceProfile
+from clconv.planning.profiles import DeviceProfile
 from clconv.variants.base import Launch
 
 HEADER = ("layer", "pass", "variant", "tile", "work-groups", "predicted ms", "% of roofline")
@@ -78,6 +78,11 @@ def predicted(made: KernelPlan, device: DeviceProfile) -> float:
     return predicted_parts(made, device).seconds
 
 
+def milliseconds(seconds: float) -> str:
+    """Three decimals, and two digits of what is less than a tenth."""
+    return f"{1e3 * seconds:.3f}" if seconds >= 1e-4 else f"{1e3 * seconds:#.2g}"
+
+
 def described(made: KernelPlan) -> list[str]:
     """Variant and tile."""
     tile = (f"{name}={value}" for name, value in made.tile.items() if name != "lanes")
@@ -89,7 +94,7 @@ def row(name: str, made: KernelPlan, device: DeviceProfile) -> list[str]:
     seconds = predicted(made, device)
     share = roofline(made.problem, device) / seconds
     return [
-        name, short(made.pass_), *described(made), str(work_groups(made)), f"{1e3 * seconds:.3f}",
+        name, short(made.pass_), *described(made), str(work_groups(made)), milliseconds(seconds),
         f"{100 * share:.0f}",
     ]  # fmt: skip
 
@@ -136,10 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m clconv predict", description=__doc__.splitlines()[0]
     )
-    parser.add_argument(
-        "--profile", "--device", required=True, type=known_profile,
-        help=f"a card, such as rtx3080, or one of {', '.join(PROFILES)}",
-    )  # fmt: skip
+    which_device(parser)
     parser.add_argument(
         "--layers", metavar="FILE", help="Python file with a list LAYERS (default: the public set)"
     )

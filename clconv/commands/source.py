@@ -13,11 +13,11 @@ from dataclasses import asdict
 from typing import Any
 
 from clconv import ClconvError, Conv1dProblem, Epilogue, KernelPlan, Pass
+from clconv.commands.options import which_device
 from clconv.commands.text import table
-from clconv.drivers.discovery import choose, profile_of
 from clconv.dtypes import DTYPES
 from clconv.planning.planner import plans
-from clconv.planning.profiles import PROFILES, DeviceProfile, profile
+from clconv.planning.profiles import PROFILES, DeviceProfile
 from clconv.problem import ACTIVATIONS
 from clconv.render import render
 
@@ -56,9 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bias", action="store_true")
     add("--residual", action="store_true")
     add("--activation", choices=list(ACTIVATIONS))
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--profile", default="gpu", help="a device to plan for without having it")
-    where.add_argument("--device", help="index, id or part of the name of a device that is there")
+    which_device(parser, default="gpu")
     add("--kernel", type=int, help="only this one, from 1")
     add("--list", action="store_true", help="list the profiles")
     return parser
@@ -134,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilogue = Epilogue(a.bias, a.residual, a.activation)
         if epilogue != Epilogue() and pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
             parser.error(f"the {pass_.value} has no bias, residual or activation")
-        device = profile(a.profile) if a.device is None else profile_of(choose(a.device))
+        device = a.profile
         plan = plans(problem, pass_, device, epilogue=epilogue, variant=a.variant)[0]
     except ClconvError as error:
         print(error, file=sys.stderr)

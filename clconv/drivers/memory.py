@@ -184,7 +184,8 @@ def check_context(name: str, array: cl_array.Array, context: Any, owner: object)
     other: Any = array.context
     if other.int_ptr != context.int_ptr:
         raise DeviceError(
-            f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}"
+            f"{name} is on {_name(other)}, expected {_name(context)}, the context of {owner}: each "
+            "Runtime has its own; one has to make both arrays, and .get() brings one to the host"
         )
 
 

@@ -212,7 +212,7 @@ class Convolution(Module):
     def updateData(self, data: Any) -> Any:
         """The layer's result for checked data."""
         if "W" not in self.vars:
-            raise ModuleError(f"Module {self.name} has no weights: set them with setVar('W', …)")
+            raise ModuleError(f"{self.called} has no weights: set them with setVar('W', …)")
         keep = None
         if self._needs_argument and self.train:
             keep = self.runtime.empty(self.dataShapeFrom(data.shape), data.dtype)

@@ -56,7 +56,13 @@ class Module(Copyable):
         self.grad: Any = None
 
     def __repr__(self) -> str:
-        return f"<clconv.{type(self).__name__} {self.name}>"
+        named = "" if self.name is None else f" {self.name}"
+        return f"<clconv.{type(self).__name__}{named}>"
+
+    @property
+    def called(self) -> str:
+        """What errors call it."""
+        return f"Module {self.name}" if self.name is not None else f"the {type(self).__name__}"
 
     def transient(self) -> dict[str, Any]:
         """A copy has seen no data: backward needs a forward call before it."""
@@ -89,7 +95,7 @@ class Module(Copyable):
         """
         if name not in self.vars:
             names = ", ".join(self.vars) or "none"
-            raise ModuleError(f"Module {self.name} has no variable {name!r}, it has: {names}")
+            raise ModuleError(f"{self.called} has no variable {name!r}, it has: {names}")
         return self.vars[name]
 
     def hasVar(self, name: str) -> bool:
@@ -256,7 +262,7 @@ class Module(Copyable):
             DeviceError: an array of another context, or a device that fails.
         """
         if self.inData is None:
-            raise ModuleError(f"Module {self.name}: backward needs a forward call before it")
+            raise ModuleError(f"{self.called}: backward needs a forward call before it")
         self._check_array("grad", grad)
         self.checkGradShape(grad.shape)
         self.checkGradType(grad.dtype)
@@ -373,8 +379,8 @@ class Module(Copyable):
         variable is written once; "name.W", ".W" without a name, ".conv.W" in an unnamed Sequential.
 
         Args:
-            hdf: a path, whose file is replaced when all is written, or an open h5py.File; None
-                returns the file's bytes.
+            hdf: a path, whose file is replaced when all is written, and whose folder is made where
+                it is missing, as by PuzzleLib; or an open h5py.File. None returns the file's bytes.
             varlinks: {variable: i}, which shares variables among the modules saved to one open
                 file.
             name: replaces the module's own.

@@ -50,7 +50,7 @@ class Parallel(Container):
     def merged_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """The result's shape for those of the branches. Raises ModuleError."""
         if not shapes:
-            raise ModuleError(f"Module {self.name} has no branches")
+            raise ModuleError(f"{self.called} has no branches")
         skipped = None if self.merge == "sum" else 1
         first = shapes[0]
         for i, shape in enumerate(shapes):
@@ -101,9 +101,7 @@ class Parallel(Container):
         for i, module in enumerate(self.graph):
             with self._placing("Grad", i):
                 if module.inData is None:
-                    raise ModuleError(
-                        f"Module {module.name}: backward needs a forward call before it"
-                    )
+                    raise ModuleError(f"{module.called}: backward needs a forward call before it")
                 module.checkGradShape(module.data.shape)
 
     def _backward(
@@ -138,7 +136,7 @@ class Parallel(Container):
             with self._placing("Grad", i):
                 found.append(module.gradShapeFrom(shape))
         if not found:
-            raise ModuleError(f"Module {self.name} has no branches")
+            raise ModuleError(f"{self.called} has no branches")
         return found[0][0], min(one[1] for one in found), max(one[2] for one in found)
 
     def optimizeForShape(self, shape: Sequence[int], memlimit: int | None = None) -> None:

@@ -163,7 +163,7 @@ class Container(Module):
             The module.
         """
         if not self.graph:
-            raise ModuleError(f"Module {self.name} is empty")
+            raise ModuleError(f"{self.called} is empty")
         return self.graph.pop(index)
 
     def __len__(self) -> int:
@@ -198,7 +198,7 @@ class Container(Module):
             if module.name == name:
                 return module
         names = ", ".join(str(module.name) for module in self.graph) or "none"
-        raise ModuleError(f"Module {self.name} has no module {name!r}, it has: {names}")
+        raise ModuleError(f"{self.called} has no module {name!r}, it has: {names}")
 
     def _leaves(self) -> Iterator[Module]:
         """The modules that are no containers, of containers within too."""
@@ -401,9 +401,7 @@ class Sequential(Container):
             module = self.graph[i]
             try:
                 if module.inData is None:
-                    raise ModuleError(
-                        f"Module {module.name}: backward needs a forward call before it"
-                    )
+                    raise ModuleError(f"{module.called}: backward needs a forward call before it")
                 module.checkGradShape(shape)
             except ModuleError as error:
                 raise self._place("Grad", i, error) from error
