@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from clconv import devices, testing
-from clconv.dtypes import dtype_of, is_short
+from clconv.dtypes import dtype_of, is_floating, is_short
 from clconv.onnx import Backend, report
 from clconv.onnx.backend import Prepared
 from clconv.onnx.evaluator import Evaluator
@@ -34,7 +34,7 @@ def node(op, count=1, outputs=1, **attributes):
 
 def reference(made, inputs, opset=OPSET):
     """Its outputs of the same values in float64."""
-    wide = [one.astype(np.float64) if one.dtype.kind == "f" else one for one in inputs]
+    wide = [one.astype(np.float64) if is_floating(one.dtype) else one for one in inputs]
     names = [name for name in made.input if name]
     typed = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(one.dtype), None)
              for name, one in zip(names, wide, strict=True)]  # fmt: skip
