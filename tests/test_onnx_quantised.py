@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from clconv import ProblemError
 from clconv.onnx import Backend, report
 from clconv.onnx.evaluator import Evaluator
 
@@ -131,6 +132,8 @@ def test_roundings_that_stay(first_runtime, rng):
     expected = Evaluator(model).run(None, {"x": x})[0]
     np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
     assert places(first_runtime, model, x) == {"Quantised": "device"}
+    with pytest.raises(ProblemError, match="node of q"):  # as the host says it
+        Backend.run_model(model, [x[:, :2]], first_runtime)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8])

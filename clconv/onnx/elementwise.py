@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -183,7 +184,10 @@ def quantised(work: Work, node: Node, inputs: Inputs) -> list[Value]:
         raise OnHost(f"it quantises {dtype}")
     lies = [1] * len(x.shape)
     if scale.size > 1:
-        lies[axis_of(node, len(x.shape), 1)] = scale.size
+        axis = axis_of(node, len(x.shape), 1)
+        lies[axis] = x.shape[axis]
+    if any(one.size != math.prod(lies) for one in (scale, *rest)):
+        raise OnHost(f"{scale.name} has shape {scale.shape}")
 
     def placed() -> list[Any]:
         return [one.host.reshape(lies).astype(dtype) for one in (scale, *rest)]
