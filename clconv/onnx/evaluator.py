@@ -125,8 +125,8 @@ class MaxPool(ReferenceMaxPool):
             ones = [1] * len(size)
             steps, taps = given["strides"] or ones, given["dilations"] or ones
             windows = [
-                outputs_of_pool(length, window, (0, 0), auto_pad, False)
-                for length, *window in zip(x.shape[2:], size, steps, taps, strict=True)
+                outputs_of_pool(length, (one, step, tap), (0, 0), auto_pad, False)
+                for length, one, step, tap in zip(x.shape[2:], size, steps, taps, strict=True)
             ]
             given["pads"] = [*(one.left for one in windows), *(one.right for one in windows)]
         result: tuple[Any, ...] = self._max_pool(x, auto_pad="NOTSET", **given)
