@@ -165,6 +165,12 @@ def test_quantised_operators(runtime, rng, kind):
     assert {op for op, where in found.items() if where != "device"} == {
         "QuantizeLinear", "DequantizeLinear"
     }  # fmt: skip
+    # Without a zero nothing says which type a result has.
+    untyped = model_of(
+        [nodes[0], node("QLinearAdd", ["c", "t", "z", "c", "t", "z", "t"], ["y"], MICROSOFT)],
+        constants, 13, element, element,
+    )  # fmt: skip
+    assert [one.op for one in Backend.prepare(untyped, runtime)._graph.nodes][-1] == "QLinearAdd"
     # The reference, which runs what has no constant weights, is corrected for one axis.
     one = model_of(nodes[:1], constants, 13, element, element)
     np.testing.assert_array_equal(
