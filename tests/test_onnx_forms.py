@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pyopencl as cl
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -20,7 +21,7 @@ from test_onnx_models import (
     runs,
 )
 
-from clconv import ProblemError
+from clconv import DeviceError, ProblemError
 from clconv.onnx import Backend, report
 
 
@@ -159,6 +160,26 @@ def test_inputs_lie_anywhere(runtime, rng, monkeypatch, shares):
     assert program._borrowed == []
     assert bool(program._lent) == runtime.memory.shares_host
     assert not program._lent.intersection(program._at)
+
+
+def test_after_a_failure(first_runtime, rng):
+    """A run that a driver refuses is an error of ours, keeps no arrays, and may go again."""
+    prepared, x = prepared_of(first_runtime, chain(rng, 2)), integers(rng, 1, 4, 9)
+    expected = prepared.run([x])[0]
+    prepared.run([x])
+    ((program, _),) = prepared._known.get(frozenset()).programs._entries.values()
+    steps, far = program._steps, np.empty(10**6, np.float32)
+
+    def refused(host):
+        buffer = program._scratch.pages[0]
+        cl.enqueue_copy(first_runtime.queue, far, buffer, src_offset=buffer.size)
+
+    program._steps = [*steps[:-1], refused]
+    with pytest.raises(DeviceError, match="cannot run a model"):
+        prepared.run([x])
+    assert program._borrowed == []
+    program._steps = steps
+    np.testing.assert_array_equal(prepared.run([x])[0], expected)
 
 
 def test_report(first_runtime, rng):

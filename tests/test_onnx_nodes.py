@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
 from clconv import devices, testing
-from clconv.dtypes import dtype_of, is_short
+from clconv.dtypes import dtype_of, is_floating, is_short
 from clconv.onnx import Backend, report
 from clconv.onnx.backend import Prepared
 from clconv.onnx.evaluator import Evaluator
@@ -34,7 +35,7 @@ def node(op, count=1, outputs=1, **attributes):
 
 def reference(made, inputs, opset=OPSET):
     """Its outputs of the same values in float64."""
-    wide = [one.astype(np.float64) if one.dtype.kind == "f" else one for one in inputs]
+    wide = [one.astype(np.float64) if is_floating(one.dtype) else one for one in inputs]
     names = [name for name in made.input if name]
     typed = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(one.dtype), None)
              for name, one in zip(names, wide, strict=True)]  # fmt: skip
@@ -263,6 +264,34 @@ def taken(x, size, stride, dilation, pads, outputs):
     return [[p for p in one if 0 <= p < x.shape[2]] for one in windows]
 
 
+def test_products_of_two_tensors(runtime, rng):
+    """Exact on integers: rows and columns in any number, matrices again and again, and turned."""
+    for left, right in (
+        ((3, 4, 7), (3, 7, 5)), ((1, 1), (1, 1)), ((2, 1, 9, 3), (4, 3, 17)), ((17, 40), (40, 33)),
+        ((1, 6), (5, 6, 2)), ((2, 3, 8, 5), (2, 3, 5, 70)),
+    ):  # fmt: skip
+        exactly(runtime, node("MatMul", 2), [integers(rng, *left), integers(rng, *right)], 13)
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        scores (float[N,L,C] x) => (float[N,L,L] y, float[N,C,L] z)
+        {
+            t = Transpose <perm = [0, 2, 1]> (x)
+            y = MatMul(x, t)
+            u = Transpose <perm = [0, 2, 1]> (x)
+            z = MatMul(u, y)
+        }"""
+    )
+    prepared, built = Backend.prepare(model, runtime), 0
+    for shape in ((2, 9, 4), (1, 3, 20), (3, 33, 5)):
+        x = integers(rng, *shape)
+        y, z = prepared.run([x])
+        np.testing.assert_array_equal(y, x @ x.transpose(0, 2, 1))
+        np.testing.assert_array_equal(z, x.transpose(0, 2, 1) @ y)
+        built = built or len(runtime.programs)
+        assert len(runtime.programs) == built
+    assert {one.where for one in report(prepared, [x])} == {"device"}
+
+
 def test_reductions(runtime, rng):
     for shape in (*SHAPES, (2, 3, 700)):
         x = integers(rng, *shape)
@@ -358,6 +387,7 @@ def test_for_a_gpu(gpu_runtime, rng):
     exactly(gpu_runtime, node("ReduceSum", axes=[2]), [x], 11)
     exactly(gpu_runtime, node("ReduceMax", axes=[1]), [x], 13)
     exactly(gpu_runtime, node("Concat", 2, axis=2), [x, integers(rng, 2, 5, 3)])
+    exactly(gpu_runtime, node("MatMul", 2), [x, integers(rng, 2, 70, 9)], 13)
     within(gpu_runtime, node("Softmax"), [x], 60)
     exactly(gpu_runtime, node("Upsample", 2), [x, np.float32([1, 1, 3])], 9)
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from clconv import ProblemError
 from clconv.onnx import Backend, report
 from clconv.onnx.evaluator import Evaluator
 
@@ -131,6 +132,8 @@ def test_roundings_that_stay(first_runtime, rng):
     expected = Evaluator(model).run(None, {"x": x})[0]
     np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
     assert places(first_runtime, model, x) == {"Quantised": "device"}
+    with pytest.raises(ProblemError, match="node of q"):  # as the host says it
+        Backend.run_model(model, [x[:, :2]], first_runtime)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8])
@@ -162,6 +165,12 @@ def test_quantised_operators(runtime, rng, kind):
     assert {op for op, where in found.items() if where != "device"} == {
         "QuantizeLinear", "DequantizeLinear"
     }  # fmt: skip
+    # Without a zero nothing says which type a result has.
+    untyped = model_of(
+        [nodes[0], node("QLinearAdd", ["c", "t", "z", "c", "t", "z", "t"], ["y"], MICROSOFT)],
+        constants, 13, element, element,
+    )  # fmt: skip
+    assert [one.op for one in Backend.prepare(untyped, runtime)._graph.nodes][-1] == "QLinearAdd"
     # The reference, which runs what has no constant weights, is corrected for one axis.
     one = model_of(nodes[:1], constants, 13, element, element)
     np.testing.assert_array_equal(

@@ -278,19 +278,42 @@ def _as_weight(work: Work, weight: Value, transposed: bool) -> Value:
 
 
 def matmul(work: Work, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
-    """MatMul of a tensor and a constant matrix."""
+    """MatMul of a tensor and a constant matrix, by a pointwise convolution, or of two tensors."""
     a, b = inputs
     assert a is not None
     assert b is not None
     work.check(a, b)
-    if not b.constant or len(b.shape) != 2 or len(a.shape) < 2:
-        raise OnHost("no operand is a constant matrix on the right")
+    if min(len(a.shape), len(b.shape)) < 2:
+        raise OnHost("an operand is a vector")
+    if not b.constant or len(b.shape) != 2:
+        return [_products(work, node.outputs[0], a, b)]
     if a.shape[-1] != b.shape[0]:
         raise ProblemError(
             f"{b.name} has shape {b.shape}, expected ({a.shape[-1]}, …) for {a.name} of {a.shape}"
         )
     weight = _as_weight(work, b, transposed=False)
     return [_product(work, node.outputs[0], a, weight)]
+
+
+def _products(work: Work, name: str, a: Value, b: Value) -> Value:
+    """Products of matrices of which both are computed."""
+    if a.shape[-1] != b.shape[-2]:
+        wanted = f"(…, {a.shape[-1]}, …) for {a.name} of {a.shape}"
+        raise ProblemError(f"{b.name} has shape {b.shape}, expected {wanted}")
+    try:
+        batch = tuple(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    except ValueError as error:
+        raise ProblemError(
+            f"{b.name} has shape {b.shape}, expected one that broadcasts with {a.shape}"
+        ) from error
+    # Rows may lie in any order, so that none need move for it.
+    left = a.pending.view if isinstance(a.pending, Turned) else work.tensor(a)
+    right = work.tensor(b)
+    if right.strides[-1] != 1:
+        right = work.dense(b)
+    if not kernels.fit_for_product(left, right, batch):
+        raise OnHost(f"{a.name} of {a.shape} and {b.name} of {b.shape} have too many dimensions")
+    return Value.of(name, kernels.product(work.recorder, left, right, batch))
 
 
 def gemm(work: Work, node: Node, inputs: Sequence[Value | None]) -> list[Value]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from clconv.dtypes import is_computed
+from clconv.dtypes import dtype_of, is_computed
 from clconv.onnx import kernels
 from clconv.onnx.convolutions import Activation, Convolution
 from clconv.onnx.expressions import BINARY, CHAINED, combined, formula, literal
@@ -19,6 +21,7 @@ from clconv.onnx.work import OnHost, Pending, Value, Work, axis_of
 __all__ = ["add", "batch_normalisation", "binary", "cast", "chained", "clip", "power", "quantised",
            "unary"]  # fmt: skip
 
+BFLOAT16 = TensorProto.BFLOAT16
 Inputs = Sequence[Value | None]
 Forms = list[tuple[str, tuple[int | str, ...]]]
 
@@ -181,7 +184,10 @@ def quantised(work: Work, node: Node, inputs: Inputs) -> list[Value]:
         raise OnHost(f"it quantises {dtype}")
     lies = [1] * len(x.shape)
     if scale.size > 1:
-        lies[axis_of(node, len(x.shape), 1)] = scale.size
+        axis = axis_of(node, len(x.shape), 1)
+        lies[axis] = x.shape[axis]
+    if any(one.size != math.prod(lies) for one in (scale, *rest)):
+        raise OnHost(f"{scale.name} has shape {scale.shape}")
 
     def placed() -> list[Any]:
         return [one.host.reshape(lies).astype(dtype) for one in (scale, *rest)]
@@ -198,7 +204,8 @@ def cast(work: Work, node: Node, inputs: Inputs) -> list[Value]:
     """Cast among the dtypes that kernels compute in."""
     (x,) = _given(inputs)
     work.check(x)
-    wanted = np.dtype(tensor_dtype_to_np_dtype(node.attributes["to"]))
+    kind = node.attributes["to"]  # of bfloat16 old releases of onnx say that it is float32
+    wanted = dtype_of("bfloat16" if kind == BFLOAT16 else tensor_dtype_to_np_dtype(kind))
     if wanted == x.dtype:
         return same(work, node, [x])
     if not is_computed(wanted) or (wanted == np.float64 and not work.runtime.info.fp64):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_conv import Conv as ReferenceConv
+from onnx.reference.ops.op_conv import _conv_implementation
 from onnx.reference.ops.op_conv_integer import ConvInteger as ReferenceConvInteger
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
 from onnx.reference.ops.op_dequantize_linear import _CommonDequantizeLinear
@@ -125,8 +126,8 @@ class MaxPool(ReferenceMaxPool):
             ones = [1] * len(size)
             steps, taps = given["strides"] or ones, given["dilations"] or ones
             windows = [
-                outputs_of_pool(length, window, (0, 0), auto_pad, False)
-                for length, *window in zip(x.shape[2:], size, steps, taps, strict=True)
+                outputs_of_pool(length, (one, step, tap), (0, 0), auto_pad, False)
+                for length, one, step, tap in zip(x.shape[2:], size, steps, taps, strict=True)
             ]
             given["pads"] = [*(one.left for one in windows), *(one.right for one in windows)]
         result: tuple[Any, ...] = self._max_pool(x, auto_pad="NOTSET", **given)
@@ -179,23 +180,30 @@ class ConvInteger(ReferenceConvInteger):
 
 
 class QLinearConv(ReferenceQLinearConv):
-    """QLinearConv of one axis, of which the reference takes a scale of each channel for one of two
-    axes."""
+    """QLinearConv with a scale or a zero of each output channel, whatever the number of axes."""
 
     op_domain = ""
 
-    def _run(self, x: Any, x_scale: Any, x_zero: Any, w: Any, *rest: Any, **named: Any) -> Any:
-        if x.ndim != 3:
-            return super()._run(x, x_scale, x_zero, w, *rest, **named)
-        get = {name: value for name, value in named.items() if value is not None}.get
-        left, right = get("pads", (0, 0))
-        wide = {
-            "auto_pad": get("auto_pad", "NOTSET"), "group": get("group", 1),
-            "kernel_shape": (1, w.shape[2]), "pads": (0, left, 0, right),
-            "strides": (1, *get("strides", (1,))), "dilations": (1, *get("dilations", (1,))),
-        }  # fmt: skip
-        (y,) = super()._run(x[:, :, None], x_scale, x_zero, w[:, :, None], *rest, **wide)
-        return (y[:, :, 0],)
+    def _run(
+        self, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any, *rest: Any,
+        **named: Any,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        if w_scale.size == w_zero.size == 1:
+            result: tuple[Any, ...] = super()._run(
+                x, x_scale, x_zero, w, w_scale, w_zero, *rest, **named
+            )
+            return result
+        y_scale, y_zero, bias = (*rest, None)[:3]
+        lies = (-1, *(1,) * (x.ndim - 2))
+        get = named.get
+        sums = _conv_implementation(
+            x.astype(np.int32) - x_zero, w.astype(np.int32) - w_zero.reshape(*lies, 1), bias,
+            get("auto_pad") or "NOTSET", get("dilations"), get("group") or 1, get("kernel_shape"),
+            get("pads"), get("strides"),
+        ).astype(np.int32)  # fmt: skip
+        numbers = sums * (x_scale * w_scale / y_scale).reshape(lies) + y_zero
+        limits = np.iinfo(y_zero.dtype)
+        return (np.clip(np.rint(numbers), limits.min, limits.max).astype(y_zero.dtype),)
 
 
 class DequantizeLinear(_CommonDequantizeLinear):

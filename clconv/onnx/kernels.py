@@ -27,7 +27,17 @@ from clconv.variants.base import (
     vector_lanes,
 )
 
-__all__ = ["evaluate", "joined", "normalise", "pool", "reduce_rows", "softmax", "take", "transpose"]
+__all__ = [
+    "evaluate",
+    "joined",
+    "normalise",
+    "pool",
+    "product",
+    "reduce_rows",
+    "softmax",
+    "take",
+    "transpose",
+]
 
 # Tasks that a core gets of an array: few enough to start, enough to share evenly.
 TASKS_A_CORE = 4
@@ -38,6 +48,9 @@ LOCAL = 64
 TILE = 16
 C_TYPES = {"float16": "ushort", "bfloat16": "ushort", "float32": "float", "float64": "double"}
 DIMENSIONS = 4  # of the arrays of an expression
+MATRIX_DIMENSIONS = 2  # of arrays of matrices
+# Rows of a product that are summed at once: as many sums as a core needs under way.
+ROWS_OF_PRODUCT = 8
 
 
 def broadcast_strides(tensor: Tensor, shape: Shape) -> Shape:
@@ -204,6 +217,39 @@ def take(
     return out
 
 
+def product(recorder: Recorder, a: Tensor, b: Tensor, batch: Shape) -> Tensor:
+    """The products of matrices a (…, M, K) and b (…, K, N), whose last axis is dense; `batch` says
+    how many there are, in two dimensions at most when neighbours are joined."""
+    rows, terms, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    out = recorder.empty((*batch, rows, columns), a.dtype)
+    a_steps = broadcast_strides(a, (*batch, rows, terms))
+    b_steps = broadcast_strides(b, (*batch, terms, columns))
+    sizes, steps = joined(batch, a_steps[:-2], b_steps[:-2])
+    missing = MATRIX_DIMENSIONS - len(sizes)
+    sizes = [1] * missing + sizes
+    (a_0, a_1), (b_0, b_1) = ([0] * missing + one for one in steps)
+    kernels = _Kernels(recorder.runtime, a.dtype)
+    at_once = ROWS_OF_PRODUCT if kernels.is_cpu else ROWS_OF_PRODUCT // 2
+    kernel = kernels.kernel(
+        "product",
+        (*_flat("a", "b"), RESULT),
+        longs="blocks block row_blocks rows terms columns size_1 a_stride_0 a_stride_1 a_i_stride "
+        "a_k_stride b_stride_0 b_stride_1 b_k_stride",
+        constants=(("rows_at_once", at_once),),
+    )
+    block = columns if kernels.is_cpu else 1
+    blocks, row_blocks = ceil_div(columns, block), ceil_div(rows, at_once)
+    tasks = math.prod(sizes) * row_blocks * blocks
+    launch = kernel.launch(
+        kernels.size(kernel, tasks, ceil_div(out.size * terms, at_once)),
+        count=tasks, blocks=blocks, block=block, row_blocks=row_blocks, rows=rows, terms=terms,
+        columns=columns, size_1=sizes[1], a_stride_0=a_0, a_stride_1=a_1, a_i_stride=a_steps[-2],
+        a_k_stride=a_steps[-1], b_stride_0=b_0, b_stride_1=b_1, b_k_stride=b_steps[-2],
+    )  # fmt: skip
+    recorder.launch(launch, {"a": a, "b": b, "y": out})
+    return out
+
+
 def pool(
     recorder: Recorder,
     x: Tensor,
@@ -325,6 +371,14 @@ def convert(recorder: Recorder, x: Tensor, dtype: np.dtype[Any]) -> Tensor:
     launch = kernel.launch(kernels.size(kernel, x.size, x.size), count=x.size)
     recorder.launch(launch, {"x": x, "y": out})
     return out
+
+
+def fit_for_product(a: Tensor, b: Tensor, batch: Shape) -> bool:
+    """Whether arrays of matrices have so few dimensions that `product` takes them."""
+    a_steps = broadcast_strides(a, (*batch, *a.shape[-2:]))
+    b_steps = broadcast_strides(b, (*batch, *b.shape[-2:]))
+    sizes, _ = joined(batch, a_steps[:-2], b_steps[:-2])
+    return len(sizes) <= MATRIX_DIMENSIONS
 
 
 def copied(recorder: Recorder, x: Tensor) -> Tensor:

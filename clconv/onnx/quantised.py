@@ -99,9 +99,11 @@ class _Lowering:
         result: Sequence[str],
         more: Sequence[str] = (),
         attributes: Mapping[str, Any] | None = None,
-    ) -> list[Node]:
+    ) -> list[Node] | None:
         """An operator of tensors that are dequantised before it, and quantised after it; `more` are
-        inputs that are no quantised ones."""
+        inputs that are no quantised ones. None where no zero says the type of the result."""
+        if any(result) and not all((*result, "")[:2]):
+            return None
         made, names = [], []
         for x, *how in given:
             names.append(self._name(x))
