@@ -17,6 +17,7 @@ and parameters, where PyTorch has a RuntimeError; TypeError for tensors on other
 """
 
 from clconv.torch.conversion import convert, revert
+from clconv.torch.expanded import register
 from clconv.torch.functions import conv1d, conv_transpose1d
 from clconv.torch.in_transformers import use_in_transformers
 from clconv.torch.layers import Conv1d, ConvTranspose1d
@@ -26,6 +27,8 @@ from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
 from clconv.torch.streaming import TorchStream, stream
 from clconv.torch.tuning import tune
 from clconv.torch.warming import warm_up
+
+register()
 
 __all__ = [
     "Conv1d",
