@@ -250,7 +250,7 @@ def ids(*shape: int) -> Callable[[], tuple[torch.Tensor, ...]]:
     return lambda: (torch.randint(1, 38, shape),)
 
 
-# By name: package, network, inputs. Those of functions alone run in `patched`.
+# By name: package, network, inputs. Those that call functions run in `patched`.
 NETWORKS: dict[str, tuple[str, Callable[[], Any], Callable[[], tuple[torch.Tensor, ...]]]] = {
     "Wav2Vec2": ("transformers", wav2vec2, noise(2, 800)),
     "Whisper's encoder": ("transformers", whisper, noise(2, 80, 100)),
@@ -277,7 +277,7 @@ NETWORKS: dict[str, tuple[str, Callable[[], Any], Callable[[], tuple[torch.Tenso
     "Resample": ("torchaudio", resample, noise(2, 400)),
     "LowPassFilters": ("julius", low_pass, noise(2, 400)),
 }
-PATCHED = {"Resample", "LowPassFilters"}
+PATCHED = {"Mamba", "Resample", "LowPassFilters"}
 
 
 def near(found: torch.Tensor, true: torch.Tensor, whole: float = 0.0) -> None:
