@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, functionalize, grad, vmap
 from torch.nn.utils import parametrizations, prune
+from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
 
 from clconv import ProblemError
 from clconv.torch import Conv1d, ConvTranspose1d, conv1d, conv_transpose1d, convert, revert
@@ -164,6 +167,30 @@ def test_gradients_of_each_sample_by_hooks(runtime):
     ours(X.clone().requires_grad_()).square().sum().backward()
     close(found[ours[0]], per_sample(theirs, X)["0.weight"])
     close(found[ours[0]].sum(0), ours[0].weight.grad)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_gradients_of_each_sample_by_expanded_weights(runtime, reduction):
+    """torch.nn.utils', in as many launches for any batch; PyTorch has none for the second layer."""
+    ours, theirs = both()
+    counts = []
+    for samples in (3, 6):
+        x = torch.randn(samples, 2, 12, requires_grad=True)
+        launches = runtime.launches
+        y = call_for_per_sample_grads(ours, loss_reduction=reduction)(x)
+        (y.square().sum() / (1 if reduction == "sum" else samples)).backward()
+        counts.append(runtime.launches - launches)
+        for name, one in per_sample(theirs, x.detach()).items():
+            parameter = ours.get_parameter(name)
+            close(parameter.grad_sample, one)
+            assert parameter.grad is None
+            del parameter.grad_sample
+        true = x.detach().requires_grad_()
+        (theirs(true).square().sum() / (1 if reduction == "sum" else samples)).backward()
+        close(x.grad, true.grad)
+    assert counts[0] == counts[1]
+    with pytest.raises(ProblemError, match=r"input has shape \(2, 12\), expected \(N, C, L\)"):
+        call_for_per_sample_grads(ours, batch_size=2)(X[0])
 
 
 def test_batches_are_one_call(runtime, monkeypatch):
@@ -395,3 +422,19 @@ def test_a_script_of_converted_layers(runtime):
     assert isinstance(ours[2], ConvTranspose1d)
     revert(ours)
     close(torch.jit.script(ours)(X), theirs(X))
+
+
+# What users are told
+
+
+def test_every_feature_of_the_page_has_its_test():
+    """The rows of docs/pytorch.md's table name tests that exist."""
+    here = Path(__file__).parent
+    page = (here.parent / "docs" / "pytorch.md").read_text()
+    rows = page.split("| feature | how | test |\n|---|---|---|\n")[1].split("\n\n")[0].splitlines()
+    assert len(rows) >= 30
+    for row in rows:
+        found = re.findall(r"`(test_torch\w*)::(test_\w+)`", row.rsplit("|", 2)[1])
+        assert found, row
+        for file, name in found:
+            assert f"\ndef {name}(" in (here / f"{file}.py").read_text(), name

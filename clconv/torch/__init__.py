@@ -21,6 +21,7 @@ from clconv.errors import missing
 
 try:
     from clconv.torch.conversion import convert, revert
+    from clconv.torch.expanded import register
     from clconv.torch.functions import conv1d, conv_transpose1d
     from clconv.torch.in_transformers import use_in_transformers
     from clconv.torch.layers import Conv1d, ConvTranspose1d
@@ -32,6 +33,8 @@ try:
     from clconv.torch.warming import warm_up
 except ModuleNotFoundError as error:
     raise missing(error, "clconv.torch", torch="torch") from None
+
+register()
 
 __all__ = [
     "Conv1d",

@@ -145,11 +145,18 @@ def conv1d(
         if not isinstance(padding, (int, str)) and len(padding) == 2:
             input, padding = nn.functional.pad(input, [*padding]), 0
         return nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups)
-    one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
-    pads = Geometry(one, padding, step).pads(weight.shape[2])
-    geometry = Geometry(one, pads, step, whole("groups", groups, 1))
+    geometry = geometry_of_conv1d(weight, stride, padding, dilation, groups)
     result: Tensor = CONVOLUTION(*tensors, *geometry)
     return result
+
+
+def geometry_of_conv1d(
+    weight: Tensor, stride: Size, padding: Padding, dilation: Size, groups: int
+) -> Geometry:
+    """The geometry that the arguments of conv1d say, its padding in samples."""
+    one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
+    pads = Geometry(one, padding, step).pads(weight.shape[2])
+    return Geometry(one, pads, step, whole("groups", groups, 1))
 
 
 def conv_transpose1d(
@@ -197,8 +204,15 @@ def conv_transpose1d(
     if torch.onnx.is_in_onnx_export():
         place = stride, padding, output_padding, groups, dilation
         return nn.functional.conv_transpose1d(input, weight, bias, *place)
-    one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
-    crop, extra = whole("padding", padding, 0), whole("output_padding", output_padding, 0)
-    geometry = Geometry(one, (crop, crop), step, whole("groups", groups, 1), True, extra)
+    geometry = geometry_of_conv_transpose1d(stride, padding, output_padding, groups, dilation)
     result: Tensor = CONVOLUTION(*tensors, *geometry)
     return result
+
+
+def geometry_of_conv_transpose1d(
+    stride: Size, padding: Size, output_padding: Size, groups: int, dilation: Size
+) -> Geometry:
+    """The geometry that the arguments of conv_transpose1d say."""
+    one, step = whole("stride", stride, 1), whole("dilation", dilation, 1)
+    crop, extra = whole("padding", padding, 0), whole("output_padding", output_padding, 0)
+    return Geometry(one, (crop, crop), step, whole("groups", groups, 1), True, extra)
