@@ -83,6 +83,8 @@ def _names(module: str) -> list[str]:
         for name, value in vars(found).items()
         if not name.startswith("_") and getattr(value, "__module__", None) == module
     ]
+    if module == "clconv.errors":  # whose functions make messages for clconv itself
+        return [name for name in public if inspect.isclass(getattr(found, name))]
     return [name for name in public if not inspect.ismodule(getattr(found, name))]
 
 
