@@ -277,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.plot:
         from clconv.commands.tune_plot import draw
 
-        draw(list(records.values()), runtime.info.name, asked.plot)
+        named = [(job.name, record) for job, record in records.items()]
+        draw(named, runtime.info.name, asked.plot)
     if asked.calibrate and status == 0:
         from clconv.commands.tune_calibrate import calibrate
 
