@@ -22,7 +22,7 @@ from clconv.variants.base import (
 )
 from clconv.variants.winograd.tiles import tile_outputs
 from clconv.variants.winograd.transforms import every_second, steps
-from clconv.variants.winograd.work import MOST_VECTORS, Work, registers_hold
+from clconv.variants.winograd.work import Work, registers_hold
 
 __all__ = ["designs", "works"]
 
@@ -74,7 +74,8 @@ def _design(work: Work) -> Design:
         scalars("channels written tiles", "tasks"),
         (1, 1, 1),
     )  # fmt: skip
-    lines = f"{form.points} * CHANNEL_TILE * {MOST_VECTORS} * LANES"
+    held = str(work.held_vectors)
+    sums_elements = f"{form.points} * CHANNEL_TILE * {held} * LANES"
     kernel = Kernel(
         "convolution_winograd",
         (
@@ -90,11 +91,11 @@ def _design(work: Work) -> Design:
                 "arrays",
                 (
                     *(() if work.scratch else (("SUM", "data", str(work.data_elements)),)),
-                    ("SUM", "sums", lines),
+                    ("SUM", "sums", sums_elements),
                     ("SUM", "raw", f"{max(form.points, form.step) + 2} * LANES"),
-                    ("long", "place_row", str(MOST_VECTORS)),
-                    ("int", "place_tile", str(MOST_VECTORS)),
-                    ("int", "place_line", str(MOST_VECTORS)),
+                    ("long", "place_row", held),
+                    ("int", "place_tile", held),
+                    ("int", "place_line", held),
                 ),
             ),
         ),

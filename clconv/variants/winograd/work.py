@@ -16,9 +16,9 @@ from clconv.variants.winograd.tiles import Tiles
 __all__ = ["LEAST_LOCAL_BYTES", "Blocks", "Work"]
 
 LEAST_LOCAL_BYTES = 64 << 10
-# Transformed samples take this part of local memory, of which more than so many bytes lies outside
-# a core's second-level cache on many CPUs.
-MOST_LOCAL_BYTES, DATA_SHARE = 256 << 10, 3 / 4
+# Transformed samples and their sums take these parts of local memory, of which more than so many
+# bytes lies outside a core's second-level cache on many CPUs; the rest is for samples as they are.
+MOST_LOCAL_BYTES, DATA_SHARE, SUMS_SHARE = 256 << 10, 3 / 4, 7 / 32
 # Or this part of the second-level cache, if they are in global memory.
 SCRATCH_SHARE = 5 / 8
 # Vectors of tiles of a task at most: their sums at all points stay in the first-level cache.
@@ -109,8 +109,14 @@ class Work:
     @property
     def most_vectors(self) -> int:
         """Vectors of tiles of a task at most, a multiple of those of sums; 0 where none fit."""
-        most = min(self._fitting(self._room), MOST_VECTORS)
+        most = min(self._fitting(self._room), self.held_vectors)
         return most // self.vectors * self.vectors
+
+    @property
+    def held_vectors(self) -> int:
+        """Vectors of tiles whose sums at all points local memory has room for."""
+        room = int(self.local_bytes * SUMS_SHARE) // self.item_bytes
+        return min(MOST_VECTORS, room // (self.tiles.points * self.channels * self.lanes))
 
     def _fitting(self, elements: int) -> int:
         return elements // (self.tiles.points * self.tiles.channels * self.lanes)
