@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from clconv import Conv1dProblem, Pass, testing
+import clconv
+from clconv import Conv1dProblem, Pass, ProblemError, testing
+from clconv import functional as F
+from clconv.planning.profiles import PROFILES
+from clconv.variants import winograd
+from clconv.variants.base import Request
 from clconv.variants.winograd.bound import bound
-from clconv.variants.winograd.tiles import Tiles
-from clconv.variants.winograd.transforms import OUTPUTS, Step, roundings, steps, transform
+from clconv.variants.winograd.tiles import Tiles, tile_outputs
+from clconv.variants.winograd.transforms import (
+    OUTPUTS,
+    Step,
+    every_second,
+    roundings,
+    steps,
+    transform,
+)
+from clconv.variants.winograd.work import Work
 
 FORMS = sorted((outputs, taps) for taps, some in OUTPUTS.items() for outputs in some)
 
@@ -39,6 +53,29 @@ def test_transforms_give_correlations(rng, outputs, taps):
         factors, data = multiplied(form.weight, w), multiplied(form.data, x)
         products = [a * b for a, b in zip(factors, data, strict=True)]
         assert multiplied(form.inverse, products) == expected
+
+
+@pytest.mark.parametrize("taps", [3, 4, 5, 6])
+def test_strided_transforms_give_correlations(rng, taps):
+    """Their phases' products are fewer than the definition's."""
+    form = transform(4, taps, 2)
+    assert form.points == 4 * taps - {3: 3, 4: 6, 5: 9, 6: 12}[taps]
+    assert form.samples == 6 + taps
+    w, x = (list(map(int, rng.integers(-99, 100, n))) for n in (taps, form.samples))
+    products = [
+        a * b for a, b in zip(_by_steps(form.weight, w), _by_steps(form.data, x), strict=True)
+    ]
+    expected = [sum(w[k] * x[2 * i + k] for k in range(taps)) for i in range(4)]
+    assert _by_steps(form.inverse, products) == expected
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_turned_vectors_have_every_nth_element(count):
+    vectors = {f"v{i}": list(range(8 * i, 8 * i + 8)) for i in range(count)}
+    for name, a, b, first in every_second(count):
+        vectors[name] = (vectors[a] + vectors[b])[first::2]
+    for i in range(count):
+        assert vectors[f"x{i}"] == list(range(i, 8 * count, count))
 
 
 def test_transforms_have_points_for_few():
@@ -102,7 +139,7 @@ def _simulated(problem, pass_, outputs, arrays, dtype):
     for g in range(problem.groups):
         for line in range(tiles.lines):
             for t in range(tiles.row_tiles):
-                at = (t * outputs + np.arange(form.points)) * tiles.lines + line - tiles.lead
+                at = (t * form.step + np.arange(form.samples)) * tiles.lines + line - tiles.lead
                 inside = (at >= 0) & (at < tiles.length)
                 rows = source[:, g * tiles.channels : (g + 1) * tiles.channels]
                 samples = np.where(inside, rows[:, :, np.where(inside, at, 0)], dtype(0))
@@ -122,6 +159,7 @@ SIMULATED = (
     Conv1dProblem(2, 3, 21, 4, 3, 1, (1, 2)),
     Conv1dProblem(1, 4, 30, 6, 3, 1, 2, 3, 2),
     Conv1dProblem(1, 3, 19, 2, 2, 1, 0, 2),
+    Conv1dProblem(1, 3, 40, 2, 3, 2, 1),
 )
 
 
@@ -133,12 +171,17 @@ def _arrays(rng, problem, make=testing.normals):
     }
 
 
-@pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT])
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("problem", SIMULATED)
 def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
     """And one that is off by some bounds, or a lost sample, does not."""
+    if problem.stride > 1 and pass_ is Pass.INPUT_GRADIENT:
+        pytest.skip("the input gradient has no tiles with a stride")
     arrays = _arrays(rng, problem)
-    for outputs in OUTPUTS[problem.kernel_size]:
+    for outputs in tile_outputs(problem):
         found, given = _simulated(problem, pass_, outputs, arrays, np.float32)
         sums = lambda a, outputs=outputs: bound(problem, pass_, {"outputs": outputs}, a)  # noqa: E731
         testing.assert_right(found, problem, pass_, given, sums=sums)
@@ -155,3 +198,191 @@ def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
         found, _ = _simulated(problem, pass_, outputs, lost, np.float32)
         with pytest.raises(AssertionError, match="values are wrong"):
             testing.assert_right(found, problem, pass_, given, sums=sums)
+
+
+# Kernels
+
+
+def _computed(problem, pass_, arrays, variant="winograd", **options):
+    """A pass, and the arrays that it reads."""
+    x, weight, grad = (arrays[name] for name in ("x", "weight", "grad_output"))
+    place = (problem.stride, problem.pads, problem.dilation, problem.groups)
+    if pass_ is Pass.FORWARD:
+        result = F.conv1d(x, weight, None, *place, variant=variant, **options)
+    else:
+        result = F.conv1d_input(x.shape, weight, grad, *place, variant=variant, **options)
+    return result, {name: arrays[name] for name in testing.OPERANDS[pass_]}
+
+
+def _by_outputs(runtime, problem, pass_, outputs):
+    """The best plan by tiles of so many results."""
+    found = runtime.plans(problem, pass_, variant="winograd")
+    return next(plan for plan in found if plan.tile["outputs"] == outputs)
+
+
+def _check(runtime, rng, problem, pass_, plan):
+    arrays = _arrays(rng, problem)
+    with runtime:
+        result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
+    what = f"{pass_.value} {dict(plan.tile)}"
+    testing.assert_right(result, problem, pass_, given, what, sums=plan.sums_bound)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("name", winograd.EXAMPLES)
+def test_examples_keep_the_bound(first_runtime, rng, name, pass_):
+    problem = winograd.EXAMPLES[name]
+    if winograd.refusal(Request(problem, pass_, first_runtime.profile)):
+        assert problem.stride > 1
+        return
+    if problem.dtype == np.float64 and not first_runtime.profile.fp64:
+        pytest.skip(f"{first_runtime.info.name} has no float64")
+    _check(first_runtime, rng, problem, pass_, _by_outputs(first_runtime, problem, pass_, 4))
+
+
+@pytest.mark.parametrize("name", ["short rows", "lines side by side"])
+def test_every_device(runtime, rng, name):
+    problem = winograd.EXAMPLES[name]
+    _check(runtime, rng, problem, Pass.FORWARD, _by_outputs(runtime, problem, Pass.FORWARD, 4))
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+def test_two_outputs_are_exact(first_runtime, rng, pass_):
+    """On whole numbers: rows of whole vectors, and their ends."""
+    problem = Conv1dProblem(3, 5, 150, 9, 3, 1, (1, 2))
+    plan = _by_outputs(first_runtime, problem, pass_, 2)
+    arrays = _arrays(rng, problem, testing.integers)
+    with first_runtime:
+        result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
+    testing.assert_exact(result, testing.evaluate(problem, pass_, given))
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("name", ["rows of whole vectors", "short rows", "dilated"])
+def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pass_):
+    """NaN and infinities in exactly the results that the definition gives; sums that overflow in
+    transforms alone have their place among the numbers."""
+    problem = winograd.EXAMPLES[name]
+    arrays = _arrays(rng, problem)
+    source = arrays["x" if pass_ is Pass.FORWARD else "grad_output"]
+    source[0, 1, 5], source[-1, 0, 12], source[-1, 2, -1] = np.nan, np.inf, -np.inf
+    source[0, 0, 14:20] = 1.5e38
+    arrays["weight"] *= np.float32(0.1)
+    arrays["weight"][1, 1, 0] = np.inf
+    plan = _by_outputs(first_runtime, problem, pass_, 4)
+    with first_runtime, np.errstate(invalid="ignore", over="ignore"):
+        result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
+        expected = testing.evaluate(problem, pass_, given)
+        most = plan.error_bound(*given.values())
+    finite = np.isfinite(expected)
+    assert finite.any()
+    assert np.array_equal(np.isnan(result), np.isnan(expected))
+    infinite = np.isinf(expected)
+    assert np.array_equal(result[infinite], expected[infinite])
+    assert not testing.outside(result[finite], expected[finite], most[finite]).any()
+
+
+def test_the_epilogue(first_runtime, rng):
+    """Bias, residual, activation and the value before it; of a transposed convolution, too."""
+    problem = Conv1dProblem(2, 5, 90, 9, 3, 1, 1)
+    arrays = _arrays(rng, problem)
+    x, weight, residual = (arrays[name] for name in ("x", "weight", "grad_output"))
+    bias = testing.normals(rng, (9,), "f")
+    before = np.empty(problem.output_shape, "f")
+    with first_runtime:
+        y = F.conv1d(x, weight, bias, padding=1, residual=residual, activation="gelu",
+                     pre_activation=before, variant="winograd")  # fmt: skip
+    plan = first_runtime.plans(problem, Pass.FORWARD, variant="winograd")[0]
+    given = {"x": x, "weight": weight, "bias": bias, "residual": residual}
+    sums = plan.sums_bound
+    testing.assert_right(y, problem, "forward", given, activation="gelu", sums=sums)
+    testing.assert_right(before, problem, "forward", given, sums=sums)
+
+    transposed = Conv1dProblem.transposed(2, 9, 80, 5, 3, 1, 1)
+    with first_runtime:
+        y = F.conv_transpose1d(residual[..., :80], weight, bias[:5], padding=1, activation="relu",
+                               variant="winograd")  # fmt: skip
+    plan = first_runtime.plans(transposed, Pass.INPUT_GRADIENT, variant="winograd")[0]
+    given = {"weight": weight, "grad_output": residual[..., :80], "bias": bias[:5]}
+    testing.assert_right(y, transposed, "input", given, activation="relu", sums=plan.sums_bound)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+def test_samples_do_not_hang_on_each_other(first_runtime, rng, pass_):
+    """A batch gives the bits of its elements alone, however tasks are cut; so does every run."""
+    problem = Conv1dProblem(9, 5, 101, 9, 3, 1, 1)
+    arrays = _arrays(rng, problem)
+    choice = {pass_: first_runtime.plans(problem, pass_, variant="winograd")[0].choice}
+    with first_runtime:
+        result, _ = _computed(problem, pass_, arrays, choice)
+        again, _ = _computed(problem, pass_, arrays, choice)
+        one = arrays | {name: arrays[name][4:5] for name in ("x", "grad_output")}
+        alone, _ = _computed(replace(problem, batch=1), pass_, one, choice)
+    assert np.array_equal(result, again)
+    assert np.array_equal(result[4:5], alone)
+
+
+def test_weights_are_transformed_once(first_runtime, rng):
+    """Where they are prepared; without a batch nothing runs."""
+    problem = Conv1dProblem(2, 5, 90, 9, 3, 1, 1)
+    x, weight = (_arrays(rng, problem)[name] for name in ("x", "weight"))
+    with first_runtime:
+        prepared = clconv.prepare_weight(weight)
+        expected = F.conv1d(x, weight, padding=1, variant="winograd")
+        counts = []
+        for given in (weight, prepared, prepared):
+            before = first_runtime.launches
+            y = F.conv1d(x, given, padding=1, variant="winograd")
+            counts.append(first_runtime.launches - before)
+            assert np.array_equal(y, expected)
+        assert counts == [2, 2, 1]
+        assert F.conv1d(x[:0], weight, padding=1, variant="winograd").shape == (0, 9, 90)
+
+
+ZEN4 = PROFILES["zen4"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "pass_", "why"),
+    [
+        (
+            Conv1dProblem(1, 2, 90, 2, 4),
+            "forward",
+            "kernel_size is 4, stride 1 and dilation 1, exp",
+        ),
+        (Conv1dProblem(1, 2, 90, 2, 3, 2, 0, 2), "forward", "kernel_size is 3, stride 2 and dil"),
+        (Conv1dProblem(1, 2, 90, 2, 3, 2), "input", "stride is 2, expected 1 for the input grad"),
+        (Conv1dProblem(1, 2, 90, 2, 3), "weight", "it computes no gradients of parameters"),
+        (Conv1dProblem(1, 4096, 90, 2, 3), "forward", "4096 channels are summed over, whose "),
+    ],
+)
+def test_refusals(problem, pass_, why):
+    assert winograd.refusal(Request(problem, Pass.of(pass_), ZEN4)).startswith(why)
+
+
+def test_exact_calls_do_without(first_runtime):
+    x, weight = np.zeros((1, 256, 900), "f"), np.zeros((256, 256, 3), "f")
+    with first_runtime, pytest.raises(ProblemError, match="its results keep the bound 'Winograd'"):
+        F.conv1d(x, weight, variant="winograd", exact=True)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "zen4", "zen5", "neon"])
+def test_tasks_have_all_vectors_and_channels(profile):
+    """Of work of many sizes: each once, in tasks that local memory has room for."""
+    for batch, channels, length, dilation in (
+        (1, 512, 4000, 1), (30, 64, 50, 1), (2, 80, 700, 3), (1, 64, 9000, 512), (1, 3, 5, 1),
+    ):  # fmt: skip
+        problem = Conv1dProblem(batch, channels, length, 96, 3, 1, dilation, dilation)
+        for channel_tile, vectors in ((8, 1), (4, 2)):
+            work = Work(Request(problem, Pass.FORWARD, PROFILES[profile]), 4, channel_tile, vectors)
+            assert work.most_vectors
+            blocks = work.blocks()
+            assert (blocks.position_blocks - 1) * blocks.vectors < work.all_vectors
+            assert work.all_vectors <= blocks.position_blocks * blocks.vectors
+            assert (blocks.parts - 1) * blocks.part_tiles < work.channel_tiles
+            assert work.channel_tiles <= blocks.parts * blocks.part_tiles
+            assert blocks.vectors % vectors == 0
+            each = 6 * channels * work.lanes * 4
+            assert work.scratch == (vectors * each > 192 << 10)
+            room = PROFILES[profile].l2_bytes if work.scratch else 192 << 10
+            assert blocks.vectors * each <= room

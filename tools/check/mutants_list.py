@@ -60,6 +60,7 @@ PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
 SPECTRAL = "tests/test_spectral.py"
 PLANES = "tests/test_planes.py"
+WINOGRAD = "tests/test_winograd.py"
 SHIPPED = "tests/test_shipped.py"
 PROBLEM = "tests/test_problem.py"
 RUNTIME = (
@@ -266,6 +267,98 @@ _ROWS: dict[str, list[Row]] = {
             "s0 = sums_inside(s0, LANES, x_row, 0, row_taps, q - lead + REACH, LENGTH);",
             ";",
             NOT_FINITE,
+        ),
+    ],
+    "variants/winograd/transforms.py": [
+        (
+            "shared sums have a sign wrong",
+            "row[step.name] = sign * row.pop(first)",
+            "row[step.name] = row.pop(first)",
+            WINOGRAD + " -k 'transforms or magnitudes'",
+        ),
+        (
+            "the point at infinity has the taps' first",
+            "weight.append(tuple(Fraction(k == taps - 1) for k in range(taps)))",
+            "weight.append(tuple(Fraction(k == 0) for k in range(taps)))",
+            WINOGRAD + " -k transforms",
+        ),
+        (
+            "products are not rounded",
+            "return int(numerator & (numerator - 1) != 0)",
+            "return 0",
+            WINOGRAD + " -k roundings",
+        ),
+    ],
+    "variants/winograd/tiles.py": [
+        (
+            "the input gradient begins a sample late",
+            "self.problem.window - 1 - left",
+            "self.problem.window - 2 - left",
+            WINOGRAD,
+        )
+    ],
+    "variants/winograd/bound.py": [
+        (
+            "the bound is a thousandth",
+            "found = _product(testing.gamma(count, dtype) * sums + small, form.inverse)",
+            "found = 1e-3 * _product(testing.gamma(count, dtype) * sums + small, form.inverse)",
+            WINOGRAD + " -k bound",
+        ),
+        (
+            "results made again by the definition have no bound",
+            "np.where(finite, found, larger)",
+            "np.where(finite, found, 0.0)",
+            WINOGRAD + " -k finite",
+        ),
+    ],
+    "variants/winograd/work.py": [
+        (
+            "the last vectors have no task",
+            "blocks = ceil_div(all_vectors, vectors)",
+            "blocks = max(all_vectors // vectors, 1)",
+            WINOGRAD + " -k tasks",
+        )
+    ],
+    "templates/winograd/winograd.cl.mako": [
+        (
+            "turned results are out of order",
+            'o2 = ${alternately("high0", "high1", 0)}',
+            'o2 = ${alternately("high1", "high0", 0)}',
+            WINOGRAD + " -k examples",
+        )
+    ],
+    "templates/winograd/weight_winograd.cl.mako": [
+        (
+            "taps of the input gradient are not reversed",
+            "${form.taps - 1 - k if backward else k}",
+            "${k}",
+            WINOGRAD + " -k examples",
+        )
+    ],
+    "templates/winograd/convolution_winograd.cl.mako": [
+        (
+            "sums that are not finite stay",
+            "if (sum_tree(check) == 0) break;",
+            "break;",
+            WINOGRAD + " -k finite",
+        ),
+        (
+            "a row's first tiles overwrite those of the row before it",
+            "lane ? (others ? to[(${p} * channels + c) * VECTORS] : d${p}) : d${p};",
+            "d${p};",
+            WINOGRAD + " -k 'examples and short'",
+        ),
+        (
+            "what is behind a row's end is read",
+            "if (lane == 0 && first >= 0 && first + SPAN <= length)",
+            "if (lane == 0 && first >= 0)",
+            WINOGRAD + " -k examples",
+        ),
+        (
+            "lines behind the last are stored",
+            "positions - begin < DILATION - line ? positions : (int)begin + (DILATION - line)",
+            "positions",
+            WINOGRAD + " -k 'examples and vector'",
         ),
     ],
     "variants/spectral/transforms.py": [
@@ -1026,12 +1119,7 @@ _ROWS: dict[str, list[Row]] = {
             "plan.workspace_bytes < limit:",
             PLANNING,
         ),
-        (
-            "plans are not sorted",
-            "(named[1].measured_only, _rank(named[1].cost))",
-            "0",
-            PLANNING,
-        ),
+        ("plans are not sorted", "(named[1].measured_only, _rank(named[1].cost))", "0", PLANNING),
         (
             "a layer's kernels are kept without their epilogue",
             "designs(problem.layer, pass_, device, epilogue, variant",

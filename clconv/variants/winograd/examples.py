@@ -15,6 +15,9 @@ EXAMPLES = {
     "dilated": Conv1dProblem(2, 3, 90, 4, 3, 1, 3, 3),
     "dilated by more than a vector": Conv1dProblem(2, 3, 170, 4, 2, 1, (20, 0), 20),
     "lines side by side": Conv1dProblem(1, 2, 300, 3, 3, 1, 16, 32),
+    "strided": Conv1dProblem(2, 3, 301, 9, 3, 2, 1),
+    "five taps, strided": Conv1dProblem(1, 3, 90, 4, 5, 2, 2),
     "16 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float16"),
     "64 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float64"),
+    "samples in global memory": Conv1dProblem(1, 800, 70, 3, 3, 1, 1),
 }
