@@ -68,10 +68,7 @@ def bound(
     small = FLUSHED * tiny * (beside + tiles.channels)
     found = _product(testing.gamma(count, dtype) * sums + small, form.inverse)
     direct = testing.gamma(problem.terms(pass_), dtype) * _defined(tiles, x, weight)
-    # Not below the largest number: also where it is NaN.
-    finite = 16 * _product(sums, form.inverse) < float(np.finfo(dtype).max)
-    larger = np.where(np.isfinite(found), np.maximum(found, direct), direct)
-    return _placed(tiles, np.where(finite, found, larger))
+    return _placed(tiles, _made_again(found, direct, _product(sums, form.inverse), dtype))
 
 
 def _gradient(tiles: Tiles, x_array: Array, y_array: Array) -> Array:
@@ -92,10 +89,17 @@ def _gradient(tiles: Tiles, x_array: Array, y_array: Array) -> Array:
     windows = np.lib.stride_tricks.sliding_window_view(x, tiles.outputs, axis=-1)
     defined = np.einsum("ngcjtki,ngmjti->gmck", windows, y)
     direct = testing.gamma(problem.terms(Pass.WEIGHT_GRADIENT), dtype) * defined
-    finite = 16 * _product(sums, weight) < float(np.finfo(dtype).max)
+    made = _made_again(found, direct, _product(sums, weight), dtype)
+    return made.reshape(problem.weight_shape)
+
+
+def _made_again(found: Array, direct: Array, reached: Array, dtype: Any) -> Array:
+    """The bound; that of direct sums, if it is the larger, where magnitudes `reached` such sums
+    that they may be no finite numbers."""
+    # Not below the largest number: also where it is NaN.
+    finite = 16 * reached < float(np.finfo(dtype).max)
     larger = np.where(np.isfinite(found), np.maximum(found, direct), direct)
-    placed = np.where(finite, found, larger)
-    return np.asarray(placed.reshape(problem.weight_shape))
+    return np.where(finite, found, larger)
 
 
 def _product(values: Array, matrix: Matrix) -> Array:
