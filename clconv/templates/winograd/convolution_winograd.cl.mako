@@ -308,7 +308,7 @@ for (long task = group; task < tasks; task += groups) {
         const long vector = vector_first + (v < v_count ? v : v_count - 1);
         {
             ${place()}
-            place_row[v] = n, place_tile[v] = t;
+            place_row[v] = (int)n, place_tile[v] = t;
 % if apart:
             place_line[v] = line;
 % endif

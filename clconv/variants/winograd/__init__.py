@@ -48,7 +48,7 @@ def refusal(request: Request) -> str | None:
             f"{device.name} has {device.local_bytes} bytes of local memory, "
             f"it takes {LEAST_LOCAL_BYTES}"
         )
-    if not any(True for _ in convolution.works(request)):
+    if not any(True for _ in convolution.works(request.asking())):
         channels = Work(request, tile_outputs(problem)[-1], 8, 1).tiles.channels
         return (
             f"{channels} channels are summed over, whose transformed samples do not fit into a "

@@ -19,5 +19,5 @@ EXAMPLES = {
     "five taps, strided": Conv1dProblem(1, 3, 90, 4, 5, 2, 2),
     "16 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float16"),
     "64 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float64"),
-    "samples in global memory": Conv1dProblem(1, 800, 70, 3, 3, 1, 1),
+    "samples in global memory": Conv1dProblem(1, 800, 18, 1, 3, 1, 1),
 }
