@@ -353,7 +353,8 @@ ZEN4 = PROFILES["zen4"]
         (Conv1dProblem(1, 2, 90, 2, 3, 2, 0, 2), "forward", "kernel_size is 3, stride 2 and dil"),
         (Conv1dProblem(1, 2, 90, 2, 3, 2), "input", "stride is 2, expected 1 for the input grad"),
         (Conv1dProblem(1, 2, 90, 2, 3), "weight", "it computes no gradients of parameters"),
-        (Conv1dProblem(1, 4096, 90, 2, 3), "forward", "4096 channels are summed over, whose "),
+        (Conv1dProblem(1, 3, 90, 8, 3), "forward", "a group has 3 input channels and 8 output"),
+        (Conv1dProblem(1, 4096, 90, 8, 3), "forward", "4096 channels are summed over, whose "),
     ],
 )
 def test_refusals(problem, pass_, why):

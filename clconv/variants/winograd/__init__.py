@@ -19,10 +19,13 @@ __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 NAME = "winograd"
 ERROR_CLASS = ErrorClass("Winograd", bound)
 
+# With fewer channels, of a group, transforms take longer than the products that they save.
+FEWEST_CHANNELS = 4
+
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve: no CPU, another pass, more or fewer taps, a stride, or so many
-    channels that a vector of tiles does not fit into local memory."""
+    """Why the variant cannot serve: no CPU, another pass, more or fewer taps, a stride and
+    a dilation, few channels, or so many that a vector of tiles does not fit into memory."""
     problem, device = request.problem, request.device
     if device.vector_floats == 1:
         return f"it is for CPUs, {device.name} has no vectors of its own"
@@ -36,6 +39,11 @@ def refusal(request: Request) -> str | None:
         return (
             f"kernel_size is {problem.kernel_size}, stride {problem.stride} and dilation "
             f"{problem.dilation}, expected 2 or 3 taps, or 3 to 6 and a stride of 2 alone"
+        )
+    if min(problem.group_in, problem.group_out) < FEWEST_CHANNELS:
+        return (
+            f"a group has {problem.group_in} input channels and {problem.group_out} output "
+            f"channels, expected at least {FEWEST_CHANNELS} of both"
         )
     if vector_lanes(device, problem.dtype) < 2:
         return f"vectors of {device.name} hold one {problem.dtype.name}"
