@@ -282,6 +282,24 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pas
     assert not testing.outside(result[finite], expected[finite], most[finite]).any()
 
 
+@pytest.mark.parametrize("taps", [2, 3])
+def test_the_error_is_as_small_as_that_of_direct_sums(first_runtime, rng, taps):
+    """At most four times, of normal data, as root of the mean square; small integers round to the
+    right ones."""
+    problem = Conv1dProblem(2, 64, 300, 48, taps, 1, 1)
+    arrays = _arrays(rng, problem)
+    errors = []
+    with first_runtime:
+        for variant in ("winograd", "strip"):
+            result, given = _computed(problem, Pass.FORWARD, arrays, variant)
+            true = testing.evaluate(problem, Pass.FORWARD, given)
+            errors.append(float(np.sqrt(((result - true) ** 2).mean())))
+        whole = _arrays(rng, problem, testing.integers)
+        result, given = _computed(problem, Pass.FORWARD, whole)
+    assert 0 < errors[0] < 4 * errors[1]
+    assert np.array_equal(np.rint(result), testing.evaluate(problem, Pass.FORWARD, given))
+
+
 def test_the_epilogue(first_runtime, rng):
     """Bias, residual, activation and the value before it; of a transposed convolution, too."""
     problem = Conv1dProblem(2, 5, 90, 9, 3, 1, 1)
