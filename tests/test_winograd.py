@@ -282,6 +282,24 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pas
     assert not testing.outside(result[finite], expected[finite], most[finite]).any()
 
 
+@pytest.mark.parametrize("taps", [2, 3])
+def test_the_error_is_as_small_as_that_of_direct_sums(first_runtime, rng, taps):
+    """At most four times, of normal data, as root of the mean square; small integers round to the
+    right ones."""
+    problem = Conv1dProblem(2, 64, 300, 48, taps, 1, 1)
+    arrays = _arrays(rng, problem)
+    errors = []
+    with first_runtime:
+        for variant in ("winograd", "strip"):
+            result, given = _computed(problem, Pass.FORWARD, arrays, variant)
+            true = testing.evaluate(problem, Pass.FORWARD, given)
+            errors.append(float(np.sqrt(((result - true) ** 2).mean())))
+        whole = _arrays(rng, problem, testing.integers)
+        result, given = _computed(problem, Pass.FORWARD, whole)
+    assert 0 < errors[0] < 4 * errors[1]
+    assert np.array_equal(np.rint(result), testing.evaluate(problem, Pass.FORWARD, given))
+
+
 def test_the_epilogue(first_runtime, rng):
     """Bias, residual, activation and the value before it; of a transposed convolution, too."""
     problem = Conv1dProblem(2, 5, 90, 9, 3, 1, 1)
@@ -353,7 +371,8 @@ ZEN4 = PROFILES["zen4"]
         (Conv1dProblem(1, 2, 90, 2, 3, 2, 0, 2), "forward", "kernel_size is 3, stride 2 and dil"),
         (Conv1dProblem(1, 2, 90, 2, 3, 2), "input", "stride is 2, expected 1 for the input grad"),
         (Conv1dProblem(1, 2, 90, 2, 3), "weight", "it computes no gradients of parameters"),
-        (Conv1dProblem(1, 4096, 90, 2, 3), "forward", "4096 channels are summed over, whose "),
+        (Conv1dProblem(1, 3, 90, 8, 3), "forward", "a group has 3 input channels and 8 output"),
+        (Conv1dProblem(1, 4096, 90, 8, 3), "forward", "4096 channels are summed over, whose "),
     ],
 )
 def test_refusals(problem, pass_, why):

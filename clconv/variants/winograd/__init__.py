@@ -19,10 +19,13 @@ __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 NAME = "winograd"
 ERROR_CLASS = ErrorClass("Winograd", bound)
 
+# With fewer channels, of a group, transforms take longer than the products that they save.
+FEWEST_CHANNELS = 4
+
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve: another pass, more or fewer taps, a stride; on CPUs so many
-    channels that a vector of tiles does not fit into local memory."""
+    """Why the variant cannot serve: another pass, more or fewer taps, a stride and a dilation, few
+    channels; on CPUs so many that a vector of tiles does not fit into memory."""
     problem, device = request.problem, request.device
     if problem.dtype == np.float64 and not device.fp64:
         return f"{device.name} has no float64"
@@ -38,6 +41,11 @@ def refusal(request: Request) -> str | None:
         return (
             f"kernel_size is {problem.kernel_size}, stride {problem.stride} and dilation "
             f"{problem.dilation}, expected 2 or 3 taps, or 3 to 6 and a stride of 2 alone"
+        )
+    if min(problem.group_in, problem.group_out) < FEWEST_CHANNELS:
+        return (
+            f"a group has {problem.group_in} input channels and {problem.group_out} output "
+            f"channels, expected at least {FEWEST_CHANNELS} of both"
         )
     if device.vector_floats == 1:
         return layout_refusal(request) or planes.refusal(request)

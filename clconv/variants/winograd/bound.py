@@ -147,6 +147,6 @@ def _defined(tiles: Tiles, x: Array, weight: Array) -> Array:
 def _placed(tiles: Tiles, of_tiles: Array) -> Array:
     """For each result what is given for (batch, group, written, line, tile, output)."""
     batch, groups, written, lines = of_tiles.shape[:4]
-    rows = np.moveaxis(of_tiles, 3, -1).reshape(batch, groups * written, -1)
-    assert rows.shape[2] == tiles.row_tiles * tiles.outputs * lines
+    length = tiles.row_tiles * tiles.outputs * lines
+    rows = np.moveaxis(of_tiles, 3, -1).reshape(batch, groups * written, length)
     return rows[..., : tiles.positions]

@@ -167,18 +167,13 @@ class Step(NamedTuple):
         it; `number` writes a coefficient."""
         text = ""
         for factor, name in sorted(self.terms, key=_unmultiplied_first):
-            if not text:
-                text = (
-                    f"{number(factor)} * {name}"
-                    if abs(factor) != 1
-                    else name
-                    if factor > 0
-                    else f"-{name}"
-                )
-            elif abs(factor) == 1:
-                text = f"({text}) {'+' if factor > 0 else '-'} {name}"
+            before = f"({text})" if " " in text else text
+            if abs(factor) != 1:
+                text = f"{number(factor)} * {name}" + (f" + {before}" if text else "")
+            elif text:
+                text = f"{before} {'+' if factor > 0 else '-'} {name}"
             else:
-                text = f"{number(factor)} * {name} + ({text})"
+                text = name if factor > 0 else f"-{name}"
         return text or number(Fraction(0))
 
 
