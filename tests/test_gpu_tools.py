@@ -202,7 +202,7 @@ def test_oclgrind_runs_each_plan(monkeypatch):
             ),
         )
         problem = EXAMPLES["one column"]
-        given = [made for made in oclgrind_gpu.made_plans()
+        given = [made for made in oclgrind_gpu.made_plans("gemm")
                  if made.problem == problem and made.pass_ is Pass.FORWARD]  # fmt: skip
         for made in given:
             oclgrind_gpu.run(runtime, made, oclgrind_gpu.operands(problem, made.pass_))

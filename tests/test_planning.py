@@ -327,8 +327,8 @@ def test_variant_by_name():
     assert {p.variant for p in plans(problem, Pass.FORWARD, profile("cpu"), variant="direct")} == {
         "direct"
     }
-    with pytest.raises(ProblemError, match="variant is 'winograd', expected 'auto' or one of"):
-        plans(problem, Pass.FORWARD, profile("cpu"), variant="winograd")
+    with pytest.raises(ProblemError, match="variant is 'cook', expected 'auto' or one of"):
+        plans(problem, Pass.FORWARD, profile("cpu"), variant="cook")
     double = Conv1dProblem(1, 1, 9, 1, 2, dtype=np.float64)
     with pytest.raises(ProblemError, match="acm-g10 has no float64"):
         plans(double, Pass.FORWARD, profile("acm-g10"), variant="direct")

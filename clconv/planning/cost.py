@@ -237,6 +237,9 @@ FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
 # keeping its sums (fitted to 9 layers on Zen 4).
 WINOGRAD_STAGE, WINOGRAD_STORE, WINOGRAD_END = 8.0, 12.0, 40.0
 WINOGRAD_ELEMENT, WINOGRAD_WEIGHT, WINOGRAD_LOOP = 2.0, 12.0, 40.0
+# All of it is priced so many times higher: among what takes about as long exact sums go first
+# (estimate: predictions are as far off).
+WINOGRAD_MARGIN = 1.1
 
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors
 # of sums below which their latency shows: four cycles of two (guide); and what a tile's weights

@@ -300,13 +300,13 @@ _ROWS: dict[str, list[Row]] = {
     "variants/winograd/bound.py": [
         (
             "the bound is a thousandth",
-            "found = (testing.gamma(count, dtype) * sums + small) @ inverse.T",
-            "found = 1e-3 * (testing.gamma(count, dtype) * sums + small) @ inverse.T",
+            "found = _product(testing.gamma(count, dtype) * sums + small, form.inverse)",
+            "found = 1e-3 * _product(testing.gamma(count, dtype) * sums + small, form.inverse)",
             WINOGRAD + " -k bound",
         ),
         (
             "results made again by the definition have no bound",
-            "np.where(finite, found, np.maximum(found, direct))",
+            "np.where(finite, found, larger)",
             "np.where(finite, found, 0.0)",
             WINOGRAD + " -k finite",
         ),
@@ -1119,12 +1119,7 @@ _ROWS: dict[str, list[Row]] = {
             "plan.workspace_bytes < limit:",
             PLANNING,
         ),
-        (
-            "plans are not sorted",
-            "(named[1].measured_only, _rank(named[1].cost))",
-            "0",
-            PLANNING,
-        ),
+        ("plans are not sorted", "(named[1].measured_only, _rank(named[1].cost))", "0", PLANNING),
         (
             "a layer's kernels are kept without their epilogue",
             "designs(problem.layer, pass_, device, epilogue, variant",

@@ -30,7 +30,7 @@ from clconv import functional as F
 from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES, DeviceProfile
 from clconv.variants import VARIANTS, serves
-from clconv.variants.base import EXACT, Request, geometry_constants, phase_constants
+from clconv.variants.base import EXACT, Design, Request, geometry_constants, phase_constants
 from clconv.variants.gemm import gemv
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -69,13 +69,18 @@ def made_plans(only: str = "") -> Iterator[KernelPlan]:
                     request = Request(problem, pass_, device)
                     if variant.refusal(request) is not None:
                         continue
-                    for design in variant.designs(request):
+                    for design in sorted(variant.designs(request), key=_planes):
                         if variant.NAME in on_cpus and not design.measured_only:
                             continue
                         for made in _first_kernels(KernelPlan(request, variant.NAME, design)):
                             if (key := _tile_key(made)) not in seen:
                                 seen.add(key)
                                 yield made
+
+
+def _planes(design: Design) -> int:
+    """How many planes it has; 0 where it is no transform."""
+    return design.tile.get("planes", 0)
 
 
 def _first_kernels(made: KernelPlan) -> Iterator[KernelPlan]:
@@ -93,7 +98,7 @@ def _tile_key(made: KernelPlan) -> Hashable:
     problem = made.problem
     if made.design.measured_only:
         few = made.tile["planes"] < FEW_PLANES
-        tile = tuple(made.tile.items()) if few else made.tile["size"]
+        tile = tuple(made.tile.items()) if few else ()
         return made.variant, made.pass_, tile, problem.stride > 1, problem.dilation > 1
     layer = {name for name, _ in (*geometry_constants(problem), *phase_constants(problem))}
     return made.pass_, tuple(

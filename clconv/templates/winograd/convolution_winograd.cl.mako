@@ -3,11 +3,12 @@
 <%namespace name="kernel" file="kernel.cl.mako"/>\
 <%namespace name="winograd" file="winograd.cl.mako"/>\
 ## convolution_winograd, by tiles of OUTPUTS results; the forward pass:
-##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[m,c,k] * x[n, g*channels + c, q + k*DILATION - pad])
+##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[m,c,k] * x[n, g*channels + c, q*STRIDE + k*DILATION - pad])
 ## or (BACKWARD) the input gradient:
 ##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[c,m,k] * x[n, g*channels + c, q + pad - k*DILATION])
 ##   n batch, g group, m channel written, c channel of g summed over, q position
-## Result i of tile t of line j is q = (t*OUTPUTS + i)*DILATION + j; sample i is x at q - lead.
+## Result i of tile t of line j is q = (t*OUTPUTS + i)*DILATION + j; sample i is x at
+## (t*OUTPUTS*STRIDE + i)*DILATION + j - lead.
 ##
 ## For CPUs: one work-item a work-group. It owns some vectors of tiles, and some channels m. It transforms
 ## the tiles' samples, of all channels c:
@@ -32,11 +33,13 @@
 #define TAPS ${form.taps}
 #define OUTPUTS ${outputs}
 #define POINTS ${form.points}
-#define STRIDE 1
+#define STRIDE ${form.stride}
 #define DILATION ${dilation}
 #define CHANNEL_TILE ${channel_tile}  // channels a tile of sums
 #define VECTORS ${vectors}  // vectors of positions a tile of sums
-#define SPAN (OUTPUTS * LANES + TAPS - 1)  // samples of LANES neighbouring tiles
+#define TILE_STEP (OUTPUTS * STRIDE)  // samples from a tile's first to the next tile's
+#define SPAN (TILE_STEP * (LANES - 1) + ${form.samples})  // samples of LANES neighbouring tiles
+#define DATA ${"__global" if scratch else "__local"}  // where transformed samples are
 % if apart:
 #define STEP ${1 if lines_side_by_side else outputs * dilation}  // from a lane's position to the next lane's
 % endif
@@ -62,9 +65,9 @@ to[(${p} * channels + c) * VECTORS] = d${p};
 % endfor
 </%def>\
 <%def name="row_vector(j)">load_vector(from + ${j} * LANES)</%def>\
-<%def name="row_element(j)">load(from + (OUTPUTS * LANES + ${j}))</%def>\
+<%def name="row_element(j)">load(from + (TILE_STEP * LANES + ${j}))</%def>\
 <%def name="raw_vector(j)">*(__local const VECTOR *)(raw + ${j} * LANES)</%def>\
-<%def name="raw_element(j)">raw[OUTPUTS * LANES + ${j}]</%def>\
+<%def name="raw_element(j)">raw[TILE_STEP * LANES + ${j}]</%def>\
 ## Where a vector of tiles is.
 <%def name="place()">\
 % if lines_side_by_side:
@@ -82,16 +85,16 @@ int t = (int)(vector * LANES % row_tiles);
 </%def>\
 ## The samples of a vector of tiles, transformed.
 <%def name="stage()">\
-__local VECTOR *to = (__local VECTOR *)data + (long)(v / VECTORS) * (POINTS * VECTORS) * channels + v % VECTORS;
+DATA VECTOR *to = (DATA VECTOR *)data + (long)(v / VECTORS) * (POINTS * VECTORS) * channels + v % VECTORS;
 ${place()}
 % if apart:
-const long first = (long)t * (OUTPUTS * DILATION) + line - lead;
+const long first = (long)t * (TILE_STEP * DILATION) + line - lead;
 __global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
 % if lines_side_by_side:
-if (first >= 0 && first + (POINTS - 1L) * DILATION + LANES <= length) {
+if (first >= 0 && first + (${form.samples} - 1L) * DILATION + LANES <= length) {
     NO_UNROLL for (int c = 0; c < channels; ++c) {
         __global const STORED *from = rows + c * x_channel_stride + first;
-% for i in range(form.points):
+% for i in range(form.samples):
         const VECTOR x${i} = load_vector(from + ${i}L * DILATION);
 % endfor
         ${store_data()}
@@ -99,8 +102,8 @@ if (first >= 0 && first + (POINTS - 1L) * DILATION + LANES <= length) {
 } else
     NO_UNROLL for (int c = 0; c < channels; ++c) {
         __global const STORED *row = rows + c * x_channel_stride;
-        NO_UNROLL for (int i = 0; i < POINTS; ++i) copy(raw + i * LANES, row, first + (long)i * DILATION, 1, LANES, length);
-% for i in range(form.points):
+        NO_UNROLL for (int i = 0; i < ${form.samples}; ++i) copy(raw + i * LANES, row, first + (long)i * DILATION, 1, LANES, length);
+% for i in range(form.samples):
         const VECTOR x${i} = ${raw_vector(i)};
 % endfor
         ${store_data()}
@@ -115,7 +118,7 @@ NO_UNROLL for (int c = 0; c < channels; ++c) {
 % else:
 NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
     // Of the lanes from `lane` on, or of all of them, where the row had tiles in front of its first.
-    const long first = ((long)t - lane) * OUTPUTS - lead;
+    const long first = ((long)t - lane) * TILE_STEP - lead;
     __global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
     const ${mask} others = (${mask})(${", ".join(str(e) for e in range(lanes))}) < (${mask})lane;
     if (lane == 0 && first >= 0 && first + SPAN <= length)
@@ -290,6 +293,9 @@ static inline void copy(__local SUM *to, __global const STORED *row, const long 
 }
 
 <%kernel:of_groups name="convolution_winograd" arrays="${arrays}">\
+% if scratch:
+__global SUM *data = scratch + scratch_offset + group * data_elements;
+% endif
 for (long task = group; task < tasks; task += groups) {
     const long block = task % position_blocks;
     const int part = (int)(task / position_blocks % parts), g = (int)(task / position_blocks / parts);
@@ -302,7 +308,7 @@ for (long task = group; task < tasks; task += groups) {
         const long vector = vector_first + (v < v_count ? v : v_count - 1);
         {
             ${place()}
-            place_row[v] = n, place_tile[v] = t;
+            place_row[v] = (int)n, place_tile[v] = t;
 % if apart:
             place_line[v] = line;
 % endif
@@ -317,7 +323,7 @@ for (long task = group; task < tasks; task += groups) {
         NO_UNROLL for (int p = 0; p < POINTS; ++p) {
             __global const SUM *ws = tile_weights + (long)p * CHANNEL_TILE * channels;
             NO_UNROLL for (int v = 0; v < v_count; v += VECTORS) {
-                __local const VECTOR *xs = (__local const VECTOR *)data + ((long)v * POINTS + p * VECTORS) * channels;
+                DATA const VECTOR *xs = (DATA const VECTOR *)data + ((long)v * POINTS + p * VECTORS) * channels;
                 __local VECTOR *to = (__local VECTOR *)sums + (v * POINTS + p * VECTORS) * CHANNEL_TILE;
                 ${products()}
             }

@@ -19,7 +19,7 @@ const ${type} ${step.name} = ${step.expression(number)};
         parts.append("%s.s%x" % (vector, lane))
     return "(VECTOR)(%s)" % ", ".join(parts)
 %></%def>\
-<%def name="every_second(a, b, first)"><%
+<%def name="lanes_of_both(a, b, first)"><%
     places = []
     for vector in (a, b):
         for lane in range(first, lanes, 2):
@@ -35,19 +35,14 @@ const ${type} ${step.name} = ${step.expression(number)};
 ## Samples x0, x1, … of LANES neighbouring tiles, of all samples in their order; `vector(j)` and
 ## `element(j)` read them.
 <%def name="samples(vector, element)">\
-% for j in range(form.outputs):
+% for j in range(form.step):
 const VECTOR v${j} = ${vector(j)};
 % endfor
-% if form.outputs == 4:
-const VECTOR even0 = ${every_second("v0", "v1", 0)}, odd0 = ${every_second("v0", "v1", 1)};
-const VECTOR even1 = ${every_second("v2", "v3", 0)}, odd1 = ${every_second("v2", "v3", 1)};
-const VECTOR x0 = ${every_second("even0", "even1", 0)}, x2 = ${every_second("even0", "even1", 1)};
-const VECTOR x1 = ${every_second("odd0", "odd1", 0)}, x3 = ${every_second("odd0", "odd1", 1)};
-% else:
-const VECTOR x0 = ${every_second("v0", "v1", 0)}, x1 = ${every_second("v0", "v1", 1)};
-% endif
-% for j in range(form.taps - 1):
-const VECTOR x${form.outputs + j} = (VECTOR)(${", ".join("x%d.s%x" % (j, e) for e in range(1, lanes))}, ${element(j)});
+% for name, a, b, first in every_second(form.step):
+const VECTOR ${name} = ${lanes_of_both(a, b, first)};
+% endfor
+% for j in range(form.samples - form.step):
+const VECTOR x${form.step + j} = (VECTOR)(${", ".join("x%d.s%x" % (j, e) for e in range(1, lanes))}, ${element(j)});
 % endfor
 </%def>\
 ## The way back: results o0, o1, … in the order of positions, of r0, r1, … of LANES neighbouring tiles.

@@ -106,7 +106,7 @@ class _Code:
             for p in range(one.after):
                 for q in range(one.before):
                     own = f"p{i}_{p}_{q}_"
-                    given = {}
+                    given: dict[str, str] = {}
                     for j in range(one.radix):
                         at = q + one.before * (p + one.after * j)
                         given |= {f"x{j}r": re_[at], f"x{j}i": im[at]}

@@ -11,7 +11,7 @@ from clconv.variants.base import Design, ErrorClass, Request, layout_refusal, ve
 from clconv.variants.winograd import convolution, planes
 from clconv.variants.winograd.bound import bound
 from clconv.variants.winograd.examples import EXAMPLES
-from clconv.variants.winograd.transforms import OUTPUTS
+from clconv.variants.winograd.tiles import tile_outputs
 from clconv.variants.winograd.work import LEAST_LOCAL_BYTES, Work
 
 __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
@@ -19,24 +19,36 @@ __all__ = ["ERROR_CLASS", "EXAMPLES", "NAME", "designs", "refusal"]
 NAME = "winograd"
 ERROR_CLASS = ErrorClass("Winograd", bound)
 
+# With fewer channels, of a group, transforms take longer than the products that they save.
+FEWEST_CHANNELS = 4
+
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve: another pass, more or fewer taps, a stride; on CPUs so many
-    channels that a vector of tiles does not fit into local memory."""
+    """Why the variant cannot serve: another pass, more or fewer taps, a stride and a dilation, few
+    channels; on CPUs so many that a vector of tiles does not fit into memory."""
     problem, device = request.problem, request.device
     if problem.dtype == np.float64 and not device.fp64:
         return f"{device.name} has no float64"
-    if problem.kernel_size not in OUTPUTS:
+    if request.pass_ is Pass.BIAS_GRADIENT:
+        return "it computes no bias gradients"
+    if device.vector_floats == 1 and problem.stride > 1:
+        return f"stride is {problem.stride}, expected 1 on a GPU"
+    if device.vector_floats > 1 and request.pass_ is Pass.WEIGHT_GRADIENT:
+        return "it computes no gradients of parameters on CPUs"
+    if problem.stride > 1 and request.pass_ is Pass.INPUT_GRADIENT:
+        return f"stride is {problem.stride}, expected 1 for the input gradient"
+    if not tile_outputs(problem):
         return (
-            f"kernel_size is {problem.kernel_size}, expected "
-            f"{' or '.join(map(str, sorted(OUTPUTS)))}"
+            f"kernel_size is {problem.kernel_size}, stride {problem.stride} and dilation "
+            f"{problem.dilation}, expected 2 or 3 taps, or 3 to 6 and a stride of 2 alone"
         )
-    if problem.stride > 1:
-        return f"stride is {problem.stride}, expected 1"
+    if min(problem.group_in, problem.group_out) < FEWEST_CHANNELS:
+        return (
+            f"a group has {problem.group_in} input channels and {problem.group_out} output "
+            f"channels, expected at least {FEWEST_CHANNELS} of both"
+        )
     if device.vector_floats == 1:
         return layout_refusal(request) or planes.refusal(request)
-    if request.pass_ not in (Pass.FORWARD, Pass.INPUT_GRADIENT):
-        return "it computes no gradients of parameters"
     if vector_lanes(device, problem.dtype) < 2:
         return f"vectors of {device.name} hold one {problem.dtype.name}"
     if device.local_bytes < LEAST_LOCAL_BYTES:
@@ -44,11 +56,11 @@ def refusal(request: Request) -> str | None:
             f"{device.name} has {device.local_bytes} bytes of local memory, "
             f"it takes {LEAST_LOCAL_BYTES}"
         )
-    least = Work(request.asking(), min(OUTPUTS[problem.kernel_size]), 8, 1)
-    if not least.most_vectors:
+    if not any(True for _ in convolution.works(request.asking())):
+        channels = Work(request, tile_outputs(problem)[-1], 8, 1).tiles.channels
         return (
-            f"{least.tiles.channels} channels are summed over, whose transformed samples do not "
-            f"fit into {least.local_bytes} bytes of local memory"
+            f"{channels} channels are summed over, whose transformed samples do not fit into a "
+            f"second-level cache of {device.l2_bytes} bytes"
         )
     return layout_refusal(request)
 

@@ -36,7 +36,7 @@ from clconv import testing
 from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import accumulator
 from clconv.variants.winograd.tiles import Tiles
-from clconv.variants.winograd.transforms import Matrix
+from clconv.variants.winograd.transforms import Matrix, transposed
 
 __all__ = ["bound"]
 
@@ -59,19 +59,16 @@ def bound(
     tiny = float(np.finfo(dtype).tiny)
     x = _tiles_of(tiles, arrays["x" if tiles.forward else "grad_output"])
     weight = _weights(tiles, arrays["weight"])
-    data = x @ _magnitudes(tiles.transform.data).T
-    factors = weight @ _magnitudes(tiles.transform.weight).T
-    inverse = _magnitudes(tiles.transform.inverse)
-    count = tiles.transform.roundings + tiles.channels + 1
+    form = tiles.transform
+    data, factors = _product(x, form.data), _product(weight, form.weight)
+    count = form.roundings + tiles.channels + 1
     sums = np.einsum("ngcjtp,gmcp->ngmjtp", data, factors)
     # Of both factors of a product, its own, and what the inverse adds.
     beside = (data.sum(axis=2)[:, :, None] + factors.sum(axis=2)[None, :, :, None, None]) + 4
     small = FLUSHED * tiny * (beside + tiles.channels)
-    found = (testing.gamma(count, dtype) * sums + small) @ inverse.T
+    found = _product(testing.gamma(count, dtype) * sums + small, form.inverse)
     direct = testing.gamma(problem.terms(pass_), dtype) * _defined(tiles, x, weight)
-    # Not below the largest number: also where it is NaN.
-    finite = 16 * (sums @ inverse.T) < float(np.finfo(dtype).max)
-    return _placed(tiles, np.where(finite, found, np.maximum(found, direct)))
+    return _placed(tiles, _made_again(found, direct, _product(sums, form.inverse), dtype))
 
 
 def _gradient(tiles: Tiles, x_array: Array, y_array: Array) -> Array:
@@ -80,32 +77,48 @@ def _gradient(tiles: Tiles, x_array: Array, y_array: Array) -> Array:
     dtype = accumulator(problem.dtype)
     x = _tiles_of(tiles, x_array)
     y = _tiles_of(tiles, y_array, of_results=True)
-    data, factors = x @ _magnitudes(form.data).T, y @ _magnitudes(form.inverse)
-    weight = _magnitudes(form.weight)
+    data, factors = _product(x, form.data), _product(y, transposed(form.inverse))
+    weight = transposed(form.weight)
     terms = problem.batch * tiles.lines * tiles.row_tiles
     sums = np.einsum("ngcjtp,ngmjtp->gmcp", data, factors)
     beside = data.sum(axis=(0, 3, 4))[:, None] + factors.sum(axis=(0, 3, 4))[:, :, None] + 4
     small = FLUSHED * float(np.finfo(dtype).tiny) * (beside + terms)
     count = form.gradient_roundings + terms + 1
-    found = (testing.gamma(count, dtype) * sums + small) @ weight
+    found = _product(testing.gamma(count, dtype) * sums + small, weight)
+    x, y = (np.where(np.isfinite(values), values, 0) for values in (x, y))
     windows = np.lib.stride_tricks.sliding_window_view(x, tiles.outputs, axis=-1)
     defined = np.einsum("ngcjtki,ngmjti->gmck", windows, y)
     direct = testing.gamma(problem.terms(Pass.WEIGHT_GRADIENT), dtype) * defined
-    finite = 16 * (sums @ weight) < float(np.finfo(dtype).max)
-    placed = np.where(finite, found, np.maximum(found, direct))
-    return np.asarray(placed.reshape(problem.weight_shape))
+    made = _made_again(found, direct, _product(sums, weight), dtype)
+    return made.reshape(problem.weight_shape)
 
 
-def _magnitudes(matrix: Matrix) -> Array:
-    return np.abs(np.array(matrix, dtype=np.float64))
+def _made_again(found: Array, direct: Array, reached: Array, dtype: Any) -> Array:
+    """The bound; that of direct sums, if it is the larger, where magnitudes `reached` such sums
+    that they may be no finite numbers."""
+    # Not below the largest number: also where it is NaN.
+    finite = 16 * reached < float(np.finfo(dtype).max)
+    larger = np.where(np.isfinite(found), np.maximum(found, direct), direct)
+    return np.where(finite, found, larger)
+
+
+def _product(values: Array, matrix: Matrix) -> Array:
+    """The matrix's magnitudes times those of the last axis; what meets a zero of the matrix does
+    not count, infinities neither."""
+    rows = []
+    for row in matrix:
+        at = [j for j, entry in enumerate(row) if entry]
+        rows.append(values[..., at] @ np.array([abs(float(row[j])) for j in at]))
+    return np.stack(rows, axis=-1)
 
 
 def _tiles_of(tiles: Tiles, array: Array, of_results: bool = False) -> Array:
     """Magnitudes of the samples of each tile: (batch, group, channel, line, tile, sample), of the
     array that is read, or of the results' gradient."""
     x = np.abs(array.astype(np.float64))
-    size, lead = (tiles.outputs, 0) if of_results else (tiles.points, tiles.lead)
-    places = np.arange(tiles.row_tiles)[:, None] * tiles.outputs + np.arange(size)
+    form = tiles.transform
+    size, lead = (tiles.outputs, 0) if of_results else (form.samples, tiles.lead)
+    places = np.arange(tiles.row_tiles)[:, None] * form.step + np.arange(size)
     at = places * tiles.lines + np.arange(tiles.lines)[:, None, None] - lead
     inside = (at >= 0) & (at < x.shape[2])
     taken = np.where(inside, x[:, :, np.where(inside, at, 0)], 0)
@@ -122,8 +135,11 @@ def _weights(tiles: Tiles, array: Array) -> Array:
 
 
 def _defined(tiles: Tiles, x: Array, weight: Array) -> Array:
-    """The definition's sums of magnitudes for a tile's results."""
+    """The definition's sums of magnitudes for a tile's results. Those that are finite have no
+    product of what is not."""
+    x, weight = (np.where(np.isfinite(values), values, 0) for values in (x, weight))
     windows = np.lib.stride_tricks.sliding_window_view(x, tiles.problem.kernel_size, axis=-1)
+    windows = windows[..., :: tiles.problem.stride, :]
     found: Array = np.einsum("ngcjtik,gmck->ngmjti", windows, weight)
     return found
 
@@ -131,6 +147,6 @@ def _defined(tiles: Tiles, x: Array, weight: Array) -> Array:
 def _placed(tiles: Tiles, of_tiles: Array) -> Array:
     """For each result what is given for (batch, group, written, line, tile, output)."""
     batch, groups, written, lines = of_tiles.shape[:4]
-    rows = np.moveaxis(of_tiles, 3, -1).reshape(batch, groups * written, -1)
-    assert rows.shape[2] == tiles.row_tiles * tiles.outputs * lines
+    length = tiles.row_tiles * tiles.outputs * lines
+    rows = np.moveaxis(of_tiles, 3, -1).reshape(batch, groups * written, length)
     return rows[..., : tiles.positions]

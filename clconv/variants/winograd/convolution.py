@@ -20,32 +20,47 @@ from clconv.variants.base import (
     grid,
     scalars,
 )
-from clconv.variants.winograd.transforms import OUTPUTS, steps
-from clconv.variants.winograd.work import MOST_VECTORS, Work, registers_hold
+from clconv.variants.winograd.tiles import tile_outputs
+from clconv.variants.winograd.transforms import every_second, steps
+from clconv.variants.winograd.work import Work, registers_hold
 
-__all__ = ["designs"]
+__all__ = ["designs", "works"]
 
 # Fewer sums than this show their latency.
 FEWEST_SUMS = 8
 
 TRANSFORMED_WEIGHT = Operand("transformed_weight", Layout.FLAT, True, "SUM", True)
+SCRATCH = Operand("scratch", Layout.FLAT, True, "SUM", True)
+# Work-groups a core where each has transformed samples of its own in global memory.
+GROUPS_A_CORE = 4
 
 SCALARS = (
     *scalars("batch length positions pad lead channels written tiles parts part_tiles"),
     *scalars("row_tiles row_vectors block_vectors"),
-    *scalars(long_names="all_vectors position_blocks tasks", sum_names="slope"),
+    *scalars(long_names="all_vectors position_blocks data_elements tasks", sum_names="slope"),
 )
 
 
 def designs(request: Request) -> Iterator[Design]:
-    """A design for each tile of outputs and of sums; those that ask for wider vectors, unless
-    activations that call functions must not."""
-    request = request.asking()
-    for outputs in OUTPUTS[request.problem.kernel_size]:
+    """A design for each tile of outputs and of sums. If these ask for wider vectors, designs that
+    do not ask come after them: activations that call functions must take one of those."""
+    asking = request.asking()
+    found = [_design(work) for work in works(asking)]
+    yield from found
+    if found and asking is not request:
+        plain = [_design(work) for work in works(request)]
+        least = min(one.cost.seconds for one in plain)
+        behind = max(1.0, min(one.cost.seconds for one in found) / least)
+        yield from (replace(one, cost=one.cost * behind) for one in plain)
+
+
+def works(request: Request) -> Iterator[Work]:
+    """What designs are of: tiles whose sums fit the registers and whose samples fit into memory."""
+    for outputs in tile_outputs(request.problem):
         for channels, vectors in registers_hold(request):
             work = Work(request, outputs, channels, vectors)
             if work.most_vectors and work.sums >= FEWEST_SUMS:
-                yield _design(work)
+                yield work
 
 
 def _design(work: Work) -> Design:
@@ -64,7 +79,8 @@ def _design(work: Work) -> Design:
         scalars("channels written tiles", "tasks"),
         (1, 1, 1),
     )  # fmt: skip
-    lines = f"{form.points} * CHANNEL_TILE * {MOST_VECTORS} * LANES"
+    held = str(work.held_vectors)
+    sums_elements = f"{form.points} * CHANNEL_TILE * {held} * LANES"
     kernel = Kernel(
         "convolution_winograd",
         (
@@ -73,20 +89,22 @@ def _design(work: Work) -> Design:
             ("vectors", work.vectors),
             ("dilation", tiles.lines),
             ("lines_side_by_side", work.lines_side_by_side),
+            ("every_second", every_second),
+            ("scratch", work.scratch),
             ("activation", request.epilogue.activation),
             (
                 "arrays",
                 (
-                    ("SUM", "data", str(work.data_elements)),
-                    ("SUM", "sums", lines),
-                    ("SUM", "raw", f"{form.points + 1} * LANES"),
-                    ("long", "place_row", str(MOST_VECTORS)),
-                    ("int", "place_tile", str(MOST_VECTORS)),
-                    ("int", "place_line", str(MOST_VECTORS)),
+                    *(() if work.scratch else (("SUM", "data", str(work.data_elements)),)),
+                    ("SUM", "sums", sums_elements),
+                    ("SUM", "raw", f"{max(form.points, form.step) + 2} * LANES"),
+                    ("int", "place_row", held),
+                    ("int", "place_tile", held),
+                    ("int", "place_line", held),
                 ),
             ),
         ),
-        (TRANSFORMED_WEIGHT, *convolution_operands(request)),
+        (*((SCRATCH,) if work.scratch else ()), TRANSFORMED_WEIGHT, *convolution_operands(request)),
         SCALARS,
         (1, 1, 1),
     )
@@ -112,7 +130,12 @@ def _design(work: Work) -> Design:
         if not own.all_vectors:
             return Schedule()
         numbers = _numbers(own)
-        return Schedule((kernel.launch((grid(numbers["tasks"]), 1, 1), **numbers),))
+        if not own.scratch:
+            return Schedule((kernel.launch((grid(numbers["tasks"]), 1, 1), **numbers),))
+        elements = numbers["data_elements"]
+        groups = _groups(own, numbers["tasks"], elements, preparation.workspace_bytes)
+        launch = kernel.launch((groups, 1, 1), **numbers)
+        return Schedule((launch,), (Workspace("scratch", sums, groups * elements),))
 
     def predicted(wanted: Request) -> Cost:
         return there(wanted).predicted()
@@ -143,7 +166,18 @@ def _numbers(work: Work) -> dict[str, int]:
         "row_tiles": tiles.row_tiles,
         "row_vectors": work.row_vectors,
         "block_vectors": blocks.vectors,
+        "data_elements": work.scratch_elements(blocks.vectors),
         "all_vectors": work.all_vectors,
         "position_blocks": blocks.position_blocks,
         "tasks": blocks.tasks,
     }
+
+
+def _groups(work: Work, tasks: int, elements: int, prepared_bytes: int) -> int:
+    """Work-groups with transformed samples of their own, as many as the cores need and the
+    workspaces may have."""
+    groups = min(tasks, GROUPS_A_CORE * work.request.device.compute_units)
+    limit = work.request.workspace_limit
+    if limit is not None:
+        groups = min(groups, (limit - prepared_bytes) // (elements * work.item_bytes))
+    return max(groups, 1)

@@ -9,12 +9,15 @@ __all__ = ["EXAMPLES"]
 # batch, in_channels, length, out_channels, kernel_size, stride, padding, dilation, groups
 EXAMPLES = {
     "rows of whole vectors": Conv1dProblem(1, 5, 150, 10, 3, 1, 1),
-    "short rows": Conv1dProblem(5, 3, 21, 9, 3, 1, (2, 1)),
-    "two taps": Conv1dProblem(1, 3, 200, 4, 2, 1, (0, 3)),
-    "groups": Conv1dProblem(2, 4, 70, 18, 3, 1, 1, 1, 2),
-    "dilated": Conv1dProblem(2, 3, 90, 4, 3, 1, 3, 3),
-    "dilated by more than a vector": Conv1dProblem(2, 3, 170, 4, 2, 1, (20, 0), 20),
-    "lines side by side": Conv1dProblem(1, 2, 300, 3, 3, 1, 16, 32),
-    "16 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float16"),
-    "64 bits": Conv1dProblem(1, 3, 90, 4, 3, 1, 1, dtype="float64"),
+    "short rows": Conv1dProblem(5, 4, 21, 9, 3, 1, (2, 1)),
+    "two taps": Conv1dProblem(1, 4, 200, 5, 2, 1, (0, 3)),
+    "groups": Conv1dProblem(2, 8, 70, 18, 3, 1, 1, 1, 2),
+    "dilated": Conv1dProblem(2, 4, 90, 5, 3, 1, 3, 3),
+    "dilated by more than a vector": Conv1dProblem(2, 4, 170, 4, 2, 1, (20, 0), 20),
+    "lines side by side": Conv1dProblem(1, 4, 300, 5, 3, 1, 16, 32),
+    "strided": Conv1dProblem(2, 4, 301, 9, 3, 2, 1),
+    "five taps, strided": Conv1dProblem(1, 4, 90, 5, 5, 2, 2),
+    "16 bits": Conv1dProblem(1, 4, 90, 5, 3, 1, 1, dtype="float16"),
+    "64 bits": Conv1dProblem(1, 4, 90, 5, 3, 1, 1, dtype="float64"),
+    "samples in global memory": Conv1dProblem(1, 800, 5, 4, 3, 1, 1),
 }

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
-from clconv.problem import Pass
 from clconv.variants import batched
 from clconv.variants.base import Design, Request
 from clconv.variants.cuts import Cut
@@ -18,8 +17,6 @@ __all__ = ["designs", "refusal", "scheme"]
 
 def refusal(request: Request) -> str | None:
     """Why the variant cannot serve on a GPU."""
-    if request.pass_ is Pass.BIAS_GRADIENT:
-        return "it computes no bias gradients"
     why = batched.refusal(request)
     if why is None and not _schemes(request):
         return batched.TOO_MANY
@@ -68,4 +65,4 @@ def scheme(outputs: int, taps: int, *, gradient: bool) -> Scheme:
     else:
         factors, results = code(form.weight, "s", "v"), code(form.inverse, "v", "r")
         taken, given = taps, outputs
-    return Scheme.of(form.points, taken, given, form.points, constants, samples, factors, results)
+    return Scheme.of(form.samples, taken, given, form.points, constants, samples, factors, results)

@@ -7,17 +7,28 @@ from functools import cached_property
 
 from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import ceil_div
-from clconv.variants.winograd.transforms import Transform, transform
+from clconv.variants.winograd.transforms import OUTPUTS, Transform, transform
 
-__all__ = ["Tiles"]
+__all__ = ["Tiles", "tile_outputs"]
+
+
+def tile_outputs(problem: Conv1dProblem) -> tuple[int, ...]:
+    """Results of a tile that are worth trying for a layer; none where tiles save nothing. With a
+    stride of 2 a tile of four has eight vectors of samples turned, which is as many as pays."""
+    phase = ceil_div(problem.kernel_size, problem.stride)
+    if problem.stride > 2 or (problem.stride > 1 and problem.dilation > 1):
+        return ()
+    some = OUTPUTS.get(phase, ())
+    return some if problem.stride == 1 else some[:1]
 
 
 @dataclass(frozen=True)
 class Tiles:
     """The forward pass, or the input gradient, as a correlation by tiles of `outputs` results each.
 
-    A dilation makes lines of tiles: tile t of line j has the results (t * outputs + i) * lines + j.
-    The input gradient correlates the output's gradient with the taps in reverse.
+    The input gradient correlates the output's gradient with the taps in reverse. A dilation makes
+    lines of tiles: tile t of line j has the results (t * outputs + i) * lines + j. With a stride
+    there are no lines, and the forward pass alone.
     """
 
     problem: Conv1dProblem
@@ -32,11 +43,11 @@ class Tiles:
     @cached_property
     def transform(self) -> Transform:
         """The tiles' transform."""
-        return transform(self.outputs, self.problem.kernel_size)
+        return transform(self.outputs, self.problem.kernel_size, self.problem.stride)
 
     @property
     def points(self) -> int:
-        """Samples of a tile, and products for each of its channels."""
+        """Products of a tile, for each of its channels."""
         return self.transform.points
 
     @property

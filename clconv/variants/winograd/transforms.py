@@ -5,6 +5,9 @@ F(m, r) gives m outputs y of a correlation by r taps w, of m + r - 1 samples x, 
 The matrices follow from the values of polynomials at m + r - 2 points, and at infinity (Toom and
 Cook). The points are those of the least error for so many, after Barabasz, Anderson, Soodhalter and
 Gregg, "Error analysis and improving the accuracy of Winograd convolution for deep neural networks".
+
+With a stride, phases of the samples meet phases of the taps: the matrices of the phases side by
+side are those of one transform, in which a phase of one tap takes m products.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
+from clconv.variants.base import ceil_div
+
 __all__ = [
     "OUTPUTS",
     "Matrix",
     "Step",
     "Transform",
+    "every_second",
     "roundings",
     "steps",
     "transform",
@@ -31,13 +37,14 @@ Matrix = tuple[tuple[Fraction, ...], ...]
 
 # The finite points, of which F(m, r) takes the first m + r - 2.
 POINTS = tuple(map(Fraction, ("0", "1", "-1", "1/2", "-2")))
-# Outputs of a tile that are worth trying, by taps: more than these have larger errors.
+# Outputs of a tile that are worth trying, by the most taps of a phase: more than these have larger
+# errors.
 OUTPUTS = {2: (4,), 3: (4, 2)}
 
 
 @dataclass(frozen=True)
 class Transform:
-    """F(outputs, taps): `data` is B^T, `weight` is G, `inverse` is A^T.
+    """F(outputs, taps) with a stride: `data` is B^T, `weight` is G, `inverse` is A^T.
 
     B^T and A^T have sums of a few powers of two alone; what has other denominators is in G.
     """
@@ -47,11 +54,22 @@ class Transform:
     data: Matrix
     weight: Matrix
     inverse: Matrix
+    stride: int = 1
 
     @property
     def points(self) -> int:
-        """Samples of a tile, and products."""
-        return self.outputs + self.taps - 1
+        """Products of a tile."""
+        return len(self.data)
+
+    @property
+    def samples(self) -> int:
+        """Of a tile."""
+        return len(self.data[0])
+
+    @property
+    def step(self) -> int:
+        """Samples from a tile's first to the next tile's."""
+        return self.outputs * self.stride
 
     @cached_property
     def roundings(self) -> int:
@@ -71,8 +89,11 @@ def transposed(matrix: Matrix) -> Matrix:
 
 
 @lru_cache(maxsize=16)
-def transform(outputs: int, taps: int) -> Transform:
-    """F(outputs, taps). Raises ValueError where it would need more points than there are."""
+def transform(outputs: int, taps: int, stride: int = 1) -> Transform:
+    """F(outputs, taps), with a stride. Raises ValueError where it would need more points than there
+    are."""
+    if stride > 1:
+        return _strided(outputs, taps, stride)
     finite = outputs + taps - 2
     if not (outputs >= 1 and taps >= 1 and finite <= len(POINTS)):
         raise ValueError(
@@ -97,6 +118,35 @@ def transform(outputs: int, taps: int) -> Transform:
     return Transform(outputs, taps, tuple(data), tuple(weight), inverse)
 
 
+def _strided(outputs: int, taps: int, stride: int) -> Transform:
+    """Of the taps of each phase, side by side."""
+    samples = (outputs - 1) * stride + taps
+    data: list[tuple[Fraction, ...]] = []
+    weight: list[tuple[Fraction, ...]] = []
+    columns: list[tuple[Fraction, ...]] = []
+    for phase in range(min(stride, taps)):
+        own = ceil_div(taps - phase, stride)
+        one = transform(outputs, own) if own > 1 else _unchanged(outputs)
+        data += (_spread(row, samples, phase, stride) for row in one.data)
+        weight += (_spread(row, taps, phase, stride) for row in one.weight)
+        columns += zip(*one.inverse, strict=True)
+    inverse = tuple(zip(*columns, strict=True))
+    return Transform(outputs, taps, tuple(data), tuple(weight), inverse, stride)
+
+
+def _unchanged(outputs: int) -> Transform:
+    """Of one tap: each sample times it is a result."""
+    same = tuple(tuple(Fraction(i == j) for j in range(outputs)) for i in range(outputs))
+    return Transform(outputs, 1, same, ((Fraction(1),),) * outputs, same)
+
+
+def _spread(row: Sequence[Fraction], count: int, first: int, stride: int) -> tuple[Fraction, ...]:
+    """The entries at every `stride`th of so many places, with zeros between."""
+    found = [Fraction(0)] * count
+    found[first::stride] = [*row, *([Fraction(0)] * (len(found[first::stride]) - len(row)))]
+    return tuple(found)
+
+
 def _product(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
     """The coefficients of the polynomial with these roots, the lowest first."""
     found = [Fraction(1)]
@@ -117,18 +167,13 @@ class Step(NamedTuple):
         it; `number` writes a coefficient."""
         text = ""
         for factor, name in sorted(self.terms, key=_unmultiplied_first):
-            if not text:
-                text = (
-                    f"{number(factor)} * {name}"
-                    if abs(factor) != 1
-                    else name
-                    if factor > 0
-                    else f"-{name}"
-                )
-            elif abs(factor) == 1:
-                text = f"({text}) {'+' if factor > 0 else '-'} {name}"
+            before = f"({text})" if " " in text else text
+            if abs(factor) != 1:
+                text = f"{number(factor)} * {name}" + (f" + {before}" if text else "")
+            elif text:
+                text = f"{before} {'+' if factor > 0 else '-'} {name}"
             else:
-                text = f"{number(factor)} * {name} + ({text})"
+                text = name if factor > 0 else f"-{name}"
         return text or number(Fraction(0))
 
 
@@ -183,3 +228,25 @@ def _product_roundings(factor: Fraction) -> int:
         return 2
     numerator = abs(factor.numerator)
     return int(numerator & (numerator - 1) != 0)
+
+
+def every_second(count: int) -> list[tuple[str, str, str, int]]:
+    """How `count` vectors v0, v1, …, a power of two, are turned so that vector x0, x1, … has every
+    `count`th of their elements: each step (name, a, b, first) has every second element of a and b,
+    from `first` on."""
+    found: list[tuple[str, str, str, int]] = []
+    level = [(0, 1, [f"v{i}" for i in range(count)])]
+    while len(level[0][2]) > 1:
+        following = []
+        for phase, apart, names in level:
+            for first in range(2):
+                own = phase + first * apart
+                last = len(names) == 2
+                made = []
+                for i in range(0, len(names), 2):
+                    name = f"x{own}" if last else f"v{own}_{2 * apart}_{i // 2}"
+                    found.append((name, names[i], names[i + 1], first))
+                    made.append(name)
+                following.append((own, 2 * apart, made))
+        level = following
+    return found

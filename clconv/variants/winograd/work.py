@@ -16,9 +16,11 @@ from clconv.variants.winograd.tiles import Tiles
 __all__ = ["LEAST_LOCAL_BYTES", "Blocks", "Work"]
 
 LEAST_LOCAL_BYTES = 64 << 10
-# Transformed samples take this part of local memory, of which more than so many bytes lies outside
-# a core's second-level cache on many CPUs.
-MOST_LOCAL_BYTES, DATA_SHARE = 256 << 10, 3 / 4
+# Transformed samples and their sums take these parts of local memory, of which more than so many
+# bytes lies outside a core's second-level cache on many CPUs; the rest is for samples as they are.
+MOST_LOCAL_BYTES, DATA_SHARE, SUMS_SHARE = 256 << 10, 3 / 4, 7 / 32
+# Or this part of the second-level cache, if they are in global memory.
+SCRATCH_SHARE = 5 / 8
 # Vectors of tiles of a task at most: their sums at all points stay in the first-level cache.
 MOST_VECTORS = 8
 # Tasks a core, where there is enough work: they are not equally long.
@@ -107,9 +109,33 @@ class Work:
     @property
     def most_vectors(self) -> int:
         """Vectors of tiles of a task at most, a multiple of those of sums; 0 where none fit."""
-        each = self.tiles.points * self.tiles.channels * self.lanes
-        most = min(self.data_elements // each, MOST_VECTORS)
+        most = min(self._fitting(self._room), self.held_vectors)
         return most // self.vectors * self.vectors
+
+    @property
+    def held_vectors(self) -> int:
+        """Vectors of tiles whose sums at all points local memory has room for."""
+        room = int(self.local_bytes * SUMS_SHARE) // self.item_bytes
+        return min(MOST_VECTORS, room // (self.tiles.points * self.channels * self.lanes))
+
+    def _fitting(self, elements: int) -> int:
+        return elements // (self.tiles.points * self.tiles.channels * self.lanes)
+
+    @cached_property
+    def scratch(self) -> bool:
+        """Whether transformed samples are in global memory, since local memory has no room for a
+        tile's vectors of them. They are to stay in the second-level cache."""
+        return self._fitting(self.data_elements) < self.vectors
+
+    @property
+    def _room(self) -> int:
+        if self.scratch:
+            return int(self.request.device.l2_bytes * SCRATCH_SHARE) // self.item_bytes
+        return self.data_elements
+
+    def scratch_elements(self, vectors: int) -> int:
+        """Of a work-group whose tasks have so many vectors."""
+        return vectors * self.tiles.points * self.tiles.channels * self.lanes
 
     # How tiles lie in vectors
 
@@ -151,7 +177,8 @@ class Work:
 
     @property
     def _samples(self) -> int:
-        return self.outputs * self.lanes + self.problem.kernel_size - 1
+        form = self.tiles.transform
+        return form.step * (self.lanes - 1) + form.samples
 
     def _single(self, elements: int) -> float:
         """Where positions of a line do not lie side by side, element by element."""
@@ -211,14 +238,15 @@ class Work:
         vectors *= 1 + self.lanes * self.outputs * tiles.lines / 2 / max(TYPICAL_ROW, tiles.lines)
         call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
         calls = problem.batch * tiles.positions / max(call, TYPICAL_ROW)
-        return self._tally(vectors, 1, self.most_vectors, calls, 0.0).cost(self.core.cycle)
+        made = self._tally(vectors, 1, self.most_vectors, calls, 0.0).cost(self.core.cycle)
+        return made * cost.WINOGRAD_MARGIN
 
     def predicted(self) -> Cost:
         """Of this very request, launches included."""
         blocks, device = self.blocks(), self.request.device
         made = self._tally(self.all_vectors, blocks.parts, blocks.vectors, 1, self.row_ends)
         tasks = max(blocks.tasks, 1)
-        waiting = rounded(tasks, device.compute_units) / tasks
+        waiting = cost.WINOGRAD_MARGIN * rounded(tasks, device.compute_units) / tasks
         launches = 1 if self.request.kept else 2
         return (made.cost(self.core.cycle) * waiting).launched(launches * device.launch_seconds)
 
