@@ -81,7 +81,7 @@ def test_the_form_of_a_strip(fields, pass_, epilogue, expected):
     problem, pass_ = Conv1dProblem(*fields), Pass.of(pass_)
     rows = problem.stride if pass_ is Pass.FORWARD else 1
     request = Request(problem, pass_, profile("cpu"), epilogue)
-    own = form(request, (24, 3), rows, channel_tile=4, vectors=3, block_tiles=3)
+    own = form(request, (24, 3), rows, channel_tile=4, vectors=3, block_tiles=3, term_block=8)
     assert {name for name, value in vars(own).items() if value is True} - {
         "short_index"
     } == expected

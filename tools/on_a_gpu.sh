@@ -40,7 +40,7 @@ if [[ -z $out ]]; then
     "${pip[@]}" download --only-binary=:all: --python-version "$version" --implementation cp \
         --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
         --platform manylinux_2_27_x86_64 --platform manylinux_2_28_x86_64 \
-        -d "$wheels" "$(echo "$wheels"/clconv-*.whl)" pip
+        -d "$wheels" "$(echo "$wheels"/clconv-*.whl)[bfloat16]" pip
     bytes=$(cat "$wheels"/*.whl | wc -c)
     ((bytes <= most)) || fail "$wheels has $bytes bytes of wheels, expected at most $most"
     echo "$wheels: $(ls "$wheels"/*.whl | wc -l) wheels for Python $version, $((bytes / 1000000)) MB"
@@ -61,7 +61,7 @@ if [[ -n $wheels ]]; then
     rm -rf "$path"
     # pip runs from its own wheel: Debian's Python has neither pip nor venv.
     "$python" "$(echo "$wheels"/pip-*.whl)/pip" install --quiet --no-index --find-links "$wheels" \
-        --disable-pip-version-check --root-user-action ignore --target "$path" clconv
+        --disable-pip-version-check --root-user-action ignore --target "$path" "clconv[bfloat16]"
 fi
 export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
 left=$((seconds - SECONDS))

@@ -165,8 +165,8 @@ ADDRESSED_ROWS, RELOAD = 8, 0.5
 CHAIN_LATENCY = 4.4
 # A tap where the number of taps hangs on the phase: the loop's own instructions (fitted).
 PHASE_LOOP = 1.0
-# Converting a weight of 16 bits (fitted).
-CONVERT_WEIGHT = 1.5
+# Converting a weight of 16 bits: its part of a vector's load, conversion and store (estimate).
+CONVERT_WEIGHT = 0.25
 
 # Staging a row of a strip, 32 bytes of it, and 32 bytes whose elements do not lie side by side
 # (fitted).

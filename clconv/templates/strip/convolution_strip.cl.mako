@@ -27,6 +27,7 @@ ${tiles.first_channel()}
 
 ${strip.functions(stride)}
 ${strip.functions_apart(stride)}
+${tiles.converting()}
 
 ${epilogue.functions()}
 % if rows_together:

@@ -29,6 +29,7 @@ ${tiles.first_channel()}
 
 ${strip.functions(1)}
 ${strip.functions_apart(1)}
+${tiles.converting()}
 ${ends.functions(terms, channels, stride)}
 
 ${epilogue.functions()}

@@ -46,7 +46,20 @@
 #define FIRST_CHANNEL(tile) (((tile) - g * TILES) * CHANNEL_TILE)
 % endif
 % if packed:
-#define PANEL (TERM_BLOCK * KERNEL_SIZE * CHANNEL_TILE)  // weights of a tile
+#define PANEL ${channel_tile * tile_strides[0] if weight_strides[1] == kernel_size else term_block * tile_strides[1]}  // weights of a tile
+% endif
+</%def>\
+<%def name="converting()">\
+% if packed:
+// Converted neighbours; the last vector begins early, to be whole.
+static inline void convert_weights(__local SUM *to, __global const STORED *from, const int count)
+{
+    for (int i = 0; i < count; i += LANES) {
+        const int at = i + LANES <= count ? i : count - LANES;
+        if (at >= 0) *(__local SUMS *)(to + at) = load_vector(from + at);
+        else for (int e = 0; e < count; ++e) to[e] = load(from + e);
+    }
+}
 % endif
 </%def>\
 ## The loops. `first` is the task's first position, `stage` copies a row of x to the strip, `tile` sums
@@ -128,15 +141,18 @@ for (int tile_first = group_tile; tile_first < group_end; tile_first += BLOCK_TI
     }
 }
 </%def>\
-## A block's weights converted and put in the order in which its tiles read them.
+## A block's weights converted, those that are neighbours together.
 <%def name="pack()">\
 for (int tile = tile_first; tile < tile_last; ++tile) {
     __local SUM *to = panel + (tile - tile_first) * PANEL;
     __global const STORED *from = group_weights + (long)FIRST_CHANNEL(tile) * ${weight_strides[0]};
+% if weight_strides[1] == kernel_size:
+    for (int i = 0; i < CHANNEL_TILE; ++i)
+        convert_weights(to + i * ${tile_strides[0]}, from + (long)i * ${weight_strides[0]}, c_count * KERNEL_SIZE);
+% else:
     for (int c = 0; c < c_count; ++c)
-        for (int i = 0; i < CHANNEL_TILE; ++i)
-            for (int k = 0; k < KERNEL_SIZE; ++k)
-                to[(c * KERNEL_SIZE + k) * CHANNEL_TILE + i] = load(from + ((long)c * ${weight_strides[1]} + i * ${weight_strides[0]} + k));
+        convert_weights(to + c * ${tile_strides[1]}, from + (long)c * ${weight_strides[1]}, CHANNEL_TILE * KERNEL_SIZE);
+% endif
 }
 </%def>\
 ## Where the vectors of a place are, in the strip (strip0, strip1, …) and among the task's positions.

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from clconv.dtypes import is_bfloat16
 from clconv.planning import cost
 from clconv.planning.cost import Cost, Tally
-from clconv.problem import Pass
+from clconv.problem import Conv1dProblem, Pass
 from clconv.variants.base import (
     Design,
     Kernel,
@@ -29,6 +30,8 @@ __all__ = ["STRIP_POSITIONS", "designs"]
 STRIP_POSITIONS = 512
 # Positions of a segment at least, where a row is shared.
 LEAST_SEGMENT = 2048
+# Uses of an element of bfloat16 that is widened for each, at most.
+MOST_SHIFTS = 8
 # Tasks a core, where there is enough work.
 TASKS_A_CORE = 8
 
@@ -43,12 +46,20 @@ def designs(request: Request) -> Iterator[Design]:
                 yield _design(request, lanes, vectors, tap_stride, group)
 
 
+def _in_place(problem: Conv1dProblem, forward: bool) -> bool:
+    """Whether rows are read where they are, converted for every use. Of 16 bits a copy that is
+    converted once costs less, unless uses are few and the conversion is a shift."""
+    if is_bfloat16(problem.dtype):
+        uses = problem.kernel_size * (problem.group_out if forward else 1)
+        return uses <= MOST_SHIFTS
+    return problem.dtype != np.float16 or problem.kernel_size == 1
+
+
 def _design(request: Request, lanes: int, vectors: int, tap_stride: int, group: int) -> Design:
     problem, device = request.problem, request.device
     forward = request.pass_ is Pass.FORWARD
     channels = problem.out_channels if forward else problem.in_channels
-    # Converting 16 bits at every tap costs more than a copy that is converted once.
-    direct = problem.dtype != np.float16 or problem.kernel_size == 1
+    direct = _in_place(problem, forward)
     kernel = Kernel(
         "convolution_depthwise",
         common_constants(request, lanes)

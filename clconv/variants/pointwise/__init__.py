@@ -18,7 +18,7 @@ ERROR_CLASS = EXACT
 
 
 def refusal(request: Request) -> str | None:
-    """Why the variant cannot serve: not a CPU, more taps, a stride, 16 bits, a gradient of
+    """Why the variant cannot serve: not a CPU, more taps, a stride, float16, a gradient of
     parameters, or positions that are not contiguous."""
     problem, device = request.problem, request.device
     if device.vector_floats == 1:

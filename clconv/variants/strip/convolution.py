@@ -51,6 +51,8 @@ FULL_WIDTH_VECTORS = 8
 # Modelled cycles between prefetching a line of the output and writing it, enough where memory is
 # busy; and of the shortest sums that prefetch at all where a vector is a whole line.
 PREFETCH_CYCLES, PREFETCH_WHOLE_LINES = 1200.0, 600.0
+# Elements that a row of converted weights may be longer than its weights, at most: two lines.
+PANEL_GAP = 32
 # Vectors of positions that a task takes at most.
 MOST_VECTORS = 512
 
@@ -140,7 +142,7 @@ def _design(geometry: Geometry, tile: Tile) -> Design | None:
     most = min(max(most, FEWEST_TERMS), MOST_TERMS)
     most = min(most, geometry.strip // geometry.row_elements(tile.vectors))
     if packed:
-        most = min(most, rest // weights)
+        most = min(most, (rest // tile.channels - PANEL_GAP) // kernel_size)
     if rest < 0 or most < 1:
         return None
     term_block = geometry.terms
@@ -187,7 +189,13 @@ def _kernel(
     """The kernel of a tile; `spilled` are the elements of local memory for its accumulators."""
     request, problem = geometry.request, geometry.problem
     own = form(
-        request, geometry.weight_strides, geometry.rows, tile.channels, tile.vectors, block_tiles
+        request,
+        geometry.weight_strides,
+        geometry.rows,
+        tile.channels,
+        tile.vectors,
+        block_tiles,
+        term_block,
     )
     arrays = [("SUM", "strip", "STRIP")]
     if spilled:
@@ -239,7 +247,7 @@ def _block_tiles(geometry: Geometry, tile: Tile, term_block: int, panels: int | 
     piece = term_block * geometry.rows * (tile.vectors * geometry.lanes + geometry.reach)
     room = geometry.request.device.l1_bytes * 3 // 4 // geometry.item_bytes - piece
     if panels is not None:
-        room = min(room, panels)
+        room, weights = min(room, panels), weights + tile.channels * PANEL_GAP
     rows = ROWS_OF_SHORT_SUMS if _tile_cycles(geometry, tile) < LONG_SUMS else ROWS_OF_LONG_SUMS
     return max(1, min(rows // tile.channels, room // weights, geometry.tiles(tile)))
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from clconv.dtypes import is_short
 from clconv.problem import Pass
 from clconv.variants.base import Layout, Request, vector_lanes
+from clconv.variants.strip.geometry import row_pitch
 
 __all__ = ["Form", "form"]
 
@@ -66,16 +69,19 @@ def form(
     channel_tile: int,
     vectors: int,
     block_tiles: int,
+    term_block: int,
 ) -> Form:
     """The form of a kernel whose weights have those strides (of a channel written, and summed over)
-    and whose channels have that many rows of the strip."""
+    and whose channels have that many rows of the strip, which holds `term_block` of them."""
     problem, epilogue = request.problem, request.epilogue
     forward = request.pass_ is Pass.FORWARD
     taps = problem.kernel_size
     terms = (problem.group_in if forward else problem.group_out) * taps
     a_channel = taps * channel_tile * vectors
     packed = is_short(problem.dtype)
-    strides = (1, taps * channel_tile, channel_tile) if packed else (*weight_strides, 1)
+    strides = (*weight_strides, 1)
+    if packed:
+        strides = (*panel_strides(weight_strides, taps, channel_tile, term_block), 1)
     one_phase = forward or problem.stride == 1
     more_arrays = epilogue.residual or epilogue.keep
     plain_end = epilogue.activation in PLAIN_ACTIVATIONS and not more_arrays
@@ -99,6 +105,17 @@ def form(
         plain_end=plain_end,
         block_unrolled=one_phase and plain_end and block_tiles > 1 and terms <= FEW_BESIDE_TILES,
     )
+
+
+def panel_strides(
+    weight_strides: tuple[int, int], taps: int, channel_tile: int, term_block: int
+) -> tuple[int, int]:
+    """The strides of the converted weights of a tile, which are neighbours where the weights are:
+    all of a channel written, whose rows must not fall on the same lines of the cache, or all of
+    one summed over."""
+    if weight_strides[1] == taps:
+        return row_pitch(term_block * taps, np.dtype(np.float32).itemsize), taps
+    return taps, taps * channel_tile
 
 
 def _row_parts(stride: int, lanes: int) -> tuple[tuple[str, ...], ...]:
