@@ -55,6 +55,7 @@ static inline void store_positions_apart(__global STORED *row, const long apart,
     }
 }
 </%def>\
+## Stores a vector of sums. The kernel has `n`, the batch element, and `inside`, 1 where no lane lies beyond `limit`.
 <%def name="finish(sums, channel, first, step, shift, limit)"><%
     apart = lies["y"] == "channels"
     positions = "positions_apart" if apart else "positions"
