@@ -134,10 +134,10 @@ def rounded_to(values: Array, dtype: Any) -> Array:
 
     Args:
         values: a NumPy array.
-        dtype: a floating-point one.
+        dtype: a floating-point one, bfloat16 too.
 
     Returns:
-        A NumPy array of that dtype and of the values' shape.
+        A NumPy array of that dtype.
 
     Examples:
         >>> rounded_to(np.float64([1 + 2**-11, 1 + 2**-11 + 2**-30]), np.float16).tolist()

@@ -176,7 +176,7 @@ class Module(Copyable):
         """Computes in another dtype from now on.
 
         Args:
-            T: float32, float16 or bfloat16 (sums in float32), or float64, as NumPy takes it.
+            T: float32, float16 or bfloat16 (sums in float32) or float64, as NumPy takes it.
 
         Raises:
             ModuleError: another dtype, or float64 on a device without it.
@@ -379,8 +379,8 @@ class Module(Copyable):
         variable is written once; "name.W", ".W" without a name, ".conv.W" in an unnamed Sequential.
 
         Args:
-            hdf: a path, whose file is replaced when all is written, and whose folder is made where
-                it is missing, as by PuzzleLib; or an open h5py.File. None returns the file's bytes.
+            hdf: a path, whose file is replaced when all is written and whose folder is made, as by
+                PuzzleLib; or an open h5py.File; None returns the file's bytes.
             varlinks: {variable: i}, which shares variables among the modules saved to one open
                 file.
             name: replaces the module's own.

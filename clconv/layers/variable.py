@@ -183,7 +183,7 @@ class Variable(Copyable):
         """Queues converting data and gradient to another dtype.
 
         Args:
-            dtype: float32, float16 or float64, as NumPy takes it.
+            dtype: float32, float16, bfloat16 or float64, as NumPy takes it.
         """
         self.replace(*self.converted(dtype))
 
