@@ -360,6 +360,7 @@ _ROWS: dict[str, list[Row]] = {
             "positions - begin < DILATION - line ? positions : (int)begin + (DILATION - line)",
             "positions",
             WINOGRAD + " -k 'examples and vector'",
+            "what is behind the last line is the next result's first: right, and stored twice",
         ),
     ],
     "variants/spectral/transforms.py": [
