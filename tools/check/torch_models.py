@@ -284,6 +284,7 @@ def near(found: torch.Tensor, true: torch.Tensor, whole: float = 0.0) -> None:
     """ValueError unless they differ by no more than float32's sums in another order."""
     if found.shape != true.shape:
         raise ValueError(f"shape {tuple(found.shape)}, expected {tuple(true.shape)}")
+    found, true = found.detach(), true.detach()
     away = float((found - true).norm())
     if not away <= 1e-3 * float(true.norm()) + 1e-5 * whole:
         raise ValueError(f"differ by {away:.1e} of {float(true.norm()):.1e}")
