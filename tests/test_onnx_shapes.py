@@ -235,7 +235,9 @@ def test_recorded_copies(runtime, rng, variant):
     for last, shape, view, seen in cases:
         host = integers(rng, *shape)
         recorder, y, copies = recorded(runtime, host, weight, variant, last, view)
-        assert copies == (("x", "out") if last else ("x",)) * copied
+        wanted = (("x", "out") if last else ("x",)) * copied
+        # Whether depthwise kernels take channels last depends on how wide the vectors are.
+        assert copies == wanted or (last and variant == "depthwise" and copies == ())
         program = Program(runtime, Scratch(runtime), recorder.events, recorder.sizes, ("y",))
         results = [(host, y)]
         for _ in range(2):
