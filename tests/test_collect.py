@@ -42,7 +42,7 @@ def made(path, cores="zen4", name="Some CPU", platform="P", winner=2, gains=(1.2
             for length, gain in zip(LENGTHS, again, strict=True)
         ]  # fmt: skip
     layer = {"layer": "big", "pass": "forward", "variant": "strip", "tile": {}, "bytes": 1e6,
-             "flops": 1e9, "predicted_us": 1e4, "median_us": 1e4 * off}  # fmt: skip
+             "flops": 1e9, "predicted_us": 1e4, "median_us": 1e4 * off, "others": 0.5}  # fmt: skip
     info = {"name": name, "platform": platform, "driver": "7", "kind": "CPU"}
     steps = {
         "devices": [{"info": info, "profile": asdict(device), "variants": ["strip"]},
@@ -127,7 +127,7 @@ def test_tables(tmp_path, capsys):
     assert "old" not in text
     row = next(line for line in text.splitlines() if "Some CPU" in line)
     assert row.startswith("| [Some CPU](reports/a.md) | P 7 | zen4 | 2025-01-31 | 0.1 | ok | ")
-    assert " | 1 of 2 | 100 | 10 | 50% | 2.00 (1) |" in row
+    assert " | 1 of 2 | 100 | 10 | 50% | 2.00 (1) | 0 of 1 |" in row
     assert "| Another CPU | P 7 |" in text
 
 

@@ -27,6 +27,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from clconv.commands.benchmark_worker import is_noisy
 from clconv.commands.report import SCHEMA, SCHEMA_VERSION
 from clconv.commands.report_page import LEAST_FLOPS, Found, mean, percent, rows_of
 from clconv.commands.report_parts import share_of_roof
@@ -226,10 +227,11 @@ def devices_table(reports: Sequence[Report], near: Path) -> list[str]:
             roof and f"{roof['peak_gflops']:.0f}", roof and f"{roof['copy_gbs']:.0f}",
             percent(statistics.geometric_mean(shares)) if shares else "-",
             mean(line["median_us"] / line["predicted_us"] for line in forward),
+            f"{sum(not is_noisy(line.get('others')) for line in forward)} of {len(forward)}",
         ])  # fmt: skip
     header = ("device", "driver", "cores", "date", "clconv", "check", "passes right",
               "peak GFLOP/s", "copy GB/s", "forward, of the roof",
-              "forward, measured/predicted (layers)")  # fmt: skip
+              "forward, measured/predicted (layers)", "while others were idle")  # fmt: skip
     return rows_of(header, rows)
 
 
