@@ -9,7 +9,7 @@ import torch_models
 # Of each network, what it cannot do on PyTorch's own layers either.
 NETWORKS: dict[str, set[str]] = {
     "Silero VAD's encoder": set(),
-    "TCN": set(),
+    "TCN": {"pickle"},  # parametrized layers
     "Mamba of mambapy": set(),
     "LowPassFilters": set(),
 }
