@@ -235,11 +235,13 @@ FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
 # storing; and a part of a vector at a row's end, either way. Of a single element where those of a
 # tile lie apart; of a weight, transformed at all points; and of the loop over channels, with
 # keeping its sums (fitted to 9 layers on Zen 4).
-WINOGRAD_STAGE, WINOGRAD_STORE, WINOGRAD_END = 8.0, 12.0, 120.0
+WINOGRAD_STAGE, WINOGRAD_STORE, WINOGRAD_END = 10.0, 12.0, 120.0
 WINOGRAD_ELEMENT, WINOGRAD_WEIGHT, WINOGRAD_LOOP = 2.0, 12.0, 40.0
 # All of it is priced so many times higher: among what takes about as long exact sums go first
 # (estimate: predictions are as far off).
 WINOGRAD_MARGIN = 1.1
+# And so many times again where samples are in global memory (fitted to four layers on Zen 4).
+WINOGRAD_SCRATCH = 1.2
 
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors
 # of sums below which their latency shows: four cycles of two (guide); and what a tile's weights

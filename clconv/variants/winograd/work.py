@@ -239,16 +239,20 @@ class Work:
         call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
         calls = problem.batch * tiles.positions / max(call, TYPICAL_ROW)
         made = self._tally(vectors, 1, self.most_vectors, calls, 0.0).cost(self.core.cycle)
-        return made * cost.WINOGRAD_MARGIN
+        return made * self._margin
 
     def predicted(self) -> Cost:
         """Of this very request, launches included."""
         blocks, device = self.blocks(), self.request.device
         made = self._tally(self.all_vectors, blocks.parts, blocks.vectors, 1, self.row_ends)
         tasks = max(blocks.tasks, 1)
-        waiting = cost.WINOGRAD_MARGIN * rounded(tasks, device.compute_units) / tasks
+        waiting = self._margin * rounded(tasks, device.compute_units) / tasks
         launches = 1 if self.request.kept else 2
         return (made.cost(self.core.cycle) * waiting).launched(launches * device.launch_seconds)
+
+    @property
+    def _margin(self) -> float:
+        return cost.WINOGRAD_MARGIN * (cost.WINOGRAD_SCRATCH if self.scratch else 1.0)
 
     def _tally(
         self, vectors: float, parts: int, block: int, calls: float, row_ends: float
