@@ -356,3 +356,20 @@ def test_wrong_modules(runtime):
         StreamingSequential(Conv1D(1, 1, 1))
     with pytest.raises(ProblemError, match="variant is 'no such', expected 'auto' or one of"):
         StreamingConv1D(layer("plain"), variant="no such")(gpuarray.zeros((1, 1, 5)))
+
+
+def test_named_variants_keep_what_the_layer_asks_for(first_runtime):
+    """A bound where sums must be exact is refused; the layer's word counts more than the
+    runtime's."""
+    x = gpuarray.zeros((1, 4, 40))
+    with pytest.raises(ProblemError, match="its results keep the bound 'Winograd', exact asks"):
+        StreamingConv1D(Conv1D(4, 4, 3, exact=True), variant="winograd")(x)
+    assert StreamingConv1D(Conv1D(4, 4, 3), variant="winograd")(x).shape == (1, 4, 38)
+    first_runtime.exact = True
+    try:
+        with pytest.raises(ProblemError, match="its results keep the bound 'Winograd', exact asks"):
+            StreamingConv1D(Conv1D(4, 4, 3), variant="winograd")(x)
+        inexact = Conv1D(4, 4, 3, exact=False)
+        assert StreamingConv1D(inexact, variant="winograd")(x).shape == (1, 4, 38)
+    finally:
+        first_runtime.exact = False

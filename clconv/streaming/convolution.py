@@ -194,7 +194,7 @@ class StreamingConvolution(Stream):
     ) -> Recipe:
         """What computes it, drafted once for all data that lie so."""
         runtime, variant = signal.runtime, self.variant
-        exact = True if variant == "auto" else runtime.exact
+        exact = variant == "auto" or (runtime.exact if self.conv.exact is None else self.conv.exact)
         key: Hashable = (
             _RowsDraft, geometry, data.rows[2:], data.maps, data.length, result.rows[2:],
             result.length, signal.batch, signal.dtype, weight.shape, bias is None,
