@@ -108,7 +108,18 @@ def test_names_and_paths_are_taken_out(monkeypatch):
     }  # fmt: skip
     found = private.Private().clean(line)
     text = json.dumps(found, ensure_ascii=False)
-    for one in ("ada", "Ada", "lovelace", "engine", "bob", "home", "Users", ".cache", "ENGINE", "share"):
+    for one in (
+        "ada",
+        "Ada",
+        "lovelace",
+        "engine",
+        "bob",
+        "home",
+        "Users",
+        ".cache",
+        "ENGINE",
+        "share",
+    ):
         assert one not in text, one
     assert found["name"] == line["name"]
     assert (found["pass"], found["count"]) == ("forward", 3)
