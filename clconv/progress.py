@@ -83,7 +83,10 @@ class _Terminal:
             if one in self.open:
                 self.open.remove(one)
             if self._shown is one:
-                self._erase()
+                try:
+                    self._erase()
+                except Exception:  # as while it was drawn: work goes on
+                    _log.warning("how far work was cannot be erased", exc_info=True)
 
     def _look(self) -> None:
         while True:
@@ -121,7 +124,8 @@ class _Terminal:
             self._drawn.start_t = time.time() - (time.monotonic() - first.start)
         self._drawn.n, self._drawn.total = first.done, first.total
         self._drawn.set_postfix_str(note, refresh=False)
-        self._drawn.refresh()
+        with self._drawn.get_lock():  # tqdm itself would keep it where writing fails
+            self._drawn.refresh(nolock=True)
 
     def _say(self, first: Bar, note: str) -> None:
         now = time.monotonic()

@@ -131,10 +131,15 @@ def test_tables(tmp_path, capsys):
     assert "| Another CPU | P 7 |" in text
 
 
+HEAD = '{"schema": "clconv report", "version": 1'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "is no report of version 1"), ("{}", "is no report"), ("{", "JSONDecodeError")],
-)
+    [("[]", "is no report of version 1"), ("{}", "is no report"), ("{", "JSONDecodeError"),
+     (HEAD + "}", "x.json is damaged: KeyError"),
+     (HEAD + ', "steps": [{"name": "layers", "lines": [{"median_us": 1}]}]}', "x.json is damaged")],
+)  # fmt: skip
 def test_what_is_no_report(tmp_path, capsys, content, message):
     page = tmp_path / "page.md"
     page.write_text("no markers")

@@ -208,6 +208,23 @@ def test_quantised_products_and_joins(first_runtime, rng):
     np.testing.assert_allclose(runs(first_runtime, model, x), expected, rtol=1e-6)
 
 
+def test_a_product_with_a_scale_of_each_row(first_runtime, rng):
+    """Beside a convolution: it stays as it is, which has one scale at most for all."""
+    z, w, a = np.uint8(128), numbers(rng, np.int8, 3, 3, 1), numbers(rng, np.int8, 6, 2)
+    scales, zeros = np.float32([1, 4, 2]).reshape(1, 3, 1), np.uint8([0, 9, 200]).reshape(1, 3, 1)
+    constants = {"s": np.float32(0.25), "z": z, "w": w, "ws": np.float32(0.25), "wz": np.int8(0),
+                 "a": a, "t": np.float32(16), "rows": scales, "zeros": zeros}  # fmt: skip
+    nodes = [
+        node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "t", "z"], ["c"]),
+        node("QLinearMatMul", ["c", "rows", "zeros", "a", "ws", "wz", "t", "z"], ["y"]),
+    ]
+    model = model_of(nodes, constants, 13, TensorProto.UINT8, TensorProto.UINT8)
+    x = numbers(rng, np.uint8, 2, 3, 6)
+    c = rounded(sums(x.astype(int) - 128, w) / 16, 16, z).astype(int)
+    expected = rounded(((c - zeros.astype(int)) * scales) @ a.astype(int) / 4, 16, z)
+    np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
+
+
 def test_operators_of_onnx_runtime(first_runtime, rng):
     """FusedConv and Gelu without ONNX Runtime."""
     w, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 3, 3), (3,)))

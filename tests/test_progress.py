@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -117,6 +118,32 @@ def test_a_terminal_that_is_gone(monkeypatch, caplog):
     assert [one.name for one in caplog.records] == ["clconv.progress"]
 
 
+def test_a_terminal_that_takes_no_more(monkeypatch, caplog):
+    """tqdm fails while it draws, and once more while it erases: work neither waits nor fails."""
+    pytest.importorskip("tqdm")
+    full, done = Full(), []
+    monkeypatch.setattr(sys, "stderr", full)
+    monkeypatch.setattr(progress, "_terminal", progress._Terminal())
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "TICK", 0.001)
+
+    def work():
+        with progress.bar("working", "step", 2) as shown:
+            wait_for("working")
+            full.is_full = True
+            until = time.monotonic() + 10
+            while not caplog.records and time.monotonic() < until:
+                time.sleep(0.001)
+            shown.tell(1)
+        done.append(shown)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert done
+    assert {one.name for one in caplog.records} == {"clconv.progress"}
+
+
 class Watched:
     """A terminal's text."""
 
@@ -133,6 +160,17 @@ class Watched:
 
     def isatty(self):
         return True
+
+
+class Full(Watched):
+    """One that takes nothing more, once it is full."""
+
+    is_full = False
+
+    def write(self, part):
+        if self.is_full:
+            raise BlockingIOError
+        super().write(part)
 
 
 def wait_for(words):

@@ -101,13 +101,25 @@ def test_names_and_paths_are_taken_out(monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: Path("/home/ada lovelace"))
     line = {
         "error": "BuildError: /home/ada lovelace/.cache/k.cl:3: error on engine-7, of ada.lovelace",
-        "log": ["C:\\Users\\Ada\\x.cl is missing", "~/x:/home/bob/y", "file:///home/bob/x"],
+        "log": ["C:\\Users\\Ada\\x.cl is missing", "~/x:/home/bob/y", "file:///home/bob/x",
+                "built with -I/home/bob/include", r"\\share\bob\k.cl", "ENGINE-7 has Ada.Lovelace"],
         "name": "EPYC 9R14, 3 GFLOP/s and 1/2; and/or; https://example.org/x", "count": 3,
         "pass": "forward",
     }  # fmt: skip
     found = private.Private().clean(line)
     text = json.dumps(found, ensure_ascii=False)
-    for one in ("ada", "Ada", "lovelace", "engine", "bob", "home", "Users", ".cache"):
+    for one in (
+        "ada",
+        "Ada",
+        "lovelace",
+        "engine",
+        "bob",
+        "home",
+        "Users",
+        ".cache",
+        "ENGINE",
+        "share",
+    ):
         assert one not in text, one
     assert found["name"] == line["name"]
     assert (found["pass"], found["count"]) == ("forward", 3)

@@ -57,9 +57,15 @@ class Report(Found):
         found = (content.get("schema"), content.get("version")) if isinstance(content, dict) else ()
         if found != (SCHEMA, SCHEMA_VERSION):
             raise ValueError(f"{path} is no report of version {SCHEMA_VERSION}: {found}")
-        super().__init__(content)
+        try:
+            super().__init__(content)
+            self.info: dict[str, Any] | None = self.one("devices", "info")
+            others = self.every("layers", "median_us") or self.every("tuned", "record")
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+        if self.info is None and others:
+            raise ValueError(f"{path} is damaged: it has times, but does not say of which device")
         self.path = path
-        self.info: dict[str, Any] | None = self.one("devices", "info")
 
     @cached_property
     def profile(self) -> DeviceProfile:

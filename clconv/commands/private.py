@@ -15,8 +15,11 @@ from typing import Any
 
 __all__ = ["Private", "machine", "memory_bytes"]
 
-# A path of Unix or of Windows, wherever it stands in a text.
-PATH = re.compile(r"(?<![\w./])(?:file:/+|[A-Za-z]:[\\/]|~?/(?!/))[^\s'\"<>|:,;()]+")
+# A path of Unix or of Windows, wherever it stands in a text, also right behind an option's letter.
+PATH = re.compile(
+    r"(?:(?<![\w./])|(?<=(?<!\w)-[A-Z]))(?:file:/+|[A-Za-z]:[\\/]|\\\\(?=\w)|~?/(?!/))"
+    r"[^\s'\"<>|:,;()]+"
+)
 # Names that may be of a person or of a machine, and say nothing where they are of all.
 COMMON = frozenset(("localhost", "root", "user"))
 # Members with clconv's own words.
@@ -42,7 +45,7 @@ class Private:
             text = text.replace(folder, "/folder")
         text = PATH.sub("…", text)
         for name in self._names:
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text)
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text, flags=re.IGNORECASE)
         return text
 
     def clean(self, value: Any) -> Any:

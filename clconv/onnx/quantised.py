@@ -165,11 +165,18 @@ class _Lowering:
 
     def _product(self, node: Node, op: str, attributes: Mapping[str, Any]) -> list[Node] | None:
         bias = node.inputs[6] if op == "Gemm" and len(node.inputs) > 6 else ""
+        result = node.inputs[7:9] if op == "Gemm" else node.inputs[6:8]
+        # Of a product a scale may also be that of each row; a bias may differ from row to row.
+        scales = [self._arrays.get(name) for name in (node.inputs[1], *result[:1]) if name]
+        if any(one is None or one.size != 1 for one in scales):
+            return None
+        added = self._arrays.get(bias)
+        if added is not None and added.shape[:-1] not in ((), (1,)):
+            return None
         axis = 0 if attributes.get("transB", 0) else 1
         found = self._weights(node, axis, bias)
         if found is None or len(found[1]) != 2:
             return None
-        result = node.inputs[7:9] if op == "Gemm" else node.inputs[6:8]
         return self._between(node, op, [node.inputs[:3]], result, found[0], attributes)
 
     def _name(self, name: str) -> str:
