@@ -48,7 +48,7 @@ FIRST = {
 OTHERS = (
     "import unittest",
     "from clconv.torch import use_in_transformers",
-    "conv.optimizeForShape((8, 64, 4000))",
+    "from clconv import Conv1D, Sequential\n\nconv = Conv1D(64, 128, 5)",  # tuning takes long
     "clconv.torch.convert(model)",
     '"""One output a work-item',  # which test_the_algorithm_of_the_page runs
 )
