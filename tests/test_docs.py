@@ -49,7 +49,7 @@ OTHERS = (
     "import unittest",
     "from clconv.torch import use_in_transformers",
     "from clconv import Conv1D, Sequential\n\nconv = Conv1D(64, 128, 5)",  # tuning takes long
-    "clconv.torch.convert(model)",
+    "import clconv.torch\nimport torch\n\nmodel = ",  # likewise
     '"""One output a work-item',  # which test_the_algorithm_of_the_page runs
 )
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Examples):$", re.MULTILINE)
