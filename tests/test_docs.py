@@ -48,8 +48,8 @@ FIRST = {
 OTHERS = (
     "import unittest",
     "from clconv.torch import use_in_transformers",
-    "conv.optimizeForShape((8, 64, 4000))",
-    "clconv.torch.convert(model)",
+    "from clconv import Conv1D, Sequential\n\nconv = Conv1D(64, 128, 5)",  # tuning takes long
+    "import clconv.torch\nimport torch\n\nmodel = ",  # likewise
     '"""One output a work-item',  # which test_the_algorithm_of_the_page runs
 )
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Examples):$", re.MULTILINE)
