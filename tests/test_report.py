@@ -6,9 +6,12 @@ import getpass
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import pytest
 
 import clconv
 from clconv import DeviceError
-from clconv.commands import private, report, report_page, report_parts
+from clconv.commands import private, report, report_page, report_parts, steps
 from clconv.planning.records import record_of_json
 
 LAYERS = """LAYERS = [
@@ -108,18 +111,8 @@ def test_names_and_paths_are_taken_out(monkeypatch):
     }  # fmt: skip
     found = private.Private().clean(line)
     text = json.dumps(found, ensure_ascii=False)
-    for one in (
-        "ada",
-        "Ada",
-        "lovelace",
-        "engine",
-        "bob",
-        "home",
-        "Users",
-        ".cache",
-        "ENGINE",
-        "share",
-    ):
+    hidden = "ada Ada lovelace engine ENGINE bob home Users .cache share"
+    for one in hidden.split():
         assert one not in text, one
     assert found["name"] == line["name"]
     assert (found["pass"], found["count"]) == ("forward", 3)
@@ -216,3 +209,30 @@ def test_without_matplotlib(content, tmp_path, monkeypatch, capsys):
     assert [path.name for path in files] == ["report.json", "report.md"]
     assert capsys.readouterr().err.count("\n") == 1
     assert "png" not in (tmp_path / "report.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals reach no thread here")
+def test_interrupted_twice(tmp_path, monkeypatch):
+    """No process is left behind by who cannot wait."""
+    started, kill = [], steps._kill
+
+    def start(*words, **more):
+        started.append(popen(*words, **more))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return started[-1]
+
+    def kill_late(process):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.1)
+        kill(process)
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(steps.subprocess, "Popen", start)
+    monkeypatch.setattr(steps, "_kill", kill_late)
+    watch = steps.Watch(
+        lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "lines",
+        tmp_path / "x.log", time.time() + 60, 60.0, dict(os.environ),
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        steps.supervise(watch, 1, 1)
+    assert [one.poll() is not None for one in started] == [True]

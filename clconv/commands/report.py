@@ -132,6 +132,7 @@ def write(found: Line, out: Path, name: str = "report") -> list[Path]:
     files = [out / f"{name}.json", out / f"{name}.md"]
     out.mkdir(parents=True, exist_ok=True)
     files[0].write_text(json.dumps(clean, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    files[1].write_text(markdown(clean), "utf-8")  # whatever becomes of the picture
     picture: Path | None = None
     if find_spec("matplotlib") is None:
         print('no picture: it needs matplotlib: pip install "clconv[tune]"', file=sys.stderr)
@@ -141,7 +142,8 @@ def write(found: Line, out: Path, name: str = "report") -> list[Path]:
         picture = draw(clean, out / f"{name}.png")
         if picture is None:
             print("no picture: no layer was timed", file=sys.stderr)
-    files[1].write_text(markdown(clean, picture.name if picture else None), "utf-8")
+    if picture is not None:
+        files[1].write_text(markdown(clean, picture.name), "utf-8")
     return [*files, *([picture] if picture else [])]
 
 

@@ -118,23 +118,34 @@ class Watch(NamedTuple):
 def supervise(watch: Watch, count: int, workers: int) -> None:
     """Works off `count` items by several processes at once, none of which is left behind."""
     workers = min(workers, count)
-    stop = threading.Event()
-    threads = [
-        threading.Thread(
-            target=_stripe, args=(watch, range(k, count, workers), workers, stop), daemon=True
-        )
-        for k in range(workers)
-    ]
+    stop, ended = threading.Event(), [threading.Event() for _ in range(workers)]
+
+    def work(k: int) -> None:
+        try:
+            _stripe(watch, range(k, count, workers), workers, stop)
+        finally:
+            ended[k].set()
+
+    threads = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(workers)]
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        for event in ended:
+            event.wait()  # not `join`, which takes a thread for ended once it was interrupted
     finally:
         stop.set()
-        for thread in threads:
+        for thread, event in zip(threads, ended, strict=True):
             if thread.ident is not None:
-                thread.join()
+                _wait_for(event)
+
+
+def _wait_for(event: threading.Event) -> None:
+    """However often somebody interrupts meanwhile."""
+    while not event.is_set():
+        try:
+            event.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def _stripe(watch: Watch, places: range, by: int, stop: threading.Event) -> None:
