@@ -38,8 +38,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmark_models_worker import IMPLEMENTATIONS, PASSES, Network, load, start
 
+from clconv import progress
 from clconv.commands import options
-from clconv.commands.benchmark import Progress, machine
+from clconv.commands.benchmark import machine
 from clconv.commands.benchmark_worker import NOISY, TRIES, Pace, Worker, WorkerError, quiet, settle
 from clconv.commands.text import table
 
@@ -226,10 +227,13 @@ def one_round(worker: Worker, result: Result, calls: int, turn: int, how: How) -
 
 def measure_all(networks: Sequence[Network], how: How) -> list[Measured]:
     """Every network, one after the other; one that fails does not stop the rest."""
-    progress = Progress(len(networks) * len(how.passes)) if sys.stderr.isatty() else None
     everything = []
-    with tempfile.TemporaryDirectory() as folder:
-        for network in networks:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress.bar("measuring", "network", len(networks)) as shown,
+    ):
+        for done, network in enumerate(networks):
+            shown.tell(done, note=network.name)
             found = Measured(network.name, network.package)
             everything.append(found)
             if how.changing and network.fixed:
@@ -243,8 +247,7 @@ def measure_all(networks: Sequence[Network], how: How) -> list[Measured]:
                     found.errors.append(str(error))
                     continue
                 for pass_ in how.passes if workers else ():
-                    if progress:
-                        progress.step(f"{network.name} {pass_}")
+                    shown.tell(done, note=f"{network.name} {pass_}")
                     found.results += measure(network, pass_, how, workers, Path(folder))
     return everything
 

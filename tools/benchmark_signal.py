@@ -32,8 +32,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmark_signal_worker import CLASSES, SAME_FILTER, Case, start
 
+from clconv import progress
 from clconv.commands import options
-from clconv.commands.benchmark import Progress, machine
+from clconv.commands.benchmark import machine
 from clconv.commands.benchmark_worker import NOISY, TRIES, Pace, Worker, WorkerError, quiet, settle
 from clconv.commands.text import table
 
@@ -272,14 +273,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--only is {asked.only!r}, which matches no case")
     how = How(asked.rounds, asked.round_seconds, asked.tries)
     load_before = os.getloadavg() if hasattr(os, "getloadavg") else None
-    progress = Progress(len(chosen)) if sys.stderr.isatty() else None
     everything = []
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         workers = started(["clconv", *asked.against], asked.device, stack)
         versions = {name: worker.version for name, worker in workers.items()}
-        for case in chosen:
-            if progress:
-                progress.step(case.name)
+        shown = stack.enter_context(progress.bar("measuring", "case", len(chosen)))
+        for done, case in enumerate(chosen):
+            shown.tell(done, note=case.name)
             everything.append(measure(case, workers, how, Path(folder)))
     print(report(everything, list(workers), []))
     if asked.json:

@@ -7,6 +7,7 @@ table "In short" in benchmarks.md.
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Sequence
@@ -193,6 +194,7 @@ DRAWINGS = {"speed": speed, "tile": tile, "call": call, "transforms": transforms
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for name, make in DRAWINGS.items():
         (HERE / f"{name}.svg").write_text(make())
 

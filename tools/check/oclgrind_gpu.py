@@ -309,11 +309,11 @@ def main(only: str = "") -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--inside"]:
         sys.exit(min(inside(sys.argv[2]), 1))
-    if sys.argv[1:2] == ["--only"]:
-        sys.exit(main(sys.argv[2]))
     if sys.argv[1:2] == ["--reads"]:
         sys.exit(reads(int(sys.argv[2])))
     if sys.argv[1:2] == ["--weights"]:
         sys.exit(weights(int(sys.argv[2])))
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [one.NAME for one in VARIANTS]
+    parser.add_argument("--only", default="", choices=names, help="one variant alone")
+    sys.exit(main(parser.parse_args().only))

@@ -10,14 +10,13 @@ them, without noise.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import opacus
 import torch
-from opacus.grad_sample import wrap_model
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -38,6 +37,8 @@ def network() -> nn.Module:
 
 def of_each_sample(model: nn.Module, way: str, x: torch.Tensor) -> list[torch.Tensor]:
     """The gradients of a loss that is a mean."""
+    from opacus.grad_sample import wrap_model
+
     wrapped = wrap_model(model, grad_sample_mode=way)
     wrapped(x).square().mean(dim=(1, 2)).mean().backward()
     return [one.grad_sample for one in model.parameters()]
@@ -45,6 +46,8 @@ def of_each_sample(model: nn.Module, way: str, x: torch.Tensor) -> list[torch.Te
 
 def private_step(model: nn.Module, way: str, x: torch.Tensor) -> list[torch.Tensor]:
     """The parameters after a step of opacus's optimizer."""
+    import opacus
+
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=len(x))
     steps = torch.optim.SGD(model.parameters(), lr=0.1)
     model, steps, _ = opacus.PrivacyEngine().make_private(
@@ -58,6 +61,11 @@ def private_step(model: nn.Module, way: str, x: torch.Tensor) -> list[torch.Tens
 
 def main() -> int:
     """Prints a line for each way; 1 if anything is not the same."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    try:
+        import opacus
+    except ModuleNotFoundError:
+        sys.exit("opacus is missing: pip install opacus")
     warnings.simplefilter("ignore")
     torch.manual_seed(1)
     x = torch.randn(6, 2, 40)
