@@ -12,6 +12,16 @@
 #define PRIME ${prime}
 #define HALF ${32 if word == "ulong" else 16}
 #define STEP(state, word) (((state) ^ (word)) * PRIME << HALF | ((state) ^ (word)) * PRIME >> HALF)
+// PoCL 3.0 has a function for conversions, whose arguments of 64 bytes it does not align.
+% if word == lane:
+#define WIDE(words) (words)
+% else:
+#if defined(__clang__)
+#define WIDE(words) __builtin_convertvector(words, ${lane}16)
+#else
+#define WIDE(words) convert_${lane}16(words)
+#endif
+% endif
 typedef ${word}16 WORDS __attribute__((aligned(sizeof(${word}))));
 typedef ${lane}16 STATE __attribute__((aligned(sizeof(${lane}))));
 
@@ -26,10 +36,10 @@ void fingerprint(${signature})
         long i = 0;
         for (; i + 64 <= here; i += 64) {
             __global const WORDS *from = (__global const WORDS *)(at + i);
-            a = STEP(a, convert_${lane}16(from[0]));
-            b = STEP(b, convert_${lane}16(from[1]));
-            c = STEP(c, convert_${lane}16(from[2]));
-            d = STEP(d, convert_${lane}16(from[3]));
+            a = STEP(a, WIDE(from[0]));
+            b = STEP(b, WIDE(from[1]));
+            c = STEP(c, WIDE(from[2]));
+            d = STEP(d, WIDE(from[3]));
         }
         for (; i < here; ++i) {
             a.s0 = STEP(a.s0, at[i]);
