@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import sqlite3
@@ -102,4 +103,10 @@ def built(context: Any, device: Any, source: str, kernel: str, options: tuple[st
         if has_kernel(program, kernel):
             return program
         _log.warning("%s built %s without its kernel", device.name.strip(), kernel)
+        _never_release(context)
     return None
+
+
+def _never_release(context: Any) -> None:
+    """PoCL 3.0 stops the process where a context is released that had a program without kernels."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
