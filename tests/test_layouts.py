@@ -282,19 +282,24 @@ def test_the_plan_in_place_or_on_copies(pass_):
     """By predicted cost, which includes the copies; their kernels are those for rows, and follow
     from the layer alone."""
     dense = Conv1dProblem(4, 256, 2000, 256, 3, 1, 1)
-    for problem, device, in_place in (
-        (dense, "zen5", True),
-        (dense, "cpu", True),
-        (replace(dense, groups=256), "zen4", True),
-        (replace(dense, kernel_size=129), "zen5", False),
-        (dense, "gfx1100", False),
+    for problem, device, exact, in_place in (
+        (dense, "zen5", True, True),
+        (dense, "zen5", False, False),  # transforms are faster by more than the copies take
+        (dense, "cpu", True, True),
+        (replace(dense, groups=256), "zen4", False, True),
+        (replace(dense, kernel_size=129), "zen5", False, False),
+        (dense, "gfx1100", False, False),
     ):
         device = clconv.profiles()[device]
-        plans = list(candidates(problem, pass_, device, layouts=CHANNELS))
+        plans = list(candidates(problem, pass_, device, layouts=CHANNELS, exact=exact))
         assert ("in_place" in plans[0].tile) is in_place
-        costs = [float(f"{p.design.cost.seconds:.6e}") for p in plans if not p.design.decides]
+        costs = [
+            float(f"{p.design.cost.seconds:.6e}")
+            for p in plans
+            if not (p.design.decides or p.design.measured_only)
+        ]
         assert costs == sorted(costs)
-        rows = {_named(plan): plan for plan in candidates(problem, pass_, device)}
+        rows = {_named(plan): plan for plan in candidates(problem, pass_, device, exact=exact)}
         copying = [plan for plan in plans if plan.design.copies]
         assert copying
         for plan in copying:

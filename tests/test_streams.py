@@ -422,7 +422,10 @@ class Padded(nn.Conv1d):
         (lambda: nn.GELU("tanh"), "the model itself, GELU.*approximate 'tanh', expected 'none'"),
         (lambda: nn.ConstantPad1d((-1, 0), 0), r"has padding \(-1, 0\), expected at least 0"),
         (lambda: nn.LeakyReLU(-0.5), "cannot be streamed: slope is -0.5"),
-        (lambda: nn.Conv1d(1, 1, 1, dtype=torch.bfloat16), "dtype torch.bfloat16, expected one of"),
+        (
+            lambda: nn.Conv1d(1, 1, 1, dtype=torch.complex64),
+            "dtype torch.complex64, expected one of",
+        ),
     ],
 )
 def test_torch_models_that_cannot_be_streamed(first_runtime, made, message):
