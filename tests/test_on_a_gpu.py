@@ -160,7 +160,7 @@ def gpu_work(small):
 def test_the_device_is_told(gpu_work):
     (line,) = on_a_gpu.devices(gpu_work, "device")
     assert line["info"]["name"] == gpu_work.runtime.info.name
-    assert sorted(line["variants"]) == ["direct", "gemm", "window"]
+    assert sorted(line["variants"]) == ["direct", "gemm", "spectral", "window", "winograd"]
     json.dumps(line)
 
 
