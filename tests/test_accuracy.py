@@ -298,8 +298,11 @@ TRANSPOSED = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", TRANSPOSED)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, "float32") for name in TRANSPOSED]
+    + [(name, dtype) for name in list(TRANSPOSED)[:3] for dtype in DTYPES if dtype != "float32"],
+)
 def test_transposed(runtime, rng, name, dtype):
     """A transposed convolution and its own gradients."""
     channels, length, group_out, size, stride, pads, extra, dilation, groups = TRANSPOSED[name]
