@@ -280,8 +280,8 @@ def under_oclgrind(options: list[str], *mode: str) -> tuple[int, str, str]:
 
 
 def faults(reports: str) -> list[str]:
-    """What Oclgrind found; not pyopencl's questions for properties that it does not know, nor for an
-    attribute of programs, which it takes for a kernel's name."""
+    """What Oclgrind found; not pyopencl's questions for properties that it does not know, nor for
+    an attribute of programs, which it takes for a kernel's name."""
     blocks = [block.strip() for block in re.split(r"\n\s*\n", reports)]
     found = [b for b in blocks if "Oclgrind" in b or "Invalid" in b or "race" in b]
     found = [b for b in found if "Kernel '_source' not found" not in b]
