@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,35 @@ def _own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("CLCONV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(tuning, "SECONDS", 0.3)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """A test leaves the process's environment as it was: later ones start processes in it.
+
+    Of an absent variable `monkeypatch.delenv` keeps nothing, so that what a call then sets stays;
+    `absent` is for those.
+    """
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    names = {name for name, _ in before.items() ^ after.items()} - {"PYTEST_CURRENT_TEST"}
+    for name in names:
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+    assert not names, f"the test left changed: {sorted(names)}"
+
+
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Takes a variable of the environment away for this test, and what it becomes in it after."""
+
+    def take(name: str) -> None:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    return take
 
 
 on_every_device = pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])

@@ -443,7 +443,7 @@ def _files(folder, monkeypatch, *, needed=True):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the loader is another")
-def test_what_is_announced(tmp_path, monkeypatch, caplog):
+def test_what_is_announced(tmp_path, monkeypatch, absent, caplog):
     """A folder of the system's files and ours; nothing where the system has the driver, or half of
     it is installed; a temporary folder where the cache cannot be written."""
     system, cache = tmp_path / "vendors", tmp_path / "cache"
@@ -452,7 +452,7 @@ def test_what_is_announced(tmp_path, monkeypatch, caplog):
     (system / "odd.icd").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("OPENCL_VENDOR_PATH", str(system))
     monkeypatch.setenv("CLCONV_CACHE_DIR", str(cache))
-    monkeypatch.delenv("OCL_ICD_VENDORS", raising=False)
+    absent("OCL_ICD_VENDORS")
     library = _files(tmp_path, monkeypatch)
     assert icd.announce()
     folder = Path(os.environ["OCL_ICD_VENDORS"])
@@ -485,10 +485,10 @@ def test_what_is_announced(tmp_path, monkeypatch, caplog):
     assert "cannot be announced" in caplog.text
 
 
-def test_the_loader_of_windows(tmp_path, monkeypatch):
+def test_the_loader_of_windows(tmp_path, monkeypatch, absent):
     """It takes files beside the registry's."""
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.delenv("OCL_ICD_VENDORS", raising=False)
+    absent("OCL_ICD_VENDORS")
     monkeypatch.setenv("OCL_ICD_FILENAMES", "other.dll")
     library = _files(tmp_path, monkeypatch)
     for _ in range(2):

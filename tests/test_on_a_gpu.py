@@ -108,9 +108,9 @@ def test_half_a_line_is_none(tmp_path):
     assert steps.read(path) == [{"item": 0}]
 
 
-def test_drivers_that_nothing_names(tmp_path, monkeypatch):
+def test_drivers_that_nothing_names(tmp_path, monkeypatch, absent):
     """As in a container of NVIDIA's: the library is there, and no .icd file."""
-    monkeypatch.delenv("OCL_ICD_VENDORS", raising=False)
+    absent("OCL_ICD_VENDORS")
     libraries, vendors, out = (tmp_path / name for name in ("lib", "vendors.d", "out"))
     for folder in (libraries, vendors, out):
         folder.mkdir()
