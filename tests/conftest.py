@@ -2,12 +2,17 @@
 
 `CLCONV_TEST_DEVICES`, parts of names or platforms separated by commas, chooses among them. Where
 no device is found the tests fail; they are never skipped.
+
+CPU drivers, of which a machine may have several, take a test's cases in turns, since each builds
+hundreds of kernels for all of them; with `--every-device`, and where a test is marked
+`every_device`, each has all cases. Every GPU has all cases.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,12 +73,45 @@ def _told() -> str:
     )
 
 
-def pytest_report_header() -> str:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-device", action="store_true", help="each case on each CPU driver")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
     """Says which devices are tested, and why others are not."""
-    return _told()
+    turns = len(_cpus) > 1 and not config.getoption("every_device")
+    return _told() + ("\nCPU drivers take cases in turns (--every-device: all)" if turns else "")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The cases that are another driver's turn are deselected."""
+    if len(_cpus) < 2 or config.getoption("every_device"):
+        return
+    kept, others = [], []
+    seen: dict[str, dict[str, int]] = {}
+    for item in items:
+        given = getattr(item, "callspec", None)
+        indices = (
+            [given.params[name] for name in ON_DEVICES if name in given.params] if given else []
+        )
+        if not any(i in _cpus for i in indices) or item.get_closest_marker("every_device"):
+            kept.append(item)
+            continue
+        test = item.nodeid.partition("[")[0]
+        case = given.id
+        for one in _devices:
+            case = case.replace(_label(one), "")
+        cases = seen.setdefault(test, {})
+        # A test of one case has its turn, too.
+        turn = zlib.crc32(test.encode()) + cases.setdefault(case, len(cases))
+        mine = _cpus[turn % len(_cpus)]
+        (kept if all(i not in _cpus or i == mine for i in indices) else others).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
 
 
 _devices = _chosen()
+_cpus = [i for i, one in enumerate(_devices) if one.info.kind == "CPU"]
 _runtimes: dict[tuple[int, str], GuardedRuntime] = {}
 
 
@@ -145,6 +183,8 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return take
 
 
+# Fixtures whose parameter is a device.
+ON_DEVICES = ("runtime", "gpu_runtime", "plain_runtime")
 on_every_device = pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])
 
 

@@ -179,6 +179,7 @@ def test_named_problem_in_double(first_runtime, rng, name):
     _check_all_passes(rng, _problem(first_runtime, PROBLEMS[name], "float64"), names)
 
 
+@pytest.mark.every_device
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, dtype) for name in TILED[:2] for dtype in ("float16", "float64")]

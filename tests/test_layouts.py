@@ -99,6 +99,7 @@ def test_channels_last(first_runtime, rng, name):
     _check(rng, (PROBLEMS | MORE)[name])
 
 
+@pytest.mark.every_device
 def test_channels_last_on_every_device(runtime, rng):
     """Strips with an epilogue, and lanes that are channels."""
     _check_epilogue(rng, PROBLEMS["several tiles and a remainder in every direction"])

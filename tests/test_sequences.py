@@ -164,6 +164,7 @@ def test_all_arguments(first_runtime, rng):
         check(first_runtime, rng, *one)
 
 
+@pytest.mark.every_device
 def test_some_arguments_on_every_device(runtime, rng):
     for one in itertools.islice(combinations(), 0, None, 3):
         check(runtime, rng, *one)

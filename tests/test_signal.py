@@ -77,6 +77,7 @@ CALLS = {
 }
 
 
+@pytest.mark.every_device
 @pytest.mark.parametrize("name", CALLS)
 def test_every_device(runtime, rng, name):
     """The kernels of whole arrays, and views, on each driver."""

@@ -279,6 +279,7 @@ def test_weight_gradients_in_turns(runtime, rng):
     assert np.array_equal(result, again)
 
 
+@pytest.mark.every_device
 @pytest.mark.parametrize(("taps", "dilation"), [(129, 1), (130, 3)])
 def test_long_filters_on_every_device(runtime, rng, taps, dilation):
     _check_long_filters(runtime, rng, taps, dilation)

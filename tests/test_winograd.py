@@ -240,6 +240,7 @@ def test_examples_keep_the_bound(first_runtime, rng, name, pass_):
     _check(first_runtime, rng, problem, pass_, _by_outputs(first_runtime, problem, pass_, 4))
 
 
+@pytest.mark.every_device
 @pytest.mark.parametrize("name", ["short rows", "lines side by side"])
 def test_every_device(runtime, rng, name):
     problem = winograd.EXAMPLES[name]
