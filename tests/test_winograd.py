@@ -452,7 +452,9 @@ def test_chunks_have_all_tiles_and_channels(profile):
         (1, 512, 4000, 1, 3, 1), (30, 64, 50, 1, 2, 1), (2, 80, 700, 3, 3, 1), (2, 9, 70, 1, 6, 2),
         (1, 64, 9000, 512, 2, 1), (1, 4, 5, 1, 3, 1), (500, 24, 8, 1, 3, 2), (1, 8, 900, 40, 3, 1),
     ):  # fmt: skip
-        problem = Conv1dProblem(batch, channels, length, 96, kernel_size, stride, dilation, dilation)
+        problem = Conv1dProblem(
+            batch, channels, length, 96, kernel_size, stride, dilation, dilation
+        )
         for channel_tile, vectors in ((8, 1), (6, 2)):
             request = Request(problem, Pass.WEIGHT_GRADIENT, PROFILES[profile])
             own = Gradient(request, 4, channel_tile, vectors)
@@ -477,6 +479,25 @@ def test_chunks_have_all_tiles_and_channels(profile):
             assert positions <= own.raw_positions
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("shares", Conv1dProblem(9, 33, 1100, 40, 3, 1, 1)),
+        ("cut_lines", Conv1dProblem(2, 5, 1500, 6, 2, 1, (700, 0), 700)),
+        ("odd places", Conv1dProblem(30, 17, 46, 9, 3, 1, 2, 5)),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_gradients_of_many_chunks(first_runtime, rng, name, problem):
+    """In shares, whose sums are added; of lines that are too many for a chunk."""
+    plan = _by_outputs(first_runtime, problem, Pass.WEIGHT_GRADIENT, 4)
+    request = Request(problem, Pass.WEIGHT_GRADIENT, first_runtime.profile).asking()
+    cut = Gradient(request, 4, plan.tile["channel_tile"], plan.tile["vectors"]).blocks()
+    reached = {"shares": min(cut.shares, cut.chunks - cut.shares), "cut_lines": cut.line_blocks - 1}
+    assert reached.get(name, cut.chunks - 1) > 0
+    _check(first_runtime, rng, problem, Pass.WEIGHT_GRADIENT, plan)
+
+
 def test_gradients_are_added_to(first_runtime, rng):
     """With scale and momentum; without a batch what was there alone is left."""
     problem = Conv1dProblem(2, 33, 90, 9, 3, 1, 1)
@@ -487,8 +508,8 @@ def test_gradients_are_added_to(first_runtime, rng):
     with first_runtime:
         for batch in (2, 0):
             out = before.copy()
-            F.conv1d_weight(x[:batch], problem.weight_shape, grad[:batch], padding=1, variant=choice,
-                            out=out, scale=0.5, momentum=2.0)  # fmt: skip
             given = {"x": x[:batch], "grad_output": grad[:batch]}
+            F.conv1d_weight(given["x"], problem.weight_shape, given["grad_output"], padding=1,
+                            out=out, scale=0.5, momentum=2.0, variant=choice)  # fmt: skip
             true = testing.evaluate(replace(problem, batch=batch), Pass.WEIGHT_GRADIENT, given)
             testing.assert_exact(out, 2 * before + 0.5 * true)

@@ -1,4 +1,4 @@
-"""The weight gradient by tiles: products of transformed samples and gradients, summed over tiles."""
+"""The weight gradient by tiles: products of what is transformed, summed over all tiles."""
 
 from __future__ import annotations
 
@@ -183,8 +183,10 @@ class Gradient:
         sum_tiles = panels * blocks.m_blocks * ceil_div(blocks.block_m, self.channels) * points
         chunks = max(tiles / blocks.tiles, shares)
         results = points * problem.groups * self.tiles.written * panels * self.vectors
-        kept = chunks * sum_tiles * (
-            cost.WINOGRAD_LOOP + 2 * self._moved * self.channels * self.vectors
+        kept = (
+            chunks
+            * sum_tiles
+            * (cost.WINOGRAD_LOOP + 2 * self._moved * self.channels * self.vectors)
         )
         made = Tally(
             staging=problem.groups * tiles * (c_vectors * self.stage_x + m_vectors * self.stage_y),
@@ -246,9 +248,7 @@ class Gradient:
         blocks, device, tiles = self.blocks(), self.request.device, self.tiles
         tasks = self.problem.groups * blocks.m_blocks * blocks.c_blocks * blocks.shares
         waiting = rounded(tasks, device.compute_units) / tasks
-        made = self._cost(
-            blocks, self.problem.batch * tiles.row_tiles * tiles.lines, blocks.shares
-        )
+        made = self._cost(blocks, self.problem.batch * tiles.row_tiles * tiles.lines, blocks.shares)
         return (made * waiting).launched(2 * device.launch_seconds)
 
     def _cost(self, blocks: Blocks, tiles: float, shares: int) -> Cost:
