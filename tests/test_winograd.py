@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -23,7 +24,9 @@ from clconv.variants.winograd.transforms import (
     roundings,
     steps,
     transform,
+    transposed,
 )
+from clconv.variants.winograd.weight_gradient import Gradient
 from clconv.variants.winograd.work import Work
 
 FORMS = sorted((outputs, taps) for taps, some in OUTPUTS.items() for outputs in some)
@@ -155,6 +158,31 @@ def _simulated(problem, pass_, outputs, arrays, dtype):
     return found, {name: arrays[name] for name in testing.OPERANDS[pass_]}
 
 
+def _simulated_gradient(problem, outputs, arrays, dtype):
+    """The same of the weight gradient."""
+    tiles = Tiles(problem, Pass.FORWARD, outputs)
+    form = tiles.transform
+    x, y = arrays["x"], arrays["grad_output"]
+    shape = (problem.groups, problem.group_out, problem.group_in)
+    sums = [np.zeros(shape, dtype) for _ in range(form.points)]
+    places = [(line, t) for line in range(tiles.lines) for t in range(tiles.row_tiles)]
+    for n, (line, t) in itertools.product(range(problem.batch), places):
+        turned = []
+        for rows, matrix, step, size, lead in (
+            (x[n], form.data, form.step, form.samples, tiles.lead),
+            (y[n], transposed(form.inverse), outputs, outputs, 0),
+        ):
+            at = (t * step + np.arange(size)) * tiles.lines + line - lead
+            inside = (at >= 0) & (at < rows.shape[1])
+            samples = np.where(inside, rows[:, np.where(inside, at, 0)], dtype(0))
+            samples = samples.reshape(problem.groups, -1, size)
+            turned.append(_by_steps(matrix, list(np.moveaxis(samples, -1, 0)), dtype))
+        for p, (data, factors) in enumerate(zip(*turned, strict=True)):
+            sums[p] = sums[p] + factors[:, :, None] * data[:, None, :]
+    found = np.stack(_by_steps(transposed(form.weight), sums, dtype), axis=-1)
+    return found.reshape(problem.weight_shape), {"x": x, "grad_output": y}
+
+
 SIMULATED = (
     Conv1dProblem(2, 3, 21, 4, 3, 1, (1, 2)),
     Conv1dProblem(1, 4, 30, 6, 3, 1, 2, 3, 2),
@@ -171,7 +199,7 @@ def _arrays(rng, problem, make=testing.normals):
     }
 
 
-PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT)
+PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 
 
 @pytest.mark.parametrize("pass_", PASSES)
@@ -181,8 +209,14 @@ def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
     if problem.stride > 1 and pass_ is Pass.INPUT_GRADIENT:
         pytest.skip("the input gradient has no tiles with a stride")
     arrays = _arrays(rng, problem)
+
+    def simulated(outputs, arrays):
+        if pass_ is Pass.WEIGHT_GRADIENT:
+            return _simulated_gradient(problem, outputs, arrays, np.float32)
+        return _simulated(problem, pass_, outputs, arrays, np.float32)
+
     for outputs in tile_outputs(problem):
-        found, given = _simulated(problem, pass_, outputs, arrays, np.float32)
+        found, given = simulated(outputs, arrays)
         sums = lambda a, outputs=outputs: bound(problem, pass_, {"outputs": outputs}, a)  # noqa: E731
         testing.assert_right(found, problem, pass_, given, sums=sums)
         most = sums(given)
@@ -192,10 +226,10 @@ def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
             off[place] += 3 * most[place]
             with pytest.raises(AssertionError, match=r"1 of \d+ values are wrong"):
                 testing.assert_right(off, problem, pass_, given, sums=sums)
-        name = "x" if pass_ is Pass.FORWARD else "grad_output"
+        name = "grad_output" if pass_ is Pass.INPUT_GRADIENT else "x"
         lost = {**arrays, name: arrays[name].copy()}
         lost[name][0, 0, 7] = 0
-        found, _ = _simulated(problem, pass_, outputs, lost, np.float32)
+        found, _ = simulated(outputs, lost)
         with pytest.raises(AssertionError, match="values are wrong"):
             testing.assert_right(found, problem, pass_, given, sums=sums)
 
@@ -209,8 +243,10 @@ def _computed(problem, pass_, arrays, variant="winograd", **options):
     place = (problem.stride, problem.pads, problem.dilation, problem.groups)
     if pass_ is Pass.FORWARD:
         result = F.conv1d(x, weight, None, *place, variant=variant, **options)
-    else:
+    elif pass_ is Pass.INPUT_GRADIENT:
         result = F.conv1d_input(x.shape, weight, grad, *place, variant=variant, **options)
+    else:
+        result = F.conv1d_weight(x, weight.shape, grad, *place, variant=variant, **options)
     return result, {name: arrays[name] for name in testing.OPERANDS[pass_]}
 
 
@@ -241,10 +277,11 @@ def test_examples_keep_the_bound(first_runtime, rng, name, pass_):
 
 
 @pytest.mark.every_device
+@pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.WEIGHT_GRADIENT])
 @pytest.mark.parametrize("name", ["short rows", "lines side by side"])
-def test_every_device(runtime, rng, name):
+def test_every_device(runtime, rng, name, pass_):
     problem = winograd.EXAMPLES[name]
-    _check(runtime, rng, problem, Pass.FORWARD, _by_outputs(runtime, problem, Pass.FORWARD, 4))
+    _check(runtime, rng, problem, pass_, _by_outputs(runtime, problem, pass_, 4))
 
 
 @pytest.mark.parametrize("pass_", PASSES)
@@ -265,10 +302,11 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pas
     transforms alone have their place among the numbers."""
     problem = winograd.EXAMPLES[name]
     arrays = _arrays(rng, problem)
-    source = arrays["x" if pass_ is Pass.FORWARD else "grad_output"]
+    source = arrays["grad_output" if pass_ is Pass.INPUT_GRADIENT else "x"]
     source[0, 1, 5], source[-1, 0, 12], source[-1, 2, -1] = np.nan, np.inf, -np.inf
     source[0, 0, 14:20] = 1.5e38
-    arrays["weight"] *= np.float32(0.1)
+    # So that the definition's own sums of these do not overflow.
+    arrays["grad_output" if pass_ is Pass.WEIGHT_GRADIENT else "weight"] *= np.float32(0.1)
     arrays["weight"][1, 1, 0] = np.inf
     plan = _by_outputs(first_runtime, problem, pass_, 4)
     with first_runtime, np.errstate(invalid="ignore", over="ignore"):
@@ -326,7 +364,7 @@ def test_the_epilogue(first_runtime, rng):
     testing.assert_right(y, transposed, "input", given, activation="relu", sums=plan.sums_bound)
 
 
-@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("pass_", PASSES[:2])
 def test_samples_do_not_hang_on_each_other(first_runtime, rng, pass_):
     """A batch gives the bits of its elements alone, however tasks are cut; so does every run."""
     problem = Conv1dProblem(9, 5, 101, 9, 3, 1, 1)
@@ -371,7 +409,7 @@ ZEN4 = PROFILES["zen4"]
         ),
         (Conv1dProblem(1, 2, 90, 2, 3, 2, 0, 2), "forward", "kernel_size is 3, stride 2 and dil"),
         (Conv1dProblem(1, 2, 90, 2, 3, 2), "input", "stride is 2, expected 1 for the input grad"),
-        (Conv1dProblem(1, 2, 90, 2, 3), "weight", "it computes no gradients of parameters"),
+        (Conv1dProblem(1, 2, 90, 2, 3), "bias", "it computes no bias gradients"),
         (Conv1dProblem(1, 3, 90, 8, 3), "forward", "a group has 3 input channels and 8 output"),
         (Conv1dProblem(1, 4096, 90, 8, 3), "forward", "4096 channels are summed over, whose "),
     ],
@@ -406,3 +444,73 @@ def test_tasks_have_all_vectors_and_channels(profile):
             assert work.scratch == (vectors * each > 192 << 10)
             room = PROFILES[profile].l2_bytes if work.scratch else 192 << 10
             assert blocks.vectors * each <= room
+
+
+@pytest.mark.parametrize("profile", ["cpu", "zen4", "zen5", "neon"])
+def test_chunks_have_all_tiles_and_channels(profile):
+    """Of weight gradients of many sizes: each once, in chunks that local memory has room for."""
+    for batch, channels, length, dilation, kernel_size, stride in (
+        (1, 512, 4000, 1, 3, 1), (30, 64, 50, 1, 2, 1), (2, 80, 700, 3, 3, 1), (2, 9, 70, 1, 6, 2),
+        (1, 64, 9000, 512, 2, 1), (1, 4, 5, 1, 3, 1), (500, 24, 8, 1, 3, 2), (1, 8, 900, 40, 3, 1),
+    ):  # fmt: skip
+        problem = Conv1dProblem(
+            batch, channels, length, 96, kernel_size, stride, dilation, dilation
+        )
+        for channel_tile, vectors in ((8, 1), (6, 2)):
+            request = Request(problem, Pass.WEIGHT_GRADIENT, PROFILES[profile])
+            own = Gradient(request, 4, channel_tile, vectors)
+            tiles, cut = own.tiles, own.blocks()
+            lines = tiles.lines
+            assert (cut.line_blocks - 1) * cut.block_lines < lines
+            assert lines <= cut.line_blocks * cut.block_lines
+            assert cut.tiles == cut.chunk_places * cut.block_lines
+            assert cut.line_blocks == 1 or cut.chunk_places == 1
+            places = batch * tiles.row_tiles * cut.line_blocks
+            assert (cut.chunks - 1) * cut.chunk_places < places <= cut.chunks * cut.chunk_places
+            assert 1 <= cut.shares <= cut.chunks
+            assert (cut.m_blocks - 1) * cut.block_m < 96 <= cut.m_blocks * cut.block_m
+            assert (cut.c_blocks - 1) * cut.block_c < channels <= cut.c_blocks * cut.block_c
+            assert cut.block_c % (vectors * own.lanes) == 0
+            pitch, form = own.y_pitch(cut.block_m), tiles.transform
+            assert pitch % own.lanes == 0
+            assert pitch >= -(-cut.block_m // channel_tile) * channel_tile
+            assert form.points * cut.tiles * (pitch + cut.block_c) <= own.data_elements
+            of_x = (cut.chunk_places - 1) * form.step + form.samples
+            positions = of_x * lines if cut.line_blocks == 1 else form.samples * cut.block_lines
+            assert positions <= own.raw_positions
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("shares", Conv1dProblem(9, 33, 1100, 40, 3, 1, 1)),
+        ("cut_lines", Conv1dProblem(2, 5, 1500, 6, 2, 1, (700, 0), 700)),
+        ("odd places", Conv1dProblem(30, 17, 46, 9, 3, 1, 2, 5)),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_gradients_of_many_chunks(first_runtime, rng, name, problem):
+    """In shares, whose sums are added; of lines that are too many for a chunk."""
+    plan = _by_outputs(first_runtime, problem, Pass.WEIGHT_GRADIENT, 4)
+    request = Request(problem, Pass.WEIGHT_GRADIENT, first_runtime.profile).asking()
+    cut = Gradient(request, 4, plan.tile["channel_tile"], plan.tile["vectors"]).blocks()
+    reached = {"shares": min(cut.shares, cut.chunks - cut.shares), "cut_lines": cut.line_blocks - 1}
+    assert reached.get(name, cut.chunks - 1) > 0
+    _check(first_runtime, rng, problem, Pass.WEIGHT_GRADIENT, plan)
+
+
+def test_gradients_are_added_to(first_runtime, rng):
+    """With scale and momentum; without a batch what was there alone is left."""
+    problem = Conv1dProblem(2, 33, 90, 9, 3, 1, 1)
+    x, _, grad = _arrays(rng, problem, testing.integers).values()
+    before = testing.integers(rng, problem.weight_shape, problem.dtype)
+    plan = _by_outputs(first_runtime, problem, Pass.WEIGHT_GRADIENT, 2)
+    choice = {Pass.WEIGHT_GRADIENT: plan.choice}
+    with first_runtime:
+        for batch in (2, 0):
+            out = before.copy()
+            given = {"x": x[:batch], "grad_output": grad[:batch]}
+            F.conv1d_weight(given["x"], problem.weight_shape, given["grad_output"], padding=1,
+                            out=out, scale=0.5, momentum=2.0, variant=choice)  # fmt: skip
+            true = testing.evaluate(replace(problem, batch=batch), Pass.WEIGHT_GRADIENT, given)
+            testing.assert_exact(out, 2 * before + 0.5 * true)

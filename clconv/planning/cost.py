@@ -237,6 +237,8 @@ FOURIER_CORE_BANDWIDTH, FOURIER_BANDWIDTH = 20e9, 200e9
 # keeping its sums (fitted to 9 layers on Zen 4).
 WINOGRAD_STAGE, WINOGRAD_STORE, WINOGRAD_END = 10.0, 12.0, 120.0
 WINOGRAD_ELEMENT, WINOGRAD_WEIGHT, WINOGRAD_LOOP = 2.0, 12.0, 40.0
+# Of its weight gradient: a vector of channels that is transformed, and one of results.
+WINOGRAD_TURNED, WINOGRAD_RESULT = 3.0, 8.0
 # All of it is priced so many times higher: among what takes about as long exact sums go first
 # (estimate: predictions are as far off).
 WINOGRAD_MARGIN = 1.1

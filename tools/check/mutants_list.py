@@ -320,6 +320,54 @@ _ROWS: dict[str, list[Row]] = {
             WINOGRAD + " -k tasks",
         )
     ],
+    "variants/winograd/weight_gradient.py": [
+        (
+            "the last places have no chunk",
+            "chunks = max(1, ceil_div(all_places, places))",
+            "chunks = max(1, all_places // places)",
+            WINOGRAD + " -k chunks",
+        ),
+        (
+            "overlapping samples of a chunk have no room",
+            "(self.raw_positions - overlap) // form.step",
+            "self.raw_positions // form.step",
+            WINOGRAD + " -k chunks",
+        ),
+    ],
+    "templates/winograd/weight_gradient_winograd.cl.mako": [
+        (
+            "a chunk overwrites those before it",
+            "if (adding) {",
+            "if (0) {",
+            WINOGRAD + " -k many_chunks",
+        ),
+        (
+            "what is outside a row is not zero",
+            "inside_begin < 0 ? 0 : inside_begin < count ? (int)inside_begin : count;",
+            "0;",
+            WINOGRAD + " -k 'examples and WEIGHT'",
+        ),
+        (
+            "lines behind the last are summed twice",
+            "DILATION - line < block_lines ? DILATION - line : block_lines;",
+            "block_lines;",
+            WINOGRAD + " -k many_chunks",
+        ),
+    ],
+    "templates/winograd/weight_results_winograd.cl.mako": [
+        (
+            "sums that are not finite stay",
+            "if (*sum * 0 != 0)",
+            "if (0)",
+            WINOGRAD + " -k 'finite and WEIGHT'",
+        ),
+        (
+            "only the first share counts",
+            "NO_UNROLL for (int s = 0; s < shares; ++s) {",
+            "NO_UNROLL for (int s = 0; s < min(shares, 1); ++s) {",
+            WINOGRAD + " -k many_chunks",
+        ),
+    ],
     "templates/winograd/winograd.cl.mako": [
         (
             "turned results are out of order",

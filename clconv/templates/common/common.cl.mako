@@ -25,6 +25,14 @@
 #define NO_UNROLL _Pragma("unroll 1")
 #define LANES ${lanes}
 
+// Asks the caches for an element's line, to read or to write it. Some compilers for CPUs make nothing
+// of prefetch.
+#if defined(__clang__) && !defined(__SPIR__)
+#define PREFETCH(at, writing) __builtin_prefetch((const void *)(size_t)(at), writing)
+#else
+#define PREFETCH(at, writing) prefetch(at, 1)
+#endif
+
 typedef ${sum_type} SUM;
 typedef ${sum_type}${"" if lanes == 1 else lanes} VECTOR;
 // For the edges of rows, where loops over lanes are short code: unrolled they take seconds to build.

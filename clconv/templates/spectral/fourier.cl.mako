@@ -20,13 +20,6 @@
 #define HALF_ROOT ${number(0.5 ** 0.5)}
 #define SINE_THIRD ${number(0.75 ** 0.5)}
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
-// Asks the caches for an element's line, to read or to write it. Some compilers for CPUs make nothing
-// of prefetch.
-#if defined(__clang__) && !defined(__SPIR__)
-#define PREFETCH(at, writing) __builtin_prefetch((const void *)(size_t)(at), writing)
-#else
-#define PREFETCH(at, writing) prefetch(at, 1)
-#endif
 __constant SUM FACTORS[${len(transform.factors)}] = {
 % for row in rows:
     ${", ".join(number(value) for value in row)},

@@ -4,13 +4,6 @@
 // A vector of sums anywhere in local memory.
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
-// Asks the caches for an element's line, to read or to write it. Some compilers for CPUs make nothing
-// of prefetch.
-#if defined(__clang__) && !defined(__SPIR__)
-#define PREFETCH(at, writing) __builtin_prefetch((const void *)(size_t)(at), writing)
-#else
-#define PREFETCH(at, writing) prefetch(at, 1)
-#endif
 // Rows from the one that is copied to the one that is prefetched: pieces of rows are too short for a
 // processor to foresee.
 #define PREFETCH_ROWS 4

@@ -8,7 +8,7 @@ import numpy as np
 
 from clconv.problem import Pass
 from clconv.variants.base import Design, ErrorClass, Request, layout_refusal, vector_lanes
-from clconv.variants.winograd import convolution, planes
+from clconv.variants.winograd import convolution, planes, weight_gradient
 from clconv.variants.winograd.bound import bound
 from clconv.variants.winograd.examples import EXAMPLES
 from clconv.variants.winograd.tiles import tile_outputs
@@ -33,8 +33,6 @@ def refusal(request: Request) -> str | None:
         return "it computes no bias gradients"
     if device.vector_floats == 1 and problem.stride > 1:
         return f"stride is {problem.stride}, expected 1 on a GPU"
-    if device.vector_floats > 1 and request.pass_ is Pass.WEIGHT_GRADIENT:
-        return "it computes no gradients of parameters on CPUs"
     if problem.stride > 1 and request.pass_ is Pass.INPUT_GRADIENT:
         return f"stride is {problem.stride}, expected 1 for the input gradient"
     if not tile_outputs(problem):
@@ -56,6 +54,10 @@ def refusal(request: Request) -> str | None:
             f"{device.name} has {device.local_bytes} bytes of local memory, "
             f"it takes {LEAST_LOCAL_BYTES}"
         )
+    if request.pass_ is Pass.WEIGHT_GRADIENT:
+        if not any(True for _ in weight_gradient.gradients(request.asking())):
+            return f"a tile does not fit into {device.local_bytes} bytes of local memory"
+        return layout_refusal(request)
     if not any(True for _ in convolution.works(request.asking())):
         channels = Work(request, tile_outputs(problem)[-1], 8, 1).tiles.channels
         return (
@@ -67,4 +69,9 @@ def refusal(request: Request) -> str | None:
 
 def designs(request: Request) -> Iterator[Design]:
     """A design for each tile of outputs, on CPUs for each of sums, too."""
-    yield from (planes if request.device.vector_floats == 1 else convolution).designs(request)
+    if request.device.vector_floats == 1:
+        yield from planes.designs(request)
+    elif request.pass_ is Pass.WEIGHT_GRADIENT:
+        yield from weight_gradient.designs(request)
+    else:
+        yield from convolution.designs(request)

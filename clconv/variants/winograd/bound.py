@@ -86,7 +86,8 @@ def _gradient(tiles: Tiles, x_array: Array, y_array: Array) -> Array:
     count = form.gradient_roundings + terms + 1
     found = _product(testing.gamma(count, dtype) * sums + small, weight)
     x, y = (np.where(np.isfinite(values), values, 0) for values in (x, y))
-    windows = np.lib.stride_tricks.sliding_window_view(x, tiles.outputs, axis=-1)
+    seen = form.step - problem.stride + 1
+    windows = np.lib.stride_tricks.sliding_window_view(x, seen, axis=-1)[..., :: problem.stride]
     defined = np.einsum("ngcjtki,ngmjti->gmck", windows, y)
     direct = testing.gamma(problem.terms(Pass.WEIGHT_GRADIENT), dtype) * defined
     made = _made_again(found, direct, _product(sums, weight), dtype)

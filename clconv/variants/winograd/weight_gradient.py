@@ -1,0 +1,388 @@
+"""The weight gradient by tiles: products of what is transformed, summed over all tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from clconv.planning import cost
+from clconv.planning.cost import Core, Cost, Sums, Tally
+from clconv.problem import Conv1dProblem, Pass
+from clconv.variants.base import (
+    ACCUMULATION,
+    Design,
+    Kernel,
+    Layout,
+    Operand,
+    Request,
+    Schedule,
+    Workspace,
+    accumulator,
+    ceil_div,
+    common_constants,
+    grid,
+    partials_limit,
+    rounded,
+    scalars,
+    vector_lanes,
+)
+from clconv.variants.winograd.tiles import Tiles, tile_outputs
+from clconv.variants.winograd.transforms import steps, transposed
+from clconv.variants.winograd.work import MOST_LOCAL_BYTES, registers_hold
+
+__all__ = ["Gradient", "designs", "gradients"]
+
+# Transformed samples and gradients take this part of local memory, and rows that are turned this;
+# the first is to stay in the second-level cache beside the sums.
+DATA_SHARE, RAW_SHARE = 3 / 4, 1 / 8
+# Tiles of a chunk at least: so many products pay for keeping their sum.
+FEWEST_TILES = 8
+# Into how many blocks the channels of a group are cut.
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+# Tasks a core: the last ones leave fewer idle.
+TASKS_A_CORE = (1, 2, 4)
+
+TRANSFORMED_RESULT = Operand("transformed_result", Layout.FLAT, True, "SUM", True)
+
+
+class Blocks(NamedTuple):
+    """How the work is cut: channels of y and of x of a task, tiles of a chunk, the lines of a
+    place, and shares of all chunks."""
+
+    block_m: int
+    block_c: int
+    m_blocks: int
+    c_blocks: int
+    tiles: int
+    line_blocks: int
+    block_lines: int
+    chunk_places: int
+    chunks: int
+    shares: int
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A request by tiles of `outputs` positions of y, with channels of y times vectors of channels
+    of x of sums in registers."""
+
+    request: Request
+    outputs: int
+    channels: int
+    vectors: int
+
+    @property
+    def problem(self) -> Conv1dProblem:
+        """What is computed."""
+        return self.request.problem
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """The tiles of the forward pass."""
+        return Tiles(self.problem, Pass.FORWARD, self.outputs)
+
+    @cached_property
+    def core(self) -> Core:
+        """What work takes."""
+        return cost.core(self.request.device)
+
+    @cached_property
+    def lanes(self) -> int:
+        """Channels of a vector."""
+        return vector_lanes(self.request.device, self.problem.dtype)
+
+    @cached_property
+    def item_bytes(self) -> int:
+        """Of a transformed element."""
+        return int(accumulator(self.problem.dtype).itemsize)
+
+    @property
+    def panel(self) -> int:
+        """Channels of x of a tile of sums."""
+        return self.vectors * self.lanes
+
+    def y_pitch(self, block: int) -> int:
+        """Elements of a tile's transformed gradients at a point, for so many channels: whole tiles
+        of sums, and whole vectors."""
+        return rounded(rounded(block, self.channels), self.lanes)
+
+    # Local memory
+
+    @cached_property
+    def local_bytes(self) -> int:
+        """That the kernel may use."""
+        return min(self.request.device.local_bytes, MOST_LOCAL_BYTES)
+
+    @property
+    def data_elements(self) -> int:
+        """Transformed samples and gradients."""
+        return int(self.local_bytes * DATA_SHARE) // self.item_bytes
+
+    @property
+    def raw_positions(self) -> int:
+        """Of LANES rows that are turned."""
+        return int(self.local_bytes * RAW_SHARE) // self.item_bytes // self.lanes
+
+    def places(self, block_m: int, block_c: int) -> tuple[int, int, int]:
+        """Places of a chunk, blocks of lines of a place, and the lines of one, of so many channels;
+        no places where nothing fits."""
+        form, lines = self.tiles.transform, self.tiles.lines
+        a_tile = form.points * (self.y_pitch(block_m) + block_c)
+        fitting = self.data_elements // a_tile
+        # Samples of neighbouring tiles overlap.
+        overlap = (form.samples - form.step) * lines
+        most = min(fitting, (self.raw_positions - overlap) // form.step)
+        if most >= lines:
+            return most // lines, 1, lines
+        fitting = min(fitting, self.raw_positions // form.samples)
+        if fitting < 1:
+            return 0, 1, lines
+        blocks = ceil_div(lines, fitting)
+        return 1, blocks, ceil_div(lines, blocks)
+
+    # Cycles
+
+    @cached_property
+    def tap(self) -> Sums:
+        """Of a tile's products at a point."""
+        folded = self.vectors == 1 and self.request.device.vector_floats > 8
+        return self.core.sums(
+            self.channels * self.vectors, self.channels, self.vectors, folded=folded
+        )
+
+    @property
+    def _moved(self) -> float:
+        """A vector, in cycles of a multiply-add of it, with which all else goes."""
+        return 2 * self.core.multiply_add
+
+    def _staged(self, samples: int) -> float:
+        """Of a vector of channels of a tile, of which so many samples are turned."""
+        turned = samples * self.lanes * cost.TURN_ELEMENT
+        return turned + cost.WINOGRAD_TURNED * self._moved * self.tiles.points
+
+    @cached_property
+    def stage_x(self) -> float:
+        """Of a vector of channels of x, of a tile."""
+        return self._staged(self.tiles.transform.step)
+
+    @cached_property
+    def stage_y(self) -> float:
+        """The same of y."""
+        return self._staged(self.outputs)
+
+    def tally(self, blocks: Blocks, tiles: float, shares: int) -> Tally:
+        """Of so many tiles of all rows and lines, cut so, and of the results."""
+        problem, points = self.problem, self.tiles.points
+        # Of all blocks of a group.
+        panels = blocks.c_blocks * ceil_div(blocks.block_c, self.panel)
+        c_vectors = panels * self.vectors * blocks.m_blocks
+        m_vectors = blocks.m_blocks * self.y_pitch(blocks.block_m) // self.lanes * blocks.c_blocks
+        sum_tiles = panels * blocks.m_blocks * ceil_div(blocks.block_m, self.channels) * points
+        chunks = max(tiles / blocks.tiles, shares)
+        results = points * problem.groups * self.tiles.written * panels * self.vectors
+        kept = (
+            chunks
+            * sum_tiles
+            * (cost.WINOGRAD_LOOP + 2 * self._moved * self.channels * self.vectors)
+        )
+        made = Tally(
+            staging=problem.groups * tiles * (c_vectors * self.stage_x + m_vectors * self.stage_y),
+            setup=problem.groups * kept + cost.TASK_SETUP * shares * blocks.c_blocks,
+            stores=results * self._moved * (shares + cost.WINOGRAD_RESULT),
+        )
+        made.sums(self.tap, problem.groups * sum_tiles * tiles)
+        return made
+
+    def blocks(self) -> Blocks:
+        """The cheapest way to cut the work into tasks."""
+        problem, tiles = self.problem, self.tiles
+        cores = self.request.device.compute_units
+        found = []
+        for m_blocks, block_m in _blocks(tiles.written, self.lanes):
+            for c_blocks, block_c in _blocks(tiles.channels, self.panel):
+                places, line_blocks, lines = self.places(block_m, block_c)
+                if places * lines < min(FEWEST_TILES, tiles.row_tiles * tiles.lines):
+                    continue
+                all_places = problem.batch * tiles.row_tiles * line_blocks
+                chunks = max(1, ceil_div(all_places, places))
+                places = ceil_div(all_places, chunks)
+                cut = Blocks(
+                    block_m, block_c, m_blocks, c_blocks, max(places, 1) * lines, line_blocks,
+                    lines, places, chunks, 1, 0.0,
+                )  # fmt: skip
+                a_group = problem.groups * m_blocks * c_blocks
+                wanted = {1, *(ceil_div(some * cores, a_group) for some in TASKS_A_CORE)}
+                for shares in sorted(wanted):
+                    if shares > 1 and shares > self._most_shares(cut):
+                        continue
+                    tasks = a_group * shares
+                    all_tiles = problem.batch * tiles.row_tiles * tiles.lines
+                    cycles = self.tally(cut, all_tiles, shares).cost(1.0).seconds
+                    cycles *= rounded(tasks, cores) / tasks
+                    found.append(cut._replace(shares=shares, cycles=cycles))
+        return min(found, key=lambda one: one.cycles)
+
+    def _most_shares(self, cut: Blocks) -> int:
+        """As many as there are chunks, and as workspaces may hold."""
+        a_share = self.share_elements(cut) * self.item_bytes
+        return min(cut.chunks, int(partials_limit(self.request, a_share) // a_share))
+
+    def share_elements(self, cut: Blocks) -> int:
+        """Sums of a share, at all points."""
+        problem = self.problem
+        plane = problem.groups * self.tiles.written * cut.c_blocks * cut.block_c
+        return self.tiles.points * plane
+
+    # Costs
+
+    def cost(self) -> Cost:
+        """Without what depends on how tiles fill chunks and rows."""
+        positions = self.problem.batch * self.tiles.positions / self.outputs
+        return self._cost(self.blocks()._replace(shares=1), positions, 1)
+
+    def predicted(self) -> Cost:
+        """Of this very request, launches included."""
+        blocks, device, tiles = self.blocks(), self.request.device, self.tiles
+        tasks = self.problem.groups * blocks.m_blocks * blocks.c_blocks * blocks.shares
+        waiting = rounded(tasks, device.compute_units) / tasks
+        made = self._cost(blocks, self.problem.batch * tiles.row_tiles * tiles.lines, blocks.shares)
+        return (made * waiting).launched(2 * device.launch_seconds)
+
+    def _cost(self, blocks: Blocks, tiles: float, shares: int) -> Cost:
+        made = self.tally(blocks, tiles, shares)
+        if self.request.epilogue.bias:  # of another kernel
+            problem = self.problem
+            values = problem.batch * problem.out_channels * problem.out_length
+            made.add("memory", values * self.core.width * 32 / self.lanes / cost.IN_PLACE_BYTES)
+        return made.cost(self.core.cycle) * cost.WINOGRAD_MARGIN
+
+
+def _blocks(channels: int, least: int) -> Iterator[tuple[int, int]]:
+    """How many blocks so many channels are cut into, and the channels of one, a multiple of
+    `least`."""
+    seen = set()
+    for parts in PARTS:
+        block = rounded(ceil_div(channels, parts), least)
+        if block not in seen:
+            seen.add(block)
+            yield ceil_div(channels, block), block
+
+
+def gradients(request: Request) -> Iterator[Gradient]:
+    """What designs are of: tiles whose sums fit the registers, whose samples fit into memory, and
+    no wider than all channels."""
+    for outputs in tile_outputs(request.problem):
+        for channels, vectors in registers_hold(request):
+            one = Gradient(request, outputs, channels, vectors)
+            wide = one.vectors > 1 and (one.vectors - 1) * one.lanes >= one.tiles.channels
+            tall = one.channels > 1 and one.channels // 2 >= one.tiles.written
+            few = one.channels * one.vectors < min(8, one.tiles.written)
+            if not (wide or tall or few) and one.places(one.lanes, one.panel)[0]:
+                yield one
+
+
+def designs(request: Request) -> Iterator[Design]:
+    """A design for each tile of outputs and of sums, which ask for the widest vectors."""
+    for one in gradients(request.asking()):
+        yield _design(one)
+
+
+def _design(gradient: Gradient) -> Design:
+    request, form = gradient.request, gradient.tiles.transform
+    constants = (
+        *common_constants(request, gradient.lanes),
+        ("form", form),
+        ("steps", steps),
+        ("transposed", transposed),
+        ("dilation", gradient.tiles.lines),
+    )
+    raw = f"{gradient.raw_positions} * LANES"
+    products = Kernel(
+        "weight_gradient_winograd",
+        (
+            *constants,
+            ("channel_tile", gradient.channels),
+            ("vectors", gradient.vectors),
+            ("arrays", (("SUM", "data", str(gradient.data_elements)), ("SUM", "raw", raw))),
+        ),
+        (Operand("x", Layout.ROWS), Operand("y", Layout.ROWS), TRANSFORMED_RESULT),
+        (
+            *scalars("length out_length pad channels written row_tiles"),
+            *scalars("block_m block_c m_blocks c_blocks y_pitch chunk_tiles"),
+            *scalars("line_blocks block_lines chunk_places group_count"),
+            *scalars(long_names="places chunks c_pitch shares tasks"),
+        ),
+        (1, 1, 1),
+    )
+    results = Kernel(
+        "weight_results_winograd",
+        constants,
+        (
+            replace(TRANSFORMED_RESULT, written=False),
+            Operand("x", Layout.ROWS),
+            Operand("y", Layout.ROWS),
+            Operand("result", Layout.FLAT, written=True),
+        ),
+        (
+            *scalars("batch length out_length pad channels written shares"),
+            *scalars(long_names="plane c_pitch tasks"),
+            *ACCUMULATION,
+        ),
+        (1, 1, 1),
+    )
+
+    def there(wanted: Request) -> Gradient:
+        return replace(gradient, request=replace(wanted, device=request.device))
+
+    def schedule(wanted: Request) -> Schedule:
+        return _schedule(products, results, there(wanted))
+
+    def predicted(wanted: Request) -> Cost:
+        return there(wanted).predicted()
+
+    tile = {
+        "outputs": gradient.outputs, "channel_tile": gradient.channels,
+        "vectors": gradient.vectors, "lanes": gradient.lanes,
+    }  # fmt: skip
+    return Design(
+        tile, (products, results), gradient.cost(), schedule, predicted=predicted, decides=True
+    )
+
+
+def _schedule(products: Kernel, results: Kernel, gradient: Gradient) -> Schedule:
+    """The products of all shares, and their sums' way back. Without a batch there are no shares."""
+    problem, tiles, cut = gradient.problem, gradient.tiles, gradient.blocks()
+    shares = cut.shares if problem.batch else 0
+    c_pitch = cut.c_blocks * cut.block_c
+    rows = problem.groups * tiles.written
+    common = {
+        "length": problem.length, "out_length": problem.out_length, "pad": problem.pads[0],
+        "channels": tiles.channels, "written": tiles.written, "c_pitch": c_pitch, "shares": shares,
+    }  # fmt: skip
+    tasks = problem.groups * cut.m_blocks * cut.c_blocks * shares
+    launches = []
+    if shares:
+        launches.append(
+            products.launch(
+                (grid(tasks), 1, 1), **common,
+                row_tiles=tiles.row_tiles, block_m=cut.block_m, block_c=cut.block_c,
+                m_blocks=cut.m_blocks, c_blocks=cut.c_blocks,
+                y_pitch=gradient.y_pitch(cut.block_m), chunk_tiles=cut.tiles,
+                line_blocks=cut.line_blocks, block_lines=cut.block_lines,
+                chunk_places=cut.chunk_places, group_count=problem.groups,
+                places=problem.batch * tiles.row_tiles * cut.line_blocks, chunks=cut.chunks,
+                tasks=tasks,
+            )
+        )  # fmt: skip
+    launches.append(
+        results.launch(
+            (grid(rows), 1, 1), **common,
+            batch=problem.batch, plane=rows * c_pitch, tasks=rows,
+        )
+    )  # fmt: skip
+    sums = accumulator(problem.dtype)
+    elements = max(shares, 1) * gradient.share_elements(cut)
+    return Schedule(tuple(launches), (Workspace("transformed_result", sums, elements),))
