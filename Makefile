@@ -8,13 +8,18 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # PoCL from pip where it serves the processor, else Intel's runtime; says which, and why.
 CPU_DRIVER = $(BIN)/python tools/cpu_driver.py || $(INSTALL) '.[cpu]'
 
-.PHONY: demo test lint check docs clean
+# `make test` runs some cases of tests that build thousands of kernels.
+.PHONY: demo test test-all lint check docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/ecg_denoise.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+# Each case on each device: an hour or two.
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --all-cases
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

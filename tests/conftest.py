@@ -3,9 +3,9 @@
 `CLCONV_TEST_DEVICES`, parts of names or platforms separated by commas, chooses among them. Where
 no device is found the tests fail; they are never skipped.
 
-CPU drivers, of which a machine may have several, take a test's cases in turns, since each builds
-hundreds of kernels for all of them; with `--every-device`, and where a test is marked
-`every_device`, each has all cases. Every GPU has all cases.
+All cases build thousands of kernels, a second each on a driver that compiles slowly. So of several
+CPU drivers each has some of a test's cases, in turns, unless it is marked `every_device`; and of
+those marked `one_of(n)` every nth case runs. With `--all-cases` all of them run on all devices.
 """
 
 from __future__ import annotations
@@ -74,38 +74,40 @@ def _told() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-device", action="store_true", help="each case on each CPU driver")
+    parser.addoption("--all-cases", action="store_true", help="each case, on each device")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Says which devices are tested, and why others are not."""
-    turns = len(_cpus) > 1 and not config.getoption("every_device")
-    return _told() + ("\nCPU drivers take cases in turns (--every-device: all)" if turns else "")
+    return _told() + ("" if config.getoption("all_cases") else "\nsome cases (--all-cases: all)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The cases that are another driver's turn are deselected."""
-    if len(_cpus) < 2 or config.getoption("every_device"):
+    """Cases that are not of the nth, or another driver's turn, are deselected."""
+    if config.getoption("all_cases"):
         return
     kept, others = [], []
     seen: dict[str, dict[str, int]] = {}
     for item in items:
         given = getattr(item, "callspec", None)
-        indices = (
-            [given.params[name] for name in ON_DEVICES if name in given.params] if given else []
-        )
-        if not any(i in _cpus for i in indices) or item.get_closest_marker("every_device"):
-            kept.append(item)
-            continue
-        test = item.nodeid.partition("[")[0]
-        case = given.id
+        params = {} if given is None else given.params
+        test, _, case = item.nodeid.partition("[")
         for one in _devices:
             case = case.replace(_label(one), "")
         cases = seen.setdefault(test, {})
-        # A test of one case has its turn, too.
-        turn = zlib.crc32(test.encode()) + cases.setdefault(case, len(cases))
-        mine = _cpus[turn % len(_cpus)]
-        (kept if all(i not in _cpus or i == mine for i in indices) else others).append(item)
+        index = cases.setdefault(case, len(cases))
+        mark = item.get_closest_marker("one_of")
+        nth = 1 if mark is None else mark.args[0]
+        # Another place of each n cases, so that no parameter of n values always has the same one.
+        block = index // nth
+        runs = (index + block) % nth == 0
+        # Tests do not all begin with the same driver: one of a single case has its turn, too.
+        turn = zlib.crc32(test.encode()) + block + block // max(1, len(_cpus))
+        mine = _cpus[turn % len(_cpus)] if _cpus else None
+        on = [params[name] for name in ON_DEVICES if name in params]
+        everywhere = item.get_closest_marker("every_device") is not None
+        there = everywhere or all(i not in _cpus or i == mine for i in on)
+        (kept if runs and there else others).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=others)
 

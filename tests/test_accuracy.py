@@ -162,6 +162,7 @@ def _check_remainders(rng, layer, lengths):
             assert np.array_equal(found, gw), (variant, length)
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, "float16") for name in SOME]
@@ -172,6 +173,7 @@ def test_named_problem_in_half(first_runtime, rng, name, dtype):
     assert {"direct", "strip"} <= _check_all_passes(rng, problem, NAMES)
 
 
+@pytest.mark.one_of(4)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem_in_double(first_runtime, rng, name):
     """Other vectors, the same code: by every variant where there are tiles of each kind."""
@@ -212,6 +214,7 @@ def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
     _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype), "direct")
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", TILED)
 @pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT])
 def test_every_tile(runtime, rng, name, pass_):
@@ -234,6 +237,7 @@ def test_every_tile(runtime, rng, name, pass_):
                              sums=plan.sums_bound)  # fmt: skip
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 def test_epilogue(runtime, rng, activation, dtype):
@@ -267,6 +271,7 @@ def test_two_calls_are_one_fused(runtime, rng, activation):
     testing.assert_within_bound(apart, fused.astype(np.float64), 2 * bound, str(activation))
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem_transposed(first_runtime, rng, name):
     """A named problem's input gradient, asked for as a transposed convolution with a bias; its
@@ -299,6 +304,7 @@ TRANSPOSED = {
 }
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, "float32") for name in TRANSPOSED]

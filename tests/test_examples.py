@@ -181,6 +181,7 @@ def test_cross_entropy(runtime, rng):
     np.testing.assert_allclose(-downhill.get()[..., 0], leaf.grad, rtol=0, atol=EPSILON)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", ucr_classify.OPTIMIZERS)
 def test_classifier_learns(runtime, rng, name):
     np.random.seed(0)

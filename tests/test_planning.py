@@ -98,6 +98,7 @@ LARGE = {
 }
 
 
+@pytest.mark.one_of(4)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 @pytest.mark.parametrize("local_bytes", [32 << 10, 64 << 10, 256 << 10])
 @pytest.mark.parametrize("vectors", CPU_VECTORS, ids=lambda v: f"{v[0]}{v[1] and '-asking'}")

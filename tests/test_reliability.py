@@ -671,6 +671,7 @@ SPECIAL = ("several tiles and a remainder in every direction", "depthwise", "dep
 IN_BOTH = [(name, "float32") for name in SPECIAL] + [(name, "float16") for name in SPECIAL[:4]]
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize(("name", "dtype"), IN_BOTH)
 def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
     """NaN and infinity at the first and last places of every dimension reach what the definition

@@ -92,6 +92,7 @@ def _computed(problem, pass_, arrays, variant="spectral", **options):
 IN_SINGLE = [name for name, one in spectral.EXAMPLES.items() if one.dtype == np.float32]
 
 
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", IN_SINGLE[3:])
 def test_every_tile_on_the_first_device(first_runtime, rng, name, pass_):
@@ -99,6 +100,7 @@ def test_every_tile_on_the_first_device(first_runtime, rng, name, pass_):
     _check_tiles(first_runtime, first_runtime, rng, name, pass_)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", IN_SINGLE[:3])
 def test_every_tile_keeps_the_bound(runtime, first_runtime, rng, name, pass_):
