@@ -166,7 +166,9 @@ def _own_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     after = dict(os.environ)
-    names = {name for name, _ in before.items() ^ after.items()} - {"PYTEST_CURRENT_TEST"}
+    # PyTorch's compiler says where its files are by a variable, too.
+    own = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+    names = {name for name, _ in before.items() ^ after.items()} - own
     for name in names:
         os.environ.pop(name, None)
         if name in before:

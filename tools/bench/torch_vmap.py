@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long do the gradients of each sample take, beside those of the whole batch?
 
-    python tools/bench/torch_vmap.py --device Intel
+    OMP_WAIT_POLICY=passive python tools/bench/torch_vmap.py --device Intel
 
 Of one layer's weight and bias for 64 samples: torch.func's vmap of grad, and a backward pass of the
 batch, forward passes included. Each figure is the median of several calls that take turns; the
@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before PyTorch is imported
 
 import torch
 from torch.func import grad, vmap
