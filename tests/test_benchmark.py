@@ -405,7 +405,7 @@ def test_roofline_of_a_device(monkeypatch, capsys):
 def test_a_small_run(layers_file, tmp_path, capsys, impatient):
     out, plot = tmp_path / "out.json", tmp_path / "plot.png"
     drawn = find_spec("matplotlib") is not None
-    peers = "torch,onnxruntime,prepared"
+    peers = "torch,onnxruntime,prepared,exact"
     arguments = ["--layers", str(layers_file), "--against", peers, "--json", str(out)]
     assert benchmark.main(arguments + SHORT + ["--plot", str(plot)] * drawn) == 0
     printed = capsys.readouterr()
@@ -425,6 +425,8 @@ def test_a_small_run(layers_file, tmp_path, capsys, impatient):
         else:  # so the results agreed, bias gradients included
             assert result["error"] is None
             assert result["median_us"] == result["rounds_us"][0] > 0
+        if name == "exact":
+            assert not {"spectral", "winograd"} & {plan["variant"] for plan in result["plans"]}
     passes = [plan["pass_"] for plan in results["clconv", "first", "backward"]["plans"]]
     assert passes == ["input_gradient", "weight_gradient"]  # which sums the bias gradient too
     assert content["summary"] == printed.out.splitlines()[-len(content["summary"]) :]

@@ -15,7 +15,8 @@ are measured before the layers and after them. Where clconv is above the roof, b
 once more; what still is gets a ^ and a reason. Arrays that stay in a cache can exceed it.
 
 The weights of clconv and PyTorch are given anew in each call, ONNX Runtime has them as constants.
-`--against prepared` adds clconv with weights that were prepared, forward.
+`--against prepared` adds clconv with weights that were prepared, forward; `--against exact` clconv
+by variants that form the definition's own sums.
 
 The cost model chooses clconv's kernels, unless the user's tuning did; the tuning records that come
 with clconv are used with --shipped only.
@@ -44,8 +45,8 @@ from clconv import progress
 from clconv.commands import benchmark_candidates, options, roofline
 from clconv.commands.benchmark_worker import (
     NOISY,
+    OWN_KINDS,
     PEERS,
-    PREPARED,
     Pace,
     Worker,
     WorkerError,
@@ -247,7 +248,7 @@ def summary(
 ) -> list[str]:
     """A line per figure; layers that are tiny count for no time."""
     lines = []
-    others = [peer for peer in peers if peer != PREPARED]
+    others = [peer for peer in peers if peer not in OWN_KINDS]
     for pass_ in dict.fromkeys(one.pass_ for one in measured):
         ours = [one for one in measured if one.pass_ == pass_ and not one.layer.is_tiny]
         for peer in peers:

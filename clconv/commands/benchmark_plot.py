@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clconv.commands.benchmark_worker import PREPARED
+from clconv.commands.benchmark_worker import OWN_KINDS
 from clconv.commands.layers import Layer
 from clconv.errors import missing
 
@@ -47,7 +47,7 @@ def draw(content: dict[str, Any], path: str) -> None:
     passes = list(dict.fromkeys(p for _, _, p in results))
     height = max(3.6 * len(passes) + 1, 1.6 + 0.36 * len(layers))
     figure = plt.figure(figsize=(15, height), dpi=130, layout="constrained")
-    peers = [name for name in content["versions"] if name not in ("clconv", PREPARED)]
+    peers = [name for name in content["versions"] if name not in ("clconv", *OWN_KINDS)]
     left, right = figure.subfigures(1, 2, width_ratios=(6 if peers else 2, 8))
     if peers:
         _ratios(left.subplots(), list(layers), results, peers)

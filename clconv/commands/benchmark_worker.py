@@ -26,9 +26,9 @@ from clconv import settings
 from clconv.commands.layers import Layer
 from clconv.commands.roofline import Roofline, median_seconds
 
-# clconv with prepared weights is measured as a peer of itself.
-PREPARED = "prepared"
-PEERS = ("torch", "onnxruntime", PREPARED)
+# clconv with prepared weights, and by exact variants alone, is measured as a peer of itself.
+PREPARED, EXACT = OWN_KINDS = ("prepared", "exact")
+PEERS = ("torch", "onnxruntime", *OWN_KINDS)
 CALLS = 3
 PROBES = 16
 # Of the largest value: finds an implementation that computes something else, no more.
@@ -47,10 +47,12 @@ class Job:
 class Clconv:
     """clconv on a device."""
 
+    exact: bool | None = None  # as the user's settings have it
+
     def __init__(self, device: str | None) -> None:
         import clconv
 
-        self._runtime = clconv.Runtime(device)
+        self._runtime = clconv.Runtime(device, exact=self.exact)
         self._roofline: Roofline | None = None
         info = self._runtime.info
         device = f"{info.name}, {info.platform} {info.driver}"
@@ -169,6 +171,12 @@ class Prepared(Clconv):
         return prepare_weight(weight, *place, runtime=self._runtime)
 
 
+class Exact(Clconv):
+    """clconv by variants that form the definition's own sums."""
+
+    exact = True
+
+
 class Torch:
     """PyTorch on the CPU with its own number of threads."""
 
@@ -244,6 +252,7 @@ IMPLEMENTATIONS: dict[str, Callable[[str | None], Any]] = {
     "torch": Torch,
     "onnxruntime": OnnxRuntime,
     PREPARED: Prepared,
+    EXACT: Exact,
 }
 
 
