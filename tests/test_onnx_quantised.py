@@ -225,6 +225,28 @@ def test_a_product_with_a_scale_of_each_row(first_runtime, rng):
     np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
 
 
+@pytest.mark.parametrize("columns", [2, 3])
+def test_a_matrix_with_a_scale_of_each_row(first_runtime, rng, columns):
+    """One-dimensional, also where there are as many columns; behind a convolution."""
+    z, w, a = np.uint8(128), numbers(rng, np.int8, 3, 3, 1), numbers(rng, np.int8, 6, columns)
+    scales, zeros = np.float32([1, 4, 2]), np.uint8([0, 9, 200])
+    constants = {"s": np.float32(0.25), "z": z, "w": w, "ws": np.float32(0.25), "wz": np.int8(0),
+                 "a": a, "t": np.float32(16), "rows": scales, "zeros": zeros,
+                 "shape": np.int64([3, 6])}  # fmt: skip
+    nodes = [
+        node("QLinearConv", ["x", "s", "z", "w", "ws", "wz", "t", "z"], ["c"]),
+        node("Reshape", ["c", "shape"], ["m"]),
+        node("QLinearMatMul", ["m", "rows", "zeros", "a", "ws", "wz", "t", "z"], ["y"]),
+    ]
+    model = model_of(nodes, constants, 13, TensorProto.UINT8, TensorProto.UINT8)
+    x = numbers(rng, np.uint8, 1, 3, 6)
+    c = rounded(sums(x.astype(int) - 128, w) / 16, 16, z).astype(int)[0]
+    expected = rounded(
+        (c - zeros.astype(int)[:, None]) @ a.astype(int) * scales[:, None] / 4, 16, z
+    )
+    np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
+
+
 def test_operators_of_onnx_runtime(first_runtime, rng):
     """FusedConv and Gelu without ONNX Runtime."""
     w, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 3, 3), (3,)))

@@ -17,6 +17,7 @@ from onnx.reference.ops.op_log_softmax import LogSoftmax as ReferenceLogSoftmax
 from onnx.reference.ops.op_loop import Loop as ReferenceLoop
 from onnx.reference.ops.op_max_pool import MaxPool as ReferenceMaxPool
 from onnx.reference.ops.op_qlinear_conv import QLinearConv as ReferenceQLinearConv
+from onnx.reference.ops.op_qlinear_matmul import QLinearMatMul as ReferenceQLinearMatMul
 from onnx.reference.ops.op_softmax import Softmax as ReferenceSoftmax
 
 from clconv import functional
@@ -206,6 +207,22 @@ class QLinearConv(ReferenceQLinearConv):
         return (np.clip(np.rint(numbers), limits.min, limits.max).astype(y_zero.dtype),)
 
 
+class QLinearMatMul(ReferenceQLinearMatMul):
+    """QLinearMatMul of a matrix whose scales and zeros are one of each row, which the reference
+    takes for those of columns."""
+
+    op_domain = ""
+
+    def _run(self, a: Any, a_scale: Any, a_zero_point: Any, *others: Any) -> tuple[Any, ...]:
+        if a.ndim == 2:
+            a_scale, a_zero_point = (
+                one if one is None or one.shape != a.shape[:1] else one[:, None]
+                for one in (a_scale, a_zero_point)
+            )
+        result: tuple[Any, ...] = super()._run(a, a_scale, a_zero_point, *others)
+        return result
+
+
 class DequantizeLinear(_CommonDequantizeLinear):
     """DequantizeLinear of all opsets, where the reference has none before 19."""
 
@@ -213,7 +230,7 @@ class DequantizeLinear(_CommonDequantizeLinear):
 
 
 OURS = (Conv, ConvInteger, ConvTranspose, DequantizeLinear, GlobalMaxPool, Hardmax, LogSoftmax,
-        Loop, MaxPool, QLinearConv, Softmax)  # fmt: skip
+        Loop, MaxPool, QLinearConv, QLinearMatMul, Softmax)  # fmt: skip
 
 
 class Evaluator(ReferenceEvaluator):
