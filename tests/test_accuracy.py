@@ -12,6 +12,8 @@ from transposed import extended, transposed_problem
 import clconv
 from clconv import Conv1dProblem, Pass, reference, testing
 from clconv import functional as F
+from clconv.planning.planner import serving
+from clconv.planning.profiles import PROFILES
 from clconv.variants import VARIANTS
 from clconv.variants.base import EXACT
 
@@ -31,6 +33,12 @@ SOME = (*AS_GPU, "one output position", "pointwise, strided", "same with an even
         "depthwise", "long kernel over many channels")  # fmt: skip
 GRADIENTS = (Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT, Pass.BIAS_GRADIENT)
 NAMES = [variant.NAME for variant in VARIANTS]
+EXACT_NAMES = [variant.NAME for variant in VARIANTS if variant.ERROR_CLASS is EXACT]
+# The problems that a transform serves on CPUs.
+TRANSFORMED = [
+    name for name, problem in PROBLEMS.items()
+    if {*serving(problem, Pass.FORWARD, PROFILES["cpu"])} - {*EXACT_NAMES}
+]  # fmt: skip
 REMAINDERS = PROBLEMS["several tiles and a remainder in every direction"]
 TILED = ("several tiles and a remainder in every direction", "stride and dilation share a factor",
          "depthwise", "long kernel over many channels")  # fmt: skip
@@ -108,11 +116,19 @@ def _variants(problem, pass_, names):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem(runtime, rng, name):
-    """By every variant that serves it."""
+    """By every exact variant that serves it."""
     problem = _problem(runtime, PROBLEMS[name], "float32")
-    seen = _check_all_passes(rng, problem, NAMES)
+    seen = _check_all_passes(rng, problem, EXACT_NAMES)
     assert {"direct", "strip"} <= seen
     assert ("depthwise" in seen) == (problem.group_in == problem.stride == 1)
+
+
+@pytest.mark.one_of(2)
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_named_problem_by_transforms(runtime, rng, name):
+    """By those that are not exact, which have many kernels."""
+    problem = _problem(runtime, PROBLEMS[name], "float32")
+    assert _check_all_passes(rng, problem, [n for n in NAMES if n not in EXACT_NAMES]) > {"auto"}
 
 
 # in_channels, out_channels, kernel_size, stride, padding, dilation, groups
