@@ -116,10 +116,17 @@ def _variants(problem, pass_, names):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem(runtime, rng, name):
-    """By every exact variant that serves it."""
-    problem = _problem(runtime, PROBLEMS[name], "float32")
-    seen = _check_all_passes(rng, problem, EXACT_NAMES)
-    assert {"direct", "strip"} <= seen
+    """By the variant that serves all on CPUs."""
+    assert "strip" in _check_all_passes(rng, PROBLEMS[name], ["strip"])
+
+
+@pytest.mark.one_of(2)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem_by_others(runtime, rng, name):
+    """By every other exact variant that serves it."""
+    problem = PROBLEMS[name]
+    seen = _check_all_passes(rng, problem, [n for n in EXACT_NAMES if n != "strip"])
+    assert "direct" in seen
     assert ("depthwise" in seen) == (problem.group_in == problem.stride == 1)
 
 

@@ -126,7 +126,7 @@ class Copy:
             # Stops at the first that fails. Plugins that change the order or run in parallel are
             # of no use here.
             status, printed = self._run([
-                sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider",
+                sys.executable, "-m", "pytest", "--all-cases", "-x", "-q", "--no-header", "-p", "no:cacheprovider",
                 f"--timeout={TEST_SECONDS}", *arguments,
             ])  # fmt: skip
         if status is None:
