@@ -126,8 +126,8 @@ class Copy:
             # Stops at the first that fails. Plugins that change the order or run in parallel are
             # of no use here.
             status, printed = self._run([
-                sys.executable, "-m", "pytest", "--all-cases", "-x", "-q", "--no-header", "-p", "no:cacheprovider",
-                f"--timeout={TEST_SECONDS}", *arguments,
+                sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--all-cases",
+                "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}", *arguments,
             ])  # fmt: skip
         if status is None:
             self._forget("pocl")  # which a killed process may have left damaged
