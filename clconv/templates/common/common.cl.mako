@@ -1,4 +1,5 @@
 <%namespace name="bfloat16" file="bfloat16.cl.mako"/>\
+<%namespace name="float16" file="float16.cl.mako"/>\
 ## Types, loads and stores that every kernel shares; rendered in front of each kernel's template.
 ##
 ## STORED is an element in memory, SUM what sums are kept in, VECTOR LANES sums side by side.
@@ -100,32 +101,9 @@ static inline void store_vector(__global STORED *at, VECTOR v)
 // float16 by integer arithmetic, which vectorises where vload_half is a call. What lies between a
 // half's denormals and floats is done by addition and subtraction of floats, so that flushing
 // denormals to zero does no harm. Storing rounds to nearest, ties to even.
-<%def name="half_conversions(n)"><%
-    n = "" if n == 1 else n
-%>\
-static inline float${n} widen${n}(const uint${n} h)
-{
-    const uint${n} magnitude = (h & 0x7fffu) << 13;
-    const uint${n} exponent = magnitude & 0x0f800000u;
-    const uint${n} tiny = as_uint${n}(as_float${n}(magnitude + 0x38800000u) - as_float(0x38800000u));
-    const uint${n} bits = exponent == 0x0f800000u ? magnitude + 0x70000000u
-                        : (exponent == 0u ? tiny : magnitude + 0x38000000u);
-    return as_float${n}(bits | ((h & 0x8000u) << 16));
-}
-
-static inline uint${n} narrow${n}(const float${n} v)
-{
-    const uint${n} sign = as_uint${n}(v) & 0x80000000u;
-    const uint${n} u = as_uint${n}(v) ^ sign;
-    const uint${n} large = u > 0x7f800000u ? (uint${n})0x7e00u : (uint${n})0x7c00u;
-    const uint${n} tiny = as_uint${n}(as_float${n}(u) + 0.5f) - 0x3f000000u;
-    const uint${n} normal = (u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13;
-    return (u >= 0x47800000u ? large : (u < 0x38800000u ? tiny : normal)) | (sign >> 16);
-}
-</%def>\
-${half_conversions(1)}
+${float16.conversions(1)}
 % if lanes > 1:
-${half_conversions(lanes)}
+${float16.conversions(lanes)}
 % endif
 static inline SUM load(__global const STORED *at) { return widen(*at); }
 static inline void store(__global STORED *at, SUM v) { *at = (ushort)narrow(v); }
