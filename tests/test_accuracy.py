@@ -155,6 +155,7 @@ def test_every_remainder(runtime, rng, layer):
     _check_remainders(rng, layer, LENGTHS)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("layer", ["dense", "phases"])
 def test_every_remainder_as_on_a_gpu(gpu_runtime, rng, layer):
     _check_remainders(rng, layer, (1, 2, 7, *(n + d for n in (16, 64, 256) for d in (-1, 0, 1))))
@@ -237,7 +238,7 @@ def test_dtypes_as_on_a_gpu(gpu_runtime, rng, dtype):
     _check_all_passes(rng, _problem(gpu_runtime, REMAINDERS, dtype), "direct")
 
 
-@pytest.mark.one_of(2)
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize("name", TILED)
 @pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT])
 def test_every_tile(runtime, rng, name, pass_):

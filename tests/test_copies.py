@@ -142,6 +142,7 @@ def test_layers_alone(runtime, rng, copied):
             np.testing.assert_array_equal(other(x).get(), one(x).get())
 
 
+@pytest.mark.one_of(2)
 def test_dtypes(runtime, rng, copied):
     for dtype in (np.float16, np.float64):
         if dtype == np.float64 and not runtime.profile.fp64:

@@ -88,7 +88,7 @@ def _queued(made):
     return [launch.kernel.name for launch in made.launches]
 
 
-@pytest.mark.one_of(3)
+@pytest.mark.one_of(4)
 @pytest.mark.parametrize("variant", KINDS, indirect=True)
 @pytest.mark.parametrize(("chosen", "name"), NAMED, indirect=["chosen"])
 def test_named_problem(chosen, rng, variant, name, request):
@@ -307,6 +307,7 @@ class _FarApart:
                               strides=strides)  # fmt: skip
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("variant", ["direct", *KINDS], indirect=True)
 def test_batch_strides_beyond_32_bits(chosen, rng, variant, groups):
@@ -347,7 +348,7 @@ def _check_far_apart(runtime, rng, variant, problem, far):
 
 
 # On each device every other profile; on the next one the others.
-@pytest.mark.one_of(2)
+@pytest.mark.one_of(3)
 @pytest.mark.parametrize(
     ("place", "name"),
     [pytest.param(place, name, id=f"{_label(one)}-{name}") for place, one in enumerate(_devices)

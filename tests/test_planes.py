@@ -107,6 +107,7 @@ def _plan(runtime, problem, pass_, family, size):
     return next(plan for plan in found if plan.tile["size"] == size)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize(("gpu", "case", "pass_"), PLACED, indirect=["gpu"])
 def test_results_keep_the_bound(gpu, rng, case, pass_):
     family, name, size = case

@@ -682,6 +682,7 @@ def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
     assert ("depthwise" in seen) == name.startswith("depth")
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("few_columns", [False, True])
 @pytest.mark.parametrize("name", [SPECIAL[0], SPECIAL[3]])
 def test_nan_and_infinity_as_on_a_gpu(gpu_runtime, rng, name, few_columns, monkeypatch):

@@ -109,6 +109,7 @@ def test_every_tile_keeps_the_bound(runtime, first_runtime, rng, name, pass_):
     _check_tiles(runtime, first_runtime, rng, name, pass_)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", sorted(spectral.EXAMPLES.keys() - set(IN_SINGLE)))
 def test_other_dtypes_keep_the_bound(first_runtime, rng, name, pass_):

@@ -117,12 +117,14 @@ TRANSPOSED = {
 }
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_conv1d(runtime, name):
     x, weight, options = GEOMETRIES[name]
     compare(conv1d, TF.conv1d, [integers(*shape) for shape in (x, weight, (6,))], **options)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_conv_transpose1d(runtime, name):
     x, weight, options = TRANSPOSED[name]
@@ -420,6 +422,7 @@ def whole_parameters(layer):
     return layer
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_conv1d_layer(runtime, name, mode):

@@ -122,6 +122,7 @@ def test_gradcheck_of_both_modes(runtime, name):
     )
 
 
+@pytest.mark.one_of(2)
 @every_case
 @pytest.mark.parametrize("transform", [jacfwd, jacrev, hessian, grad], ids=lambda f: f.__name__)
 def test_transforms(runtime, name, transform):
@@ -142,7 +143,7 @@ def test_transforms(runtime, name, transform):
     ("ours", "theirs"), [(conv1d, TF.conv1d), (conv_transpose1d, TF.conv_transpose1d)]
 )
 def test_third_derivatives(runtime, ours, theirs):
-    """Levels of both modes in each order, through inputs that are functions themselves."""
+    """Levels of both modes, each after each, through inputs that are functions themselves."""
     x, weight, at = doubles(1, 2, 5), doubles(2, 2, 3), doubles(2)
 
     def function(convolution):
@@ -153,8 +154,9 @@ def test_third_derivatives(runtime, ours, theirs):
         return loss
 
     true = jacrev(jacrev(jacrev(function(theirs))))(at)
-    for first, second, third in itertools.product((jacfwd, jacrev), repeat=3):
-        close(first(second(third(function(ours))))(at), true)
+    for one, other in itertools.permutations((jacfwd, jacrev)):
+        close(one(one(one(function(ours))))(at), true)
+        close(one(other(one(function(ours))))(at), true)
 
 
 @every_case

@@ -416,8 +416,8 @@ def _processor() -> str:
 
 
 def _data_caches() -> dict[str, Any]:
-    """Bytes of a core's data caches by the profile's names, where Linux tells."""
-    names = {"1": "l1_bytes", "2": "l2_bytes"}
+    """Bytes of the caches that a core has by the profile's names, where Linux tells."""
+    names = {"1": "l1_bytes", "2": "l2_bytes", "3": "l3_bytes"}
     found = {}
     for index in sorted(CPU_CACHES.glob("index*")):
         try:

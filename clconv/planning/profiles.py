@@ -49,6 +49,7 @@ class DeviceProfile:
             64 bytes, else 16.
         l1_bytes: a core's first data cache.
         l2_bytes: its second.
+        l3_bytes: the third, of all cores that share one.
         clock: its cycles a second.
         unit_local_bytes: local memory that the work-groups of a GPU's compute unit share.
         unit_registers: its 32-bit registers.
@@ -88,6 +89,7 @@ class DeviceProfile:
     core_registers: int = 0
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
+    l3_bytes: int = 32 << 20
     clock: float = 2e9
     unit_local_bytes: int = 65536
     unit_registers: int = 65536

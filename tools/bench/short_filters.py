@@ -4,6 +4,7 @@
 # name, batch, in_channels, length, out_channels, kernel_size, stride, padding, dilation, groups
 LAYERS = [
     ("whisper_conv1", 1, 80, 3000, 384, 3, 1, 1, 1, 1),
+    ("whisper_conv2", 1, 384, 3000, 384, 3, 2, 1, 1, 1),
     ("wavenet_dil512", 1, 64, 16000, 128, 2, 1, 0, 512, 1),
     ("wav2vec2_conv2", 1, 512, 7999, 512, 3, 2, 0, 1, 1),
     ("encodec_down", 1, 32, 48000, 64, 4, 2, 1, 1, 1),

@@ -97,6 +97,12 @@ class Work:
         return self.problem.groups * self.tiles.points * a_group
 
     @cached_property
+    def far_weights(self) -> bool:
+        """Whether transformed weights come from memory again for each block of vectors."""
+        room = self.request.device.l3_bytes * cost.WINOGRAD_CACHED
+        return self.transformed_weights * self.item_bytes > room
+
+    @cached_property
     def local_bytes(self) -> int:
         """That the kernel may use."""
         return min(self.request.device.local_bytes, MOST_LOCAL_BYTES)
@@ -207,7 +213,11 @@ class Work:
         # Weights come while the products before them are made.
         weights = self.channels * channels * self.tiles.points * self.item_bytes
         summed = products * channels * self.tap.cycles
-        a_tile = max(summed, weights / cost.WEIGHT_BYTES) + products * cost.WINOGRAD_LOOP
+        if self.far_weights:
+            a_tile = summed + weights / cost.WINOGRAD_FAR_BYTES
+        else:
+            a_tile = max(summed, weights / cost.WEIGHT_BYTES)
+        a_tile += products * cost.WINOGRAD_LOOP
         a_tile += vectors * self.channels * self.store
         return cost.TASK_SETUP + vectors * channels * self.stage + part_tiles * a_tile
 
@@ -276,8 +286,12 @@ class Work:
         summed = Tally()
         summed.sums(self.tap, products * tiles.channels)
         made = summed.cost(1.0)
-        passing = blocks * self.transformed_weights * self.item_bytes / cost.WEIGHT_BYTES
-        tally.overlapped(made.parts, {"memory": passing})
+        passing = blocks * self.transformed_weights * self.item_bytes
+        if self.far_weights:
+            tally.overlapped(made.parts)
+            tally.add("memory", passing / cost.WINOGRAD_FAR_BYTES)
+        else:
+            tally.overlapped(made.parts, {"memory": passing / cost.WEIGHT_BYTES})
         return tally
 
 
