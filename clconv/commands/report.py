@@ -30,7 +30,7 @@ from clconv.commands.private import Private, machine
 from clconv.commands.report_page import markdown
 from clconv.commands.report_parts import CACHES, STEPS, Work
 from clconv.commands.steps import Line, Watch, hang_seconds, run_step, work_off
-from clconv.errors import DeviceError
+from clconv.errors import DeviceError, to_install
 from clconv.runtime import Runtime
 from clconv.version import VERSION
 
@@ -135,7 +135,7 @@ def write(found: Line, out: Path, name: str = "report") -> list[Path]:
     files[1].write_text(markdown(clean), "utf-8")  # whatever becomes of the picture
     picture: Path | None = None
     if find_spec("matplotlib") is None:
-        print('no picture: it needs matplotlib: pip install "clconv[tune]"', file=sys.stderr)
+        print(f"no picture: it needs matplotlib: {to_install('tune')}", file=sys.stderr)
     else:
         from clconv.commands.report_plot import draw
 

@@ -41,9 +41,9 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 INSTALL = (
-    f"on x86-64 Linux and Windows `{to_install('cpu')}` brings a driver for every processor "
-    f"(on Linux `{to_install('pocl')}` a smaller one for many), elsewhere conda-forge has "
-    "PoCL; for a GPU, the vendor's driver with OpenCL"
+    f"on x86-64 Linux and Windows a driver for every processor comes with {to_install('cpu')} (on "
+    f"Linux a smaller one for many with {to_install('pocl')}), elsewhere conda-forge has PoCL; for "
+    "a GPU, the vendor's driver with OpenCL"
 )
 NO_PLATFORM = f"no OpenCL platform found; install one: {INSTALL}"
 FORKED = (
@@ -281,7 +281,7 @@ def _remedy(kind: str) -> str:
     if kind != "CPU":
         return "a newer driver of the vendor's may help, or another device: CLCONV_DEVICE=cpu"
     if sys.platform in ("linux", "win32") and system.machine().lower() in ("x86_64", "amd64"):
-        return f"`{to_install('cpu')}` brings a driver for every x86-64 processor"
+        return f"a driver for every x86-64 processor comes with {to_install('cpu')}"
     return "a newer driver may help, such as PoCL from conda-forge"
 
 
