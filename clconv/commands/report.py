@@ -156,7 +156,10 @@ def _parser() -> argparse.ArgumentParser:
         help="for the files (default: clconv-report)")  # fmt: skip
     add("--name", type=_name, default="report", help="of the files (default: report)")
     add("--minutes", type=options.minutes(LONGEST), default=5.0, help="for all of it (default 5)")
-    add("--device", help="index, id or part of a name (default: what clconv takes by itself)")
+    add(
+        "--device",
+        help="index, id, kind (gpu, cpu) or part of a name (default: what clconv takes by itself)",
+    )
     add("--layers", metavar="FILE",
         help="Python file with a list LAYERS (default: the public set)")  # fmt: skip
     return parser
