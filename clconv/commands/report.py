@@ -102,7 +102,7 @@ def measure(asked: argparse.Namespace, seconds: float, variables: list[str]) -> 
     left = list(STEPS)
     with (
         tempfile.TemporaryDirectory(prefix="clconv-", ignore_cleanup_errors=True) as folder,
-        progress.bar("report", "s", int(seconds)) as bar,
+        progress.bar("report", "second", int(seconds)) as bar,
     ):
         while left:
             share = STEPS[left[0]].share / sum(STEPS[name].share for name in left)
@@ -207,8 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults = [line for line in lines if {"wrong", "error"} & line.keys()]
     print(f"{', '.join(map(str, files))}, after {found['took_s']:.0f} s")
     if faults:
-        print(f"{len(faults)} faults, the first of {faults[0]['what']}: "
-              f"{faults[0].get('wrong') or faults[0]['error']}", file=sys.stderr)  # fmt: skip
+        counted = "one fault, of" if len(faults) == 1 else f"{len(faults)} faults, the first of"
+        print(f"{counted} {faults[0]['what']}: {faults[0].get('wrong') or faults[0]['error']}",
+              file=sys.stderr)  # fmt: skip
     known = any("profile" in line for line in lines)
     if not known:
         print(f"the device was not described in {60 * asked.minutes * LEAST_OF_DEVICES:.0f} s: "
