@@ -9,7 +9,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 CPU_DRIVER = $(BIN)/python tools/cpu_driver.py || $(INSTALL) '.[cpu]'
 
 # `make test` runs some cases of tests that build thousands of kernels.
-.PHONY: demo test test-all lint check docs clean
+.PHONY: demo test test-all lint check docs env clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/ecg_denoise.py
@@ -28,6 +28,10 @@ lint: $(VENV)/.dev
 
 check: lint test
 
+# What `lint` and `test` install, and nothing else: to run parts of them.
+env: $(VENV)/.dev $(VENV)/.test
+	@echo "The environment is in $(VENV): . $(VENV)/bin/activate"
+
 # The site, in site/. Every warning is an error; docstrings are read, so no device is needed.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -43,16 +47,18 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	@echo "Installing clconv, PoCL and what the tests compare with into $(VENV) …"
+	@echo "Installing clconv, PoCL and what the tests compare with into $(VENV): minutes, with PyTorch 5 GB …"
 	$(INSTALL) '.[pocl,demo,test]'
 	$(CPU_DRIVER)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing clconv and what checks its text into $(VENV): minutes, with PyTorch 5 GB …"
 	$(INSTALL) '.[dev,torch]'
 	@touch $@
 
 $(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing clconv and what builds the site into $(VENV) …"
 	$(INSTALL) '.[docs]'
 	@touch $@
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clconv.errors import ProblemError
+from clconv.errors import ProblemError, to_install
 
 __all__ = [
     "BFLOAT16",
@@ -45,7 +45,7 @@ def dtype_of(value: Any) -> np.dtype[Any]:
         except ImportError as error:
             raise ProblemError(
                 f"dtype is {BFLOAT16}, which NumPy has through the package ml_dtypes: "
-                'pip install "clconv[bfloat16]"'
+                f"{to_install('bfloat16')}"
             ) from error
         value = ml_dtypes.bfloat16
     found: np.dtype[Any] = np.dtype(value)

@@ -74,8 +74,8 @@ class RenderError(ClconvError):
 
 
 def to_install(extra: str) -> str:
-    """The command that brings the packages of an extra."""
-    return f'pip install "clconv[{extra}]", in a clone ".[{extra}]"'
+    """The commands that bring the packages of an extra, each whole, so that it can be copied."""
+    return f'`pip install "clconv[{extra}]"`, in a clone `pip install ".[{extra}]"`'
 
 
 def missing(error: ModuleNotFoundError, what: str, **extras: str) -> ModuleNotFoundError:

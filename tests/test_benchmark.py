@@ -285,7 +285,9 @@ def test_first_choice_beside_the_best():
         "forward: at worst 2.00 times (far)",
         "forward: rank correlation of costs and times 0.40 (median), 0.40 at least",
     ]
-    assert "far forward: strip: refused" in benchmark_candidates.report([near, far])
+    said = benchmark_candidates.report([near, far])
+    assert "far forward: strip: refused" in said
+    assert "\nnear forward: direct 9.0\nfar forward: direct 10.0, strip not timed\n" in said
 
 
 @pytest.mark.parametrize(

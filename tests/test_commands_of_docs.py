@@ -35,6 +35,8 @@ ELSEWHERE = {
     ".": "enters an environment",
     "ruff": "formats what a reader of the page wrote",
     "fuzz.py --variant single": "needs the algorithm of its page, which test_docs.py builds",
+    "python3 -m venv": "makes an environment",
+    "echo": "writes a file of the reader's",
     ".ci/run": "takes half an hour; runs this, too",
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from clconv import functional, render, testing
+from clconv.commands import layers
 from clconv.planning import planner
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +47,7 @@ FIRST = {
 }  # fmt: skip
 # Blocks that are no sessions, by their first lines: files, another package, long times.
 OTHERS = (
+    "#         name, batch",  # which test_a_file_of_layers loads
     "import unittest",
     "from clconv.torch import use_in_transformers",
     "from clconv import Conv1D, Sequential\n\nconv = Conv1D(64, 128, 5)",  # tuning takes long
@@ -229,6 +231,30 @@ def test_drawings_are_those_of_the_pages():
     assert len(draw.figures((ROOT / "docs/benchmarks.md").read_text())) > 3
     for name, make in draw.DRAWINGS.items():
         assert (folder / f"{name}.svg").read_text() == make(), name
+
+
+def test_a_file_of_layers(tmp_path):
+    """The row of the page is one, with the names that stand above it."""
+    page = (ROOT / "docs/tuning.md").read_text()
+    ((names, row),) = re.findall(r"^#\s+(name, batch.*)\n(LAYERS = .*)$", page, re.MULTILINE)
+    assert names.split(", ") == [field.name for field in dataclasses.fields(layers.Layer)]
+    (tmp_path / "layers.py").write_text(row)
+    (layer,) = layers.load(str(tmp_path / "layers.py"))
+    assert len(re.findall(r"[\w\"]+", row)) == 1 + len(dataclasses.fields(layer))
+    assert layer.problem.output_shape == (1, 64, 16000)
+
+
+def test_the_lines_that_the_page_changes():
+    """They are those of the file; what comes out has the new one besides the others."""
+    page = (ROOT / "docs/add-an-algorithm.md").read_text()
+    text = (ROOT / "clconv/variants/__init__.py").read_text()
+    (diff,) = re.findall(r"^```diff\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = diff.splitlines()
+    assert len(lines) == 4
+    for old, new in zip(lines[::2], lines[1::2], strict=True):
+        assert (old[0], new[0]) == ("-", "+")
+        assert text.count(f"{old[1:]}\n") == 1, old
+        assert sorted(re.findall(r"\w+", new)) == sorted([*re.findall(r"\w+", old), "single"])
 
 
 def test_the_algorithm_of_the_page(runtime, rng, tmp_path, monkeypatch):

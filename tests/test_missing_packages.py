@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import clconv
-from clconv.errors import missing
+from clconv.drivers import discovery
+from clconv.drivers.discovery import NO_PLATFORM
+from clconv.errors import missing, to_install
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [
@@ -68,8 +70,18 @@ def test_modules_say_what_to_install():
         kind, said, suppressed = line.split("|")
         assert kind == "ModuleNotFoundError", (code, line)
         assert suppressed == "True", (code, line)
-        tail = f' needs {package}, which is missing: pip install "clconv[{extra}]", in a clone '
-        assert said.endswith(f'{tail}".[{extra}]"'), (code, line)
+        tail = f" needs {package}, which is missing: {to_install(extra)}"
+        assert said.endswith(tail), (code, line)
+
+
+def test_commands_are_whole():
+    """What stands between backticks can be copied as it is; one function writes all of them."""
+    for said in (to_install("cpu"), NO_PLATFORM, discovery._remedy("CPU")):
+        for command in re.findall("`([^`]*)`", said):
+            assert re.fullmatch(r'pip install "(clconv|\.)\[\w+\]"', command), said
+    assert len(re.findall("`[^`]*`", NO_PLATFORM)) == 4
+    sources = [path for path in (ROOT / "clconv").rglob("*.py") if path.name != "errors.py"]
+    assert not [path for path in sources if "pip install" + ' "' in path.read_text()]
 
 
 def test_extras_are_those_of_pyproject():

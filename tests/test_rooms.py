@@ -21,7 +21,7 @@ _ROOMS = (
     "variants", "render",
     "planning.planner", "planner", "planning.records", "planning.shipped",
     "planning.folding",
-    "drivers", "drivers.binaries", "drivers.icd",
+    "drivers", "drivers.binaries", "drivers.icd", "drivers.cards",
     "drivers.building", "drivers.probe", "drivers.discovery", "drivers.programs",
     "drivers.finished", "drivers.workers", "drivers.memory", "drivers.registry", "runtime",
     "rehearsal", "calls", "calls.copying", "calls.elementwise", "calls.rows", "gpuarray",

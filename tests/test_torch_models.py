@@ -6,6 +6,7 @@ import copy
 import io
 import logging
 import pickle
+import re
 from typing import ClassVar
 
 import numpy as np
@@ -405,6 +406,23 @@ def test_tune_takes_keyword_arguments(runtime):
     convert(model)
     found = tune(model, UserDict(x=X[..., :9], scale=0.5), seconds=1e-9)
     assert len(found) == 3
+    assert isinstance(found, list)
+
+
+def test_tune_says_what_it_gained(runtime):
+    """A line for each pass, also where there was time for one candidate alone."""
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ConvTranspose1d(3, 2, 4))
+    convert(model)
+    found = tune(model, X, seconds=1e-9)
+    lines = repr(found).splitlines()
+    assert len(lines) == len(found) == 6
+    length = X.shape[-1]
+    words = rf"forward  \({X.shape[0]}, 2, {length}\) \* \(3, 2, 3\)  \w+, \d+\.\d us, "
+    words += r"1\.00 times as fast as untuned, 1 of \d+ candidates timed"
+    assert re.fullmatch(words, lines[0])
+    assert {line.split("  ")[0] for line in lines} == {
+        "forward", "input gradient", "weight gradient",
+    }  # fmt: skip
 
 
 def test_tune_where_clconv_computes_nothing(runtime):

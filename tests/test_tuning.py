@@ -937,7 +937,7 @@ def test_tool_without_an_optional_package(monkeypatch, capsys, package, argument
     assert stopped.value.code == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f'{package}, which is missing: pip install "clconv[{extra}]"' in said
+    assert f'{package}, which is missing: `pip install "clconv[{extra}]"`' in said
 
 
 def test_tool_on_a_model(runtime, command, tmp_path, capsys):

@@ -183,7 +183,24 @@ def report(searches: Sequence[Search]) -> str:
     if any(one.noisy for one in searches):
         notes.append(NOISY)
     right = ["timed", "left out", "best us", "first/best", "rank"]
-    return "\n".join([table(header, rows, right), *notes, "", *summary(searches)])
+    lines = [table(header, rows, right), *notes, "", *of_variants(searches)]
+    return "\n".join([*lines, "", *summary(searches)])
+
+
+def of_variants(searches: Sequence[Search]) -> list[str]:
+    """A line for each pass: variants, the fastest first, by the shortest of their brief times."""
+    lines = ["the shortest brief time of each variant's candidates, us:"]
+    for one in searches:
+        shortest: dict[str, float] = {}
+        for candidate in one.candidates:
+            name, time = candidate["variant"], candidate.get("screened_us", np.inf)
+            shortest[name] = min(time, shortest.get(name, np.inf))
+        told = [
+            f"{name} {time:.1f}" if time < np.inf else f"{name} not timed"
+            for name, time in sorted(shortest.items(), key=lambda named: named[1])
+        ]
+        lines.append(f"{one.layer} {one.pass_}: {', '.join(told)}")
+    return lines
 
 
 def summary(searches: Sequence[Search]) -> list[str]:

@@ -82,7 +82,7 @@ def _row(info: DeviceInfo) -> tuple[str, ...]:
         "*" if info.is_default else "",
         str(info.index),
         info.id,
-        info.name,
+        discovery.full_name(info),
         info.platform,
         info.kind,
         " ".join(info.version.split()[1:2]),
@@ -179,5 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_table(found, checks)
     if not found:
         print(NO_PLATFORM, file=sys.stderr)
+    for line in discovery.hidden_gpus(found):
+        print(f"\n{line[0].upper()}{line[1:]}", file=sys.stderr)
     able = [place for place, info in enumerate(found) if info.why_not is None]
     return int(not able or (checks is not None and any(checks[place] != "ok" for place in able)))

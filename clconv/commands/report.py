@@ -30,7 +30,7 @@ from clconv.commands.private import Private, machine
 from clconv.commands.report_page import markdown
 from clconv.commands.report_parts import CACHES, STEPS, Work
 from clconv.commands.steps import Line, Watch, hang_seconds, run_step, work_off
-from clconv.errors import DeviceError
+from clconv.errors import DeviceError, to_install
 from clconv.runtime import Runtime
 from clconv.version import VERSION
 
@@ -102,7 +102,7 @@ def measure(asked: argparse.Namespace, seconds: float, variables: list[str]) -> 
     left = list(STEPS)
     with (
         tempfile.TemporaryDirectory(prefix="clconv-", ignore_cleanup_errors=True) as folder,
-        progress.bar("report", "s", int(seconds)) as bar,
+        progress.bar("report", "second", int(seconds)) as bar,
     ):
         while left:
             share = STEPS[left[0]].share / sum(STEPS[name].share for name in left)
@@ -135,7 +135,7 @@ def write(found: Line, out: Path, name: str = "report") -> list[Path]:
     files[1].write_text(markdown(clean), "utf-8")  # whatever becomes of the picture
     picture: Path | None = None
     if find_spec("matplotlib") is None:
-        print('no picture: it needs matplotlib: pip install "clconv[tune]"', file=sys.stderr)
+        print(f"no picture: it needs matplotlib: {to_install('tune')}", file=sys.stderr)
     else:
         from clconv.commands.report_plot import draw
 
@@ -156,7 +156,10 @@ def _parser() -> argparse.ArgumentParser:
         help="for the files (default: clconv-report)")  # fmt: skip
     add("--name", type=_name, default="report", help="of the files (default: report)")
     add("--minutes", type=options.minutes(LONGEST), default=5.0, help="for all of it (default 5)")
-    add("--device", help="index, id or part of a name (default: what clconv takes by itself)")
+    add(
+        "--device",
+        help="index, id, kind (gpu, cpu) or part of a name (default: what clconv takes by itself)",
+    )
     add("--layers", metavar="FILE",
         help="Python file with a list LAYERS (default: the public set)")  # fmt: skip
     return parser
@@ -204,8 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults = [line for line in lines if {"wrong", "error"} & line.keys()]
     print(f"{', '.join(map(str, files))}, after {found['took_s']:.0f} s")
     if faults:
-        print(f"{len(faults)} faults, the first of {faults[0]['what']}: "
-              f"{faults[0].get('wrong') or faults[0]['error']}", file=sys.stderr)  # fmt: skip
+        counted = "one fault, of" if len(faults) == 1 else f"{len(faults)} faults, the first of"
+        print(f"{counted} {faults[0]['what']}: {faults[0].get('wrong') or faults[0]['error']}",
+              file=sys.stderr)  # fmt: skip
     known = any("profile" in line for line in lines)
     if not known:
         print(f"the device was not described in {60 * asked.minutes * LEAST_OF_DEVICES:.0f} s: "

@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints both rates of a device."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="index, id or part of a name")
+    parser.add_argument("--device", help="index, id, kind (gpu, cpu) or part of a name")
     options = parser.parse_args(argv)
     try:
         runtime = clconv.Runtime(options.device)

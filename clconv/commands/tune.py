@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of a model's input whose sizes are open")  # fmt: skip
     add("--seconds", type=options.seconds(LONGEST), default=tuning.SECONDS,
         help="for each pass of each layer")  # fmt: skip
-    add("--device", help="index, id or part of a name")
+    add("--device", help="index, id, kind (gpu, cpu) or part of a name")
     add("--again", action="store_true", help="times what is in the database, too")
     add(
         "--plot", type=options.picture, metavar="OUT", help="picture of modelled and measured times"

@@ -18,7 +18,7 @@ from typing import Any
 import pyopencl as cl
 
 from clconv import settings
-from clconv.drivers import icd
+from clconv.drivers import cards, icd
 from clconv.drivers.probe import cpu_info, finding, probe, reason, remembered
 from clconv.errors import DeviceError, OutOfMemoryError, to_install
 from clconv.planning.profiles import DeviceProfile, launch_seconds, processor, refined, with_core
@@ -31,6 +31,8 @@ __all__ = [
     "devices",
     "driver_errors",
     "find",
+    "full_name",
+    "hidden_gpus",
     "info_of",
     "meant",
     "profile_of",
@@ -41,9 +43,9 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 INSTALL = (
-    f"on x86-64 Linux and Windows `{to_install('cpu')}` brings a driver for every processor "
-    f"(on Linux `{to_install('pocl')}` a smaller one for many), elsewhere conda-forge has "
-    "PoCL; for a GPU, the vendor's driver with OpenCL"
+    f"on x86-64 Linux and Windows a driver for every processor comes with {to_install('cpu')} (on "
+    f"Linux a smaller one for many with {to_install('pocl')}), elsewhere conda-forge has PoCL; for "
+    "a GPU, the vendor's driver with OpenCL"
 )
 NO_PLATFORM = f"no OpenCL platform found; install one: {INSTALL}"
 FORKED = (
@@ -85,7 +87,8 @@ class DeviceInfo:
     Attributes:
         id: "platform:device".
         index: its place in `devices()`.
-        name: what the driver calls it.
+        name: what the driver calls it; AMD's calls a GPU by its architecture, such as "gfx1101".
+        board: the card's name where the driver has another one for that, else "".
         vendor: who made it.
         platform: the platform's name.
         kind: "discrete GPU", "integrated GPU", "accelerator" or "CPU".
@@ -104,6 +107,7 @@ class DeviceInfo:
     id: str
     index: int
     name: str
+    board: str
     vendor: str
     platform: str
     kind: str
@@ -151,11 +155,23 @@ def refusal(device: Any) -> str | None:
     return None
 
 
+def _board(device: Any, extensions: Sequence[str]) -> str:
+    """The card's name, by a question of AMD's."""
+    if "cl_amd_device_attribute_query" not in extensions:
+        return ""
+    try:
+        return str(device.board_name_amd).strip()
+    except cl.Error as error:
+        _log.info("%s does not tell its board's name: %s", device.name, error)
+        return ""
+
+
 def _describe(device: Any, place: str, platform: str) -> dict[str, Any]:
     extensions = device.extensions.split()
     return {
         "id": place,
         "name": device.name.strip(),
+        "board": _board(device, extensions),
         "vendor": device.vendor.strip(),
         "platform": platform,
         "kind": _kind(device),
@@ -268,8 +284,21 @@ def info_of(device: Any) -> DeviceInfo:
     return DeviceInfo(index=-1, is_default=False, **fields)
 
 
+def full_name(info: DeviceInfo) -> str:
+    """Its name, and its board's behind it where that is another one."""
+    return f"{info.name} ({info.board})" if info.board not in ("", info.name) else info.name
+
+
+def hidden_gpus(found: Sequence[DeviceInfo]) -> list[str]:
+    """A line for each maker of a GPU in this machine that is not among the devices; why, as far as
+    the system tells, and what helps."""
+    return cards.hidden(
+        info.vendor for info in found if info.kind in ("discrete GPU", "integrated GPU")
+    )
+
+
 def _table(found: list[Found]) -> str:
-    return "; ".join(f"{one.info.index} = {one.info.id} {one.info.name}" for one in found)
+    return "; ".join(f"{one.info.index} = {one.info.id} {full_name(one.info)}" for one in found)
 
 
 def _named(one: Found) -> str:
@@ -281,7 +310,7 @@ def _remedy(kind: str) -> str:
     if kind != "CPU":
         return "a newer driver of the vendor's may help, or another device: CLCONV_DEVICE=cpu"
     if sys.platform in ("linux", "win32") and system.machine().lower() in ("x86_64", "amd64"):
-        return f"`{to_install('cpu')}` brings a driver for every x86-64 processor"
+        return f"a driver for every x86-64 processor comes with {to_install('cpu')}"
     return "a newer driver may help, such as PoCL from conda-forge"
 
 
@@ -321,7 +350,8 @@ def check(device: Any) -> str | None:
 
 def choose(wanted: object = None) -> Any:
     """The pyopencl Device that `wanted` means: None, an index, an id "platform:device", a kind
-    ("gpu", "cpu", "accelerator") or part of a name; of several the first that works.
+    ("gpu", "cpu", "accelerator") or part of the name of a device, its board or its platform; of
+    several the first that works.
 
     None asks `CLCONV_DEVICE`, then `PYOPENCL_CTX`, then takes the first of all. Raises DeviceError
     that lists what there is, or says why nothing works.
@@ -346,7 +376,7 @@ def meant(wanted: object = None) -> list[Found]:
         wanted = settings.device_choice()
     found = find()
     if not found:
-        raise DeviceError(NO_PLATFORM)
+        raise DeviceError(". ".join((NO_PLATFORM, *hidden_gpus([]))))
     if wanted is None:
         return found if settings.pyopencl_choice() is None else [_pyopencl_choice()]
     if isinstance(wanted, str) and wanted.strip().isdecimal():
@@ -365,11 +395,17 @@ def meant(wanted: object = None) -> list[Found]:
     if text in KINDS_ASKED_FOR:
         matching = [one for one in found if one.info.kind in KINDS_ASKED_FOR[text]]
     elif text and not matching:
-        matching = [one for one in found if text in one.info.name.lower()]
-        matching = matching or [one for one in found if text in one.info.platform.lower()]
+        # All names at once: "amd" means a GPU of the platform "AMD …" before a CPU named so.
+        matching = [one for one in found if text in _names(one.info)]
     if not matching:
-        raise DeviceError(f"{said} is {wanted!r}, which matches none of: {_table(found)}")
+        told = f"{said} is {wanted!r}, which matches none of: {_table(found)}"
+        raise DeviceError(". ".join((told, *hidden_gpus([one.info for one in found]))))
     return matching
+
+
+def _names(info: DeviceInfo) -> str:
+    """What a part of a name may be part of; no such part goes over the end of a line."""
+    return "\n".join((info.name, info.board, info.platform)).lower()
 
 
 def _pyopencl_choice() -> Found:

@@ -50,7 +50,7 @@ def intel_library() -> Path | None:
         metadata.version(NEEDED)
     except metadata.PackageNotFoundError:
         _log.warning(
-            "%s is installed without %s, which it needs: `%s` brings both",
+            "%s is installed without %s, which it needs; both come with %s",
             PACKAGE,
             NEEDED,
             to_install("cpu"),

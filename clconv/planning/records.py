@@ -111,7 +111,8 @@ class Record:
             text += f", {winner.median_us:.1f} us"
         if untuned is not None and untuned.median_us is not None:
             text += f", {untuned.median_us:.1f} us untuned"
-        return f"{text}, {len(self.candidates)} candidates>"
+        count = len(self.candidates)
+        return f"{text}, {count} candidate{'s' * (count != 1)}>"
 
     @property
     def winner(self) -> Timing:

@@ -29,7 +29,7 @@ try:
     from clconv.torch.reporting import Convolution, Report, report
     from clconv.torch.sequences import causal_conv1d_fn, causal_conv1d_update
     from clconv.torch.streaming import TorchStream, stream
-    from clconv.torch.tuning import tune
+    from clconv.torch.tuning import Tuned, tune
     from clconv.torch.warming import warm_up
 except ModuleNotFoundError as error:
     raise missing(error, "clconv.torch", torch="torch") from None
@@ -42,6 +42,7 @@ __all__ = [
     "Convolution",
     "Report",
     "TorchStream",
+    "Tuned",
     "causal_conv1d_fn",
     "causal_conv1d_update",
     "conv1d",
