@@ -207,7 +207,7 @@ PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
 def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
     """And one that is off by some bounds, or a lost sample, does not."""
     if problem.stride > 1 and pass_ is Pass.INPUT_GRADIENT:
-        pytest.skip("the input gradient has no tiles with a stride")
+        pytest.skip("three taps with a stride have no tiles in the input gradient")
     arrays = _arrays(rng, problem)
 
     def simulated(outputs, arrays):
