@@ -60,6 +60,7 @@ PLANNING = "tests/test_planning.py"
 COST = "tests/test_cost.py"
 SPECTRAL = "tests/test_spectral.py"
 WINOGRAD = "tests/test_winograd.py"
+PHASES = "tests/test_winograd_phases.py"
 PLANES = "tests/test_planes.py"
 SHIPPED = "tests/test_shipped.py"
 PROBLEM = "tests/test_problem.py"
@@ -293,10 +294,16 @@ _ROWS: dict[str, list[Row]] = {
     "variants/winograd/tiles.py": [
         (
             "the input gradient begins a sample late",
-            "self.problem.window - 1 - left",
-            "self.problem.window - 2 - left",
+            "(self.transform.taps - 1) * self.lines - left",
+            "(self.transform.taps - 1) * self.lines - 1 - left",
             WINOGRAD,
-        )
+        ),
+        (
+            "phases begin with a row, whatever its padding",
+            "return self.problem.pads[0] % self.phases",
+            "return 0",
+            PHASES + " -k simulated",
+        ),
     ],
     "variants/winograd/bound.py": [
         (
@@ -371,18 +378,24 @@ _ROWS: dict[str, list[Row]] = {
     "templates/winograd/winograd.cl.mako": [
         (
             "turned results are out of order",
-            'o2 = ${alternately("high0", "high1", 0)}',
-            'o2 = ${alternately("high1", "high0", 0)}',
+            "const VECTOR ${name} = ${alternately(a, b, high)};",
+            "const VECTOR ${name} = ${alternately(b, a, high)};",
             WINOGRAD + " -k examples",
         )
     ],
     "templates/winograd/weight_winograd.cl.mako": [
         (
             "taps of the input gradient are not reversed",
-            "${form.taps - 1 - k if backward else k}",
-            "${k}",
+            "(form.taps - 1 - k) * phases + phase if backward else k",
+            "k * phases + phase if backward else k",
             WINOGRAD + " -k examples",
-        )
+        ),
+        (
+            "phases have each other's taps",
+            "* phases + phase if backward",
+            "* phases + (phases - 1 - phase) if backward",
+            PHASES + " -k every_device",
+        ),
     ],
     "templates/winograd/convolution_winograd.cl.mako": [
         (

@@ -6,15 +6,18 @@
 ## convolution_winograd, by tiles of OUTPUTS results; the forward pass:
 ##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[m,c,k] * x[n, g*channels + c, q*STRIDE + k*DILATION - pad])
 ## or (BACKWARD) the input gradient:
-##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[c,m,k] * x[n, g*channels + c, q + pad - k*DILATION])
+##   y[n,m,q] = epilogue(sum_{c<channels, k<TAPS} weight[c,m,k] * x[n, g*channels + c, (q + pad - k*DILATION) / STRIDE])
+##   of those k for which that is whole
 ##   n batch, g group, m channel written, c channel of g summed over, q position
 ## Result i of tile t of line j is q = (t*OUTPUTS + i)*DILATION + j; sample i is x at
-## (t*OUTPUTS*STRIDE + i)*DILATION + j - lead.
+## (t*TILE_STEP + i)*DILATION + j - lead. With PHASES of the input gradient, which has STRIDE of them and
+## no lines then, result i of phase r is q = (t*OUTPUTS + i)*PHASES + r - pad % PHASES.
 ##
 ## For CPUs: one work-item a work-group. It owns some vectors of tiles, and some channels m. It transforms
 ## the tiles' samples, of all channels c:
 ##   data[vector][p][c] = sum_i B[p,i] * sample i
-## then sums, in registers, CHANNEL_TILE channels m times VECTORS vectors at a point p, over all channels c:
+## then sums, in registers, CHANNEL_TILE channels m times VECTORS vectors at a point p, over all channels c;
+## phases of a channel are as many channels here, since they are summed from the same samples:
 ##   sums[vector][p][m] = sum_c transformed_weight[p][c][m] * data[vector][p][c]
 ## and then the results are A[i,p] times these. Sums that are not finite are made again by the definition:
 ## NaN and infinities are in whole tiles otherwise.
@@ -31,14 +34,17 @@
     apart = dilation > 1
     mask = "%s%d" % ("long" if dtype == "float64" else "int", lanes)
 %>\
-#define TAPS ${form.taps}
-#define OUTPUTS ${outputs}
+#define TAPS ${kernel_size}
+#define OUTPUTS ${outputs}  // results of a tile, of each phase
+#define PHASES ${phases}
+#define RESULTS (OUTPUTS * PHASES)
 #define POINTS ${form.points}
-#define STRIDE ${form.stride}
+#define STRIDE ${stride}
 #define DILATION ${dilation}
-#define CHANNEL_TILE ${channel_tile}  // channels a tile of sums
+#define CHANNEL_TILE ${channel_tile}  // channels a tile of sums, times phases
+#define CHANNELS (CHANNEL_TILE / PHASES)
 #define VECTORS ${vectors}  // vectors of positions a tile of sums
-#define TILE_STEP (OUTPUTS * STRIDE)  // samples from a tile's first to the next tile's
+#define TILE_STEP ${form.step}  // samples from a tile's first to the next tile's
 #define SPAN (TILE_STEP * (LANES - 1) + ${form.samples})  // samples of LANES neighbouring tiles
 #define DATA ${"__global" if scratch else "__local"}  // where transformed samples are
 % if apart:
@@ -207,8 +213,8 @@ for (long task = group; task < tasks; task += groups) {
         ${stage()}
     }
     NO_UNROLL for (int tile = tile_begin; tile < tile_end; ++tile) {
-        const int m = tile * CHANNEL_TILE;
-        const int there = written - m < CHANNEL_TILE ? written - m : CHANNEL_TILE;
+        const int m = tile * CHANNELS;
+        const int there = written - m < CHANNELS ? written - m : CHANNELS;
         __global const SUM *tile_weights = transformed_weight + transformed_weight_offset
             + ((long)g * tiles + tile) * ((long)POINTS * CHANNEL_TILE * channels);
         NO_UNROLL for (int p = 0; p < POINTS; ++p) {

@@ -2,15 +2,28 @@
 <%namespace name="winograd" file="winograd.cl.mako"/>\
 ## How a tile of channels is transformed back and stored, and what is not finite made again.
 ##
-## Results r0, r1, … of a vector of tiles that are all in one row.
+<%!
+    def results_of(phase, phases):
+        """What the results of a phase are called, in front of their numbers."""
+        return "r" if phases == 1 else "r%d_" % phase
+%>\
+## Results of a tile in the order of their positions: those of its phases in turn.
+<%def name="in_order()"><%
+    results = []
+    for i in range(form.outputs):
+        results += [results_of(phase, phases) + str(i) for phase in range(phases)]
+%>\
+${winograd.in_order(results)}
+</%def>\
+## Results of a vector of tiles that are all in one row.
 <%def name="store_whole()">\
 % if dilation > 1:
 % for i in range(form.outputs):
 ${epilogue.finish("r%d" % i, "channel", "(int)(first + %d * DILATION)" % i, "1", "0", "positions")}
 % endfor
 % else:
-${winograd.in_order()}
-% for i in range(form.outputs):
+${in_order()}
+% for i in range(form.outputs * phases):
 ${epilogue.finish("o%d" % i, "channel", "(int)(first + %d * LANES)" % i, "1", "0", "positions")}
 % endfor
 % endif
@@ -47,16 +60,18 @@ NO_UNROLL for (int o = 0; o < OUTPUTS; ++o) {
     ${epilogue.finish("sum", "channel", "0", "STEP", "(int)begin", "limit")}
 }
 % else:
-${winograd.in_order()}
-% for i in range(form.outputs):
+${in_order()}
+% for i in range(form.outputs * phases):
 *(__local VECTOR *)(raw + ${i} * LANES) = o${i};
 % endfor
 long n = place_row[v];
 int t = place_tile[v];
 NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
     count = row_tiles - t < LANES - lane ? row_tiles - t : LANES - lane;
-    const int begin = t * OUTPUTS, limit = positions - begin < count * OUTPUTS ? positions : begin + count * OUTPUTS;
-    __local SUM *own = raw + lane * OUTPUTS - begin;
+    // Of a tile's results some may be in front of the row.
+    const int first = t * RESULTS - write_lead, begin = first < 0 ? 0 : first;
+    const int limit = positions - first < count * RESULTS ? positions : first + count * RESULTS;
+    __local SUM *own = raw + lane * RESULTS - first;
     if (mending)
         NO_UNROLL for (int u = begin; u < limit; ++u) {
             ${mend("own[u]", "u")}
@@ -83,24 +98,29 @@ NO_UNROLL for (int v = 0; v < v_count; ++v) {
     const int whole = 0;
 % endif
 % else:
-    const int whole = row_tiles - place_tile[v] >= LANES && place_tile[v] <= positions / OUTPUTS - LANES;
+    const int write_lead = pad % PHASES;
+    const int whole = row_tiles - place_tile[v] >= LANES && place_tile[v] >= write_lead
+        && place_tile[v] <= (positions + write_lead) / RESULTS - LANES;
 % endif
     NO_UNROLL for (int mending = 0; mending < 2; ++mending) {
         // What is not finite stays so, times 0.
         VECTOR check = 0;
         NO_UNROLL for (int i = 0; i < there; ++i) {
             const long channel = (long)g * written + m + i;
+% for phase in range(phases):
+<% own = results_of(phase, phases) %>\
 % for p in range(form.points):
-            const VECTOR m${p} = from[(${p} * CHANNEL_TILE + i) * VECTORS];
+            const VECTOR ${own}m${p} = from[(${p} * CHANNEL_TILE + i * PHASES + ${phase}) * VECTORS];
 % endfor
-            ${winograd.sums(form.inverse, "m", "r")}
-            check = (${" + ".join("r%d" % i for i in range(form.outputs))}) * (SUM)0 + check;
+            ${winograd.sums(form.inverse, own + "m", own)}
+            check = (${" + ".join("%s%d" % (own, i) for i in range(form.outputs))}) * (SUM)0 + check;
+% endfor
 % if dilation == 1 or lines_side_by_side:
             if (whole && !mending) {
                 const int inside = 1;
 % if dilation == 1:
                 const long n = place_row[v];
-                const int first = place_tile[v] * OUTPUTS;
+                const int first = place_tile[v] * RESULTS - write_lead;
 % endif
                 ${store_whole()}
                 continue;

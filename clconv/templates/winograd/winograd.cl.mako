@@ -45,16 +45,11 @@ const VECTOR ${name} = ${lanes_of_both(a, b, first)};
 const VECTOR x${form.step + j} = (VECTOR)(${", ".join("x%d.s%x" % (j, e) for e in range(1, lanes))}, ${element(j)});
 % endfor
 </%def>\
-## The way back: results o0, o1, … in the order of positions, of r0, r1, … of LANES neighbouring tiles.
-<%def name="in_order()">\
-% if form.outputs == 4:
-const VECTOR low0 = ${alternately("r0", "r2", 0)}, high0 = ${alternately("r0", "r2", 1)};
-const VECTOR low1 = ${alternately("r1", "r3", 0)}, high1 = ${alternately("r1", "r3", 1)};
-const VECTOR o0 = ${alternately("low0", "low1", 0)}, o1 = ${alternately("low0", "low1", 1)};
-const VECTOR o2 = ${alternately("high0", "high1", 0)}, o3 = ${alternately("high0", "high1", 1)};
-% else:
-const VECTOR o0 = ${alternately("r0", "r1", 0)}, o1 = ${alternately("r0", "r1", 1)};
-% endif
+## The way back: results o0, o1, … in the order of positions, of those of LANES neighbouring tiles.
+<%def name="in_order(results)">\
+% for name, a, b, high in in_turn(results):
+const VECTOR ${name} = ${alternately(a, b, high)};
+% endfor
 </%def>\
 ## The lanes' sum, a half of them at a time.
 <%def name="sum_tree()">\

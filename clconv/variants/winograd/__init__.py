@@ -1,4 +1,4 @@
-"""Two or three taps: tiles of outputs by Winograd's transforms, products of channels."""
+"""Two or three taps a phase: tiles of outputs by Winograd's transforms, products of channels."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ def refusal(request: Request) -> str | None:
         return "it computes no bias gradients"
     if device.vector_floats == 1 and problem.stride > 1:
         return f"stride is {problem.stride}, expected 1 on a GPU"
-    if problem.stride > 1 and request.pass_ is Pass.INPUT_GRADIENT:
-        return f"stride is {problem.stride}, expected 1 for the input gradient"
-    if not tile_outputs(problem):
+    if not tile_outputs(problem, request.pass_):
+        least = 4 if request.pass_ is Pass.INPUT_GRADIENT else 3
         return (
             f"kernel_size is {problem.kernel_size}, stride {problem.stride} and dilation "
-            f"{problem.dilation}, expected 2 or 3 taps, or 3 to 6 and a stride of 2 alone"
+            f"{problem.dilation}, expected 2 or 3 taps, or {least} to 6 and a stride of 2 alone"
         )
     if min(problem.group_in, problem.group_out) < FEWEST_CHANNELS:
         return (
@@ -59,7 +58,7 @@ def refusal(request: Request) -> str | None:
             return f"a tile does not fit into {device.local_bytes} bytes of local memory"
         return layout_refusal(request)
     if not any(True for _ in convolution.works(request.asking())):
-        channels = Work(request, tile_outputs(problem)[-1], 8, 1).tiles.channels
+        channels = Work(request, tile_outputs(problem, request.pass_)[-1], 8, 1).tiles.channels
         return (
             f"{channels} channels are summed over, whose transformed samples do not fit into a "
             f"second-level cache of {device.l2_bytes} bytes"

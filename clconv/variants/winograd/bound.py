@@ -11,6 +11,9 @@ of Numerical Algorithms", lemma 3.1), it is off by at most
 for each result by itself. Where all terms are numbers of few bits nothing is rounded: F(2, r)'s
 matrices have 1/2 as their least fraction, so that small whole numbers come out exact.
 
+The input gradient with a stride is such a correlation for each phase of its results, by the taps of
+the phase: those that it has fewer than another are zeros, of which no term is rounded.
+
 A weight gradient is w = sum_p G[p,k] sum_t (sum_i A[p,i] y_t[i]) (sum_j B[p,j] x_t[j]) over tiles
 t, y_t the gradients of a tile's results: the same with tiles in place of channels.
 
@@ -128,26 +131,34 @@ def _tiles_of(tiles: Tiles, array: Array, of_results: bool = False) -> Array:
 
 
 def _weights(tiles: Tiles, array: Array) -> Array:
-    """Magnitudes of the taps that meet a tile's samples: (group, written, channel, tap)."""
+    """Magnitudes of the taps that meet a tile's samples: (group, column, channel, tap)."""
     problem = tiles.problem
     shape = (problem.groups, problem.group_out, problem.group_in, problem.kernel_size)
     weight = np.abs(array.astype(np.float64)).reshape(shape)
-    return weight if tiles.forward else weight.swapaxes(1, 2)[..., ::-1]
+    if tiles.forward:
+        return weight
+    taps, phases = tiles.transform.taps, tiles.phases
+    weight = np.pad(weight, (*((0, 0),) * 3, (0, taps * phases - problem.kernel_size)))
+    # From (group, channel, written, tap, phase).
+    weight = weight.reshape(*weight.shape[:3], taps, phases)[..., ::-1, :]
+    return np.moveaxis(weight, (2, 4), (1, 2)).reshape(problem.groups, -1, tiles.channels, taps)
 
 
 def _defined(tiles: Tiles, x: Array, weight: Array) -> Array:
     """The definition's sums of magnitudes for a tile's results. Those that are finite have no
     product of what is not."""
     x, weight = (np.where(np.isfinite(values), values, 0) for values in (x, weight))
-    windows = np.lib.stride_tricks.sliding_window_view(x, tiles.problem.kernel_size, axis=-1)
-    windows = windows[..., :: tiles.problem.stride, :]
+    form = tiles.transform
+    windows = np.lib.stride_tricks.sliding_window_view(x, form.taps, axis=-1)
+    windows = windows[..., :: form.stride, :]
     found: Array = np.einsum("ngcjtik,gmck->ngmjti", windows, weight)
     return found
 
 
 def _placed(tiles: Tiles, of_tiles: Array) -> Array:
-    """For each result what is given for (batch, group, written, line, tile, output)."""
-    batch, groups, written, lines = of_tiles.shape[:4]
-    length = tiles.row_tiles * tiles.outputs * lines
-    rows = np.moveaxis(of_tiles, 3, -1).reshape(batch, groups * written, length)
-    return rows[..., : tiles.positions]
+    """For each result what is given for (batch, group, column, line, tile, output)."""
+    batch, groups, columns, lines = of_tiles.shape[:4]
+    # There are no phases where there are lines.
+    split = of_tiles.reshape(batch, groups * columns // tiles.phases, tiles.phases * lines, -1)
+    rows: Array = split.swapaxes(2, 3).reshape(*split.shape[:2], -1)
+    return rows[..., tiles.write_lead : tiles.write_lead + tiles.positions]

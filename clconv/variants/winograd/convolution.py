@@ -21,7 +21,7 @@ from clconv.variants.base import (
     scalars,
 )
 from clconv.variants.winograd.tiles import tile_outputs
-from clconv.variants.winograd.transforms import every_second, steps
+from clconv.variants.winograd.transforms import every_second, in_turn, steps
 from clconv.variants.winograd.work import Work, registers_hold
 
 __all__ = ["designs", "works"]
@@ -56,10 +56,11 @@ def designs(request: Request) -> Iterator[Design]:
 
 def works(request: Request) -> Iterator[Work]:
     """What designs are of: tiles whose sums fit the registers and whose samples fit into memory."""
-    for outputs in tile_outputs(request.problem):
+    for outputs in tile_outputs(request.problem, request.pass_):
         for channels, vectors in registers_hold(request):
             work = Work(request, outputs, channels, vectors)
-            if work.most_vectors and work.sums >= FEWEST_SUMS:
+            whole = channels % work.tiles.phases == 0
+            if whole and work.most_vectors and work.sums >= FEWEST_SUMS:
                 yield work
 
 
@@ -69,6 +70,8 @@ def _design(work: Work) -> Design:
         ("form", form),
         ("steps", steps),
         ("backward", not tiles.forward),
+        ("kernel_size", request.problem.kernel_size),
+        ("phases", tiles.phases),
         ("channel_tile", work.channels),
     )
     weight = Kernel(
@@ -81,15 +84,18 @@ def _design(work: Work) -> Design:
     )  # fmt: skip
     held = str(work.held_vectors)
     sums_elements = f"{form.points} * CHANNEL_TILE * {held} * LANES"
+    raw = max(form.points, form.step, form.outputs * tiles.phases) + 2
     kernel = Kernel(
         "convolution_winograd",
         (
             *common_constants(request, work.lanes),
             *constants,
             ("vectors", work.vectors),
+            ("stride", request.problem.stride),
             ("dilation", tiles.lines),
             ("lines_side_by_side", work.lines_side_by_side),
             ("every_second", every_second),
+            ("in_turn", in_turn),
             ("scratch", work.scratch),
             ("activation", request.epilogue.activation),
             (
@@ -97,7 +103,7 @@ def _design(work: Work) -> Design:
                 (
                     *(() if work.scratch else (("SUM", "data", str(work.data_elements)),)),
                     ("SUM", "sums", sums_elements),
-                    ("SUM", "raw", f"{max(form.points, form.step) + 2} * LANES"),
+                    ("SUM", "raw", f"{raw} * LANES"),
                     ("int", "place_row", held),
                     ("int", "place_tile", held),
                     ("int", "place_line", held),

@@ -12,14 +12,20 @@ from clconv.variants.winograd.transforms import OUTPUTS, Transform, transform
 __all__ = ["Tiles", "tile_outputs"]
 
 
-def tile_outputs(problem: Conv1dProblem) -> tuple[int, ...]:
+def tile_outputs(problem: Conv1dProblem, pass_: Pass = Pass.FORWARD) -> tuple[int, ...]:
     """Results of a tile that are worth trying for a layer; none where tiles save nothing. With a
-    stride of 2 a tile of four has eight vectors of samples turned, which is as many as pays."""
+    stride of 2 a tile of four has eight vectors of samples turned, or eight of results, which is as
+    many as pays. Three taps have 12 products by definition there, and 10 in the tiles of both
+    phases of the input gradient."""
     phase = ceil_div(problem.kernel_size, problem.stride)
     if problem.stride > 2 or (problem.stride > 1 and problem.dilation > 1):
         return ()
     some = OUTPUTS.get(phase, ())
-    return some if problem.stride == 1 else some[:1]
+    if problem.stride == 1:
+        return some
+    if pass_ is Pass.INPUT_GRADIENT:
+        return some if problem.kernel_size > 3 else ()
+    return some[:1]
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Tiles:
 
     The input gradient correlates the output's gradient with the taps in reverse. A dilation makes
     lines of tiles: tile t of line j has the results (t * outputs + i) * lines + j. With a stride
-    there are no lines, and the forward pass alone.
+    there are no lines. The results of the input gradient have phases then: result i of phase r of
+    tile t is (t * outputs + i) * phases + r - write_lead, of every `phases`th tap from the rth on.
     """
 
     problem: Conv1dProblem
@@ -43,7 +50,20 @@ class Tiles:
     @cached_property
     def transform(self) -> Transform:
         """The tiles' transform."""
-        return transform(self.outputs, self.problem.kernel_size, self.problem.stride)
+        taps = self.problem.kernel_size
+        if self.forward:
+            return transform(self.outputs, taps, self.problem.stride)
+        return transform(self.outputs, ceil_div(taps, self.phases))
+
+    @property
+    def phases(self) -> int:
+        """Of results that are summed from the same samples by taps of their own."""
+        return 1 if self.forward else self.problem.stride
+
+    @property
+    def write_lead(self) -> int:
+        """Results of a row's first tile that are in front of the row."""
+        return self.problem.pads[0] % self.phases
 
     @property
     def points(self) -> int:
@@ -59,7 +79,9 @@ class Tiles:
     def lead(self) -> int:
         """Samples before the first of a row that its first tile begins at."""
         left = self.problem.pads[0]
-        return left if self.forward else self.problem.window - 1 - left
+        if self.forward:
+            return left
+        return (self.transform.taps - 1) * self.lines - left // self.phases
 
     @property
     def channels(self) -> int:
@@ -72,6 +94,11 @@ class Tiles:
         return self.problem.group_out if self.forward else self.problem.group_in
 
     @property
+    def columns(self) -> int:
+        """Phases of all channels written, of a group: those of a channel are side by side."""
+        return self.written * self.phases
+
+    @property
     def length(self) -> int:
         """Of the rows that are read."""
         return self.problem.length if self.forward else self.problem.out_length
@@ -79,9 +106,14 @@ class Tiles:
     @property
     def positions(self) -> int:
         """Of the rows that are written."""
+        return self.problem.out_length if self.forward else self.problem.length
+
+    @property
+    def phase_positions(self) -> int:
+        """Of these, those of a phase, and one that is in front of them."""
         return self.problem.positions(self.pass_)
 
     @property
     def row_tiles(self) -> int:
         """Tiles of a line."""
-        return ceil_div(ceil_div(self.positions, self.lines), self.outputs)
+        return ceil_div(ceil_div(self.phase_positions, self.lines), self.outputs)

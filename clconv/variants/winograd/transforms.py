@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "Transform",
     "every_second",
+    "in_turn",
     "roundings",
     "steps",
     "transform",
@@ -248,5 +249,26 @@ def every_second(count: int) -> list[tuple[str, str, str, int]]:
                     found.append((name, names[i], names[i + 1], first))
                     made.append(name)
                 following.append((own, 2 * apart, made))
+        level = following
+    return found
+
+
+def in_turn(names: Sequence[str]) -> list[tuple[str, str, str, int]]:
+    """The way back: how vectors of these names, a power of two, are turned so that vectors o0, o1,
+    … have an element of each in turn. Each step (name, a, b, high) has the elements of the lower
+    halves of a and b alternately, or of the higher ones."""
+    found: list[tuple[str, str, str, int]] = []
+    level = [[name] for name in names]
+    while len(level) > 1:
+        half = len(level) // 2
+        following = []
+        for i, (some, others) in enumerate(zip(level[:half], level[half:], strict=True)):
+            made: list[str] = []
+            for a, b in zip(some, others, strict=True):
+                for high in range(2):
+                    name = f"o{len(made)}" if half == 1 else f"o{half}_{i}_{len(made)}"
+                    found.append((name, a, b, high))
+                    made.append(name)
+            following.append(made)
         level = following
     return found

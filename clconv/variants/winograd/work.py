@@ -43,7 +43,8 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """A request by tiles of `outputs` results, with channels times vectors of sums in registers."""
+    """A request by tiles of `outputs` results, with channels times vectors of sums in registers.
+    Phases of a channel count as channels here."""
 
     request: Request
     outputs: int
@@ -88,7 +89,7 @@ class Work:
     @property
     def channel_tiles(self) -> int:
         """Tiles of channels written, of a group."""
-        return ceil_div(self.tiles.written, self.channels)
+        return ceil_div(self.tiles.columns, self.channels)
 
     @property
     def transformed_weights(self) -> int:
@@ -244,10 +245,10 @@ class Work:
         """Without anything that depends on how positions fill vectors, for calls of many positions,
         which transform their weights once."""
         problem, tiles = self.problem, self.tiles
-        vectors = problem.batch * tiles.positions / (self.outputs * self.lanes)
+        vectors = problem.batch * tiles.phase_positions / (self.outputs * self.lanes)
         vectors *= 1 + self.lanes * self.outputs * tiles.lines / 2 / max(TYPICAL_ROW, tiles.lines)
         call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
-        calls = problem.batch * tiles.positions / max(call, TYPICAL_ROW)
+        calls = problem.batch * tiles.phase_positions / max(call, TYPICAL_ROW)
         made = self._tally(vectors, 1, self.most_vectors, calls, 0.0).cost(self.core.cycle)
         return made * self._margin
 
@@ -280,7 +281,7 @@ class Work:
             staging=groups * vectors * parts * tiles.channels * self.stage
             + ends * parts * tiles.channels
             + weights,
-            stores=groups * vectors * tiles.written * self.store + ends * tiles.written,
+            stores=groups * vectors * tiles.columns * self.store + ends * tiles.columns,
             setup=products * cost.WINOGRAD_LOOP + groups * blocks * parts * cost.TASK_SETUP,
         )
         summed = Tally()
