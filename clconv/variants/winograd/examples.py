@@ -21,7 +21,7 @@ EXAMPLES = {
     "phases, short rows": Conv1dProblem(5, 4, 22, 6, 4, 2, (2, 0)),
     "phases, odd taps": Conv1dProblem(2, 6, 151, 5, 5, 2, (1, 2)),
     "phases, groups": Conv1dProblem(2, 18, 70, 8, 6, 2, 2, 1, 2),
-    "phases, 16 bits": Conv1dProblem(1, 5, 150, 4, 4, 2, 1, dtype="bfloat16"),
+    "phases, 16 bits": Conv1dProblem(1, 5, 150, 4, 4, 2, 1, dtype="float16"),
     "phases, 64 bits": Conv1dProblem(1, 5, 90, 4, 4, 2, 1, dtype="float64"),
     "phases, samples in global memory": Conv1dProblem(1, 4, 6, 800, 4, 2, 1),
     "16 bits": Conv1dProblem(1, 4, 90, 5, 3, 1, 1, dtype="float16"),
