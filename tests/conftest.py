@@ -83,9 +83,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cases that are not of the nth, or another driver's turn, are deselected."""
+    """Cases that are not of the nth, or another driver's turn, are deselected, unless they are asked
+    for by name."""
     if config.getoption("all_cases"):
         return
+    asked = {arg.partition("::")[2] for arg in config.args if arg.endswith("]")}
     kept, others = [], []
     seen: dict[str, dict[str, int]] = {}
     for item in items:
@@ -107,7 +109,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         on = [params[name] for name in ON_DEVICES if name in params]
         everywhere = item.get_closest_marker("every_device") is not None
         there = everywhere or all(i not in _cpus or i == mine for i in on)
-        (kept if runs and there else others).append(item)
+        named = item.nodeid.partition("::")[2] in asked
+        (kept if named or (runs and there) else others).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=others)
 

@@ -247,6 +247,18 @@ def test_a_matrix_with_a_scale_of_each_row(first_runtime, rng, columns):
     np.testing.assert_array_equal(runs(first_runtime, model, x), expected)
 
 
+def test_a_matrix_with_a_scale_of_each_row_times_a_vector():
+    """Its rows are the result's last axis."""
+    names = ["a", "rows", "zeros", "b", "bs", "bz", "ys", "yz"]
+    model = helper.make_node("QLinearMatMul", names, ["y"])
+    a, b = np.uint8([[10, 20], [30, 40], [5, 6]]), np.int8([3, -1])
+    scales, zeros = np.float32([1, 4, 2]), np.uint8([0, 9, 4])
+    values = (a, scales, zeros, b, np.float32(0.5), np.int8(0), np.float32(2), np.uint8(128))
+    (y,) = Evaluator(model).run(None, dict(zip(names, values, strict=True)))
+    expected = np.rint((a.astype(int) - zeros[:, None]) @ b * scales / 4 + 128)
+    np.testing.assert_array_equal(y, expected)
+
+
 def test_operators_of_onnx_runtime(first_runtime, rng):
     """FusedConv and Gelu without ONNX Runtime."""
     w, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 3, 3), (3,)))

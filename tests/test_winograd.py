@@ -234,6 +234,21 @@ def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
             testing.assert_right(found, problem, pass_, given, sums=sums)
 
 
+@pytest.mark.parametrize("problem", SIMULATED)
+def test_the_bound_of_gradients_has_all_positions(rng, problem):
+    """Where a few of them alone are not zero: transforms make no term's magnitude less than it
+    is."""
+    arrays = {name: abs(array) for name, array in _arrays(rng, problem).items()}
+    whole = arrays["grad_output"]
+    for outputs in tile_outputs(problem):
+        for first in range(0, problem.out_length, 5):
+            given = {"x": arrays["x"], "grad_output": np.zeros_like(whole)}
+            given["grad_output"][..., first : first + 5] = whole[..., first : first + 5]
+            terms = testing.evaluate(problem, Pass.WEIGHT_GRADIENT, given)
+            found = bound(problem, Pass.WEIGHT_GRADIENT, {"outputs": outputs}, given)
+            assert (found >= testing.gamma(2, np.float32) * terms).all()
+
+
 # Kernels
 
 

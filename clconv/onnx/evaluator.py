@@ -213,13 +213,16 @@ class QLinearMatMul(ReferenceQLinearMatMul):
 
     op_domain = ""
 
-    def _run(self, a: Any, a_scale: Any, a_zero_point: Any, *others: Any) -> tuple[Any, ...]:
+    def _run(
+        self, a: Any, a_scale: Any, a_zero_point: Any, b: Any, *others: Any
+    ) -> tuple[Any, ...]:
         if a.ndim == 2:
-            a_scale, a_zero_point = (
-                one if one is None or one.shape != a.shape[:1] else one[:, None]
-                for one in (a_scale, a_zero_point)
-            )
-        result: tuple[Any, ...] = super()._run(a, a_scale, a_zero_point, *others)
+            if a_zero_point is not None and a_zero_point.shape == a.shape[:1]:
+                a_zero_point = a_zero_point[:, None]
+            # Of a vector's product the rows are the last axis, as the reference takes them.
+            if b.ndim > 1 and a_scale.shape == a.shape[:1]:
+                a_scale = a_scale[:, None]
+        result: tuple[Any, ...] = super()._run(a, a_scale, a_zero_point, b, *others)
         return result
 
 

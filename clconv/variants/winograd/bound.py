@@ -121,8 +121,10 @@ def _tiles_of(tiles: Tiles, array: Array, of_results: bool = False) -> Array:
     array that is read, or of the results' gradient."""
     x = np.abs(array.astype(np.float64))
     form = tiles.transform
-    size, lead = (tiles.outputs, 0) if of_results else (form.samples, tiles.lead)
-    places = np.arange(tiles.row_tiles)[:, None] * form.step + np.arange(size)
+    size, step, lead = form.samples, form.step, tiles.lead
+    if of_results:
+        size, step, lead = tiles.outputs, tiles.outputs, 0
+    places = np.arange(tiles.row_tiles)[:, None] * step + np.arange(size)
     at = places * tiles.lines + np.arange(tiles.lines)[:, None, None] - lead
     inside = (at >= 0) & (at < x.shape[2])
     taken = np.where(inside, x[:, :, np.where(inside, at, 0)], 0)
