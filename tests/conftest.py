@@ -83,8 +83,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cases that are not of the nth, or another driver's turn, are deselected, unless they are asked
-    for by name."""
+    """Cases that are not of the nth, or another driver's turn, are deselected, unless they are
+    asked for by name."""
     if config.getoption("all_cases"):
         return
     asked = {arg.partition("::")[2] for arg in config.args if arg.endswith("]")}
@@ -169,9 +169,9 @@ def _own_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     after = dict(os.environ)
-    # PyTorch's compiler says where its files are by a variable, too.
-    own = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
-    names = {name for name, _ in before.items() ^ after.items()} - own
+    names = {name for name, _ in before.items() ^ after.items()} - {"PYTEST_CURRENT_TEST"}
+    # PyTorch's compiler has variables of its own.
+    names = {name for name in names if "TORCHINDUCTOR" not in name}
     for name in names:
         os.environ.pop(name, None)
         if name in before:
