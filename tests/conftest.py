@@ -83,8 +83,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cases that are not of the nth, or another driver's turn, are deselected, unless they are asked
-    for by name."""
+    """Cases that are not of the nth, or another driver's turn, are deselected, unless they are
+    asked for by name."""
     if config.getoption("all_cases"):
         return
     asked = {arg.partition("::")[2] for arg in config.args if arg.endswith("]")}
