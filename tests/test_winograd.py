@@ -12,6 +12,7 @@ import pytest
 import clconv
 from clconv import Conv1dProblem, Pass, ProblemError, testing
 from clconv import functional as F
+from clconv.planning.planner import plans
 from clconv.planning.profiles import PROFILES
 from clconv.variants import winograd
 from clconv.variants.base import Request
@@ -467,6 +468,7 @@ def test_chunks_have_all_tiles_and_channels(profile):
     for batch, channels, length, dilation, kernel_size, stride in (
         (1, 512, 4000, 1, 3, 1), (30, 64, 50, 1, 2, 1), (2, 80, 700, 3, 3, 1), (2, 9, 70, 1, 6, 2),
         (1, 64, 9000, 512, 2, 1), (1, 4, 5, 1, 3, 1), (500, 24, 8, 1, 3, 2), (1, 8, 900, 40, 3, 1),
+        (1, 70000, 500, 1, 6, 2),
     ):  # fmt: skip
         problem = Conv1dProblem(
             batch, channels, length, 96, kernel_size, stride, dilation, dilation
@@ -493,6 +495,22 @@ def test_chunks_have_all_tiles_and_channels(profile):
             of_x = (cut.chunk_places - 1) * form.step + form.samples
             positions = of_x * lines if cut.line_blocks == 1 else form.samples * cut.block_lines
             assert positions <= own.raw_positions
+
+
+def test_another_length_is_planned_with_what_is_known_of_the_layer(monkeypatch):
+    """Of weight gradients: blocks of channels are priced once a layer, requests once."""
+    problem = Conv1dProblem(8, 160, 700, 160, 3, 1, 1)
+    plan = plans(problem, Pass.WEIGHT_GRADIENT, ZEN4, variant="winograd")[0]
+    made = []
+    monkeypatch.setattr(Gradient, "_ways", lambda self: made.append(self))
+    longer = replace(problem, length=1400)
+    tasks = set()
+    for one in (problem, longer, longer):
+        plan = plans(one, Pass.WEIGHT_GRADIENT, ZEN4, variant="winograd")[0]
+        assert plan.predicted.seconds > 0
+        tasks.add(plan.launches[0].numbers["places"])
+    assert not made
+    assert tasks == {8 * 175, 8 * 350}
 
 
 @pytest.mark.parametrize(

@@ -449,11 +449,13 @@ _better: Bounded[Hashable, bool] = Bounded(LAYERS_KEPT)
 def _sizes_of_layer(request: Request) -> Iterator[Request]:
     """The request for short and long rows, few and many, with what weights give kept and not."""
     problem = request.problem
+    of_weights = request.pass_ in (Pass.FORWARD, Pass.INPUT_GRADIENT)
     for batch, length in SIZES_PROBED:
         length = max(length, problem.window)
         sized = replace(problem, batch=batch, length=length, cropped=0)
-        for kept in (False, True):
-            yield replace(request, problem=sized, kept=kept)
+        yield replace(request, problem=sized, kept=False)
+        if of_weights:
+            yield replace(request, problem=sized, kept=True)
 
 
 def chosen_first(

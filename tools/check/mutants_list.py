@@ -318,6 +318,12 @@ _ROWS: dict[str, list[Row]] = {
             "np.where(finite, found, 0.0)",
             WINOGRAD + " -k finite",
         ),
+        (
+            "gradients of y lie as far apart as samples of x",
+            "size, step, lead = tiles.outputs, tiles.outputs, 0",
+            "size, lead = tiles.outputs, 0",
+            WINOGRAD + " -k bound_of_gradients",
+        ),
     ],
     "variants/winograd/work.py": [
         (
@@ -330,14 +336,14 @@ _ROWS: dict[str, list[Row]] = {
     "variants/winograd/weight_gradient.py": [
         (
             "the last places have no chunk",
-            "chunks = max(1, ceil_div(all_places, places))",
-            "chunks = max(1, all_places // places)",
+            "chunks = max(1, ceil_div(all_places, way.places))",
+            "chunks = max(1, all_places // way.places)",
             WINOGRAD + " -k chunks",
         ),
         (
             "overlapping samples of a chunk have no room",
-            "(self.raw_positions - overlap) // form.step",
-            "self.raw_positions // form.step",
+            "(positions - overlap) // form.step, positions",
+            "positions // form.step, positions",
             WINOGRAD + " -k chunks",
         ),
     ],

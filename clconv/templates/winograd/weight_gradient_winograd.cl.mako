@@ -52,7 +52,7 @@ __global const STORED *rows = ${array} + ${array}_offset + n * ${array}_batch_st
     + ((long)g * ${count} + ${first_channel}) * ${array}_channel_stride;
 const int there = ${count} - (${first_channel});
 if (line_blocks == 1)
-    turn_inside(raw, rows, ${array}_channel_stride, there, (long)t * (${step} * DILATION) - ${lead},
+    turn_inside(raw, rows, ${array}_channel_stride, there, (long)t * ${step} * DILATION - ${lead},
                 ((run - 1) * ${step} + ${samples}) * DILATION, ${length});
 else
     NO_UNROLL for (int i = 0; i < ${samples}; ++i)

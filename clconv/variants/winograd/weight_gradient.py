@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain, count
 from typing import NamedTuple
 
+from clconv.bounded import Bounded
 from clconv.planning import cost
 from clconv.planning.cost import Core, Cost, Sums, Tally
 from clconv.problem import Conv1dProblem, Pass
@@ -39,12 +42,43 @@ __all__ = ["Gradient", "designs", "gradients"]
 DATA_SHARE, RAW_SHARE = 3 / 4, 1 / 8
 # Tiles of a chunk at least: so many products pay for keeping their sum.
 FEWEST_TILES = 8
-# Into how many blocks the channels of a group are cut.
-PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+# Into how many blocks the channels of a group are cut, at first; then into twice as many each time.
+FEW_PARTS = (1, 2, 3, 4, 6, 8)
 # Tasks a core: the last ones leave fewer idle.
 TASKS_A_CORE = (1, 2, 4)
+# Layers, each with a tile and a device, whose ways to be cut are remembered: some 20 KB of many
+# channels; and requests whose way is.
+WAYS_KEPT, BLOCKS_KEPT = 64, 1024
 
 TRANSFORMED_RESULT = Operand("transformed_result", Layout.FLAT, True, "SUM", True)
+
+
+class Way(NamedTuple):
+    """Blocks of channels, of which tasks have one of y and one of x: how many there are, the places
+    of a chunk at most, and how the lines of a place are cut. And cycles of all blocks: of staging a
+    tile, of the end of a chunk, the set-up of a share, and the results of one; and how many tiles
+    of sums, at all points, a tile adds to. All of it follows from the layer."""
+
+    block_m: int
+    block_c: int
+    m_blocks: int
+    c_blocks: int
+    places: int
+    line_blocks: int
+    block_lines: int
+    staging: float
+    a_chunk: float
+    a_share: float
+    results: float
+    sum_tiles: int
+
+    def setup(self, chunks: float, shares: int) -> float:
+        """Cycles of so many chunks and shares, each of which has a chunk at least."""
+        return max(chunks, shares) * self.a_chunk + shares * self.a_share
+
+    def stores(self, shares: int) -> float:
+        """Cycles of the results of so many shares."""
+        return (shares + cost.WINOGRAD_RESULT) * self.results
 
 
 class Blocks(NamedTuple):
@@ -61,7 +95,6 @@ class Blocks(NamedTuple):
     chunk_places: int
     chunks: int
     shares: int
-    cycles: float
 
 
 @dataclass(frozen=True)
@@ -99,10 +132,15 @@ class Gradient:
         """Of a transformed element."""
         return int(accumulator(self.problem.dtype).itemsize)
 
-    @property
+    @cached_property
     def panel(self) -> int:
         """Channels of x of a tile of sums."""
         return self.vectors * self.lanes
+
+    @cached_property
+    def points(self) -> int:
+        """Products of a tile, for each two channels."""
+        return self.tiles.points
 
     def y_pitch(self, block: int) -> int:
         """Elements of a tile's transformed gradients at a point, for so many channels: whole tiles
@@ -126,18 +164,29 @@ class Gradient:
         """Of LANES rows that are turned."""
         return int(self.local_bytes * RAW_SHARE) // self.item_bytes // self.lanes
 
+    @cached_property
+    def data_channels(self) -> int:
+        """Transformed samples and gradients at a point."""
+        return self.data_elements // self.points
+
+    @cached_property
+    def raw_tiles(self) -> tuple[int, int]:
+        """Tiles of whole places whose samples are turned at a time at most, and of single ones."""
+        form, positions = self.tiles.transform, self.raw_positions
+        # Samples of neighbouring tiles overlap.
+        overlap = (form.samples - form.step) * self.tiles.lines
+        return (positions - overlap) // form.step, positions // form.samples
+
     def places(self, block_m: int, block_c: int) -> tuple[int, int, int]:
         """Places of a chunk, blocks of lines of a place, and the lines of one, of so many channels;
         no places where nothing fits."""
-        form, lines = self.tiles.transform, self.tiles.lines
-        a_tile = form.points * (self.y_pitch(block_m) + block_c)
-        fitting = self.data_elements // a_tile
-        # Samples of neighbouring tiles overlap.
-        overlap = (form.samples - form.step) * lines
-        most = min(fitting, (self.raw_positions - overlap) // form.step)
+        lines = self.tiles.lines
+        fitting = self.data_channels // (self.y_pitch(block_m) + block_c)
+        whole, single = self.raw_tiles
+        most = min(fitting, whole)
         if most >= lines:
             return most // lines, 1, lines
-        fitting = min(fitting, self.raw_positions // form.samples)
+        fitting = min(fitting, single)
         if fitting < 1:
             return 0, 1, lines
         blocks = ceil_div(lines, fitting)
@@ -173,68 +222,69 @@ class Gradient:
         """The same of y."""
         return self._staged(self.outputs)
 
-    def tally(self, blocks: Blocks, tiles: float, shares: int) -> Tally:
-        """Of so many tiles of all rows and lines, cut so, and of the results."""
-        problem, points = self.problem, self.tiles.points
-        # Of all blocks of a group.
-        panels = blocks.c_blocks * ceil_div(blocks.block_c, self.panel)
-        c_vectors = panels * self.vectors * blocks.m_blocks
-        m_vectors = blocks.m_blocks * self.y_pitch(blocks.block_m) // self.lanes * blocks.c_blocks
-        sum_tiles = panels * blocks.m_blocks * ceil_div(blocks.block_m, self.channels) * points
-        chunks = max(tiles / blocks.tiles, shares)
-        results = points * problem.groups * self.tiles.written * panels * self.vectors
-        kept = (
-            chunks
-            * sum_tiles
-            * (cost.WINOGRAD_LOOP + 2 * self._moved * self.channels * self.vectors)
+    @cached_property
+    def adding(self) -> float:
+        """Of a tile of sums that is added to those of the chunks before."""
+        return cost.WINOGRAD_LOOP + 2 * self._moved * self.channels * self.vectors
+
+    def way(self, block_m: int, block_c: int) -> Way:
+        """Of blocks of so many channels."""
+        tiles, groups = self.tiles, self.problem.groups
+        written = tiles.written
+        m_blocks, c_blocks = ceil_div(written, block_m), ceil_div(tiles.channels, block_c)
+        panels = c_blocks * (block_c // self.panel)
+        # Samples are transformed for each block of gradients, and the other way round.
+        x_vectors = m_blocks * panels * self.vectors
+        y_vectors = c_blocks * m_blocks * (self.y_pitch(block_m) // self.lanes)
+        sum_tiles = groups * panels * m_blocks * ceil_div(block_m, self.channels) * self.points
+        return Way(
+            block_m,
+            block_c,
+            m_blocks,
+            c_blocks,
+            *self.places(block_m, block_c),
+            staging=groups * (x_vectors * self.stage_x + y_vectors * self.stage_y),
+            a_chunk=sum_tiles * self.adding,
+            a_share=groups * m_blocks * c_blocks * cost.TASK_SETUP,
+            results=groups * self.points * written * panels * self.vectors * self._moved,
+            sum_tiles=sum_tiles,
         )
-        made = Tally(
-            staging=problem.groups * tiles * (c_vectors * self.stage_x + m_vectors * self.stage_y),
-            setup=problem.groups * kept + cost.TASK_SETUP * shares * blocks.c_blocks,
-            stores=results * self._moved * (shares + cost.WINOGRAD_RESULT),
-        )
-        made.sums(self.tap, problem.groups * sum_tiles * tiles)
-        return made
+
+    def ways(self) -> tuple[Way, ...]:
+        """Those that are worth trying, whatever batch and length; at least one."""
+        key = (
+            self.problem.layer, self.request.device, self.outputs, self.channels, self.vectors
+        )  # fmt: skip
+        return _ways.get(key) or _ways.set_default(key, tuple(self._ways()))
+
+    def _ways(self) -> Iterator[Way]:
+        """One block of all channels, blocks of a half of them, and so on, that have room."""
+        for block_m in _blocks(self.tiles.written, self.lanes):
+            for block_c in _blocks(self.tiles.channels, self.panel):
+                if self.places(block_m, block_c)[0]:
+                    yield self.way(block_m, block_c)
 
     def blocks(self) -> Blocks:
         """The cheapest way to cut the work into tasks."""
-        problem, tiles = self.problem, self.tiles
-        cores = self.request.device.compute_units
-        found = []
-        for m_blocks, block_m in _blocks(tiles.written, self.lanes):
-            for c_blocks, block_c in _blocks(tiles.channels, self.panel):
-                places, line_blocks, lines = self.places(block_m, block_c)
-                if places * lines < min(FEWEST_TILES, tiles.row_tiles * tiles.lines):
-                    continue
-                all_places = problem.batch * tiles.row_tiles * line_blocks
-                chunks = max(1, ceil_div(all_places, places))
-                places = ceil_div(all_places, chunks)
-                cut = Blocks(
-                    block_m, block_c, m_blocks, c_blocks, max(places, 1) * lines, line_blocks,
-                    lines, places, chunks, 1, 0.0,
-                )  # fmt: skip
-                a_group = problem.groups * m_blocks * c_blocks
-                wanted = {1, *(ceil_div(some * cores, a_group) for some in TASKS_A_CORE)}
-                for shares in sorted(wanted):
-                    if shares > 1 and shares > self._most_shares(cut):
-                        continue
-                    tasks = a_group * shares
-                    all_tiles = problem.batch * tiles.row_tiles * tiles.lines
-                    cycles = self.tally(cut, all_tiles, shares).cost(1.0).seconds
-                    cycles *= rounded(tasks, cores) / tasks
-                    found.append(cut._replace(shares=shares, cycles=cycles))
-        return min(found, key=lambda one: one.cycles)
+        return _cheapest(self)
 
-    def _most_shares(self, cut: Blocks) -> int:
+    def tally(self, blocks: Blocks, tiles: float, shares: int) -> Tally:
+        """Of so many tiles of all rows and lines, cut so, and of the results."""
+        way = self.way(blocks.block_m, blocks.block_c)
+        setup = way.setup(tiles / blocks.tiles, shares)
+        made = Tally(staging=tiles * way.staging, setup=setup, stores=way.stores(shares))
+        made.sums(self.tap, tiles * way.sum_tiles)
+        return made
+
+    def most_shares(self, way: Way, chunks: int) -> int:
         """As many as there are chunks, and as workspaces may hold."""
-        a_share = self.share_elements(cut) * self.item_bytes
-        return min(cut.chunks, int(partials_limit(self.request, a_share) // a_share))
+        a_share = self.share_elements(way) * self.item_bytes
+        return min(chunks, int(partials_limit(self.request, a_share) // a_share))
 
-    def share_elements(self, cut: Blocks) -> int:
+    def share_elements(self, cut: Way | Blocks) -> int:
         """Sums of a share, at all points."""
-        problem = self.problem
-        plane = problem.groups * self.tiles.written * cut.c_blocks * cut.block_c
-        return self.tiles.points * plane
+        plane = self.problem.groups * self.tiles.written * cut.c_blocks * cut.block_c
+        return self.points * plane
 
     # Costs
 
@@ -260,15 +310,55 @@ class Gradient:
         return made.cost(self.core.cycle) * cost.WINOGRAD_MARGIN
 
 
-def _blocks(channels: int, least: int) -> Iterator[tuple[int, int]]:
-    """How many blocks so many channels are cut into, and the channels of one, a multiple of
-    `least`."""
-    seen = set()
-    for parts in PARTS:
+_ways: Bounded[Hashable, tuple[Way, ...]] = Bounded(WAYS_KEPT)
+
+
+@lru_cache(maxsize=BLOCKS_KEPT)
+def _cheapest(gradient: Gradient) -> Blocks:
+    """Of all ways to cut the work of a gradient."""
+    batch, tiles, groups = gradient.problem.batch, gradient.tiles, gradient.problem.groups
+    rows, lines = batch * tiles.row_tiles, tiles.lines
+    cores, tap = gradient.request.device.compute_units, gradient.tap.cycles
+    ways = gradient.ways()
+    fewest = min(FEWEST_TILES, tiles.row_tiles * lines)
+    fewest = min(fewest, max(way.places * way.block_lines for way in ways))
+    best, least = None, math.inf
+    for way in ways:
+        if way.places * way.block_lines < fewest:
+            continue
+        all_places = rows * way.line_blocks
+        chunks = max(1, ceil_div(all_places, way.places))
+        places = max(1, ceil_div(all_places, chunks))
+        chunk_tiles = places * way.block_lines
+        made = rows * lines * (way.staging + way.sum_tiles * tap)
+        a_group = way.m_blocks * way.c_blocks * groups
+        most = max(1, gradient.most_shares(way, chunks))
+        for shares in sorted({1, *(ceil_div(some * cores, a_group) for some in TASKS_A_CORE)}):
+            if shares > most:
+                break
+            tasks = a_group * shares
+            cycles = made + way.setup(rows * lines / chunk_tiles, shares) + way.stores(shares)
+            cycles *= rounded(tasks, cores) / tasks
+            if cycles < least:
+                best, least = (way, chunk_tiles, places, chunks, shares), cycles
+    assert best is not None  # some way has the fewest tiles
+    way, chunk_tiles, places, chunks, shares = best
+    return Blocks(
+        way.block_m, way.block_c, way.m_blocks, way.c_blocks, chunk_tiles, way.line_blocks,
+        way.block_lines, places, chunks, shares,
+    )  # fmt: skip
+
+
+def _blocks(channels: int, least: int) -> Iterator[int]:
+    """The channels of a block, multiples of `least`: from all of them to that."""
+    before = 0
+    for parts in chain(FEW_PARTS, (FEW_PARTS[-1] << i for i in count(1))):
         block = rounded(ceil_div(channels, parts), least)
-        if block not in seen:
-            seen.add(block)
-            yield ceil_div(channels, block), block
+        if block != before:
+            yield block
+        if block == least:
+            return
+        before = block
 
 
 def gradients(request: Request) -> Iterator[Gradient]:
