@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import gpu_report
+import oclgrind_check
 import oclgrind_gpu
 import pytest
 from conftest import _as_gpu
@@ -259,3 +260,22 @@ def test_the_profile_decides():
     assert best(local_pays=False)[1] == pytest.approx(2 * cost)
     assert best(read_floats=1)[1] > cost
     assert best(unit_items=256)[1] > cost
+
+
+def test_names_of_examples_for_oclgrind(monkeypatch, capsys):
+    """Those of a variant, one by its name, or all; both ways of looking take them."""
+    found = oclgrind_check.all_names()
+    assert oclgrind_check.meant((), found) == found
+    direct = oclgrind_check.meant(("direct",), found)
+    assert direct == [one for one in found if one.startswith("direct, ")]
+    assert oclgrind_check.meant((direct[0], "direct"), found) == direct
+    with pytest.raises(ValueError, match="no variant and no example 'dir'"):
+        oclgrind_check.meant(("dir",), found)
+    asked = []
+    monkeypatch.setattr(oclgrind_check, "finds_planted", lambda *_: True)
+    monkeypatch.setattr(
+        oclgrind_check, "under_oclgrind", lambda _, *mode: asked.append(mode) or (0, [])
+    )
+    assert oclgrind_check.main(*direct) == oclgrind_check.uninitialized(*direct) == 0
+    assert asked == [("--inside", *direct), *(("--inside", one) for one in direct)]
+    assert f"0 uninitialised reads in {len(direct)} problems" in capsys.readouterr().out

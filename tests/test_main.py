@@ -101,6 +101,14 @@ def test_as_a_module():
     assert "'train'" in refused.stderr
 
 
+def test_no_command(capsys):
+    """The list of commands, as of --help."""
+    assert command.main([]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert all(f"  {name} " in said.err for name in command.COMMANDS)
+
+
 @pytest.mark.skipif(
     sys.platform == "win32", reason="a pipe without a reader is another error there"
 )

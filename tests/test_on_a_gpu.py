@@ -406,7 +406,7 @@ def test_no_device(tmp_path):
         (("--wheels",), "--wheels needs a value"),
         (("--wheels", "here", "--python", "3"), "--python is '3', expected one like 3.12"),
         (("out", "--seconds", "-5"), "--seconds is '-5', expected whole seconds"),
-        (("--wheels", "here", "out"), "no wheels for a Python that is here"),
+        (("--wheels", "here", "out"), "Python that is here; fill it with --python 3."),
     ],
 )
 def test_what_the_script_refuses(words, message, tmp_path):

@@ -56,7 +56,8 @@ if [[ -n $wheels ]]; then
         tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])' 2>/dev/null) || continue
         compgen -G "$wheels/pyopencl-*-$tag-*.whl" >/dev/null && break
     done
-    [[ $python != none ]] || fail "$wheels has no wheels for a Python that is here; fill it with --python"
+    [[ $python != none ]] || fail "$wheels has no wheels for a Python that is here; fill it with" \
+        "--python $(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
     path=$out/packages
     rm -rf "$path"
     # pip runs from its own wheel: Debian's Python has neither pip nor venv.

@@ -71,6 +71,18 @@ def examples(device: Any) -> dict[str, tuple[Any, str]]:
     }
 
 
+def meant(names: Sequence[str], found: Sequence[str]) -> list[str]:
+    """The examples of these names, and all those of a variant that is named; of none all. Raises
+    ValueError."""
+    chosen = []
+    for name in names:
+        some = [one for one in found if one == name or one.startswith(f"{name}, ")]
+        if not some:
+            raise ValueError(f"no variant and no example {name!r}, expected some of {list(found)}")
+        chosen += some
+    return list(dict.fromkeys(chosen)) or list(found)
+
+
 def inside(*names: str) -> int:
     """Runs the kernels, of all examples or those of some names; the number of wrong results."""
     sys.path.insert(0, str(Path(__file__).parent))
@@ -335,25 +347,30 @@ def finds_planted(checks: Sequence[str], *words: str) -> bool:
     return False
 
 
-def main() -> int:
-    """0 where Oclgrind finds the planted faults and no others, and all results are right."""
+def main(*names: str) -> int:
+    """0 where Oclgrind finds the planted faults and no others, and all results are right; of
+    examples of some names, or of all, and of what is no variant's."""
     if not finds_planted(FAULTS, "Invalid write", "race"):
         return 2
-    status, faults = under_oclgrind(FAULTS, "--inside")
+    status, faults = under_oclgrind(FAULTS, "--inside", *names)
     for fault in faults[:20]:
         print(fault, file=sys.stderr)
     print(f"Oclgrind: {len(faults)} faults, wrong results: {'none' if not status else 'some'}")
     return 1 if faults or status else 0
 
 
-def uninitialized() -> int:
-    """The same for reads of what was never written."""
+def all_names() -> list[str]:
+    """Of the examples that a CPU serves."""
     from clconv.planning.profiles import profile
 
+    return list(examples(cpu_of(profile("cpu"), 8)))
+
+
+def uninitialized(*names: str) -> int:
+    """The same for reads of what was never written."""
     if not finds_planted(UNINITIALIZED, "Uninitialized"):
         return 2
     count, wrong, crashed = 0, [], []
-    names = examples(cpu_of(profile("cpu"), 8))
     for name in names:
         status, faults = under_oclgrind(UNINITIALIZED, "--inside", name)
         count += len(faults)
@@ -379,8 +396,12 @@ if __name__ == "__main__":
     parser.add_argument(
         "--uninitialized", action="store_true", help="look for reads of what was never written"
     )
-    parser.add_argument("names", nargs="*", help="of problems, with --uninitialized; else all")
+    parser.add_argument("names", nargs="*", help="of variants or of their examples; else all")
     options = parser.parse_args()
-    if options.names and not options.uninitialized:
-        parser.error("names are taken with --uninitialized alone")
-    sys.exit(min(uninitialized(*options.names), 1) if options.uninitialized else min(main(), 2))
+    try:
+        names = meant(options.names, all_names())
+    except ValueError as error:
+        parser.error(str(error))
+    if options.uninitialized:
+        sys.exit(uninitialized(*names))
+    sys.exit(main(*(names if options.names else ())))
