@@ -242,11 +242,10 @@ WINOGRAD_TURNED, WINOGRAD_RESULT = 3.0, 8.0
 # All of it is priced so many times higher: among what takes about as long exact sums go first
 # (estimate: predictions are as far off).
 WINOGRAD_MARGIN = 1.15
-# And so many times again where samples are in global memory (fitted to four layers on Zen 4).
-WINOGRAD_SCRATCH = 1.2
-# Transformed weights that take more than this part of the third-level cache come from memory each
-# time, so many bytes in a cycle of a core, and nothing hides that (fitted to two layers on Zen 1).
-WINOGRAD_CACHED, WINOGRAD_FAR_BYTES = 0.5, 3.5
+# Transformed weights that take at most this part of the second-level cache come from there; else
+# so many bytes of them come in a cycle of a core from the third, of which they take no more than
+# that part either (fitted to four layers on Zen 3), or from memory (fitted to two on Zen 1).
+WINOGRAD_CACHED, WINOGRAD_NEAR_BYTES, WINOGRAD_FAR_BYTES = 0.5, 5.0, 2.3
 
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors
 # of sums below which their latency shows: four cycles of two (guide); and what a tile's weights

@@ -16,6 +16,8 @@
 ## For CPUs: one work-item a work-group. It owns some vectors of tiles, and some channels m. It transforms
 ## the tiles' samples, of all channels c:
 ##   data[vector][p][c] = sum_i B[p,i] * sample i
+## in planes of a point p, which are a line longer than c needs: at a distance of pages all points of a c
+## would share few lines of the first-level cache;
 ## then sums, in registers, CHANNEL_TILE channels m times VECTORS vectors at a point p, over all channels c;
 ## phases of a channel are as many channels here, since they are summed from the same samples:
 ##   sums[vector][p][m] = sum_c transformed_weight[p][c][m] * data[vector][p][c]
@@ -51,6 +53,8 @@
 #define STEP ${1 if lines_side_by_side else outputs * dilation}  // from a lane's position to the next lane's
 % endif
 
+#define PREFETCH_ROWS 4  // from the row that is read to the one that is prefetched
+
 // A vector anywhere in local memory.
 typedef VECTOR SUMS __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
@@ -65,9 +69,9 @@ ${winograd.sum_tree()}
 ${winograd.sums(form.data, "x", "d")}
 % for p in range(form.points):
 % if blend:
-to[(${p} * channels + c) * VECTORS] = lane ? (others ? to[(${p} * channels + c) * VECTORS] : d${p}) : d${p};
+to[${p} * plane + c * VECTORS] = lane ? (others ? to[${p} * plane + c * VECTORS] : d${p}) : d${p};
 % else:
-to[(${p} * channels + c) * VECTORS] = d${p};
+to[${p} * plane + c * VECTORS] = d${p};
 % endif
 % endfor
 </%def>\
@@ -90,9 +94,13 @@ long n = vector * LANES / row_tiles;
 int t = (int)(vector * LANES % row_tiles);
 % endif
 </%def>\
+## From a row to the one that is asked for meanwhile: pieces of rows are too short to be foreseen.
+<%def name="next_row()">\
+const long next = c + PREFETCH_ROWS < channels ? PREFETCH_ROWS * x_channel_stride : 0;
+</%def>\
 ## The samples of a vector of tiles, transformed.
 <%def name="stage()">\
-DATA VECTOR *to = (DATA VECTOR *)data + (long)(v / VECTORS) * (POINTS * VECTORS) * channels + v % VECTORS;
+DATA VECTOR *to = (DATA VECTOR *)data + (long)(v / VECTORS) * POINTS * plane + v % VECTORS;
 ${place()}
 % if apart:
 const long first = (long)t * (TILE_STEP * DILATION) + line - lead;
@@ -101,7 +109,9 @@ __global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * chan
 if (first >= 0 && first + (${form.samples} - 1L) * DILATION + LANES <= length) {
     NO_UNROLL for (int c = 0; c < channels; ++c) {
         __global const STORED *from = rows + c * x_channel_stride + first;
+        ${next_row()}
 % for i in range(form.samples):
+        PREFETCH(from + next + ${i}L * DILATION, 0);
         const VECTOR x${i} = load_vector(from + ${i}L * DILATION);
 % endfor
         ${store_data()}
@@ -131,6 +141,8 @@ NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
     if (lane == 0 && first >= 0 && first + SPAN <= length)
         NO_UNROLL for (int c = 0; c < channels; ++c) {
             __global const STORED *from = rows + c * x_channel_stride + first;
+            ${next_row()}
+            for (int e = 0; e < SPAN; e += ${line}) PREFETCH(from + next + e, 0);
             ${winograd.samples(row_vector, row_element)}
             ${store_data()}
         }
@@ -216,11 +228,12 @@ for (long task = group; task < tasks; task += groups) {
         const int m = tile * CHANNELS;
         const int there = written - m < CHANNELS ? written - m : CHANNELS;
         __global const SUM *tile_weights = transformed_weight + transformed_weight_offset
-            + ((long)g * tiles + tile) * ((long)POINTS * CHANNEL_TILE * channels);
+            + ((long)g * tiles + tile) * ((long)POINTS * weight_plane);
+        ${results.prefetch_tile()}
         NO_UNROLL for (int p = 0; p < POINTS; ++p) {
-            __global const SUM *ws = tile_weights + (long)p * CHANNEL_TILE * channels;
+            __global const SUM *ws = tile_weights + (long)p * weight_plane;
             NO_UNROLL for (int v = 0; v < v_count; v += VECTORS) {
-                DATA const VECTOR *xs = (DATA const VECTOR *)data + ((long)v * POINTS + p * VECTORS) * channels;
+                DATA const VECTOR *xs = (DATA const VECTOR *)data + ((long)(v / VECTORS) * POINTS + p) * plane;
                 __local VECTOR *to = (__local VECTOR *)sums + (v * POINTS + p * VECTORS) * CHANNEL_TILE;
                 ${products()}
             }

@@ -85,23 +85,47 @@ NO_UNROLL for (int lane = 0, count; lane < LANES && n < batch; lane += count) {
 }
 % endif
 </%def>\
+## Where the first result of a vector of tiles is, and whether all of them are in its row.
+<%def name="result_place()">\
+% if dilation > 1:
+const long n = place_row[v], first = (long)place_tile[v] * (OUTPUTS * DILATION) + place_line[v];
+% if lines_side_by_side:
+const int line = place_line[v];
+const int whole = line + LANES <= DILATION && first + (OUTPUTS - 1L) * DILATION + LANES <= positions;
+% else:
+const int whole = 0;
+% endif
+% else:
+const int write_lead = pad % PHASES;
+const int whole = row_tiles - place_tile[v] >= LANES && place_tile[v] >= write_lead
+    && place_tile[v] <= (positions + write_lead) / RESULTS - LANES;
+% endif
+</%def>\
+## Lines of y that a tile of channels is stored to: these are there when its sums are made.
+<%def name="prefetch_tile()">\
+% if dilation == 1 or lines_side_by_side:
+NO_UNROLL for (int v = 0; v < v_count; ++v) {
+    ${result_place()}
+    if (!whole) continue;
+% if dilation == 1:
+    const long n = place_row[v], first = place_tile[v] * RESULTS - write_lead;
+% endif
+    __global STORED *to = y + y_offset + n * y_batch_stride + ((long)g * written + m) * y_channel_stride + first;
+    NO_UNROLL for (int i = 0; i < there; ++i, to += y_channel_stride) {
+% if dilation == 1:
+        for (int e = 0; e < RESULTS * LANES; e += ${line}) PREFETCH(to + e, 1);
+% else:
+        for (int o = 0; o < OUTPUTS; ++o) PREFETCH(to + (long)o * DILATION, 1);
+% endif
+    }
+}
+% endif
+</%def>\
 ## The results of a tile of channels, of all vectors.
 <%def name="store_tile()">\
 NO_UNROLL for (int v = 0; v < v_count; ++v) {
     __local const VECTOR *from = (__local const VECTOR *)sums + v / VECTORS * (POINTS * CHANNEL_TILE * VECTORS) + v % VECTORS;
-% if dilation > 1:
-    const long n = place_row[v], first = (long)place_tile[v] * (OUTPUTS * DILATION) + place_line[v];
-% if lines_side_by_side:
-    const int line = place_line[v];
-    const int whole = line + LANES <= DILATION && first + (OUTPUTS - 1L) * DILATION + LANES <= positions;
-% else:
-    const int whole = 0;
-% endif
-% else:
-    const int write_lead = pad % PHASES;
-    const int whole = row_tiles - place_tile[v] >= LANES && place_tile[v] >= write_lead
-        && place_tile[v] <= (positions + write_lead) / RESULTS - LANES;
-% endif
+    ${result_place()}
     NO_UNROLL for (int mending = 0; mending < 2; ++mending) {
         // What is not finite stays so, times 0.
         VECTOR check = 0;

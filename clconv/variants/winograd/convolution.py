@@ -36,7 +36,7 @@ GROUPS_A_CORE = 4
 
 SCALARS = (
     *scalars("batch length positions pad lead channels written tiles parts part_tiles"),
-    *scalars("row_tiles row_vectors block_vectors"),
+    *scalars("row_tiles row_vectors block_vectors plane weight_plane"),
     *scalars(long_names="all_vectors position_blocks data_elements tasks", sum_names="slope"),
 )
 
@@ -79,7 +79,7 @@ def _design(work: Work) -> Design:
         (*common_constants(replace(request, device=replace(request.device, vector_floats=1)), 1),
          *constants),
         (Operand("weight", Layout.FLAT), TRANSFORMED_WEIGHT),
-        scalars("channels written tiles", "tasks"),
+        scalars("channels written tiles weight_plane", "tasks"),
         (1, 1, 1),
     )  # fmt: skip
     held = str(work.held_vectors)
@@ -121,7 +121,7 @@ def _design(work: Work) -> Design:
             weight.launch(
                 (grid(weights), 1, 1),
                 channels=tiles.channels, written=tiles.written, tiles=work.channel_tiles,
-                tasks=weights,
+                weight_plane=work.weight_plane, tasks=weights,
             ),
         ),
         (Workspace("transformed_weight", sums, work.transformed_weights),),
@@ -172,6 +172,8 @@ def _numbers(work: Work) -> dict[str, int]:
         "row_tiles": tiles.row_tiles,
         "row_vectors": work.row_vectors,
         "block_vectors": blocks.vectors,
+        "plane": work.plane,
+        "weight_plane": work.weight_plane,
         "data_elements": work.scratch_elements(blocks.vectors),
         "all_vectors": work.all_vectors,
         "position_blocks": blocks.position_blocks,

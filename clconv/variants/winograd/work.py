@@ -18,7 +18,7 @@ __all__ = ["LEAST_LOCAL_BYTES", "Blocks", "Work"]
 LEAST_LOCAL_BYTES = 64 << 10
 # Transformed samples and their sums take these parts of local memory, of which more than so many
 # bytes lies outside a core's second-level cache on many CPUs; the rest is for samples as they are.
-MOST_LOCAL_BYTES, DATA_SHARE, SUMS_SHARE = 256 << 10, 3 / 4, 7 / 32
+MOST_LOCAL_BYTES, DATA_SHARE, SUMS_SHARE = 256 << 10, 25 / 32, 3 / 16
 # Or this part of the second-level cache, if they are in global memory.
 SCRATCH_SHARE = 5 / 8
 # Vectors of tiles of a task at most: their sums at all points stay in the first-level cache.
@@ -92,16 +92,34 @@ class Work:
         return ceil_div(self.tiles.columns, self.channels)
 
     @property
+    def weight_plane(self) -> int:
+        """Elements of a tile's transformed weights at a point, and a line more: see `plane`."""
+        return self.channels * self.tiles.channels + self.line
+
+    @property
+    def plane(self) -> int:
+        """Vectors of transformed samples at a point, and a line more: at a distance of pages, all
+        points of a channel would share a few lines of the first-level cache."""
+        return self.vectors * self.tiles.channels + ceil_div(self.line, self.lanes)
+
+    @property
+    def line(self) -> int:
+        """Elements of a cache's line."""
+        return cost.LINE_BYTES // self.item_bytes
+
+    @property
     def transformed_weights(self) -> int:
         """Elements."""
-        a_group = self.channel_tiles * self.channels * self.tiles.channels
-        return self.problem.groups * self.tiles.points * a_group
+        return self.problem.groups * self.channel_tiles * self.tiles.points * self.weight_plane
 
     @cached_property
-    def far_weights(self) -> bool:
-        """Whether transformed weights come from memory again for each block of vectors."""
-        room = self.request.device.l3_bytes * cost.WINOGRAD_CACHED
-        return self.transformed_weights * self.item_bytes > room
+    def weight_rate(self) -> float:
+        """Bytes of transformed weights that a core gets in a cycle, from where all of them fit."""
+        device = self.request.device
+        held = self.transformed_weights * self.item_bytes / cost.WINOGRAD_CACHED
+        if held <= device.l2_bytes:
+            return cost.WEIGHT_BYTES
+        return cost.WINOGRAD_NEAR_BYTES if held <= device.l3_bytes else cost.WINOGRAD_FAR_BYTES
 
     @cached_property
     def local_bytes(self) -> int:
@@ -116,8 +134,7 @@ class Work:
     @property
     def most_vectors(self) -> int:
         """Vectors of tiles of a task at most, a multiple of those of sums; 0 where none fit."""
-        most = min(self._fitting(self._room), self.held_vectors)
-        return most // self.vectors * self.vectors
+        return min(self._fitting(self._room), self.held_vectors // self.vectors * self.vectors)
 
     @property
     def held_vectors(self) -> int:
@@ -126,7 +143,8 @@ class Work:
         return min(MOST_VECTORS, room // (self.tiles.points * self.channels * self.lanes))
 
     def _fitting(self, elements: int) -> int:
-        return elements // (self.tiles.points * self.tiles.channels * self.lanes)
+        """Vectors of tiles whose transformed samples are so many elements."""
+        return elements // self.scratch_elements(self.vectors) * self.vectors
 
     @cached_property
     def scratch(self) -> bool:
@@ -142,7 +160,7 @@ class Work:
 
     def scratch_elements(self, vectors: int) -> int:
         """Of a work-group whose tasks have so many vectors."""
-        return vectors * self.tiles.points * self.tiles.channels * self.lanes
+        return vectors // self.vectors * self.tiles.points * self.plane * self.lanes
 
     # How tiles lie in vectors
 
@@ -213,11 +231,7 @@ class Work:
         products = vectors / self.vectors * self.tiles.points
         # Weights come while the products before them are made.
         weights = self.channels * channels * self.tiles.points * self.item_bytes
-        summed = products * channels * self.tap.cycles
-        if self.far_weights:
-            a_tile = summed + weights / cost.WINOGRAD_FAR_BYTES
-        else:
-            a_tile = max(summed, weights / cost.WEIGHT_BYTES)
+        a_tile = max(products * channels * self.tap.cycles, weights / self.weight_rate)
         a_tile += products * cost.WINOGRAD_LOOP
         a_tile += vectors * self.channels * self.store
         return cost.TASK_SETUP + vectors * channels * self.stage + part_tiles * a_tile
@@ -250,20 +264,16 @@ class Work:
         call = TYPICAL_ELEMENTS / max(problem.in_channels, problem.out_channels)
         calls = problem.batch * tiles.phase_positions / max(call, TYPICAL_ROW)
         made = self._tally(vectors, 1, self.most_vectors, calls, 0.0).cost(self.core.cycle)
-        return made * self._margin
+        return made * cost.WINOGRAD_MARGIN
 
     def predicted(self) -> Cost:
         """Of this very request, launches included."""
         blocks, device = self.blocks(), self.request.device
         made = self._tally(self.all_vectors, blocks.parts, blocks.vectors, 1, self.row_ends)
         tasks = max(blocks.tasks, 1)
-        waiting = self._margin * rounded(tasks, device.compute_units) / tasks
+        waiting = cost.WINOGRAD_MARGIN * rounded(tasks, device.compute_units) / tasks
         launches = 1 if self.request.kept else 2
         return (made.cost(self.core.cycle) * waiting).launched(launches * device.launch_seconds)
-
-    @property
-    def _margin(self) -> float:
-        return cost.WINOGRAD_MARGIN * (cost.WINOGRAD_SCRATCH if self.scratch else 1.0)
 
     def _tally(
         self, vectors: float, parts: int, block: int, calls: float, row_ends: float
@@ -288,11 +298,7 @@ class Work:
         summed.sums(self.tap, products * tiles.channels)
         made = summed.cost(1.0)
         passing = blocks * self.transformed_weights * self.item_bytes
-        if self.far_weights:
-            tally.overlapped(made.parts)
-            tally.add("memory", passing / cost.WINOGRAD_FAR_BYTES)
-        else:
-            tally.overlapped(made.parts, {"memory": passing / cost.WEIGHT_BYTES})
+        tally.overlapped(made.parts, {"memory": passing / self.weight_rate})
         return tally
 
 
