@@ -331,7 +331,13 @@ _ROWS: dict[str, list[Row]] = {
             "blocks = ceil_div(all_vectors, vectors)",
             "blocks = max(all_vectors // vectors, 1)",
             WINOGRAD + " -k tasks",
-        )
+        ),
+        (
+            "planes of points may be pages apart",
+            "self.vectors * self.tiles.channels + ceil_div(self.line, self.lanes)",
+            "self.vectors * self.tiles.channels",
+            WINOGRAD + " -k planes",
+        ),
     ],
     "variants/winograd/weight_gradient.py": [
         (
@@ -402,8 +408,14 @@ _ROWS: dict[str, list[Row]] = {
             "* phases + (phases - 1 - phase) if backward",
             PHASES + " -k every_device",
         ),
+        (
+            "tiles of six channels lie as those of eight",
+            "to += CHANNEL_TILE, from",
+            "to += ${side}, from",
+            WINOGRAD + " -k channel_tiles",
+        ),
     ],
-    "templates/winograd/convolution_winograd.cl.mako": [
+    "templates/winograd/results.cl.mako": [
         (
             "sums that are not finite stay",
             "if (sum_tree(check) == 0) break;",
@@ -411,8 +423,17 @@ _ROWS: dict[str, list[Row]] = {
             WINOGRAD + " -k finite",
         ),
         (
+            "lines behind the last are stored",
+            "positions - begin < DILATION - line ? positions : (int)begin + (DILATION - line)",
+            "positions",
+            WINOGRAD + " -k 'examples and vector'",
+            "what is behind the last line is the next result's first: right, and stored twice",
+        ),
+    ],
+    "templates/winograd/convolution_winograd.cl.mako": [
+        (
             "a row's first tiles overwrite those of the row before it",
-            "lane ? (others ? to[(${p} * channels + c) * VECTORS] : d${p}) : d${p};",
+            "lane ? (others ? to[${p} * plane + c * VECTORS] : d${p}) : d${p};",
             "d${p};",
             WINOGRAD + " -k 'examples and short'",
         ),
@@ -421,13 +442,6 @@ _ROWS: dict[str, list[Row]] = {
             "if (lane == 0 && first >= 0 && first + SPAN <= length)",
             "if (lane == 0 && first >= 0)",
             WINOGRAD + " -k examples",
-        ),
-        (
-            "lines behind the last are stored",
-            "positions - begin < DILATION - line ? positions : (int)begin + (DILATION - line)",
-            "positions",
-            WINOGRAD + " -k 'examples and vector'",
-            "what is behind the last line is the next result's first: right, and stored twice",
         ),
     ],
     "variants/spectral/transforms.py": [
@@ -1225,8 +1239,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "records of another architecture are taken",
-            "return names and self.architecture in (None, architecture(profile))",
-            "return names",
+            "return names and facts and self.vendor",
+            "return names and self.vendor",
             SHIPPED,
         ),
         (
@@ -2310,8 +2324,8 @@ _ROWS: dict[str, list[Row]] = {
         ),
         (
             "a shape that changed is not seen",
-            "if array.shape != shape or array.dtype != dtype:",
-            "if False:",
+            "raise Changed(key)\n        array = np",
+            "pass\n        array = np",
             ONNX_MODELS,
         ),
         (
@@ -2374,7 +2388,7 @@ _ROWS: dict[str, list[Row]] = {
     "onnx/tracing.py": [
         (
             "a shape that a node on the host gives is taken for granted",
-            "if not x.is_on_device:",
+            "if not x.is_on_device and not x.constant:",
             "if False:",
             ONNX_SHAPES,
         ),
@@ -2482,6 +2496,14 @@ _ROWS: dict[str, list[Row]] = {
             TORCH_MEMORY,
         ),
     ],
+    "torch/batching.py": [
+        (
+            "a batch of weights has its channels in the wrong place",
+            "lined = lined.unflatten(at, (groups, size, -1)).movedim(at - 1, 0)",
+            "lined = lined.unflatten(at, (groups, -1, size)).movedim(at, 0)",
+            TORCH_AUTOGRAD,
+        )
+    ],
     "torch/operators.py": [
         (
             "a result of a transposed tensor lies in rows",
@@ -2505,12 +2527,6 @@ _ROWS: dict[str, list[Row]] = {
             "the weight's tangent is left out",
             "None if of_weight is None else CONVOLUTION(x, of_weight, None, *ctx.options),",
             "None,",
-            TORCH_AUTOGRAD,
-        ),
-        (
-            "a batch of weights has its channels in the wrong place",
-            "return tensor.unflatten(channels, (size, -1)).movedim(channels - (channels < 0), 0)",
-            "return tensor.unflatten(channels, (-1, size)).movedim(channels, 0)",
             TORCH_AUTOGRAD,
         ),
     ],
