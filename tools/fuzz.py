@@ -41,6 +41,7 @@ from clconv.geometry import Geometry as Windows
 from clconv.geometry import reached_by, window_of
 from clconv.planning.profiles import PROFILES
 from clconv.variants import VARIANTS
+from clconv.variants.base import Request
 
 Array = NDArray[Any]
 Rng = np.random.Generator
@@ -147,6 +148,20 @@ def draw_geometry(rng: Rng, dtypes: Sequence[str]) -> Geometry:
         activation=some(rng, *ACTIVATIONS),
         keep=rng.random() < 0.2,
     )
+
+
+def draw_served(rng: Rng, dtypes: Sequence[str], runtime: GuardedRuntime, name: str) -> Geometry:
+    """The next of which a variant can compute a pass."""
+    variant = next(one for one in VARIANTS if one.NAME == name)
+    while True:
+        one = draw_geometry(rng, dtypes)
+        problem = Conv1dProblem(
+            1, one.in_channels, one.window + 99, one.out_channels, one.kernel_size, one.stride, 0,
+            one.dilation, one.groups, one.dtype,
+        )  # fmt: skip
+        requests = (Request(problem, pass_, runtime.profile) for pass_ in CHOSEN)
+        if any(variant.refusal(request) is None for request in requests):
+            return one
 
 
 @dataclass(frozen=True)
@@ -541,7 +556,11 @@ def run_geometry(runtime: CountingRuntime, index: int, options: argparse.Namespa
     """What is wrong with a geometry, None where nothing is."""
     rng = np.random.default_rng((options.seed, index))
     able = [one for one in options.dtypes if one != "float64" or runtime.profile.fp64]
-    geometry = draw_geometry(rng, able or ["float32"])
+    dtypes = able or ["float32"]
+    if options.variant in ("auto", SOME):
+        geometry = draw_geometry(rng, dtypes)
+    else:
+        geometry = draw_served(rng, dtypes, runtime, options.variant)
     shown = ", ".join(f"{name} {value}" for name, value in vars(geometry).items())
     print(f"{index}: {shown}", end="", flush=True)
     start = time.perf_counter()
@@ -593,8 +612,8 @@ def _parser() -> argparse.ArgumentParser:
     names = ["auto", SOME, *(variant.NAME for variant in VARIANTS)]
     parser.add_argument(
         "--variant", choices=names,
-        help=f"passes it cannot serve are left out; {SOME}: any candidate of any variant for each "
-        f"pass (default auto, or {SOME} with --as)",
+        help=f"geometries of which it serves a pass, and those passes; {SOME}: any candidate of any "
+        f"variant for each pass (default auto, or {SOME} with --as)",
     )  # fmt: skip
     parser.add_argument(
         "--keep-going", action="store_true", help="do not stop at a failure, as always with --as"
