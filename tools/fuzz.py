@@ -152,7 +152,7 @@ def draw_geometry(rng: Rng, dtypes: Sequence[str]) -> Geometry:
 
 def draw_served(rng: Rng, dtypes: Sequence[str], runtime: GuardedRuntime, name: str) -> Geometry:
     """The next of which a variant can compute a pass."""
-    variant = next(one for one in VARIANTS if one.NAME == name)
+    variant = next(one for one in VARIANTS if name == one.NAME)
     while True:
         one = draw_geometry(rng, dtypes)
         problem = Conv1dProblem(
@@ -612,8 +612,8 @@ def _parser() -> argparse.ArgumentParser:
     names = ["auto", SOME, *(variant.NAME for variant in VARIANTS)]
     parser.add_argument(
         "--variant", choices=names,
-        help=f"geometries of which it serves a pass, and those passes; {SOME}: any candidate of any "
-        f"variant for each pass (default auto, or {SOME} with --as)",
+        help=f"geometries of which it serves a pass, and those passes; {SOME}: any candidate of "
+        f"any variant for each pass (default auto, or {SOME} with --as)",
     )  # fmt: skip
     parser.add_argument(
         "--keep-going", action="store_true", help="do not stop at a failure, as always with --as"
