@@ -296,7 +296,8 @@ def test_examples_keep_the_bound(first_runtime, rng, name, pass_):
 @pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT])
 @pytest.mark.parametrize("channel_tile", [8, 6, 4, 2])
 def test_channel_tiles(first_runtime, rng, channel_tile, pass_):
-    """Weights are transformed for as many channels at a time: whole tiles, and one that is not."""
+    """Weights are transformed for as many channels at a time: whole tiles, and one that is not but
+    for the gradient's tiles of two."""
     backward = pass_ is Pass.INPUT_GRADIENT
     channels = (5, 11) if not backward else (11, 5)
     problem = Conv1dProblem(1, channels[0], 150, channels[1], 4 if backward else 3, 1 + backward, 1)
@@ -484,7 +485,9 @@ def test_planes_of_points_are_not_pages_apart(channels):
     """Else all points of a channel share the few lines of one place of the first-level cache, which
     made layers of 512 channels a fifth slower."""
     problem = Conv1dProblem(1, channels, 900, 384, 3, 2, 1)
-    for work in works(Request(problem, Pass.FORWARD, PROFILES["cpu"])):
+    found = list(works(Request(problem, Pass.FORWARD, PROFILES["cpu"])))
+    assert found
+    for work in found:
         for elements in (work.plane * work.lanes, work.weight_plane):
             places = {p * elements * 4 % 4096 // 64 for p in range(work.tiles.points)}
             assert len(places) == work.tiles.points

@@ -12,8 +12,8 @@ built.
 all for each profile of a GPU in turn. Every pass is then computed by some candidate of some
 variant, unless --variant says which.
 
-A geometry depends on --seed, its index, --dtypes and whether there is float64 alone: --only INDEX
-runs one again.
+A geometry depends on --seed, its index, --dtypes and whether there is float64 alone (and with
+--served on the variant and the device): --only INDEX runs one again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from clconv import Conv1dProblem, DeviceError, Epilogue, Pass, ProblemError, fun
 from clconv.dtypes import DTYPES
 from clconv.geometry import Geometry as Windows
 from clconv.geometry import reached_by, window_of
-from clconv.planning.profiles import PROFILES
+from clconv.planning.profiles import PROFILES, DeviceProfile
 from clconv.variants import VARIANTS
 from clconv.variants.base import Request
 
@@ -60,6 +60,8 @@ MARGIN = 3
 # A variant "by name" that is any, each pass by one of its own; and those passes.
 SOME = "some"
 CHOSEN = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
+# Geometries that are tried until a variant serves one.
+DRAWS = 1000
 
 
 GPUS = [name for name, profile in PROFILES.items() if profile.kind == "gpu"]
@@ -150,18 +152,19 @@ def draw_geometry(rng: Rng, dtypes: Sequence[str]) -> Geometry:
     )
 
 
-def draw_served(rng: Rng, dtypes: Sequence[str], runtime: GuardedRuntime, name: str) -> Geometry:
-    """The next of which a variant can compute a pass."""
+def draw_served(rng: Rng, dtypes: Sequence[str], device: DeviceProfile, name: str) -> Geometry:
+    """The next of which a variant can compute a pass. Raises LookupError where there is none."""
     variant = next(one for one in VARIANTS if name == one.NAME)
-    while True:
+    for _ in range(DRAWS):
         one = draw_geometry(rng, dtypes)
         problem = Conv1dProblem(
             1, one.in_channels, one.window + 99, one.out_channels, one.kernel_size, one.stride, 0,
             one.dilation, one.groups, one.dtype,
         )  # fmt: skip
-        requests = (Request(problem, pass_, runtime.profile) for pass_ in CHOSEN)
+        requests = (Request(problem, pass_, device) for pass_ in CHOSEN)
         if any(variant.refusal(request) is None for request in requests):
             return one
+    raise LookupError(f"{name} serves none of {DRAWS} random geometries on {device.name}")
 
 
 @dataclass(frozen=True)
@@ -557,10 +560,10 @@ def run_geometry(runtime: CountingRuntime, index: int, options: argparse.Namespa
     rng = np.random.default_rng((options.seed, index))
     able = [one for one in options.dtypes if one != "float64" or runtime.profile.fp64]
     dtypes = able or ["float32"]
-    if options.variant in ("auto", SOME):
-        geometry = draw_geometry(rng, dtypes)
+    if options.served:
+        geometry = draw_served(rng, dtypes, runtime.profile, options.variant)
     else:
-        geometry = draw_served(rng, dtypes, runtime, options.variant)
+        geometry = draw_geometry(rng, dtypes)
     shown = ", ".join(f"{name} {value}" for name, value in vars(geometry).items())
     print(f"{index}: {shown}", end="", flush=True)
     start = time.perf_counter()
@@ -612,8 +615,12 @@ def _parser() -> argparse.ArgumentParser:
     names = ["auto", SOME, *(variant.NAME for variant in VARIANTS)]
     parser.add_argument(
         "--variant", choices=names,
-        help=f"geometries of which it serves a pass, and those passes; {SOME}: any candidate of "
-        f"any variant for each pass (default auto, or {SOME} with --as)",
+        help=f"passes it cannot serve are left out; {SOME}: any candidate of any variant for each "
+        f"pass (default auto, or {SOME} with --as)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--served", action="store_true",
+        help="only geometries of which the variant serves a pass, which depend on the device, too",
     )  # fmt: skip
     parser.add_argument(
         "--keep-going", action="store_true", help="do not stop at a failure, as always with --as"
@@ -623,9 +630,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     """What a command line says."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
     options.variant = options.variant or (SOME if options.profile else "auto")
     options.batches = options.batches or (4 if options.profile else 20)
+    if options.served and options.variant in ("auto", SOME):
+        parser.error("--served is for the name of a --variant")
     return options
 
 
@@ -648,7 +658,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name is not None:
             print(f"as {name} ", end="")
             runtime.plan_as(name)
-        wrong = run_geometry(runtime, index, options)
+        try:
+            wrong = run_geometry(runtime, index, options)
+        except LookupError as error:
+            print(error, file=sys.stderr)
+            return 1
         if wrong is None:
             continue
         failures += 1
@@ -656,6 +670,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         again += ["--dtypes", ",".join(options.dtypes), "--variant", options.variant]
         again += ["--device", options.device] if options.device else []
         again += ["--as", name] if name else []
+        again += ["--served"] if options.served else []
         command = " ".join(shlex.quote(str(word)) for word in again)
         print(f"FAILED {wrong}\n  again: python tools/fuzz.py {command}", flush=True)
         if not (options.keep_going or options.profile):

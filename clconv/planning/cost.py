@@ -244,7 +244,8 @@ WINOGRAD_TURNED, WINOGRAD_RESULT = 3.0, 8.0
 WINOGRAD_MARGIN = 1.15
 # Transformed weights that take at most this part of the second-level cache come from there; else
 # so many bytes of them come in a cycle of a core from the third, of which they take no more than
-# that part either (fitted to four layers on Zen 3), or from memory (fitted to two on Zen 1).
+# that part either (fitted to four layers on Zen 3), or from memory (estimate: by it two layers that
+# were measured on Zen 1 come out as they did, one faster than direct sums and one slower).
 WINOGRAD_CACHED, WINOGRAD_NEAR_BYTES, WINOGRAD_FAR_BYTES = 0.5, 5.0, 2.3
 
 # Of the portable variant: bytes that a core moves in a cycle, in its small pieces (fitted); vectors

@@ -4,7 +4,7 @@
 ##   m*PHASES + phase = tile*CHANNEL_TILE + i; the last m again where there is no such m, 0 where no such tap
 ##   g group, m channel written, c channel read, p point
 ##
-## For CPUs: one work-item a work-group. It owns the channels of a tile, with what fills its planes up.
+## For CPUs: one work-item a work-group. It owns the channels of a tile, with the line behind each of its planes.
 ## The lanes of a vector are those channels, since they lie side by side. Dimension 0 is tasks, and loops.
 <%
     side = 1
@@ -23,7 +23,7 @@
 #define CHANNEL_TILE ${channel_tile}
 #define CHANNELS ${channel_tile // phases}
 
-// As many channels side by side as vectors have, anywhere in memory.
+// A tile's channels side by side, anywhere in memory; for six of them a vector of eight.
 typedef ${sum_type}${"" if side == 1 else side} SIDE;
 typedef SIDE STORED_SIDE __attribute__((aligned(${8 if dtype == "float64" else 4})));
 
@@ -50,7 +50,7 @@ void weight_winograd(${signature})
             const SIDE w${k} = ${"(SIDE)(%s)" % ", ".join(lane(i, k) for i in range(side))};
 % endfor
             ${winograd.sums(form.weight, "w", "r", "SIDE")}
-            // In a tile of six the last two lanes are overwritten by the next c, or fill the plane up.
+            // In a tile of six the last two lanes are overwritten by the next c, or lie behind the plane.
 % for p in range(form.points):
             *(__global STORED_SIDE *)(to + (long)${p} * weight_plane) = r${p};
 % endfor

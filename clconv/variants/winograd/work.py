@@ -112,14 +112,15 @@ class Work:
         """Elements."""
         return self.problem.groups * self.channel_tiles * self.tiles.points * self.weight_plane
 
-    @cached_property
-    def weight_rate(self) -> float:
-        """Bytes of transformed weights that a core gets in a cycle, from where all of them fit."""
+    def weight_rate(self, part_tiles: float) -> float:
+        """Bytes of transformed weights that a core gets in a cycle, from where those of a task's
+        tiles of channels fit: the tasks before and after it have the same."""
         device = self.request.device
-        held = self.transformed_weights * self.item_bytes / cost.WINOGRAD_CACHED
-        if held <= device.l2_bytes:
+        held = part_tiles * self._tile_bytes
+        if held <= device.l2_bytes * cost.WINOGRAD_CACHED:
             return cost.WEIGHT_BYTES
-        return cost.WINOGRAD_NEAR_BYTES if held <= device.l3_bytes else cost.WINOGRAD_FAR_BYTES
+        near = held <= device.l3_bytes * cost.WINOGRAD_CACHED
+        return cost.WINOGRAD_NEAR_BYTES if near else cost.WINOGRAD_FAR_BYTES
 
     @cached_property
     def local_bytes(self) -> int:
@@ -217,6 +218,11 @@ class Work:
         return 2 * self.core.multiply_add
 
     @property
+    def _tile_bytes(self) -> int:
+        """Of a tile of channels: its transformed weights at all points."""
+        return self.channels * self.tiles.channels * self.tiles.points * self.item_bytes
+
+    @property
     def row_ends(self) -> int:
         """Parts of vectors that are staged and stored for themselves, since a row ends in their
         vector, or begins."""
@@ -230,8 +236,8 @@ class Work:
         channels = self.tiles.channels
         products = vectors / self.vectors * self.tiles.points
         # Weights come while the products before them are made.
-        weights = self.channels * channels * self.tiles.points * self.item_bytes
-        a_tile = max(products * channels * self.tap.cycles, weights / self.weight_rate)
+        weights = self._tile_bytes / self.weight_rate(part_tiles)
+        a_tile = max(products * channels * self.tap.cycles, weights)
         a_tile += products * cost.WINOGRAD_LOOP
         a_tile += vectors * self.channels * self.store
         return cost.TASK_SETUP + vectors * channels * self.stage + part_tiles * a_tile
@@ -285,7 +291,7 @@ class Work:
         products = groups * vectors / self.vectors * self.channel_tiles * tiles.points
         weights = 0.0
         if not self.request.kept:
-            weights = calls * self.transformed_weights / tiles.points * cost.WINOGRAD_WEIGHT
+            weights = calls * groups * tiles.columns * tiles.channels * cost.WINOGRAD_WEIGHT
         ends = groups * row_ends * cost.WINOGRAD_END * self._moved
         tally = Tally(
             staging=groups * vectors * parts * tiles.channels * self.stage
@@ -297,8 +303,9 @@ class Work:
         summed = Tally()
         summed.sums(self.tap, products * tiles.channels)
         made = summed.cost(1.0)
-        passing = blocks * self.transformed_weights * self.item_bytes
-        tally.overlapped(made.parts, {"memory": passing / self.weight_rate})
+        passing = blocks * groups * self.channel_tiles * self._tile_bytes
+        rate = self.weight_rate(self.channel_tiles / parts)
+        tally.overlapped(made.parts, {"memory": passing / rate})
         return tally
 
 
