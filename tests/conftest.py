@@ -4,8 +4,9 @@
 no device is found the tests fail; they are never skipped.
 
 All cases build thousands of kernels, a second each on a driver that compiles slowly. So of several
-CPU drivers each has some of a test's cases, in turns, unless it is marked `every_device`; and of
-those marked `one_of(n)` every nth case runs. With `--all-cases` all of them run on all devices.
+CPU drivers each has some of a test's cases, in turns, unless it is marked `every_device`: the one
+that users get has every turn but each third, and of a driver's versions the first takes part. Of
+cases marked `one_of(n)` every nth runs. With `--all-cases` all of them run on all devices.
 """
 
 from __future__ import annotations
@@ -82,6 +83,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return _told() + ("" if config.getoption("all_cases") else "\nsome cases (--all-cases: all)")
 
 
+def _whose_turn(turn: int) -> int | None:
+    """The CPU driver that has a case: two of three times the one that users get."""
+    first, *others = _cpus or [None]
+    return others[turn // 3 % len(others)] if others and turn % 3 == 2 else first
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Cases that are not of the nth, or another driver's turn, are deselected, unless they are
     asked for by name."""
@@ -104,11 +111,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         block = index // nth
         runs = (index + block) % nth == 0
         # Tests do not all begin with the same driver: one of a single case has its turn, too.
-        turn = zlib.crc32(test.encode()) + block + block // max(1, len(_cpus))
-        mine = _cpus[turn % len(_cpus)] if _cpus else None
+        taking = (
+            _cpus
+            if item.get_closest_marker("every_device")
+            else [_whose_turn(zlib.crc32(test.encode()) + block + block // 3)]
+        )
         on = [params[name] for name in ON_DEVICES if name in params]
-        everywhere = item.get_closest_marker("every_device") is not None
-        there = everywhere or all(i not in _cpus or i == mine for i in on)
+        there = all(i in taking or _devices[i].info.kind != "CPU" for i in on)
         named = item.nodeid.partition("::")[2] in asked
         (kept if named or (runs and there) else others).append(item)
     items[:] = kept
@@ -116,7 +125,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _devices = _chosen()
-_cpus = [i for i, one in enumerate(_devices) if one.info.kind == "CPU"]
+_platforms = [one.info.platform if one.info.kind == "CPU" else None for one in _devices]
+# CPU drivers, each in one version, the one that users get first.
+_cpus = [i for i, one in enumerate(_platforms) if one and _platforms.index(one) == i]
 _runtimes: dict[tuple[int, str], GuardedRuntime] = {}
 
 
