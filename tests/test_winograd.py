@@ -236,6 +236,15 @@ def test_simulated_tiles_keep_the_bound(rng, problem, pass_):
             testing.assert_right(found, problem, pass_, given, sums=sums)
 
 
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("problem", [SIMULATED[1], Conv1dProblem(1, 4, 30, 6, 4, 2, 1)])
+def test_the_bound_of_an_empty_batch(problem, pass_):
+    empty = replace(problem, batch=0)
+    arrays = _arrays(np.random.default_rng(0), empty)
+    found = bound(empty, pass_, {"outputs": 2 if problem.stride == 1 else 4}, arrays)
+    assert found.shape == testing.evaluate(empty, pass_, arrays).shape
+
+
 @pytest.mark.parametrize("problem", SIMULATED)
 def test_the_bound_of_gradients_has_all_positions(rng, problem):
     """Where a few of them alone are not zero: transforms make no term's magnitude less than it

@@ -159,8 +159,9 @@ def _defined(tiles: Tiles, x: Array, weight: Array) -> Array:
 
 def _placed(tiles: Tiles, of_tiles: Array) -> Array:
     """For each result what is given for (batch, group, column, line, tile, output)."""
-    batch, groups, columns, lines = of_tiles.shape[:4]
-    # There are no phases where there are lines.
-    split = of_tiles.reshape(batch, groups * columns // tiles.phases, tiles.phases * lines, -1)
-    rows: Array = split.swapaxes(2, 3).reshape(*split.shape[:2], -1)
+    batch, groups, columns, lines, count, outputs = of_tiles.shape
+    channels, apart = groups * columns // tiles.phases, tiles.phases * lines
+    # There are no phases where there are lines. Sizes are written out for an empty batch.
+    split = of_tiles.reshape(batch, channels, apart, count * outputs)
+    rows: Array = split.swapaxes(2, 3).reshape(batch, channels, count * outputs * apart)
     return rows[..., tiles.write_lead : tiles.write_lead + tiles.positions]
