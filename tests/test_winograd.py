@@ -557,13 +557,13 @@ def test_another_length_is_planned_with_what_is_known_of_the_layer(monkeypatch):
     ("name", "problem"),
     [
         ("shares", Conv1dProblem(9, 33, 1100, 40, 3, 1, 1)),
-        ("cut_lines", Conv1dProblem(2, 5, 1500, 6, 2, 1, (700, 0), 700)),
+        ("cut_lines", Conv1dProblem(2, 5, 1500, 6, 2, 1, (701, 0), 701)),
         ("odd places", Conv1dProblem(30, 17, 46, 9, 3, 1, 2, 5)),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_gradients_of_many_chunks(first_runtime, rng, name, problem):
-    """In shares, whose sums are added; of lines that are too many for a chunk."""
+    """In shares, whose sums are added; of lines, a prime number, that are too many for a chunk."""
     plan = _by_outputs(first_runtime, problem, Pass.WEIGHT_GRADIENT, 4)
     request = Request(problem, Pass.WEIGHT_GRADIENT, first_runtime.profile).asking()
     cut = Gradient(request, 4, plan.tile["channel_tile"], plan.tile["vectors"]).blocks()

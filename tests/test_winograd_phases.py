@@ -128,6 +128,22 @@ def test_simulated_tiles_keep_the_bound(rng, name):
                 testing.assert_right(found, problem, PASS, arrays, sums=sums)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_bound_has_all_positions(name):
+    """Where a single position of y is not zero: transforms make no term's magnitude less than it
+    is."""
+    problem = PROBLEMS[name]
+    weight = np.ones(problem.weight_shape, np.float32)
+    for outputs in tile_outputs(problem, PASS):
+        for position in range(problem.out_length):
+            grad = np.zeros(problem.output_shape, np.float32)
+            grad[..., position] = 1
+            given = {"weight": weight, "grad_output": grad}
+            terms = testing.evaluate(problem, PASS, given)
+            found = bound(problem, PASS, {"outputs": outputs}, given)
+            assert (found >= testing.gamma(2, np.float32) * terms).all()
+
+
 # Kernels
 
 

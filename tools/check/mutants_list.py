@@ -302,7 +302,7 @@ _ROWS: dict[str, list[Row]] = {
             "phases begin with a row, whatever its padding",
             "return self.problem.pads[0] % self.phases",
             "return 0",
-            PHASES + " -k simulated",
+            PHASES + " -k bound_has",
         ),
     ],
     "variants/winograd/bound.py": [
