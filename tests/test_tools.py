@@ -48,7 +48,9 @@ def test_geometries_for_a_variant(name):
 
 
 def test_no_geometry_for_a_variant():
-    with pytest.raises(LookupError, match="strip serves none of 1000 random geometries on sm_90"):
+    with pytest.raises(
+        fuzz.NoneServed, match="strip serves none of 1000 random geometries on sm_90"
+    ):
         fuzz.draw_served(np.random.default_rng(0), ["float32"], PROFILES["sm_90"], "strip")
     with pytest.raises(SystemExit):
         fuzz.options_of(["--served"])

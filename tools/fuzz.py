@@ -152,8 +152,12 @@ def draw_geometry(rng: Rng, dtypes: Sequence[str]) -> Geometry:
     )
 
 
+class NoneServed(Exception):
+    """A variant serves no random geometry on a device."""
+
+
 def draw_served(rng: Rng, dtypes: Sequence[str], device: DeviceProfile, name: str) -> Geometry:
-    """The next of which a variant can compute a pass. Raises LookupError where there is none."""
+    """The next of which a variant can compute a pass. Raises NoneServed where there is none."""
     variant = next(one for one in VARIANTS if name == one.NAME)
     for _ in range(DRAWS):
         one = draw_geometry(rng, dtypes)
@@ -164,7 +168,7 @@ def draw_served(rng: Rng, dtypes: Sequence[str], device: DeviceProfile, name: st
         requests = (Request(problem, pass_, device) for pass_ in CHOSEN)
         if any(variant.refusal(request) is None for request in requests):
             return one
-    raise LookupError(f"{name} serves none of {DRAWS} random geometries on {device.name}")
+    raise NoneServed(f"{name} serves none of {DRAWS} random geometries on {device.name}")
 
 
 @dataclass(frozen=True)
@@ -660,7 +664,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runtime.plan_as(name)
         try:
             wrong = run_geometry(runtime, index, options)
-        except LookupError as error:
+        except NoneServed as error:
             print(error, file=sys.stderr)
             return 1
         if wrong is None:
