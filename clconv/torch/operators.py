@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import register_decomposition
 from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
@@ -178,6 +177,10 @@ class _Derivative(_SingleLevelFunction):
     operator: Any
     compute: Any  # its kernel for CPU tensors
     apply: Any  # PyTorch's
+    # What ONNX's exporter shall see of an operator in a torch.export'ed program. A decomposition
+    # registered with PyTorch would do, too, but Inductor refuses operators that have one and are
+    # kept, wherever the environment has the variable CI.
+    exported: Any = None
 
     @classmethod
     def kernel(cls, keys: Any, *inputs: Any) -> Any:
@@ -187,6 +190,9 @@ class _Derivative(_SingleLevelFunction):
         level.
         """
         below = keys & torch._C._after_autograd_keyset
+        ends = _ends(below)
+        if not ends and cls.exported and torch.onnx.is_in_onnx_export():
+            return cls.exported(*inputs)
         tangents, graph = torch._C._is_fwd_grad_enabled(), torch.is_grad_enabled()
         if (graph and torch._C._any_requires_grad(*inputs)) or (
             tangents and any(map(_has_tangent, inputs[:3]))
@@ -195,7 +201,7 @@ class _Derivative(_SingleLevelFunction):
                 inputs = unwrap_dead_wrappers(inputs)
                 return cls.apply(*inputs, _Below(below, graph, tangents))
         with torch._C._AutoDispatchBelowAutograd():
-            if _ends(below):
+            if ends:
                 return cls.compute(*inputs)
             return cls.operator.redispatch(below, *inputs)
 
@@ -241,6 +247,8 @@ class _Derivative(_SingleLevelFunction):
 
 class _Convolution(_Derivative):
     """Of convolution(x, weight, bias, *layer)."""
+
+    exported = staticmethod(by_pytorch)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
@@ -365,6 +373,3 @@ BACKWARD = _define(
     vmap_backward,
     _backward_flops,
 )
-# For who looks for a decomposition of everything, such as ONNX's exporter given a torch.export'ed
-# program; the compilers ask for those of operators that they name, and keep this one.
-register_decomposition(CONVOLUTION)(by_pytorch)
