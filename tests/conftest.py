@@ -218,6 +218,15 @@ def first_runtime() -> Iterator[GuardedRuntime]:
     yield from _guarded(0, "own")
 
 
+@pytest.fixture
+def cpu_runtime() -> Iterator[GuardedRuntime]:
+    """A guarded runtime on the first CPU driver, for tests of how a variant's kernels for CPUs cut
+    their work; those of GPUs have tests of their own."""
+    if not _cpus:
+        pytest.skip("no CPU driver")
+    yield from _guarded(_cpus[0], "own")
+
+
 @on_every_device
 def gpu_runtime(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     """The same, planned as for a GPU: work-items are the lanes, and interleave."""

@@ -292,19 +292,19 @@ def _check(runtime, rng, problem, pass_, plan):
 
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", winograd.EXAMPLES)
-def test_examples_keep_the_bound(first_runtime, rng, name, pass_):
+def test_examples_keep_the_bound(cpu_runtime, rng, name, pass_):
     problem = winograd.EXAMPLES[name]
-    if winograd.refusal(Request(problem, pass_, first_runtime.profile)):
+    if winograd.refusal(Request(problem, pass_, cpu_runtime.profile)):
         assert problem.stride > 1
         return
-    if problem.dtype == np.float64 and not first_runtime.profile.fp64:
-        pytest.skip(f"{first_runtime.info.name} has no float64")
-    _check(first_runtime, rng, problem, pass_, _by_outputs(first_runtime, problem, pass_, 4))
+    if problem.dtype == np.float64 and not cpu_runtime.profile.fp64:
+        pytest.skip(f"{cpu_runtime.info.name} has no float64")
+    _check(cpu_runtime, rng, problem, pass_, _by_outputs(cpu_runtime, problem, pass_, 4))
 
 
 @pytest.mark.parametrize("pass_", [Pass.FORWARD, Pass.INPUT_GRADIENT])
 @pytest.mark.parametrize("channel_tile", [8, 6, 4, 2])
-def test_channel_tiles(first_runtime, rng, channel_tile, pass_):
+def test_channel_tiles(cpu_runtime, rng, channel_tile, pass_):
     """Weights are transformed for as many channels at a time: whole tiles, and one that is not but
     for the gradient's tiles of two."""
     backward = pass_ is Pass.INPUT_GRADIENT
@@ -312,10 +312,10 @@ def test_channel_tiles(first_runtime, rng, channel_tile, pass_):
     problem = Conv1dProblem(1, channels[0], 150, channels[1], 4 if backward else 3, 1 + backward, 1)
     plan = next(
         one
-        for one in first_runtime.plans(problem, pass_, variant="winograd")
+        for one in cpu_runtime.plans(problem, pass_, variant="winograd")
         if one.tile["channel_tile"] == channel_tile
     )
-    _check(first_runtime, rng, problem, pass_, plan)
+    _check(cpu_runtime, rng, problem, pass_, plan)
 
 
 @pytest.mark.every_device
@@ -323,23 +323,23 @@ def test_channel_tiles(first_runtime, rng, channel_tile, pass_):
 @pytest.mark.parametrize("name", ["short rows", "lines side by side"])
 def test_every_device(runtime, rng, name, pass_):
     problem = winograd.EXAMPLES[name]
-    _check(runtime, rng, problem, pass_, _by_outputs(runtime, problem, pass_, 4))
+    _check(runtime, rng, problem, pass_, runtime.plans(problem, pass_, variant="winograd")[0])
 
 
 @pytest.mark.parametrize("pass_", PASSES)
-def test_two_outputs_are_exact(first_runtime, rng, pass_):
+def test_two_outputs_are_exact(cpu_runtime, rng, pass_):
     """On whole numbers: rows of whole vectors, and their ends."""
     problem = Conv1dProblem(3, 5, 150, 9, 3, 1, (1, 2))
-    plan = _by_outputs(first_runtime, problem, pass_, 2)
+    plan = _by_outputs(cpu_runtime, problem, pass_, 2)
     arrays = _arrays(rng, problem, testing.integers)
-    with first_runtime:
+    with cpu_runtime:
         result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
     testing.assert_exact(result, testing.evaluate(problem, pass_, given))
 
 
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", ["rows of whole vectors", "short rows", "dilated"])
-def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pass_):
+def test_what_is_not_finite_stays_where_it_belongs(cpu_runtime, rng, name, pass_):
     """NaN and infinities in exactly the results that the definition gives; sums that overflow in
     transforms alone have their place among the numbers."""
     problem = winograd.EXAMPLES[name]
@@ -350,8 +350,8 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pas
     # So that the definition's own sums of these do not overflow.
     arrays["grad_output" if pass_ is Pass.WEIGHT_GRADIENT else "weight"] *= np.float32(0.1)
     arrays["weight"][1, 1, 0] = np.inf
-    plan = _by_outputs(first_runtime, problem, pass_, 4)
-    with first_runtime, np.errstate(invalid="ignore", over="ignore"):
+    plan = _by_outputs(cpu_runtime, problem, pass_, 4)
+    with cpu_runtime, np.errstate(invalid="ignore", over="ignore"):
         result, given = _computed(problem, pass_, arrays, {pass_: plan.choice})
         expected = testing.evaluate(problem, pass_, given)
         most = plan.error_bound(*given.values())
@@ -364,13 +364,13 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name, pas
 
 
 @pytest.mark.parametrize("taps", [2, 3])
-def test_the_error_is_as_small_as_that_of_direct_sums(first_runtime, rng, taps):
+def test_the_error_is_as_small_as_that_of_direct_sums(cpu_runtime, rng, taps):
     """At most four times, of normal data, as root of the mean square; small integers round to the
     right ones."""
     problem = Conv1dProblem(2, 64, 300, 48, taps, 1, 1)
     arrays = _arrays(rng, problem)
     errors = []
-    with first_runtime:
+    with cpu_runtime:
         for variant in ("winograd", "strip"):
             result, given = _computed(problem, Pass.FORWARD, arrays, variant)
             true = testing.evaluate(problem, Pass.FORWARD, given)
@@ -421,18 +421,18 @@ def test_samples_do_not_hang_on_each_other(first_runtime, rng, pass_):
     assert np.array_equal(result[4:5], alone)
 
 
-def test_weights_are_transformed_once(first_runtime, rng):
+def test_weights_are_transformed_once(cpu_runtime, rng):
     """Where they are prepared; without a batch nothing runs."""
     problem = Conv1dProblem(2, 5, 90, 9, 3, 1, 1)
     x, weight = (_arrays(rng, problem)[name] for name in ("x", "weight"))
-    with first_runtime:
+    with cpu_runtime:
         prepared = clconv.prepare_weight(weight)
         expected = F.conv1d(x, weight, padding=1, variant="winograd")
         counts = []
         for given in (weight, prepared, prepared):
-            before = first_runtime.launches
+            before = cpu_runtime.launches
             y = F.conv1d(x, given, padding=1, variant="winograd")
-            counts.append(first_runtime.launches - before)
+            counts.append(cpu_runtime.launches - before)
             assert np.array_equal(y, expected)
         assert counts == [2, 2, 1]
         assert F.conv1d(x[:0], weight, padding=1, variant="winograd").shape == (0, 9, 90)
@@ -562,24 +562,24 @@ def test_another_length_is_planned_with_what_is_known_of_the_layer(monkeypatch):
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_gradients_of_many_chunks(first_runtime, rng, name, problem):
+def test_gradients_of_many_chunks(cpu_runtime, rng, name, problem):
     """In shares, whose sums are added; of lines, a prime number, that are too many for a chunk."""
-    plan = _by_outputs(first_runtime, problem, Pass.WEIGHT_GRADIENT, 4)
-    request = Request(problem, Pass.WEIGHT_GRADIENT, first_runtime.profile).asking()
+    plan = _by_outputs(cpu_runtime, problem, Pass.WEIGHT_GRADIENT, 4)
+    request = Request(problem, Pass.WEIGHT_GRADIENT, cpu_runtime.profile).asking()
     cut = Gradient(request, 4, plan.tile["channel_tile"], plan.tile["vectors"]).blocks()
     reached = {"shares": min(cut.shares, cut.chunks - cut.shares), "cut_lines": cut.line_blocks - 1}
     assert reached.get(name, cut.chunks - 1) > 0
-    _check(first_runtime, rng, problem, Pass.WEIGHT_GRADIENT, plan)
+    _check(cpu_runtime, rng, problem, Pass.WEIGHT_GRADIENT, plan)
 
 
-def test_gradients_are_added_to(first_runtime, rng):
+def test_gradients_are_added_to(cpu_runtime, rng):
     """With scale and momentum; without a batch what was there alone is left."""
     problem = Conv1dProblem(2, 33, 90, 9, 3, 1, 1)
     x, _, grad = _arrays(rng, problem, testing.integers).values()
     before = testing.integers(rng, problem.weight_shape, problem.dtype)
-    plan = _by_outputs(first_runtime, problem, Pass.WEIGHT_GRADIENT, 2)
+    plan = _by_outputs(cpu_runtime, problem, Pass.WEIGHT_GRADIENT, 2)
     choice = {Pass.WEIGHT_GRADIENT: plan.choice}
-    with first_runtime:
+    with cpu_runtime:
         for batch in (2, 0):
             out = before.copy()
             given = {"x": x[:batch], "grad_output": grad[:batch]}
