@@ -131,6 +131,7 @@ def test_tables(tmp_path, capsys):
     assert "| Another CPU | P 7 |" in text
 
 
+OF_DEVICE = '{"name": "devices", "lines": [{"info": {"name": "a", "platform": "b"}}'
 HEAD = '{"schema": "clconv report", "version": 1'
 
 
@@ -138,7 +139,11 @@ HEAD = '{"schema": "clconv report", "version": 1'
     ("content", "message"),
     [("[]", "is no report of version 1"), ("{}", "is no report"), ("{", "JSONDecodeError"),
      (HEAD + "}", "x.json is damaged: KeyError"),
-     (HEAD + ', "steps": [{"name": "layers", "lines": [{"median_us": 1}]}]}', "x.json is damaged")],
+     (HEAD + ', "steps": [{"name": "layers", "lines": [{"median_us": 1}]}]}', "x.json is damaged"),
+     (HEAD + f', "steps": [{OF_DEVICE}, {{"profile": {{"speed": 9}}}}]}}]}}',
+      "x.json is damaged: TypeError: DeviceProfile"),
+     (HEAD + f', "steps": [{OF_DEVICE}]}}, {{"name": "tuned", "lines": [{{"record": 3}}]}}]}}',
+      "x.json is damaged: ")],
 )  # fmt: skip
 def test_what_is_no_report(tmp_path, capsys, content, message):
     page = tmp_path / "page.md"

@@ -22,6 +22,7 @@ import re
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -49,6 +50,15 @@ PLATFORMS = {"Portable Computing Language": "pocl"}
 Key = tuple[Layer, Pass]
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says which file it is whose members are missing, or are of other types."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
 class Report(Found):
     """One report, with what it says of records."""
 
@@ -57,12 +67,10 @@ class Report(Found):
         found = (content.get("schema"), content.get("version")) if isinstance(content, dict) else ()
         if found != (SCHEMA, SCHEMA_VERSION):
             raise ValueError(f"{path} is no report of version {SCHEMA_VERSION}: {found}")
-        try:
+        with _reading(path):
             super().__init__(content)
             self.info: dict[str, Any] | None = self.one("devices", "info")
             others = self.every("layers", "median_us") or self.every("tuned", "record")
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
         if self.info is None and others:
             raise ValueError(f"{path} is damaged: it has times, but does not say of which device")
         self.path = path
@@ -70,23 +78,24 @@ class Report(Found):
     @cached_property
     def profile(self) -> DeviceProfile:
         """What the planner knew of the device."""
-        found = self.one("devices", "profile")
-        return DeviceProfile(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-        )
+        with _reading(self.path):
+            found = self.one("devices", "profile").items()
+            return DeviceProfile(**{k: tuple(v) if isinstance(v, list) else v for k, v in found})
 
     def records(self) -> list[Record]:
         """All that was tuned. Raises ValueError, ProblemError where one is damaged."""
-        return [record_of_json(line["record"]) for line in self.every("tuned", "record")]
+        with _reading(self.path):
+            return [record_of_json(line["record"]) for line in self.every("tuned", "record")]
 
     def held(self, record: ShippedRecord) -> bool:
         """Whether a choice was faster at every size in the second measurement, too."""
-        gains = {
-            line["length"]: line["again_before_us"] / line["again_after_us"]
-            for line in self.every("tuned", "choice")
-            if Choice(**line["choice"]) == record.choice and self._layer(line) == record.layer
-            and Pass(line["pass"]) is record.pass_
-        }  # fmt: skip
+        with _reading(self.path):
+            gains = {
+                line["length"]: line["again_before_us"] / line["again_after_us"]
+                for line in self.every("tuned", "choice")
+                if Choice(**line["choice"]) == record.choice and self._layer(line) == record.layer
+                and Pass(line["pass"]) is record.pass_
+            }  # fmt: skip
         return all(gains.get(size.length, 0) > LEAST_GAIN for size in record.measured)
 
     def _layer(self, line: dict[str, Any]) -> Layer:

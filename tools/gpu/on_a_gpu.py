@@ -401,6 +401,8 @@ def _answer(*command: str) -> str:
     """What a command prints, or why it does not."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except FileNotFoundError:
+        return "not installed"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{type(error).__name__}: {error}"
     return (done.stdout + done.stderr).strip()
