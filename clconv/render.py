@@ -73,6 +73,17 @@ def signature(operands: Iterable[Operand], scalars: Iterable[Scalar]) -> str:
     return ",\n    ".join(["", *filter(None, groups)]).removeprefix(",")
 
 
+def _attributes(kernel: Kernel, lanes: int) -> str:
+    """Of a kernel whose work-items have vectors of so many lanes."""
+    sizes = ", ".join(map(str, kernel.local_size))
+    attributes = [f"reqd_work_group_size({sizes})"]
+    if lanes > 1:
+        # Else Intel's compiler makes a second kernel, of several work-items in a vector, in as much
+        # time again; even where a work-group has only one.
+        attributes.append("vec_type_hint(VECTOR)")
+    return f"__attribute__(({', '.join(attributes)}))"
+
+
 @lru_cache(RENDERED_KEPT)
 def render(kernel: Kernel) -> str:
     """A kernel's OpenCL C: everything that its build depends on but the options."""
@@ -83,9 +94,8 @@ def render(kernel: Kernel) -> str:
     try:
         parts = [_templates.get_template("common.cl.mako").render(**names, indented=_indented)]
         parameters = signature(kernel.operands, kernel.scalars)
-        sizes = ", ".join(map(str, kernel.local_size))
         names |= {
-            "attributes": f"__attribute__((reqd_work_group_size({sizes})))",
+            "attributes": _attributes(kernel, names.get("lanes", 1)),
             "signature": parameters,
             "arguments": [one.split()[-1].lstrip("*") for one in parameters.split(",")],
             "bound": frozenset(operand.name for operand in kernel.operands),
