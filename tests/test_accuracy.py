@@ -201,8 +201,8 @@ def _check_remainders(rng, layer, lengths):
     [(name, "float16") for name in SOME]
     + [(name, "bfloat16") for name in ("depthwise", "no batch")],
 )
-def test_named_problem_in_half(first_runtime, rng, name, dtype):
-    problem = _problem(first_runtime, PROBLEMS[name], dtype)
+def test_named_problem_in_half(cpu_runtime, rng, name, dtype):
+    problem = _problem(cpu_runtime, PROBLEMS[name], dtype)
     assert {"direct", "strip"} & set(NAMES) <= _check_all_passes(rng, problem, NAMES)
 
 

@@ -194,14 +194,14 @@ def test_special_values(first_runtime, rng, name):
 # Views
 
 
-def test_views_in_place(first_runtime, rng, monkeypatch):
+def test_views_in_place(cpu_runtime, rng, monkeypatch):
     """Every second sample, reversed positions, some of the channels: strips read them as they lie,
     and the result is contiguous."""
     made = recipes(monkeypatch)
     problem = Conv1dProblem(2, 20, 60, 12, 3, 1, 1)
-    weight = first_runtime.to_device(drawn(rng, problem.weight_shape))
-    wide = first_runtime.to_device(drawn(rng, (2, 20, 120)))
-    last = first_runtime.to_device(drawn(rng, (2, 60, 40)))
+    weight = cpu_runtime.to_device(drawn(rng, problem.weight_shape))
+    wide = cpu_runtime.to_device(drawn(rng, (2, 20, 120)))
+    last = cpu_runtime.to_device(drawn(rng, (2, 60, 40)))
     views = [wide[:, :, ::2], wide[:, :, 59::-1], last.transpose((0, 2, 1))[:, 7:27]]
     for view in views:
         y = F.conv1d(view, weight, padding=1)
@@ -266,7 +266,7 @@ def test_errors_name_shapes_in_the_callers_order(first_runtime):
 # Which is taken
 
 
-def test_nothing_is_copied_where_that_is_faster(first_runtime, rng, monkeypatch):
+def test_nothing_is_copied_where_that_is_faster(cpu_runtime, rng, monkeypatch):
     """Dense layers and depthwise ones; weight gradients are of copies."""
     made = recipes(monkeypatch)
     for groups in (1, 32):

@@ -312,7 +312,7 @@ def test_importing_clconv_imports_neither_scipy_nor_this():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_choosing_a_method(first_runtime, monkeypatch):
+def test_choosing_a_method(cpu_runtime, monkeypatch):
     x = np.ones(500, np.float32)
     assert signal.choose_conv_method(x, x[:3]) == "direct"
     assert signal.choose_conv_method([1, 2, 3], [1, 2]) == "direct"
@@ -321,9 +321,9 @@ def test_choosing_a_method(first_runtime, monkeypatch):
         x_of_them, h = (np.ones((1, n), np.float32) for n in (40_000, taps))
         assert signal.choose_conv_method(x_of_them, h) == "fft"
         assert signal.choose_conv_method(x_of_them.astype(np.int32), h.astype(np.int32)) == "direct"
-        monkeypatch.setattr(first_runtime, "exact", True)
+        monkeypatch.setattr(cpu_runtime, "exact", True)
         assert signal.choose_conv_method(x_of_them, h) == "direct"
-        monkeypatch.setattr(first_runtime, "exact", False)
+        monkeypatch.setattr(cpu_runtime, "exact", False)
     method, times = signal.choose_conv_method(x, x[:3], measure=True)
     assert set(times) == {"fft", "direct"}
     assert method == min(times, key=times.get)

@@ -95,9 +95,9 @@ IN_SINGLE = [name for name, one in spectral.EXAMPLES.items() if one.dtype == np.
 @pytest.mark.one_of(3)
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("name", IN_SINGLE[3:])
-def test_every_tile_on_the_first_device(first_runtime, rng, name, pass_):
+def test_every_tile_on_the_first_cpu(cpu_runtime, rng, name, pass_):
     """As below; kernels take long to build."""
-    _check_tiles(first_runtime, first_runtime, rng, name, pass_)
+    _check_tiles(cpu_runtime, cpu_runtime, rng, name, pass_)
 
 
 @pytest.mark.one_of(2)
@@ -133,7 +133,7 @@ def _check_tiles(runtime, first_runtime, rng, name, pass_):
 
 
 @pytest.mark.parametrize("pass_", PASSES)
-def test_the_error_is_as_small_as_that_of_direct_sums(first_runtime, rng, pass_):
+def test_the_error_is_as_small_as_that_of_direct_sums(cpu_runtime, rng, pass_):
     """At most four times, of normal data, as root of the mean square."""
     problem = Conv1dProblem(2, 64, 300, 48, 11, 1, 5)
     arrays = _data(rng, problem)
@@ -289,9 +289,9 @@ def test_long_filters_on_every_device(runtime, rng, taps, dilation):
 
 
 @pytest.mark.parametrize("taps", [1025, 2500])
-def test_longer_filters(first_runtime, rng, taps):
+def test_longer_filters(cpu_runtime, rng, taps):
     """Whose kernels take long to build."""
-    _check_long_filters(first_runtime, rng, taps, 1)
+    _check_long_filters(cpu_runtime, rng, taps, 1)
 
 
 def _check_long_filters(runtime, rng, taps, dilation):

@@ -37,7 +37,7 @@ def channels_last(x):
 
 
 @pytest.mark.parametrize("groups", [1, 32])
-def test_results_and_gradients_lie_as_the_input(first_runtime, copies, groups):
+def test_results_and_gradients_lie_as_the_input(cpu_runtime, copies, groups):
     """Nothing is copied but for the weight gradient, and what is left of a tensor may be wider."""
     weight = whole(32, 32 // groups, 3).requires_grad_()
     wide = whole(2, 50, 64)[..., :32]
@@ -55,7 +55,7 @@ def test_results_and_gradients_lie_as_the_input(first_runtime, copies, groups):
     assert rows.is_contiguous()
 
 
-def test_transposed_convolution(first_runtime, copies):
+def test_transposed_convolution(cpu_runtime, copies):
     x, weight = whole(2, 20, 6).transpose(1, 2), whole(6, 5, 4)
     y = conv_transpose1d(x, weight, stride=2)
     assert torch.equal(y, TF.conv_transpose1d(x, weight, stride=2))
@@ -89,7 +89,7 @@ def test_shapes_of_tensors_without_values(first_runtime):
     torch.library.opcheck(operators.convolution_backward.default, inputs, test_utils=only)
 
 
-def test_transposes_around_layers_in_a_compiled_graph(first_runtime, copies):
+def test_transposes_around_layers_in_a_compiled_graph(cpu_runtime, copies):
     """As speech models with a layer norm have them."""
 
     class Block(nn.Module):

@@ -173,27 +173,27 @@ def test_every_device(runtime, rng, name):
 
 
 @pytest.mark.parametrize("taps", [4, 5, 6])
-def test_all_lengths_and_paddings(first_runtime, rng, taps):
+def test_all_lengths_and_paddings(cpu_runtime, rng, taps):
     """Ends of rows at every place of a vector of tiles, or of what is written from it, by one set
     of kernels."""
     for length in (1, 2, 3, 8, 15, 31, 63, 64, 65, 130):
         for pads in ((0, 0), (1, 1), (2, 1), (3, 2), (9, 8)):
             if length + sum(pads) < taps:
                 continue
-            _check(first_runtime, rng, Conv1dProblem(2, 6, length, 5, taps, 2, pads))
+            _check(cpu_runtime, rng, Conv1dProblem(2, 6, length, 5, taps, 2, pads))
 
 
-def test_two_outputs_are_exact(first_runtime, rng):
+def test_two_outputs_are_exact(cpu_runtime, rng):
     """On whole numbers: rows of whole vectors, and their ends."""
     problem = Conv1dProblem(3, 9, 301, 5, 5, 2, (1, 2))
-    plan = _by_outputs(first_runtime, problem, 2)
+    plan = _by_outputs(cpu_runtime, problem, 2)
     arrays = _arrays(rng, problem, testing.integers)
-    result = _computed(first_runtime, problem, plan, arrays)
+    result = _computed(cpu_runtime, problem, plan, arrays)
     testing.assert_exact(result, testing.evaluate(problem, PASS, arrays))
 
 
 @pytest.mark.parametrize("name", ["phases", "phases, short rows", "phases, odd taps"])
-def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name):
+def test_what_is_not_finite_stays_where_it_belongs(cpu_runtime, rng, name):
     """NaN and infinities in exactly the results that the definition gives; sums that overflow in
     transforms alone have their place among the numbers."""
     problem = winograd.EXAMPLES[name]
@@ -203,9 +203,9 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name):
     source[0, 0, 7:11] = 1.5e38
     arrays["weight"] *= np.float32(0.1)
     arrays["weight"][1, 1, 0] = np.inf
-    plan = _by_outputs(first_runtime, problem, 4)
+    plan = _by_outputs(cpu_runtime, problem, 4)
     with np.errstate(invalid="ignore", over="ignore"):
-        result = _computed(first_runtime, problem, plan, arrays)
+        result = _computed(cpu_runtime, problem, plan, arrays)
         expected = testing.evaluate(problem, PASS, arrays)
         most = plan.error_bound(arrays["weight"], arrays["grad_output"])
     finite = np.isfinite(expected)
@@ -218,7 +218,7 @@ def test_what_is_not_finite_stays_where_it_belongs(first_runtime, rng, name):
 
 
 @pytest.mark.parametrize("taps", [4, 6])
-def test_the_error_is_as_small_as_that_of_direct_sums(first_runtime, rng, taps):
+def test_the_error_is_as_small_as_that_of_direct_sums(cpu_runtime, rng, taps):
     """At most four times, of normal data, as root of the mean square; small integers round to the
     right ones."""
     problem = Conv1dProblem(2, 48, 300, 64, taps, 2, 1)
@@ -226,19 +226,19 @@ def test_the_error_is_as_small_as_that_of_direct_sums(first_runtime, rng, taps):
     true = testing.evaluate(problem, PASS, arrays)
     errors = []
     for plan in (
-        _by_outputs(first_runtime, problem, 4),
-        first_runtime.plans(problem, PASS, variant="strip")[0],
+        _by_outputs(cpu_runtime, problem, 4),
+        cpu_runtime.plans(problem, PASS, variant="strip")[0],
     ):
-        result = _computed(first_runtime, problem, plan, arrays)
+        result = _computed(cpu_runtime, problem, plan, arrays)
         errors.append(float(np.sqrt(((result - true) ** 2).mean())))
     assert 0 < errors[0] < 4 * errors[1]
     whole = _arrays(rng, problem, testing.integers)
-    result = _computed(first_runtime, problem, _by_outputs(first_runtime, problem, 4), whole)
+    result = _computed(cpu_runtime, problem, _by_outputs(cpu_runtime, problem, 4), whole)
     assert np.array_equal(np.rint(result), testing.evaluate(problem, PASS, whole))
 
 
 @pytest.mark.parametrize(("padding", "extra"), [(1, 0), (0, 1)])
-def test_transposed_convolutions(first_runtime, rng, padding, extra):
+def test_transposed_convolutions(cpu_runtime, rng, padding, extra):
     """With bias, residual and activation, and a sample that output_padding appends, which no window
     reaches; weights that are prepared are transformed once."""
     problem = Conv1dProblem.transposed(2, 9, 70, 5, 4, 2, padding, extra)
@@ -247,29 +247,29 @@ def test_transposed_convolutions(first_runtime, rng, padding, extra):
     residual = testing.normals(rng, problem.input_shape, "f")
     place = (bias, 2, padding, extra)
     options = {"residual": residual, "activation": "gelu", "variant": "winograd"}
-    with first_runtime:
+    with cpu_runtime:
         prepared = clconv.prepare_weight(arrays["weight"], 2, transposed=True)
         counts = []
         for weight in (arrays["weight"], prepared, prepared):
-            before = first_runtime.launches
+            before = cpu_runtime.launches
             y = F.conv_transpose1d(arrays["grad_output"], weight, *place, **options)
-            counts.append(first_runtime.launches - before)
+            counts.append(cpu_runtime.launches - before)
     assert counts == [2, 2, 1]
     assert y.shape == (2, 5, 140 if padding else 143)
-    plan = first_runtime.plans(problem, PASS, variant="winograd")[0]
+    plan = cpu_runtime.plans(problem, PASS, variant="winograd")[0]
     given = arrays | {"bias": bias, "residual": residual}
     testing.assert_right(y, problem, PASS, given, activation="gelu", sums=plan.sums_bound)
 
 
-def test_samples_do_not_hang_on_each_other(first_runtime, rng):
+def test_samples_do_not_hang_on_each_other(cpu_runtime, rng):
     """A batch gives the bits of its elements alone, however tasks are cut; so does every run."""
     problem = Conv1dProblem(9, 9, 101, 5, 4, 2, 1)
     arrays = _arrays(rng, problem)
-    plan = first_runtime.plans(problem, PASS, variant="winograd")[0]
-    result = _computed(first_runtime, problem, plan, arrays)
-    again = _computed(first_runtime, problem, plan, arrays)
+    plan = cpu_runtime.plans(problem, PASS, variant="winograd")[0]
+    result = _computed(cpu_runtime, problem, plan, arrays)
+    again = _computed(cpu_runtime, problem, plan, arrays)
     one = arrays | {"grad_output": arrays["grad_output"][4:5]}
-    alone = _computed(first_runtime, replace(problem, batch=1), plan, one)
+    alone = _computed(cpu_runtime, replace(problem, batch=1), plan, one)
     assert np.array_equal(result, again)
     assert np.array_equal(result[4:5], alone)
 
