@@ -7,6 +7,16 @@
 ## For GPUs: a work-item owns the taps of one m and c, neighbours the next m; they come through local
 ## memory. Channels that fill tiles of products are zeros. Dimension 0 is blocks of m, 1 and 2 are rows of
 ## g and c.
+<%
+    # Without phases there is no need to divide.
+    phases = stride > 1
+    if backward:
+        tap = "(TAPS - 1 - i) * STRIDE" + " + m / written" * phases
+        first = "channels + c) * written + m" + " % written" * phases
+    else:
+        tap = "i * STRIDE" + " + c / channels" * phases
+        first = "written + m) * channels + c" + " % channels" * phases
+%>\
 #define TAPS ${taps}
 #define KERNEL_SIZE ${kernel_size}
 #define STRIDE ${stride}
@@ -23,9 +33,9 @@ void weights_batched(${signature})
     // Several at once, so that one waits for memory beside the next.
     _Pragma("unroll ${fetch_count}") for (int e = item; e < ITEMS * TAPS; e += ITEMS) {
         const int m = block * ITEMS + e / TAPS, i = e % TAPS;
-        const int k = ${"(TAPS - 1 - i) * STRIDE + m / written" if backward else "i * STRIDE + c / channels"};
+        const int k = ${tap};
         const int ok = m < rows_there && c < terms && k < KERNEL_SIZE;
-        const long at = ${"(((long)g * channels + c) * written + m % written)" if backward else "(((long)g * written + m) * channels + c % channels)"} * KERNEL_SIZE + k;
+        const long at = (((long)g * ${first}) * KERNEL_SIZE + k;
         const SUM value = load(weight + weight_offset + (ok ? at : 0));
         taps[e / TAPS * PITCH + i] = ok ? value : (SUM)0;
     }
