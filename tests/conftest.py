@@ -207,7 +207,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 # Fixtures whose parameter is a device.
-ON_DEVICES = ("runtime", "gpu_runtime", "plain_runtime")
+ON_DEVICES = ("runtime", "each_cpu", "gpu_runtime", "plain_runtime")
 on_every_device = pytest.fixture(params=range(len(_devices)), ids=[_label(one) for one in _devices])
 
 
@@ -230,6 +230,15 @@ def cpu_runtime() -> Iterator[GuardedRuntime]:
     if not _cpus:
         pytest.skip("no CPU driver")
     yield from _guarded(_cpus[0], "own")
+
+
+@pytest.fixture(
+    params=[i for i, one in enumerate(_devices) if one.info.kind == "CPU"],
+    ids=lambda index: _label(_devices[index]),
+)
+def each_cpu(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
+    """The same on each CPU driver, for what GPUs do not have."""
+    yield from _guarded(request.param, "own")
 
 
 @on_every_device

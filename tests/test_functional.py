@@ -181,9 +181,9 @@ PLACED = pytest.mark.parametrize("problem", IN_PLACES.values(), ids=list(IN_PLAC
 
 
 @PLACED
-def test_views_of_what_is_added(runtime, rng, problem):
+def test_views_of_what_is_added(each_cpu, rng, problem):
     """A bias in the midst of its buffer, a residual with a batch stride of its own."""
-    assert {"strip", "direct"} <= _check_views_of_what_is_added(runtime, rng, problem)
+    assert {"strip", "direct"} <= _check_views_of_what_is_added(each_cpu, rng, problem)
 
 
 # One of them: transforms for GPUs have many kernels.
@@ -225,9 +225,9 @@ def _check_views_of_what_is_added(runtime, rng, problem):
 
 
 @PLACED
-def test_gradients_in_the_midst_of_a_buffer(runtime, rng, problem):
+def test_gradients_in_the_midst_of_a_buffer(each_cpu, rng, problem):
     """Outs at offsets of their own, of one share and of many, and nothing beside them changes."""
-    assert {"strip", "direct"} <= _check_gradients_in_places(runtime, rng, problem)
+    assert {"strip", "direct"} <= _check_gradients_in_places(each_cpu, rng, problem)
 
 
 @PLACED

@@ -319,12 +319,12 @@ def test_batch_strides_beyond_32_bits(chosen, rng, variant, groups):
 
 
 @pytest.mark.parametrize("variant", ["direct", "strip", "depthwise"])
-def test_batch_strides_beyond_32_bits_on_cpus(runtime, rng, variant):
+def test_batch_strides_beyond_32_bits_on_cpus(each_cpu, rng, variant):
     """The same of the variants for CPUs."""
     depthwise = variant == "depthwise"
     problem = Conv1dProblem(2, 3, 90, 3 if depthwise else 6, 5, 1, 2, 1, 3 if depthwise else 1,
                             np.float16)  # fmt: skip
-    _check_far_apart(runtime, rng, variant, problem, _FarApart(runtime))
+    _check_far_apart(each_cpu, rng, variant, problem, _FarApart(each_cpu))
 
 
 def _check_far_apart(runtime, rng, variant, problem, far):

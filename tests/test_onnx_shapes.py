@@ -220,7 +220,7 @@ def recorded(runtime, host, weight, variant, last, view):
 
 
 @pytest.mark.parametrize("variant", ["pointwise", "depthwise", "strip", "direct"])
-def test_recorded_copies(runtime, rng, variant):
+def test_recorded_copies(each_cpu, rng, variant):
     """Plans of strided positions, and of channels last: with copies where their kernels take rows
     alone, in the run that is recorded and when it goes again."""
     weight = integers(
@@ -234,11 +234,11 @@ def test_recorded_copies(runtime, rng, variant):
     )
     for last, shape, view, seen in cases:
         host = integers(rng, *shape)
-        recorder, y, copies = recorded(runtime, host, weight, variant, last, view)
+        recorder, y, copies = recorded(each_cpu, host, weight, variant, last, view)
         wanted = (("x", "out") if last else ("x",)) * copied
         # Whether depthwise kernels take channels last depends on how wide the vectors are.
         assert copies == wanted or (last and variant == "depthwise" and copies == ())
-        program = Program(runtime, Scratch(runtime), recorder.events, recorder.sizes, ("y",))
+        program = Program(each_cpu, Scratch(each_cpu), recorder.events, recorder.sizes, ("y",))
         results = [(host, y)]
         for _ in range(2):
             values = {"x": integers(rng, *shape)}

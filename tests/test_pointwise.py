@@ -105,7 +105,7 @@ def _arrays(rng, problem, make=testing.integers):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_remainder(runtime, rng, dtype):
+def test_every_remainder(each_cpu, rng, dtype):
     """Rows that end at, before and behind the end of a vector and of a place, each alone and end to
     end."""
     seen = set()
@@ -114,14 +114,14 @@ def test_every_remainder(runtime, rng, dtype):
             problem = Conv1dProblem(3, 10, length, 14, 1, 1, padding, 1, 2, dtype=dtype)
             arrays = _arrays(rng, problem)
             for pass_ in GRADIENTS:
-                plan = next(runtime.candidates(problem, pass_, variant="pointwise"))
+                plan = next(each_cpu.candidates(problem, pass_, variant="pointwise"))
                 seen.add(plan.launches[0].numbers["flat"])
                 found = _pass(problem, pass_, arrays, variant="pointwise")
                 testing.assert_right(found, problem, pass_, arrays, f"{pass_.value} of {problem}")
     assert seen == {0, 1}
 
 
-def test_other_tiles_and_epilogues(runtime, rng):
+def test_other_tiles_and_epilogues(each_cpu, rng):
     """Rows in place and end to end, with all that may follow the sums."""
     for length, batch in ((70, 2), (5, 7)):
         problem = Conv1dProblem(batch, 6, length, 9, 1)
@@ -131,10 +131,10 @@ def test_other_tiles_and_epilogues(runtime, rng):
         sums = reference.conv1d(problem, arrays["x"], arrays["weight"])
         sums = sums + bias[:, None] + residual
         for activation in ("relu", "silu"):
-            kept = runtime.empty(problem.output_shape)
-            given = [runtime.to_device(one) for one in (arrays["x"], arrays["weight"], bias)]
+            kept = each_cpu.empty(problem.output_shape)
+            given = [each_cpu.to_device(one) for one in (arrays["x"], arrays["weight"], bias)]
             found = F.conv1d(
-                *given, activation=activation, residual=runtime.to_device(residual),
+                *given, activation=activation, residual=each_cpu.to_device(residual),
                 pre_activation=kept, variant="pointwise",
             ).get()  # fmt: skip
             assert np.array_equal(kept.get(), sums)
@@ -144,7 +144,7 @@ def test_other_tiles_and_epilogues(runtime, rng):
                 assert np.allclose(found, sums / (1 + np.exp(-sums.astype(np.float64))), 1e-5)
 
 
-def test_the_same_bits_as_by_strips(runtime, rng):
+def test_the_same_bits_as_by_strips(each_cpu, rng):
     """Both sum channel after channel, so a layer may change between them."""
     layer = Conv1dProblem(2, 600, 130, 9, 1)
     for problem in (layer, replace(layer, batch=9, length=7)):
@@ -155,7 +155,7 @@ def test_the_same_bits_as_by_strips(runtime, rng):
         assert np.array_equal(one, other), problem
 
 
-def test_positions_that_nothing_was_read_for(runtime):
+def test_positions_that_nothing_was_read_for(each_cpu):
     """Have no products in a gradient: not with infinite weights either. In the forward pass padding
     is zeros, of which they make NaN."""
     x, weight = np.ones((2, 3, 40), np.float32), np.full((3, 4, 1), np.inf, np.float32)
@@ -181,15 +181,15 @@ def test_its_examples_reach_all_paths():
     assert clconv.variants(pointwise.EXAMPLES["64 bits"], "forward", "cpu")[0] == "pointwise"
 
 
-def test_rows_in_reverse(runtime, rng):
+def test_rows_in_reverse(each_cpu, rng):
     """Samples and positions may lie backwards, so that what is read begins before its array."""
     for length in (3, 40):
         x = rng.integers(-4, 5, (6, 4, length)).astype(np.float32)
         weight = rng.integers(-4, 5, (5, 4, 1)).astype(np.float32)
         problem = Conv1dProblem(6, 4, length, 5, 1)
-        there, its_weight = runtime.to_device(x), runtime.to_device(weight)
+        there, its_weight = each_cpu.to_device(x), each_cpu.to_device(weight)
         y = F.conv1d(there[::-1], its_weight, variant="pointwise").get()
         assert np.array_equal(y, reference.conv1d(problem, x[::-1], weight))
-        turned = runtime.to_device(weight.transpose(1, 0, 2).copy())
+        turned = each_cpu.to_device(weight.transpose(1, 0, 2).copy())
         y = F.conv1d_input(x.shape[:1] + (5, length), turned, there[::-1], variant="pointwise")
         assert np.array_equal(y.get(), reference.conv1d(problem, x[::-1], weight))

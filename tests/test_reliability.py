@@ -673,11 +673,11 @@ IN_BOTH = [(name, "float32") for name in SPECIAL] + [(name, "float16") for name 
 
 @pytest.mark.one_of(2)
 @pytest.mark.parametrize(("name", "dtype"), IN_BOTH)
-def test_nan_and_infinity_in_remainders(runtime, rng, name, dtype):
+def test_nan_and_infinity_in_remainders(each_cpu, rng, name, dtype):
     """NaN and infinity at the first and last places of every dimension reach what the definition
     says, by every variant, and change no bit elsewhere; with those that are not exact, whose
     results elsewhere may be made another way then, nothing beyond their bound."""
-    seen = _check_special(runtime, rng, replace(PROBLEMS[name], dtype=np.dtype(dtype)))
+    seen = _check_special(each_cpu, rng, replace(PROBLEMS[name], dtype=np.dtype(dtype)))
     assert {"direct", "strip"} <= seen
     assert ("depthwise" in seen) == name.startswith("depth")
 
@@ -749,7 +749,7 @@ def _check_special(runtime, rng, problem):
 
 
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (1, 3), (3, 1)])
-def test_infinite_weights_of_transposed_convolutions(runtime, stride, groups):
+def test_infinite_weights_of_transposed_convolutions(each_cpu, stride, groups):
     """What no product reaches stays as it is, with an epilogue too, and where output_padding goes
     on behind the last sample."""
     x, weight = np.ones((2, 3, 40), "f"), np.full((3, 1, 4), 2, "f")
@@ -766,7 +766,7 @@ def test_infinite_weights_of_transposed_convolutions(runtime, stride, groups):
         for variant in ("direct", "strip", *(["depthwise"] if groups == 3 else [])):
             y = F.conv_transpose1d(
                 x, weight, np.ones(groups, "f"), stride, 0, 1, groups, dilation,
-                activation=activation, variant=variant, runtime=runtime,
+                activation=activation, variant=variant, runtime=each_cpu,
             )  # fmt: skip
             assert np.allclose(y, wanted, equal_nan=True), (variant, activation)
 

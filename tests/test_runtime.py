@@ -195,7 +195,7 @@ def test_profile_of_a_device(runtime):
     assert profile.fp64 == runtime.info.fp64
 
 
-def test_vectors_are_those_that_the_compiler_makes(runtime):
+def test_vectors_are_those_that_the_compiler_makes(each_cpu):
     """No vector is wider than the registers that the driver's own compiler knows of, whatever the
     processor has: a wider one is slow, and PoCL's built-in functions take it for another type."""
     source = """
@@ -205,11 +205,11 @@ def test_vectors_are_those_that_the_compiler_makes(runtime):
         __kernel void narrow(void) {}
         #endif
     """
-    made = cl.Program(runtime.context, source).build(cache_dir=False).kernel_names
-    if runtime.info.platform.startswith("Portable") and made == "narrow":
-        assert runtime.profile.vector_floats <= 8
+    made = cl.Program(each_cpu.context, source).build(cache_dir=False).kernel_names
+    if each_cpu.info.platform.startswith("Portable") and made == "narrow":
+        assert each_cpu.profile.vector_floats <= 8
     else:
-        assert runtime.profile.vector_floats == min(16, runtime.device.native_vector_width_float)
+        assert each_cpu.profile.vector_floats == min(16, each_cpu.device.native_vector_width_float)
 
 
 def test_wide_vectors_are_asked_for_where_they_run(runtime, monkeypatch, tmp_path):

@@ -21,11 +21,11 @@ def whole(rng, dtype, *shape):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_resampling(runtime, rng, dtype):
+def test_resampling(each_cpu, rng, dtype):
     """Whole numbers come out exact: short and long signals, filters shorter than a phase, and
     longer than the signal."""
     for up, down in RATIOS:
-        assert phases.serves(runtime.profile, Resampling(3000, up, down, 0), np.dtype(dtype))
+        assert phases.serves(each_cpu.profile, Resampling(3000, up, down, 0), np.dtype(dtype))
         for length in (1, 50, 3000):
             x = whole(rng, dtype, 2, length)
             for taps in (3, 61, 3000):
@@ -60,7 +60,7 @@ def test_resampling_planned_as_for_a_gpu(gpu_runtime, rng):
     np.testing.assert_array_equal(signal.upfirdn(h, x, 3, 2), scipy.signal.upfirdn(h, x, 3, 2))
 
 
-def test_resampling_keeps_what_is_not_finite(runtime, rng):
+def test_resampling_keeps_what_is_not_finite(each_cpu, rng):
     """Outputs that a sample is no part of do not see it."""
     x, h = whole(rng, np.float32, 1, 400), np.arange(1, 121, dtype=np.float32)
     x[0, 200] = np.inf
@@ -101,12 +101,12 @@ def bound(x, h, y_length, pad):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_long_filters(runtime, rng, dtype):
+def test_long_filters(each_cpu, rng, dtype):
     """Within the bound that is proven: some rows, several turns, parts that are not whole."""
     for rows, length, taps in ((2, 15_000, 10_001), (1, 9_000, 25_000)):
         x = rng.standard_normal((rows, length)).astype(dtype)
         h = rng.standard_normal((1, taps)).astype(dtype)
-        assert long.serves(runtime.profile, x.dtype, taps, length)
+        assert long.serves(each_cpu.profile, x.dtype, taps, length)
         y = signal.convolve(x, h, "full")
         right = scipy.signal.oaconvolve(x.astype(np.float64), h.astype(np.float64), axes=1)
         apart = np.abs(y - right)

@@ -284,8 +284,8 @@ def test_weight_gradients_in_turns(runtime, rng):
 
 @pytest.mark.every_device
 @pytest.mark.parametrize(("taps", "dilation"), [(129, 1), (130, 3)])
-def test_long_filters_on_every_device(runtime, rng, taps, dilation):
-    _check_long_filters(runtime, rng, taps, dilation)
+def test_long_filters_on_every_device(each_cpu, rng, taps, dilation):
+    _check_long_filters(each_cpu, rng, taps, dilation)
 
 
 @pytest.mark.parametrize("taps", [1025, 2500])

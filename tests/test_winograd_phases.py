@@ -168,8 +168,8 @@ def _check(runtime, rng, problem):
 
 
 @pytest.mark.parametrize("name", ["phases", "phases, short rows"])
-def test_every_device(runtime, rng, name):
-    _check(runtime, rng, winograd.EXAMPLES[name])
+def test_every_device(each_cpu, rng, name):
+    _check(each_cpu, rng, winograd.EXAMPLES[name])
 
 
 @pytest.mark.parametrize("taps", [4, 5, 6])
