@@ -78,8 +78,8 @@ def _attributes(kernel: Kernel, lanes: int) -> str:
     sizes = ", ".join(map(str, kernel.local_size))
     attributes = [f"reqd_work_group_size({sizes})"]
     if lanes > 1:
-        # Else Intel's compiler makes a second kernel, of several work-items in a vector, in as much
-        # time again; even where a work-group has only one.
+        # Else Intel's compiler makes another kernel where a work-group has several work-items, with
+        # these in the lanes of wider vectors, in as much time again.
         attributes.append("vec_type_hint(VECTOR)")
     return f"__attribute__(({', '.join(attributes)}))"
 

@@ -1,7 +1,7 @@
 """Every OpenCL device found, each as a runtime whose buffers have guard zones.
 
 `CLCONV_TEST_DEVICES`, parts of names or platforms separated by commas, chooses among them. Where
-no device is found the tests fail; they are never skipped.
+no device is found the tests fail. Those of what only CPUs have are skipped where there is none.
 
 All cases build thousands of kernels, a second each on a driver that compiles slowly. So of several
 CPU drivers each has some of a test's cases, in turns, unless it is marked `every_device`: the one
@@ -36,7 +36,8 @@ from clconv.drivers.discovery import find, profile_of, refusal
 from clconv.drivers.probe import finding
 from clconv.planning import planner
 
-if "--all-cases" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
+_asked_for = [*sys.argv, *os.environ.get("PYTEST_ADDOPTS", "").split()]
+if "--all-cases" not in _asked_for and "PYTEST_XDIST_WORKER" not in os.environ:
     # Before a driver is loaded; workers have it from here.
     os.environ.setdefault("CL_CONFIG_CPU_VECTORIZER_MODE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -121,7 +122,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.get_closest_marker("every_device")
             else [_whose_turn(zlib.crc32(test.encode()) + block + block // 5)]
         )
-        on = [params[name] for name in ON_DEVICES if name in params]
+        # Not a number: the one case of a test for which there is no device, which pytest skips.
+        on = [params[name] for name in ON_DEVICES if isinstance(params.get(name), int)]
         there = all(i in taking or _devices[i].info.kind != "CPU" for i in on)
         named = item.nodeid.partition("::")[2] in asked
         (kept if named or (runs and there) else others).append(item)
@@ -133,6 +135,8 @@ _devices = _chosen()
 _platforms = [one.info.platform if one.info.kind == "CPU" else None for one in _devices]
 # CPU drivers, each in one version, the one that users get first.
 _cpus = [i for i, one in enumerate(_platforms) if one and _platforms.index(one) == i]
+# Those that are planned as CPUs: with vectors.
+_with_vectors = [i for i, one in enumerate(_devices) if profile_of(one.device).kind == "cpu"]
 _runtimes: dict[tuple[int, str], GuardedRuntime] = {}
 
 
@@ -227,15 +231,12 @@ def first_runtime() -> Iterator[GuardedRuntime]:
 def cpu_runtime() -> Iterator[GuardedRuntime]:
     """A guarded runtime on the first CPU driver, for tests of how a variant's kernels for CPUs cut
     their work; those of GPUs have tests of their own."""
-    if not _cpus:
+    if not _with_vectors:
         pytest.skip("no CPU driver")
-    yield from _guarded(_cpus[0], "own")
+    yield from _guarded(_with_vectors[0], "own")
 
 
-@pytest.fixture(
-    params=[i for i, one in enumerate(_devices) if one.info.kind == "CPU"],
-    ids=lambda index: _label(_devices[index]),
-)
+@pytest.fixture(params=_with_vectors, ids=[_label(_devices[i]) for i in _with_vectors])
 def each_cpu(request: pytest.FixtureRequest) -> Iterator[GuardedRuntime]:
     """The same on each CPU driver, for what GPUs do not have."""
     yield from _guarded(request.param, "own")

@@ -50,20 +50,28 @@ PLATFORMS = {"Portable Computing Language": "pocl"}
 Key = tuple[Layer, Pass]
 
 
+class DamagedReport(ValueError):
+    """A report whose members are missing, of other types, or without sense."""
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Says which file it is whose members are missing, or are of other types."""
+    """Says which file it is. Raises DamagedReport."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    except DamagedReport:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+            ClconvError) as error:  # fmt: skip
+        raise DamagedReport(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 class Report(Found):
     """One report, with what it says of records."""
 
     def __init__(self, path: Path) -> None:
-        content = json.loads(path.read_text("utf-8"))
+        with _reading(path):
+            content = json.loads(path.read_text("utf-8"))
         found = (content.get("schema"), content.get("version")) if isinstance(content, dict) else ()
         if found != (SCHEMA, SCHEMA_VERSION):
             raise ValueError(f"{path} is no report of version {SCHEMA_VERSION}: {found}")
@@ -72,7 +80,7 @@ class Report(Found):
             self.info: dict[str, Any] | None = self.one("devices", "info")
             others = self.every("layers", "median_us") or self.every("tuned", "record")
         if self.info is None and others:
-            raise ValueError(f"{path} is damaged: it has times, but does not say of which device")
+            raise DamagedReport(f"{path} is damaged: it has times, but no device")
         self.path = path
 
     @cached_property
@@ -83,19 +91,18 @@ class Report(Found):
             return DeviceProfile(**{k: tuple(v) if isinstance(v, list) else v for k, v in found})
 
     def records(self) -> list[Record]:
-        """All that was tuned. Raises ValueError, ProblemError where one is damaged."""
+        """All that was tuned."""
         with _reading(self.path):
             return [record_of_json(line["record"]) for line in self.every("tuned", "record")]
 
     def held(self, record: ShippedRecord) -> bool:
         """Whether a choice was faster at every size in the second measurement, too."""
-        with _reading(self.path):
-            gains = {
-                line["length"]: line["again_before_us"] / line["again_after_us"]
-                for line in self.every("tuned", "choice")
-                if Choice(**line["choice"]) == record.choice and self._layer(line) == record.layer
-                and Pass(line["pass"]) is record.pass_
-            }  # fmt: skip
+        gains = {
+            line["length"]: line["again_before_us"] / line["again_after_us"]
+            for line in self.every("tuned", "choice")
+            if Choice(**line["choice"]) == record.choice and self._layer(line) == record.layer
+            and Pass(line["pass"]) is record.pass_
+        }  # fmt: skip
         return all(gains.get(size.length, 0) > LEAST_GAIN for size in record.measured)
 
     def _layer(self, line: dict[str, Any]) -> Layer:
@@ -103,15 +110,16 @@ class Report(Found):
         for one in self.every("tuned", "record"):
             if all(one[key] == line[key] for key in ("layer", "pass", "length")):
                 return record_of_json(one["record"]).key.problem.layer
-        raise ValueError(f"{self.path} measured {line['layer']} again, which it did not tune")
+        raise DamagedReport(f"{self.path} measured {line['layer']} again, which it did not tune")
 
     def shipped(self) -> list[ShippedRecord]:
         """What holds for layers of the device."""
         if self.info is None:
             return []
-        modelled = partial(modelled_choice, self.profile)
-        found = folded([(self.info["name"], self.records())], modelled)
-        return [record for record in found if self.held(record)]
+        with _reading(self.path):
+            modelled = partial(modelled_choice, self.profile)
+            found = folded([(self.info["name"], self.records())], modelled)
+            return [record for record in found if self.held(record)]
 
 
 def load(paths: Iterable[Path]) -> list[Report]:
@@ -166,8 +174,9 @@ def _placed(entries: Sequence[Entry]) -> Iterator[tuple[Target, ShippedRecord]]:
 
 
 def _targets(report: Report) -> Sequence[Target | None]:
-    assert report.info is not None
-    return shipped.targets(report.info["name"], report.info["platform"], report.profile)
+    with _reading(report.path):
+        assert report.info is not None
+        return shipped.targets(report.info["name"], report.info["platform"], report.profile)
 
 
 def merged(records: Sequence[ShippedRecord]) -> ShippedRecord:
@@ -222,32 +231,34 @@ def devices_table(reports: Sequence[Report], near: Path) -> list[str]:
     """A row for each report, with a link to its page as seen from the folder `near`."""
     rows = []
     for one in reports:
-        if one.info is None:
-            continue
-        passes = one.every("accuracy", "normals")
-        wrong = sum("wrong" in line for line in passes)
-        roof = one.one("devices", "roofline")
-        lines = [line for line in one.every("layers", "median_us") if line["flops"] >= LEAST_FLOPS]
-        forward = [line for line in lines if line["pass"] == Pass.FORWARD.value]
-        shares = [_share(line, roof) for line in forward if roof]
-        page = one.path.with_suffix(".md")
-        name = one.info["name"]
-        link = (
-            f"[{name}]({Path(os.path.relpath(page, near)).as_posix()})" if page.exists() else name
-        )
-        rows.append([
-            link, f"{one.info['platform']} {one.info['driver']}", one.profile.architecture,
-            one.report["date"], one.report["clconv"], one.one("devices", "check"),
-            f"{len(passes) - wrong} of {len(passes)}",
-            roof and f"{roof['peak_gflops']:.0f}", roof and f"{roof['copy_gbs']:.0f}",
-            percent(statistics.geometric_mean(shares)) if shares else "-",
-            mean(line["median_us"] / line["predicted_us"] for line in forward),
-            f"{sum(not is_noisy(line.get('others')) for line in forward)} of {len(forward)}",
-        ])  # fmt: skip
+        with _reading(one.path):
+            if one.info is not None:
+                rows.append(_device_row(one, one.info, near))
     header = ("device", "driver", "cores", "date", "clconv", "check", "passes right",
               "peak GFLOP/s", "copy GB/s", "forward, of the roof",
               "forward, measured/predicted (layers)", "while others were idle")  # fmt: skip
     return rows_of(header, rows)
+
+
+def _device_row(one: Report, info: dict[str, Any], near: Path) -> list[Any]:
+    passes = one.every("accuracy", "normals")
+    wrong = sum("wrong" in line for line in passes)
+    roof = one.one("devices", "roofline")
+    lines = [line for line in one.every("layers", "median_us") if line["flops"] >= LEAST_FLOPS]
+    forward = [line for line in lines if line["pass"] == Pass.FORWARD.value]
+    shares = [_share(line, roof) for line in forward if roof]
+    page = one.path.with_suffix(".md")
+    name = info["name"]
+    link = f"[{name}]({Path(os.path.relpath(page, near)).as_posix()})" if page.exists() else name
+    return [
+        link, f"{info['platform']} {info['driver']}", one.profile.architecture,
+        one.report["date"], one.report["clconv"], one.one("devices", "check"),
+        f"{len(passes) - wrong} of {len(passes)}",
+        roof and f"{roof['peak_gflops']:.0f}", roof and f"{roof['copy_gbs']:.0f}",
+        percent(statistics.geometric_mean(shares)) if shares else "-",
+        mean(line["median_us"] / line["predicted_us"] for line in forward),
+        f"{sum(not is_noisy(line.get('others')) for line in forward)} of {len(forward)}",
+    ]  # fmt: skip
 
 
 def _share(line: dict[str, Any], roof: dict[str, Any]) -> float:
@@ -261,11 +272,12 @@ def errors_table(reports: Sequence[Report]) -> list[str]:
     """How far the cost model is off, by cores, variant and pass; the farthest first."""
     groups: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
     for one in reports:
-        for line in one.every("layers", "median_us"):
-            if line["flops"] >= LEAST_FLOPS:
-                key = one.profile.architecture or "not known", line["variant"], line["pass"]
-                off = line["median_us"] / line["predicted_us"]
-                groups.setdefault(key, []).append((off, line["layer"]))
+        with _reading(one.path):
+            for line in one.every("layers", "median_us"):
+                if line["flops"] >= LEAST_FLOPS:
+                    key = one.profile.architecture or "not known", line["variant"], line["pass"]
+                    off = line["median_us"] / line["predicted_us"]
+                    groups.setdefault(key, []).append((off, line["layer"]))
     rows = []
     for key, found in groups.items():
         centre = statistics.geometric_mean(off for off, _ in found)
@@ -319,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(said)
         if asked.devices is not None:
             asked.devices.write_text(page, "utf-8")
-    except (OSError, ValueError, KeyError, TypeError, ClconvError) as error:
+    except (OSError, ValueError, ClconvError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
