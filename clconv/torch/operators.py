@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import register_decomposition
 from torch._functorch.utils import enable_single_level_autograd_function, unwrap_dead_wrappers
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
-from torch.torch_version import TorchVersion
 from torch.utils.flop_counter import conv_backward_flop, conv_flop_count, register_flop_formula
 
 from clconv.calls.recipes import (
@@ -179,7 +177,9 @@ class _Derivative(_SingleLevelFunction):
     operator: Any
     compute: Any  # its kernel for CPU tensors
     apply: Any  # PyTorch's
-    # What ONNX's exporter shall see of an operator in a torch.export'ed program.
+    # What ONNX's exporter shall see of an operator in a torch.export'ed program. A decomposition
+    # registered with PyTorch would do, too, but Inductor refuses operators that have one and are
+    # kept, wherever the environment has the variable CI.
     exported: Any = None
 
     @classmethod
@@ -373,7 +373,3 @@ BACKWARD = _define(
     vmap_backward,
     _backward_flops,
 )
-# Before 2.8 PyTorch does not say that ONNX's exporter asks, which then sees decompositions alone.
-# Later ones get none: Inductor refuses what has one and is kept, where the environment has CI.
-if TorchVersion(torch.__version__) < "2.8":
-    register_decomposition(CONVOLUTION)(by_pytorch)

@@ -519,8 +519,8 @@ _ROWS: dict[str, list[Row]] = {
     "templates/batched/weights_batched.cl.mako": [
         (
             "taps of the input gradient are not in reverse",
-            "(TAPS - 1 - i) * STRIDE + m / written",
-            "i * STRIDE + m / written",
+            "(TAPS - 1 - i) * STRIDE",
+            "i * STRIDE",
             PLANES + " -k bound",
         )
     ],

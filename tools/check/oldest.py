@@ -4,7 +4,8 @@
 Makes an empty environment with the oldest Python that is allowed and here, installs the packages of
 the dependencies and of some extras in the versions of their floors, and runs a few of the tests.
 The floors are read from pyproject.toml; exit status 1 where an installation or a test fails.
-PyTorch is left out: its wheel is larger than all others together.
+With --torch the same of PyTorch alone, which is larger than all others together: beside it are the
+newest releases of the others, and the tests are those of clconv.torch.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ TESTS = (
     "tests/test_shapes.py",
     "tests/test_memory_kinds.py",
     "tests/test_oldest.py",
+)
+TORCH_TESTS = (
+    "tests/test_torch.py",
+    "tests/test_torch_autograd.py",
+    "tests/test_torch_features.py",
+    "tests/test_torch_models.py",
 )
 
 
@@ -62,10 +69,14 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", help="the interpreter, unless the oldest that is allowed")
-    parser.add_argument("tests", nargs="*", default=TESTS, help="what to run instead")
+    parser.add_argument("--torch", action="store_true", help="PyTorch: some gigabytes")
+    parser.add_argument("tests", nargs="*", help="what to run instead")
     arguments = parser.parse_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    versions = floors(project)
+    versions, others, tests = floors(project), ["--only-binary", ":all:"], TESTS
+    if arguments.torch:
+        versions = {"torch": floors(project, ("torch",))["torch"]}
+        others, tests = [f"{ROOT}[test,cpu]"], TORCH_TESTS
     python = arguments.python or oldest_python(project)
     print("Python:", python, *(f"{name}=={version}" for name, version in versions.items()))
     with tempfile.TemporaryDirectory() as folder:
@@ -75,12 +86,12 @@ def main() -> int:
         inside = str(environment / scripts / "python")
         pip = [inside, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         exact = [f"{name}=={version}" for name, version in versions.items()]
-        subprocess.run([*pip, "install", "--only-binary", ":all:", *exact], check=True)
+        subprocess.run([*pip, "install", *others, *exact], check=True)
         # Old releases warn of each other; only what fails counts here.
         command = [inside, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         variables = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run([*command, *arguments.tests], cwd=ROOT, env=variables)
+        done = subprocess.run([*command, *(arguments.tests or tests)], cwd=ROOT, env=variables)
     return int(done.returncode != 0)
 
 
