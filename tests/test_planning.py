@@ -12,10 +12,11 @@ from problems import PROBLEMS
 
 import clconv
 from clconv import Conv1dProblem, DeviceError, Epilogue, OutOfMemoryError, Pass, ProblemError
-from clconv.planning.planner import plans
+from clconv.planning.planner import plans, serving
 from clconv.planning.profiles import FULL_WIDTH, PROFILES, has_full_width, processor, profile
 from clconv.problem import ACTIVATIONS
 from clconv.render import RenderError, render
+from clconv.variants import VARIANTS
 from clconv.variants.base import BIAS_RESULT, MAX_GROUPS, Kernel
 
 PASSES = (Pass.FORWARD, Pass.INPUT_GRADIENT, Pass.WEIGHT_GRADIENT)
@@ -210,6 +211,22 @@ def test_who_asks_for_wider_vectors():
     assert not asks(many, Pass.FORWARD, variant="direct")
     for activation in ("sigmoid", "tanh", "gelu", "silu"):
         assert not asks(many, Pass.FORWARD, Epilogue(activation=activation))
+
+
+def test_what_is_asked_for_ends_in_each_kernel():
+    """However kernels are written: what is not ended does not build."""
+    seen = set()
+    for variant in VARIANTS:
+        for problem in (*(PROBLEMS[name] for name in SOME), *variant.EXAMPLES.values()):
+            for pass_ in PASSES:
+                if variant.NAME in serving(problem, pass_, ASKING):
+                    for plan in plans(problem, pass_, ASKING, variant=variant.NAME):
+                        seen |= {*plan.kernels}
+    texts = {kernel: render(kernel) for kernel in seen}
+    asking = {kernel.name for kernel, text in texts.items() if "attribute push" in text}
+    assert {"convolution_strip", "convolution_winograd", "weight_results_winograd"} <= asking
+    for kernel, text in texts.items():
+        assert text.count("attribute push") == text.count("attribute pop"), kernel.name
 
 
 def test_schedules_have_the_vectors_of_their_kernels():

@@ -1,4 +1,5 @@
 <%namespace name="definition" file="definition.cl.mako"/>\
+<%namespace name="kernel" file="kernel.cl.mako"/>\
 <%namespace name="winograd" file="winograd.cl.mako"/>\
 ## weight_results_winograd: result[m,c,k] = momentum * result[m,c,k] + scale * sum,
 ##   sum = sum_p G[p,k] * sum_{s<shares} transformed_result[s][p][g][m][c]
@@ -10,6 +11,7 @@
 ## is tasks, and loops.
 <%
     taps = form.taps
+    arrays = (("VECTOR", "found", "TAPS"),)
 %>\
 #define TAPS ${taps}
 #define POINTS ${form.points}
@@ -23,11 +25,8 @@ ${definition.weight_sum()}
 
 ${winograd.sum_tree()}
 
-__kernel ${attributes}
-void weight_results_winograd(${signature})
-{
-    __local VECTOR found[TAPS];
-    for (long task = get_group_id(0); task < tasks; task += get_num_groups(0)) {
+<%kernel:of_groups name="weight_results_winograd" arrays="${arrays}">
+    for (long task = group; task < tasks; task += groups) {
         const long g = task / written;
         NO_UNROLL for (int c = 0; c < channels; c += LANES) {
             const int there = channels - c < LANES ? channels - c : LANES;
@@ -75,4 +74,4 @@ void weight_results_winograd(${signature})
                     accumulate(to + l * TAPS + k, ((__local const SUM *)(found + k))[l], scale, momentum);
         }
     }
-}
+</%kernel:of_groups>\
