@@ -5,7 +5,7 @@ no device is found the tests fail. Those of what only CPUs have are skipped wher
 
 All cases build thousands of kernels, a second each on a driver that compiles slowly. So of several
 CPU drivers each has some of a test's cases, in turns, unless it is marked `every_device`: the one
-that users get has every turn but each fifth, and of a driver's versions the first takes part. Of
+that users get has every turn but each fifth, and of a driver's versions the first takes turns. Of
 cases marked `one_of(n)` every nth runs. And Intel's runtime builds kernels of several work-items,
 which are those for GPUs for the greater part, without joining these to vectors, in half the time.
 With `--all-cases` all run on all devices, built as users have them.
@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         runs = (index + block) % nth == 0
         # Tests do not all begin with the same driver: one of a single case has its turn, too.
         taking = (
-            _cpus
+            range(len(_devices))
             if item.get_closest_marker("every_device")
             else [_whose_turn(zlib.crc32(test.encode()) + block + block // 5)]
         )
