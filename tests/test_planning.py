@@ -204,7 +204,8 @@ def test_who_asks_for_wider_vectors():
     assert asks(many, Pass.FORWARD)
     assert asks(many, Pass.INPUT_GRADIENT)
     assert asks(many, Pass.FORWARD, Epilogue(activation="relu"))
-    assert asks(replace(many, dtype=np.dtype("float16")), Pass.FORWARD)
+    for dtype in ("float16", "bfloat16"):  # which PoCL 3.0 takes for others then
+        assert not asks(replace(many, dtype=dtype), Pass.FORWARD)
     assert not asks(few, Pass.FORWARD)
     assert not asks(many, Pass.WEIGHT_GRADIENT)
     assert not asks(many, Pass.FORWARD, device=profile("cpu"))

@@ -326,6 +326,17 @@ def test_every_device(runtime, rng, name, pass_):
     _check(runtime, rng, problem, pass_, runtime.plans(problem, pass_, variant="winograd")[0])
 
 
+@pytest.mark.every_device
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dilation", [3, 6])
+def test_lines_of_each_dtype(runtime, rng, dilation, dtype):
+    """Lines that vectors put in turn: where PoCL 3.0 is asked for AVX-512, it takes some of 16 bits
+    for others."""
+    problem = Conv1dProblem(1, 8, 1318, 14, 2, 1, 3, dilation, dtype=dtype)
+    plan = runtime.plans(problem, Pass.FORWARD, variant="winograd")[0]
+    _check(runtime, rng, problem, Pass.FORWARD, plan)
+
+
 @pytest.mark.parametrize("pass_", PASSES)
 def test_two_outputs_are_exact(cpu_runtime, rng, pass_):
     """On whole numbers: rows of whole vectors, and their ends."""
