@@ -204,7 +204,7 @@ def test_who_asks_for_wider_vectors():
     assert asks(many, Pass.FORWARD)
     assert asks(many, Pass.INPUT_GRADIENT)
     assert asks(many, Pass.FORWARD, Epilogue(activation="relu"))
-    for dtype in ("float16", "bfloat16"):  # which PoCL 3.0 takes for others then
+    for dtype in ("float16", "bfloat16"):  # which PoCL 3.0 gets wrong then
         assert not asks(replace(many, dtype=dtype), Pass.FORWARD)
     assert not asks(few, Pass.FORWARD)
     assert not asks(many, Pass.WEIGHT_GRADIENT)

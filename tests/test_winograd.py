@@ -330,8 +330,7 @@ def test_every_device(runtime, rng, name, pass_):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("dilation", [3, 6])
 def test_lines_of_each_dtype(runtime, rng, dilation, dtype):
-    """Lines that vectors put in turn: where PoCL 3.0 is asked for AVX-512, it takes some of 16 bits
-    for others."""
+    """Lines that vectors put in turn: asked for AVX-512, PoCL 3.0 gets some of 16 bits wrong."""
     problem = Conv1dProblem(1, 8, 1318, 14, 2, 1, 3, dilation, dtype=dtype)
     plan = runtime.plans(problem, Pass.FORWARD, variant="winograd")[0]
     _check(runtime, rng, problem, Pass.FORWARD, plan)
