@@ -71,16 +71,18 @@ def start(code, arguments=(), **environment):
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={name: v for name, v in merged.items() if v is not None},
+        start_new_session=True,
     )  # fmt: skip
 
 
 def finished(process, seconds=60):
     """(standard output, standard error) of a process that must end well in time."""
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
+    with process:  # pipes are closed and it is waited for, whatever happens
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # forked children hold the pipes, too
+            raise
     assert process.returncode == 0, err
     return out.strip(), err
 
@@ -430,25 +432,30 @@ print(statuses)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_that_cleans_up(folders):
-    """A child that frees what it inherited and ends the usual way ends."""
-    code = (
-        SMALL_CALL
-        + """
-import gc, os, sys, warnings
+@pytest.mark.parametrize("driver", working(), ids=lambda one: one.info.driver)
+def test_a_forked_child_that_cleans_up(folders, driver):
+    """A child that frees what it inherited and ends the usual way ends, also with kernels queued
+    at the fork, and what it wrote is there."""
+    code = """
+import ctypes, gc, os, sys, warnings
+import numpy as np
+import clconv
 warnings.simplefilter("ignore")
-small_call()
-layer, data = clconv.Conv1D(3, 4, 3), clconv.gpuarray.to_gpu(x)
+layer = clconv.Conv1D(32, 32, 9)
+data = clconv.gpuarray.to_gpu(np.ones((8, 32, 20000), "f"))
 layer(data)
+results = [layer(data) for _ in range(4)]
 child = os.fork()
 if child == 0:
-    del layer, data
+    del layer, data, results
     gc.collect()
+    ctypes.CDLL(None).printf(b"written by C, ")
     sys.exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(status, "of the child")
 """
-    )
-    assert finished(start(code, **folders), 60)[0] == "7"
+    folders["CLCONV_DEVICE"] = driver.info.id
+    assert finished(start(code, **folders), 60)[0] == "written by C, 7 of the child"
 
 
 # Memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import platform as system
@@ -78,6 +79,23 @@ def check_process() -> None:
                 _started_in = process
     if _started_in != process:
         raise DeviceError(FORKED.format(_started_in, process))
+
+
+def _end_without_drivers() -> None:
+    """Lets a forked child end, where OpenCL was started before: at the end of a process drivers
+    finish what is queued, and wait there for threads which only the parent has. What C wrote is
+    still written; destructors of libraries do not run."""
+    if _started_in is None:
+        return
+    c = ctypes.CDLL(None)
+    if hasattr(c, "on_exit"):  # GNU's C library; no other one tells the status
+        # The last one runs first, before the library's own, which takes down the drivers.
+        c.on_exit(c._exit, None)
+        c.__cxa_atexit(c.fflush, None, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_without_drivers)
 
 
 @dataclass(frozen=True)
