@@ -438,14 +438,17 @@ def test_no_length_compiles(first_runtime, lengths):
     assert 0 < built[0] == built[1]
 
 
-@pytest.mark.parametrize(("channels", "others"), [(3, 0), (64, 1)])
-def test_only_kernels_that_a_length_may_take_are_built(channels, others):
-    """Of few channels transforms are never faster."""
-    for length in (40, 20000):
-        problem = Conv1dProblem(1, channels, length, channels, 9, 1, 4)
-        found = candidates(problem, Pass.FORWARD, profile("zen5"))
-        first = next(found)
-        assert len(list(other_of_layer(first, found))) == others
+@pytest.mark.parametrize(("channels", "choices"), [(3, 1), (64, 2)])
+def test_only_kernels_that_a_length_may_take_are_built(channels, choices):
+    """Of few channels transforms are never faster, and no batch decides nothing."""
+    for length, batch in ((40, 1), (20000, 1), (40, 0)):
+        problem = Conv1dProblem(batch, channels, length, channels, 9, 1, 4)
+        for pass_ in PASSES:
+            found = candidates(problem, pass_, profile("zen5"))
+            first = next(found)
+            named = {first.variant, *(one.variant for one in other_of_layer(first, found))}
+            assert len(named) == choices, (length, batch, pass_)
+            assert ("spectral" in named) is (choices == 2), (length, batch, pass_)
 
 
 @pytest.mark.parametrize("pass_", PASSES)

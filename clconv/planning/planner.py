@@ -399,9 +399,9 @@ def _for_request(
     others = [n for n in found if not n[1].decides and not n[1].measured_only]
     if not deciding or not others:
         return found
-    first = sorted(
-        (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).predicted)
-    )
+    first = [others[0], deciding[0]]
+    if request.problem.batch:  # without one there is nothing to predict
+        first.sort(key=lambda named: _rank(KernelPlan(request, *named).predicted))
     return [*first, *(named for named in found if named not in first)]
 
 
