@@ -119,7 +119,15 @@ if (first >= 0 && first + (${form.samples} - 1L) * DILATION + LANES <= length) {
 } else
     NO_UNROLL for (int c = 0; c < channels; ++c) {
         __global const STORED *row = rows + c * x_channel_stride;
-        NO_UNROLL for (int i = 0; i < ${form.samples}; ++i) copy(raw + i * LANES, row, first + (long)i * DILATION, 1, LANES, length);
+        ${next_row()}
+        NO_UNROLL for (int i = 0; i < ${form.samples}; ++i) {
+            const long at = first + (long)i * DILATION;
+            if (at >= 0 && at + LANES <= length) {
+                PREFETCH(row + next + at, 0);
+                *(__local VECTOR *)(raw + i * LANES) = load_vector(row + at);
+            } else
+                copy(raw + i * LANES, row, at, 1, LANES, length);
+        }
 % for i in range(form.samples):
         const VECTOR x${i} = ${raw_vector(i)};
 % endfor
