@@ -281,10 +281,15 @@ class Gradient:
         a_share = self.share_elements(way) * self.item_bytes
         return min(chunks, int(partials_limit(self.request, a_share) // a_share))
 
+    def c_pitch(self, cut: Way | Blocks) -> int:
+        """Sums from a channel of y to the next one: an odd number of lines of a cache, so that a block's
+        rows do not share few of its sets."""
+        row_bytes = cut.c_blocks * cut.block_c * self.item_bytes
+        return (ceil_div(row_bytes, cost.LINE_BYTES) | 1) * cost.LINE_BYTES // self.item_bytes
+
     def share_elements(self, cut: Way | Blocks) -> int:
         """Sums of a share, at all points."""
-        plane = self.problem.groups * self.tiles.written * cut.c_blocks * cut.block_c
-        return self.points * plane
+        return self.points * self.problem.groups * self.tiles.written * self.c_pitch(cut)
 
     # Costs
 
@@ -446,7 +451,7 @@ def _schedule(products: Kernel, results: Kernel, gradient: Gradient) -> Schedule
     """The products of all shares, and their sums' way back. Without a batch there are no shares."""
     problem, tiles, cut = gradient.problem, gradient.tiles, gradient.blocks()
     shares = cut.shares if problem.batch else 0
-    c_pitch = cut.c_blocks * cut.block_c
+    c_pitch = gradient.c_pitch(cut)
     rows = problem.groups * tiles.written
     common = {
         "length": problem.length, "out_length": problem.out_length, "pad": problem.pads[0],
