@@ -282,8 +282,8 @@ class Gradient:
         return min(chunks, int(partials_limit(self.request, a_share) // a_share))
 
     def c_pitch(self, cut: Way | Blocks) -> int:
-        """Sums from a channel of y to the next one: an odd number of lines of a cache, so that a block's
-        rows do not share few of its sets."""
+        """Sums from a channel of y to the next one: an odd number of lines of a cache, so that a
+        block's rows do not share few of its sets."""
         row_bytes = cut.c_blocks * cut.block_c * self.item_bytes
         return (ceil_div(row_bytes, cost.LINE_BYTES) | 1) * cost.LINE_BYTES // self.item_bytes
 
