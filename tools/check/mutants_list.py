@@ -443,6 +443,12 @@ _ROWS: dict[str, list[Row]] = {
             "if (lane == 0 && first >= 0)",
             WINOGRAD + " -k examples",
         ),
+        (
+            "a vector of lines is read whole where its row ends in it",
+            "if (at >= 0 && at + LANES <= length) {",
+            "if (at >= 0 && at < length) {",
+            WINOGRAD + " -k examples",
+        ),
     ],
     "variants/spectral/transforms.py": [
         (
@@ -1178,6 +1184,12 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "planning/planner.py": [
         (
+            "predictions of no batch decide",
+            "if request.problem.batch:  # without one there is nothing to predict",
+            "if True:",
+            SPECTRAL + " -k may_take",
+        ),
+        (
             "copies cost nothing",
             "return of_x + of_y, copied(request.device, elements, problem.dtype.itemsize)",
             "return of_x + of_y, 0.0",
@@ -1469,6 +1481,12 @@ _ROWS: dict[str, list[Row]] = {
         )
     ],
     "drivers/discovery.py": [
+        (
+            "a forked child takes the drivers down at its end",
+            "c.on_exit(c._exit, None)",
+            "pass",
+            "tests/test_reliability.py -k cleans_up",
+        ),
         (
             "fewer compute units go first",
             '-found["compute_units"],',
