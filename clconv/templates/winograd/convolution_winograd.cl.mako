@@ -64,6 +64,8 @@ ${epilogue.functions()}
 
 ${winograd.sum_tree()}
 
+${winograd.copy()}
+
 ## The transform of x0, x1, … at all points, to the place of channel c.
 <%def name="store_data(blend=False)">\
 ${winograd.sums(form.data, "x", "d")}
@@ -98,14 +100,8 @@ int t = (int)(vector * LANES % row_tiles);
 <%def name="next_row()">\
 const long next = c + PREFETCH_ROWS < channels ? PREFETCH_ROWS * x_channel_stride : 0;
 </%def>\
-## The samples of a vector of tiles, transformed.
-<%def name="stage()">\
-DATA VECTOR *to = (DATA VECTOR *)data + (long)(v / VECTORS) * POINTS * plane + v % VECTORS;
-${place()}
-% if apart:
-const long first = (long)t * (TILE_STEP * DILATION) + line - lead;
-__global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
-% if lines_side_by_side:
+## The samples of a vector of lines that lie side by side.
+<%def name="stage_lines()">\
 if (first >= 0 && first + (${form.samples} - 1L) * DILATION + LANES <= length) {
     NO_UNROLL for (int c = 0; c < channels; ++c) {
         __global const STORED *from = rows + c * x_channel_stride + first;
@@ -133,6 +129,16 @@ if (first >= 0 && first + (${form.samples} - 1L) * DILATION + LANES <= length) {
 % endfor
         ${store_data()}
     }
+</%def>\
+## The samples of a vector of tiles, transformed.
+<%def name="stage()">\
+DATA VECTOR *to = (DATA VECTOR *)data + (long)(v / VECTORS) * POINTS * plane + v % VECTORS;
+${place()}
+% if apart:
+const long first = (long)t * (TILE_STEP * DILATION) + line - lead;
+__global const STORED *rows = x + x_offset + n * x_batch_stride + (long)g * channels * x_channel_stride;
+% if lines_side_by_side:
+${stage_lines()}
 % else:
 NO_UNROLL for (int c = 0; c < channels; ++c) {
     copy(raw, rows + c * x_channel_stride, first, DILATION, SPAN, length);
@@ -189,26 +195,6 @@ to[${i * vectors + j}] = s${i}_${j};
 % endfor
 % endfor
 </%def>\
-// to[t] = row[first + t * step] for t < count, 0 where that lies outside 0 <= … < length; what follows up
-// to a whole vector is overwritten.
-static inline void copy(__local SUM *to, __global const STORED *row, const long first, const int step, const int count, const int length)
-{
-    const long inside_begin = first < 0 ? (step - 1 - first) / step : 0;
-    const long inside_end = first < length ? (length - 1 - first) / step + 1 : 0;
-    const int begin = inside_begin < count ? (int)inside_begin : count;
-    const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
-    __global const STORED *from = row + first;
-    if (end - begin < count)
-        for (int t = 0; t < count; t += LANES) *(__local VECTOR *)(to + t) = 0;
-    int t = begin;
-    if (step == 1 && end - begin >= LANES) {
-        for (; t + LANES <= end; t += LANES) *(__local SUMS *)(to + t) = load_vector(from + t);
-        *(__local SUMS *)(to + end - LANES) = load_vector(from + end - LANES);
-        return;
-    }
-    NO_UNROLL for (; t < end; ++t) to[t] = load(from + (long)t * step);
-}
-
 <%kernel:of_groups name="convolution_winograd" arrays="${arrays}">\
 % if scratch:
 __global SUM *data = scratch + scratch_offset + group * data_elements;

@@ -68,3 +68,25 @@ static inline SUM sum_tree(const VECTOR v)
     return ${last}.x + ${last}.y;
 }
 </%def>\
+## A piece of a row to local memory, whose vectors are SUMS.
+<%def name="copy()">\
+// to[t] = row[first + t * step] for t < count, 0 where that lies outside 0 <= … < length; what follows up
+// to a whole vector is overwritten.
+static inline void copy(__local SUM *to, __global const STORED *row, const long first, const int step, const int count, const int length)
+{
+    const long inside_begin = first < 0 ? (step - 1 - first) / step : 0;
+    const long inside_end = first < length ? (length - 1 - first) / step + 1 : 0;
+    const int begin = inside_begin < count ? (int)inside_begin : count;
+    const int end = inside_end < begin ? begin : inside_end < count ? (int)inside_end : count;
+    __global const STORED *from = row + first;
+    if (end - begin < count)
+        for (int t = 0; t < count; t += LANES) *(__local VECTOR *)(to + t) = 0;
+    int t = begin;
+    if (step == 1 && end - begin >= LANES) {
+        for (; t + LANES <= end; t += LANES) *(__local SUMS *)(to + t) = load_vector(from + t);
+        *(__local SUMS *)(to + end - LANES) = load_vector(from + end - LANES);
+        return;
+    }
+    NO_UNROLL for (; t < end; ++t) to[t] = load(from + (long)t * step);
+}
+</%def>\
