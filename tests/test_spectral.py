@@ -440,7 +440,7 @@ def test_no_length_compiles(first_runtime, lengths):
 
 @pytest.mark.parametrize(("channels", "choices"), [(3, 1), (64, 2)])
 def test_only_kernels_that_a_length_may_take_are_built(channels, choices):
-    """Of few channels transforms are never faster, and no batch decides nothing."""
+    """Of few channels transforms are never faster. An empty batch changes no choice."""
     for length, batch in ((40, 1), (20000, 1), (40, 0)):
         problem = Conv1dProblem(batch, channels, length, channels, 9, 1, 4)
         for pass_ in PASSES:

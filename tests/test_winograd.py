@@ -28,7 +28,7 @@ from clconv.variants.winograd.transforms import (
     transform,
     transposed,
 )
-from clconv.variants.winograd.weight_gradient import Gradient
+from clconv.variants.winograd.weight_gradient import Gradient, gradients
 from clconv.variants.winograd.work import Work
 
 FORMS = sorted((outputs, taps) for taps, some in OUTPUTS.items() for outputs in some)
@@ -510,6 +510,18 @@ def test_planes_of_points_are_not_pages_apart(channels):
         for elements in (work.plane * work.lanes, work.weight_plane):
             places = {p * elements * 4 % 4096 // 64 for p in range(work.tiles.points)}
             assert len(places) == work.tiles.points
+
+
+@pytest.mark.parametrize("channels", [32, 256, 512, 1024])
+def test_rows_of_sums_share_no_place(channels):
+    """Where a task has a part of each row; whole rows lie end to end."""
+    problem = Conv1dProblem(1, channels, 900, channels, 3, 1, 1)
+    for own in gradients(Request(problem, Pass.WEIGHT_GRADIENT, PROFILES["cpu"])):
+        cut = own.blocks()
+        pitch = own.c_pitch(cut)
+        assert pitch - cut.c_blocks * cut.block_c in range(32 if cut.c_blocks > 1 else 1)
+        assert cut.c_blocks == 1 or pitch * 4 // 64 % 2
+        assert own.share_elements(cut) == own.points * channels * pitch
 
 
 @pytest.mark.parametrize("profile", ["cpu", "zen4", "zen5", "neon"])

@@ -83,18 +83,16 @@ def check_process() -> None:
 
 def _end_without_drivers() -> None:
     """Lets a forked child end, where OpenCL was started before: at the end of a process drivers
-    finish what is queued, and wait there for threads which only the parent has. What C wrote is
-    still written; destructors of libraries do not run."""
-    if _started_in is None:
-        return
-    c = ctypes.CDLL(None)
-    if hasattr(c, "on_exit"):  # GNU's C library; no other one tells the status
-        # The last one runs first, before the library's own, which takes down the drivers.
-        c.on_exit(c._exit, None)
-        c.__cxa_atexit(c.fflush, None, None)
+    finish what is queued, and wait there for threads which only the parent has. Handlers of C that
+    were registered before the fork do not run, nor do destructors; C's files are flushed."""
+    if _started_in is not None and hasattr(_c, "on_exit"):  # musl and macOS have none
+        # The last one runs first, before those that take down the drivers.
+        _c.on_exit(_c._exit, None)
+        _c.__cxa_atexit(_c.fflush, None, None)
 
 
 if hasattr(os, "register_at_fork"):
+    _c = ctypes.CDLL(None)
     os.register_at_fork(after_in_child=_end_without_drivers)
 
 

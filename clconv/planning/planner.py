@@ -399,9 +399,11 @@ def _for_request(
     others = [n for n in found if not n[1].decides and not n[1].measured_only]
     if not deciding or not others:
         return found
-    first = [others[0], deciding[0]]
-    if request.problem.batch:  # without one there is nothing to predict
-        first.sort(key=lambda named: _rank(KernelPlan(request, *named).predicted))
+    if not request.problem.batch:  # of which nothing is predicted
+        request = replace(request, problem=replace(request.problem, batch=1))
+    first = sorted(
+        (others[0], deciding[0]), key=lambda named: _rank(KernelPlan(request, *named).predicted)
+    )
     return [*first, *(named for named in found if named not in first)]
 
 

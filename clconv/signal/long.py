@@ -27,10 +27,10 @@ from clconv.variants.base import (
     ceil_div,
     grid,
     kernel_constants,
+    padded,
     scalars,
     vector_lanes,
 )
-from clconv.variants.spectral.tiles import padded
 from clconv.variants.spectral.transforms import Transform, butterfly, radices
 
 __all__ = ["convolve_rows", "serves"]

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from clconv.dtypes import accumulator, is_short
-from clconv.planning.cost import Cost
+from clconv.planning.cost import LINE_BYTES, Cost
 from clconv.planning.profiles import DeviceProfile
 from clconv.problem import Conv1dProblem, Epilogue, Pass
 
@@ -58,6 +58,7 @@ __all__ = [
     "launch_partials",
     "layout_refusal",
     "local_items",
+    "padded",
     "partials_limit",
     "phase_constants",
     "rounded",
@@ -347,6 +348,12 @@ def layout_refusal(request: Request) -> str | None:
 def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def padded(elements: int, item_bytes: int) -> int:
+    """So many elements or a few more: an odd number of a cache's lines, so that the same place of
+    several rows or points is on different ones."""
+    return (ceil_div(elements * item_bytes, LINE_BYTES) | 1) * LINE_BYTES // item_bytes
 
 
 def rounded(count: int, step: int) -> int:

@@ -4,11 +4,12 @@
     python tools/bench/turns.py --layers tools/bench/short_filters.py [--device D]
         [--select wavenet] [--passes forward] [--designs auto,exact,strip] [--seconds 3]
 
-`python -m clconv benchmark --against exact` compares processes that take turns of a fifth of a
-second. Here one process queues the designs one after the other, so that all meet the machine's
-moods: what differs by less than a tenth is told apart sooner. "auto" is what users get untuned,
-"exact" the best of direct sums, a variant's name its best tile. Medians, with what is derived from
-the weights made anew each time; parts are those of the first design's. The machine should be quiet.
+`python -m clconv benchmark --against exact` compares processes that take turns. Here one process
+queues the designs one after the other, so that all meet the machine's moods: what differs by less
+than a tenth is told apart sooner. "auto" is what users get, without the tuning records that come
+with clconv, "exact" the best of direct sums, a variant's name its best tile. Medians, with what is
+derived from the weights made anew each time, and times of the others as parts of the first that
+can serve. The machine should be quiet.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from clconv.commands.text import table
 from clconv.errors import ProblemError
 from clconv.planning.planner import KernelPlan
 from clconv.tuning.bench import Bench, integers
+from clconv.variants import VARIANTS
 
 
 def design(runtime: Runtime, problem: Conv1dProblem, pass_: Pass, name: str) -> KernelPlan | None:
@@ -48,6 +50,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for a line")
     arguments = parser.parse_args()
     names = arguments.designs.split(",")
+    known = ["auto", "exact", *(variant.NAME for variant in VARIANTS)]
+    if not set(names) <= set(known):
+        parser.error(f"--designs is {arguments.designs!r}, expected some of {', '.join(known)}")
     passes = [Pass.of(one) for one in arguments.passes.split(",")]
     os.environ |= settings.environment(shipped=False)
     lines = []
@@ -59,6 +64,9 @@ def main() -> None:
             for pass_ in passes:
                 found = [design(runtime, layer.problem, pass_, name) for name in names]
                 plans = [one for one in found if one is not None]
+                if not plans:
+                    lines.append([layer.name, pass_.value, *["-"] * (len(names) + 2)])
+                    continue
                 bench = Bench(runtime, layer.problem, pass_, integers(layer.problem), plans)
                 jobs = [bench.job(one) for one in plans]
                 times = iter(medians(runtime, jobs, arguments.seconds))

@@ -68,7 +68,7 @@ static inline SUM sum_tree(const VECTOR v)
     return ${last}.x + ${last}.y;
 }
 </%def>\
-## A piece of a row to local memory, whose vectors are SUMS.
+## Copies a piece of a row to local memory. It needs the type SUMS, a vector anywhere there.
 <%def name="copy()">\
 // to[t] = row[first + t * step] for t < count, 0 where that lies outside 0 <= … < length; what follows up
 // to a whole vector is overwritten.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from clconv.planning.cost import LINE_BYTES
 from clconv.variants.base import (
     Constants,
     Kernel,
@@ -18,7 +19,7 @@ from clconv.variants.base import (
     grid,
     scalars,
 )
-from clconv.variants.spectral.tiles import LINE, Tiles
+from clconv.variants.spectral.tiles import Tiles
 from clconv.variants.spectral.transforms import LARGE_SIZES, SIZES, butterfly
 
 __all__ = [
@@ -187,7 +188,7 @@ def turns(tiles: Tiles, other_bytes: int) -> Iterator[tuple[int, int]]:
     if request.workspace_limit is not None:
         most = min(most, request.workspace_limit - other_bytes)
     # Less what the pitches of x and y add, two lines a point each at most.
-    turn = max(1, min((most - 2 * tiles.size * LINE) // tiles.place_bytes, places))
+    turn = max(1, min((most - 2 * tiles.size * LINE_BYTES) // tiles.place_bytes, places))
     turn = ceil_div(places, ceil_div(places, turn))
     for first in range(0, places, turn):
         yield first, min(turn, places - first)

@@ -5,25 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clconv.variants.base import ceil_div, vector_lanes
+from clconv.variants.base import ceil_div, padded, vector_lanes
 from clconv.variants.cuts import Cut
 from clconv.variants.spectral.transforms import Transform, radices
 
-__all__ = ["LINE", "Tiles", "padded"]
+__all__ = ["Tiles"]
 
-# Bytes of a cache's line.
-LINE = 64
 # Samples of local memory that the lines of a place may take together: half a first-level cache of
 # vectors of 64 bytes would be less, but single samples take longer than the second level.
 TOGETHER_BYTES = 128 << 10
 # Vectors of sums at most, for so many vector registers: complex ones count twice.
 SUMS = {32: 24, 16: 10}
-
-
-def padded(elements: int, item_bytes: int) -> int:
-    """So many elements or a few more: an odd number of a cache's lines, so that the same place at
-    several points is on different ones."""
-    return (ceil_div(elements * item_bytes, LINE) | 1) * LINE // item_bytes
 
 
 @dataclass(frozen=True)

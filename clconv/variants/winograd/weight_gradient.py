@@ -26,6 +26,7 @@ from clconv.variants.base import (
     ceil_div,
     common_constants,
     grid,
+    padded,
     partials_limit,
     rounded,
     scalars,
@@ -282,10 +283,10 @@ class Gradient:
         return min(chunks, int(partials_limit(self.request, a_share) // a_share))
 
     def c_pitch(self, cut: Way | Blocks) -> int:
-        """Sums from a channel of y to the next one: an odd number of lines of a cache, so that a
-        block's rows do not share few of its sets."""
-        row_bytes = cut.c_blocks * cut.block_c * self.item_bytes
-        return (ceil_div(row_bytes, cost.LINE_BYTES) | 1) * cost.LINE_BYTES // self.item_bytes
+        """Sums from a channel of y to the next one. Parts of rows that are powers of two apart
+        would share few sets of a cache."""
+        row = cut.c_blocks * cut.block_c
+        return padded(row, self.item_bytes) if cut.c_blocks > 1 else row
 
     def share_elements(self, cut: Way | Blocks) -> int:
         """Sums of a share, at all points."""
