@@ -1488,11 +1488,10 @@ _ROWS: dict[str, list[Row]] = {
     ],
     "drivers/discovery.py": [
         (
-            "a forked child takes the drivers down at its end",
+            "a forked child takes the drivers down at its end, where Intel's runtime waits",
             "_c.on_exit(_c._exit, None)",
             "pass",
             "tests/test_reliability.py -k cleans_up",
-            "PoCL does not wait there: seen with Intel's runtime",
         ),
         (
             "fewer compute units go first",
