@@ -81,19 +81,27 @@ def check_process() -> None:
         raise DeviceError(FORKED.format(_started_in, process))
 
 
-def _end_without_drivers() -> None:
-    """Lets a forked child end, where OpenCL was started before: at the end of a process drivers
-    finish what is queued, and wait there for threads which only the parent has. Handlers of C that
-    were registered before the fork do not run, nor do destructors; C's files are flushed."""
-    if _started_in is not None and hasattr(_c, "on_exit"):  # musl and macOS have none
-        # The last one runs first, before those that take down the drivers.
-        _c.on_exit(_c._exit, None)
-        _c.__cxa_atexit(_c.fflush, None, None)
+def _let_children_end() -> None:
+    """Lets forked children end, where OpenCL was started before the fork: at the end of a process
+    drivers finish what is queued, and wait there for threads which only the parent has. Handlers of
+    C that were registered before the fork do not run, nor do destructors; C's files are flushed."""
+    c = ctypes.CDLL(None)
+    if not hasattr(c, "on_exit"):  # musl and macOS have none
+        return
+    # Looked up now: at the fork another thread may be amid that, whose lock a child would wait for.
+    on_exit, at_exit, end, flush = c.on_exit, c.__cxa_atexit, c._exit, c.fflush
+
+    def after_fork() -> None:
+        if _started_in is not None:
+            # The last one runs first, before those that take down the drivers.
+            on_exit(end, None)
+            at_exit(flush, None, None)
+
+    os.register_at_fork(after_in_child=after_fork)
 
 
 if hasattr(os, "register_at_fork"):
-    _c = ctypes.CDLL(None)
-    os.register_at_fork(after_in_child=_end_without_drivers)
+    _let_children_end()
 
 
 @dataclass(frozen=True)
