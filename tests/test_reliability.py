@@ -455,6 +455,7 @@ if child == 0:
     ctypes.CDLL(None).printf(b"written by C, ")
     sys.exit(7)
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+clconv.default_runtime().finish()  # how the parent ends with kernels queued is not asked here
 print(status, "of the child")
 """
     folders["CLCONV_DEVICE"] = driver.info.id
